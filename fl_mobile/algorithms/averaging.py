@@ -1,0 +1,52 @@
+"""The averaging family: FedAvg, FedSGD, FedProx (McMahan 2017, Li 2020) and FedAvgM (Hsu 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fl_mobile.algorithms.base import Algorithm, ServerPlan, init_with, step, unchanged
+from fl_mobile.records import FitPlan, ServerState
+from fl_mobile.tensors import Tensors
+
+
+def fedavg(server: ServerPlan) -> Algorithm:
+    """``w ← w + η·Δ`` (McMahan et al., AISTATS 2017; η = 1 there)."""
+    rate = np.float32(server.learning_rate)
+
+    def apply(state: ServerState, delta: Tensors) -> ServerState:
+        return step(state, delta, {p: rate * d for p, d in delta.items() if state.spec[p].trainable}, state.slots)
+
+    return Algorithm("fedavg", "FedAvg (McMahan et al. 2017)", unchanged, init_with(), apply)
+
+
+def fedsgd(server: ServerPlan) -> Algorithm:
+    """FedAvg over one full-batch SGD step per device: the mean gradient (McMahan et al., 2017)."""
+
+    def plan(fit: FitPlan) -> FitPlan:
+        return replace(fit, epochs=1, batch_size=0, optimizer="sgd", shuffle=False)
+
+    return replace(
+        fedavg(server), name="fedsgd", summary="FedSGD: one full-batch step (McMahan et al. 2017)", plan=plan
+    )
+
+
+def fedprox(server: ServerPlan) -> Algorithm:
+    """FedAvg whose devices stay near the global model: + μ/2·‖w − w_global‖² (Li et al., MLSys 2020)."""
+
+    def plan(fit: FitPlan) -> FitPlan:
+        return replace(fit, proximal_mu=server.proximal_mu)
+
+    return replace(fedavg(server), name="fedprox", summary="FedProx: proximal term (Li et al. 2020)", plan=plan)
+
+
+def fedavgm(server: ServerPlan) -> Algorithm:
+    """``m ← β·m + Δ; w ← w + η·m`` (Hsu et al., arXiv 1909.06335)."""
+    rate, beta = np.float32(server.learning_rate), np.float32(server.momentum)
+
+    def apply(state: ServerState, delta: Tensors) -> ServerState:
+        m = {p: beta * old + delta[p] for p, old in state.slots["m"].items()}
+        return step(state, delta, {p: rate * v for p, v in m.items()}, {"m": m})
+
+    return Algorithm("fedavgm", "FedAvgM: server momentum (Hsu et al. 2019)", unchanged, init_with(m=0.0), apply)

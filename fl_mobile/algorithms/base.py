@@ -1,0 +1,83 @@
+"""What an algorithm is, and the step every server optimizer shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fl_mobile.errors import ConfigError
+from fl_mobile.records import FitPlan, ServerState
+from fl_mobile.tensors import Spec, Tensors
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """Hyperparameters of the server's side; each algorithm reads those it has.
+
+    Attributes:
+        learning_rate: Server learning rate η; 1 is plain averaging. FedAdam and its kin want ~0.01–0.1.
+        momentum: FedAvgM's β.
+        beta1: First-moment decay of FedAdam and FedYogi.
+        beta2: Second-moment decay.
+        tau: Adaptivity τ, added to the root of the second moment.
+        proximal_mu: FedProx's μ.
+    """
+
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+    proximal_mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or not self.tau > 0 or self.proximal_mu < 0:
+            raise ConfigError("server learning-rate and tau must be above 0, proximal-mu at least 0")
+        if not all(0 <= b < 1 for b in (self.momentum, self.beta1, self.beta2)):
+            raise ConfigError(f"momentum, beta1, beta2 must be in [0, 1): {self.momentum}, {self.beta1}, {self.beta2}")
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A federated algorithm as three functions.
+
+    Attributes:
+        name: Its row in `ALGORITHMS`.
+        summary: One line with the paper.
+        plan: Local training the experiment asks for → local training this algorithm needs.
+        init: First weights and spec → `ServerState` before round 0.
+        apply: State and mean update → state of the next round.
+    """
+
+    name: str
+    summary: str
+    plan: Callable[[FitPlan], FitPlan]
+    init: Callable[[Tensors, Spec], ServerState]
+    apply: Callable[[ServerState, Tensors], ServerState]
+
+
+def unchanged(plan: FitPlan) -> FitPlan:
+    """Returns the plan as it is."""
+    return plan
+
+
+def init_with(**slots: float) -> Callable[[Tensors, Spec], ServerState]:
+    """Returns an ``init`` that fills each named slot with a constant, for trainable tensors only."""
+
+    def init(weights: Tensors, spec: Spec) -> ServerState:
+        trainable = {p: v for p, v in weights.items() if spec[p].trainable}
+        filled = {name: {p: np.full_like(v, value) for p, v in trainable.items()} for name, value in slots.items()}
+        return ServerState(0, weights, spec, filled)
+
+    return init
+
+
+def step(state: ServerState, delta: Tensors, moves: Tensors, slots: Mapping[str, Tensors]) -> ServerState:
+    """Returns the next state: trainable tensors go by ``moves``, statistics by the plain mean ``delta``.
+
+    Statistics must never see an optimizer: an adaptive step over batch-norm variance can make it negative.
+    """
+    weights = {p: (w + moves.get(p, delta[p])).astype(np.float32) for p, w in state.weights.items()}
+    return replace(state, round_num=state.round_num + 1, weights=weights, slots=slots)

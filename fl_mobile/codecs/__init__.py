@@ -1,0 +1,99 @@
+"""Codecs: what makes an update small. One file a family, one row here.
+
+A codec is written as text: a preset's name, or stages joined by ``+`` with their argument after ``:``.
+
+>>> parse_codec("topk:0.01+q8+deflate").name
+'topk:0.01+q8+deflate'
+>>> parse_codec("small").name
+'q4+deflate'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fl_mobile.codecs.base import Codec, Reader, Stage, chain, codec_id, coded_tensors
+from fl_mobile.codecs.entropy import Deflate
+from fl_mobile.codecs.prune import Threshold, TopK
+from fl_mobile.codecs.quantize import RAW, Float16, Uniform
+from fl_mobile.errors import ConfigError, nearest
+
+__all__ = ["PRESETS", "STAGES", "Codec", "Reader", "StageRow", "chain", "codec_id", "coded_tensors", "parse_codec"]
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One row of `STAGES`.
+
+    Attributes:
+        build: Argument text (or None) → stage.
+        example: Text that names a valid instance; the law suites run it.
+        summary: One line for ``fl-mobile codecs``.
+    """
+
+    build: Callable[[str | None], Stage]
+    example: str
+    summary: str
+
+
+def _uniform(bits: int) -> Callable[[str | None], Stage]:
+    def build(argument: str | None) -> Stage:
+        if argument not in (None, "stochastic", "nearest"):
+            raise ConfigError(f"q{bits} takes ':stochastic' (default) or ':nearest', got ':{argument}'")
+        return Uniform(bits, argument or "stochastic")  # type: ignore[arg-type]
+
+    return build
+
+
+def _number(what: str, argument: str | None) -> float:
+    try:
+        return float(argument or "")
+    except ValueError:
+        raise ConfigError(f"{what} needs a number, got '{argument or ''}'; write it as {what}:0.01") from None
+
+
+def _plain(stage: Stage) -> Callable[[str | None], Stage]:
+    def build(argument: str | None) -> Stage:
+        if argument is not None:
+            raise ConfigError(f"codec stage '{stage.name}' takes no argument, got ':{argument}'")
+        return stage
+
+    return build
+
+
+STAGES: dict[str, StageRow] = {
+    "none": StageRow(_plain(RAW), "none", "raw float32"),
+    "float16": StageRow(_plain(Float16()), "float16", "IEEE half precision"),
+    **{
+        f"q{bits}": StageRow(_uniform(bits), f"q{bits}", f"uniform {bits}-bit grid, stochastic (unbiased) or :nearest")
+        for bits in range(8, 0, -1)
+    },
+    "topk": StageRow(lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude"),
+    "threshold": StageRow(lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this"),
+    "deflate": StageRow(lambda a: Deflate(int(_number("deflate", a or "6"))), "deflate", "zlib over the whole payload"),
+}
+
+PRESETS: dict[str, str] = {
+    "exact": "none",
+    "half": "float16",
+    "safe": "q8+deflate",
+    "small": "q4+deflate",
+    "sparse": "topk:0.01+q8+deflate",
+}
+"""Name → codec text; ``fl-mobile codecs`` prints them."""
+
+
+def parse_codec(text: str) -> Codec:
+    """Returns the codec that ``text`` names.
+
+    Raises:
+        ConfigError: An unknown stage, a bad argument, or stages that do not fit.
+    """
+    stages = []
+    for part in PRESETS.get(text, text).split("+"):
+        name, _, argument = part.strip().partition(":")
+        if name not in STAGES:
+            raise ConfigError(f"unknown codec stage '{name}' in '{text}'.{nearest(name, [*STAGES, *PRESETS])}")
+        stages.append(STAGES[name].build(argument or None))
+    return chain(*stages)

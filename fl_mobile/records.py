@@ -1,0 +1,114 @@
+"""The records that travel through the pipeline, all frozen.
+
+| record        | made by                | read by                       |
+|---------------|------------------------|-------------------------------|
+| `FitPlan`     | the experiment         | engines                       |
+| `Update`      | engines                | `client.encode_update`        |
+| `ServerState` | `Algorithm.init/apply` | server, engines, checkpoint   |
+| `RoundReport` | `server.server_round`  | whoever reports               |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.tensors import Spec, Tensors
+
+OPTIMIZERS = ("sgd", "momentum", "adam")
+LOSSES = ("sparse-categorical-crossentropy", "categorical-crossentropy", "binary-crossentropy", "mse", "mae", "huber")
+SCHEDULES = ("constant", "cosine", "exponential", "inverse-sqrt")
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How one device trains in one round.
+
+    Attributes:
+        epochs: Passes over the device's examples.
+        batch_size: Examples a step; the last short batch is trained as it is. 0 means all examples in one step.
+        learning_rate: Step size of this round (a schedule over rounds has been applied already).
+        optimizer: ``sgd``, ``momentum`` (heavy ball) or ``adam``; its state starts afresh on every device.
+        momentum: Coefficient of ``momentum``.
+        loss: One of `LOSSES`; ``sparse-categorical-crossentropy`` takes integer labels.
+        from_logits: Whether the model's outputs still need softmax or sigmoid.
+        proximal_mu: FedProx's μ: adds μ/2·‖w − w_global‖² to the loss (Li et al., MLSys 2020). 0 switches it off.
+        clip_gradient_norm: Global-norm clipping of every step's gradient; 0 switches it off.
+        shuffle: Whether examples are reordered every epoch, from the device's own seed.
+    """
+
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    loss: str = "sparse-categorical-crossentropy"
+    from_logits: bool = True
+    proximal_mu: float = 0.0
+    clip_gradient_norm: float = 0.0
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"unknown {name} '{getattr(self, name)}'.{nearest(getattr(self, name), known)}")
+        if self.epochs < 1 or self.batch_size < 0:
+            raise ConfigError(f"epochs must be ≥ 1 and batch-size ≥ 0, got {self.epochs} and {self.batch_size}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning-rate must be above 0, got {self.learning_rate}")
+        if self.proximal_mu < 0 or self.clip_gradient_norm < 0 or not 0 <= self.momentum < 1:
+            raise ConfigError("proximal-mu and clip-gradient-norm must be ≥ 0 and momentum in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Update:
+    """What local training produced on one device, before anything is encoded.
+
+    Attributes:
+        delta: ``w_local − w_global`` for every tensor of the spec, ``float32``.
+        num_examples: How many examples the device trained on (its own claim; the server clamps it).
+        metrics: ``loss`` (mean over the last epoch) and whatever else the engine measured.
+    """
+
+    delta: Tensors
+    num_examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The global model between rounds.
+
+    Attributes:
+        round_num: Rounds finished so far; the next round has this number.
+        weights: The global model's travelling tensors.
+        spec: Their shapes; what every packet is checked against.
+        slots: Server-optimizer state, slot name → tensors (FedAdam: ``m`` and ``v``).
+    """
+
+    round_num: int
+    weights: Tensors
+    spec: Spec
+    slots: Mapping[str, Tensors] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What the server saw in one round.
+
+    Attributes:
+        round_num: The round these packets belong to.
+        accepted: Packets that were decoded and added.
+        dropped: Reason → number of packets that were refused; they never end a round.
+        num_examples: Sum of the weights behind the average (examples, or devices if uniform).
+        upload_bytes: Length of each accepted packet, in arrival order.
+        loss: Mean training loss over accepted packets, by weight; NaN if none reported one.
+    """
+
+    round_num: int
+    accepted: int
+    dropped: Mapping[str, int]
+    num_examples: int
+    upload_bytes: tuple[int, ...]
+    loss: float

@@ -1,0 +1,119 @@
+"""Packet v1: the only thing that passes between phone and server, in either direction.
+
+```
+offset  size  field
+0       4     magic "FLM1"
+4       1     version, 1
+5       1     kind: 0 update (phone → server), 1 whole model, 2 model delta (server → phone)
+6       2     flags, 0
+8       8     model fingerprint, see `tensors.fingerprint`
+16      4     codec id: CRC-32 of the codec's wire name
+20      4     round the packet belongs to
+24      4     base round: the model version a delta is relative to; equals round for a whole model
+28      4     number of examples behind an update; 0 in a model
+32      4     mean training loss, float32; NaN if not measured
+36      4     payload length p
+40      e     exact tensors: float32, in spec order (non-trainable and small ones; which ones the spec and codec say)
+40+e    p     the codec's payload: all other tensors
+40+e+p  4     CRC-32 of everything before
+```
+All numbers are little endian. A packet carries no shapes, names or dtypes: those come from the spec both ends hold,
+so nothing in it can make the server allocate more than the spec says.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fl_mobile.codecs.base import Codec, Reader, codec_id, coded_tensors
+from fl_mobile.errors import WireError
+from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, fingerprint
+
+MAGIC, VERSION = b"FLM1", 1
+UPDATE, MODEL, MODEL_DELTA = 0, 1, 2
+_HEADER = struct.Struct("<4sBBHQIIIIfI")
+OVERHEAD_BYTES = _HEADER.size + 4
+"""Bytes of every packet that are neither exact tensors nor payload."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a packet says about itself; see the layout above."""
+
+    kind: int
+    round_num: int
+    base_round: int
+    num_examples: int = 0
+    loss: float = float("nan")
+
+
+class Packet(NamedTuple):
+    """A packet that passed every check: header and decoded float32 tensors in spec order."""
+
+    header: Header
+    tensors: Tensors
+
+
+def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.random.Generator) -> bytes:
+    """Returns the packet that carries ``tensors``.
+
+    Raises:
+        SpecMismatch: The tensors are not those of ``spec``.
+        DivergedError: A tensor holds NaN or Inf.
+    """
+    check_fits(tensors, spec, "cannot pack")
+    check_finite(tensors, f"round {header.round_num}")
+    coded = coded_tensors(spec, codec)
+    exact = b"".join(v.astype("<f4", copy=False).tobytes() for path, v in tensors.items() if path not in coded)
+    payload = codec.encode({path: tensors[path] for path in coded}, rng)
+    head = _HEADER.pack(
+        *(MAGIC, VERSION, header.kind, 0, fingerprint(spec), codec_id(codec), header.round_num, header.base_round),
+        *(min(header.num_examples, 2**32 - 1), header.loss, len(payload)),
+    )
+    body = b"".join((head, exact, payload))
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def unpack(packet: bytes, spec: Spec, codec: Codec) -> Packet:
+    """Returns header and tensors of a packet for this spec and codec.
+
+    Raises:
+        WireError: For any other bytes; nothing else is raised.
+    """
+    header, reader, payload_bytes = _read_header(packet, spec, codec)
+    coded = coded_tensors(spec, codec)
+    exact = {p: reader.finite("<f4", t.size).reshape(t.shape) for p, t in spec.items() if p not in coded}
+    decoded = codec.decode(reader.take(payload_bytes), coded)
+    reader.end()
+    tensors = {path: decoded[path] if path in coded else exact[path] for path in spec}
+    for path, value in decoded.items():
+        if not np.isfinite(value).all():
+            raise WireError("value", f"tensor '{path}' decodes to NaN or Inf")
+    return Packet(header, tensors)
+
+
+def _read_header(packet: bytes, spec: Spec, codec: Codec) -> tuple[Header, Reader, int]:
+    if len(packet) < OVERHEAD_BYTES:
+        raise WireError("truncated", f"a packet has at least {OVERHEAD_BYTES} bytes, got {len(packet)}")
+    body, (crc,) = memoryview(packet)[:-4], struct.unpack("<I", packet[-4:])
+    magic, version, kind, flags, model, codec_tag, round_num, base, examples, loss, payload = _HEADER.unpack_from(
+        packet
+    )
+    if magic != MAGIC:
+        raise WireError("magic", f"expected {MAGIC!r}, got {magic!r}: not an fl-mobile packet")
+    if version != VERSION or flags or kind > MODEL_DELTA:
+        raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 2; got {version}, {flags}, {kind}")
+    if zlib.crc32(body) != crc:
+        raise WireError("checksum", "CRC-32 does not match: the packet was damaged on its way")
+    if model != fingerprint(spec):
+        raise WireError("fingerprint", f"made for another model ({model:016x}, expected {fingerprint(spec):016x})")
+    if codec_tag != codec_id(codec):
+        raise WireError("codec", f"encoded with codec id {codec_tag:08x}, this round uses '{codec.name}'")
+    reader = Reader(body)
+    reader.take(_HEADER.size)
+    return Header(kind, round_num, base, examples, loss), reader, payload
