@@ -126,8 +126,10 @@ class Codec(Protocol):
 class Prune(Protocol):
     """Keeps some values; ``encode`` returns side bytes that name them and the kept values in order."""
 
-    kind: Literal["prune"]
-    name: str
+    @property
+    def kind(self) -> Literal["prune"]: ...
+    @property
+    def name(self) -> str: ...
 
     def encode(self, values: np.ndarray) -> tuple[bytes, np.ndarray]: ...
     def decode(self, reader: Reader, count: int) -> np.ndarray:
@@ -140,9 +142,12 @@ class Prune(Protocol):
 class Quantize(Protocol):
     """Turns values into bytes."""
 
-    kind: Literal["quantize"]
-    name: str
-    unbiased: bool
+    @property
+    def kind(self) -> Literal["quantize"]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def unbiased(self) -> bool: ...
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes: ...
     def decode(self, reader: Reader, count: int) -> np.ndarray: ...
@@ -152,8 +157,10 @@ class Quantize(Protocol):
 class Pack(Protocol):
     """Shrinks bytes without loss; ``decode`` never returns more than ``limit`` bytes."""
 
-    kind: Literal["pack"]
-    name: str
+    @property
+    def kind(self) -> Literal["pack"]: ...
+    @property
+    def name(self) -> str: ...
 
     def encode(self, data: bytes) -> bytes: ...
     def decode(self, data: memoryview, limit: int) -> bytes: ...
@@ -178,7 +185,8 @@ class Chain:
     @property
     def name(self) -> str:
         """The stages' names joined by ``+``."""
-        return "+".join(stage.name for stage in (*self.prunes, self.quantize, *self.packs))
+        stages: tuple[Stage, ...] = (*self.prunes, self.quantize, *self.packs)
+        return "+".join(stage.name for stage in stages)
 
     @property
     def wire_name(self) -> str:
