@@ -1,0 +1,82 @@
+"""Engines: *how* local training runs. One seam, `Engine.train`; one row each in `ENGINES`.
+
+An engine gets the weights a cohort received and one `Task` a device, and yields their updates in task order. Same
+weights, tasks and plan give the same updates whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fl_mobile.records import FitPlan, Update
+from fl_mobile.tensors import Spec, Tensors
+
+
+@dataclass(frozen=True)
+class Task:
+    """One device's work in one round.
+
+    Attributes:
+        device: Index of the device in the fleet.
+        x: Its examples, ``uint8[n, …]`` raw pixels or ``float32[n, …]``.
+        y: Their labels, ``int64[n]``.
+        seed: Seeds shuffling and dropout on this device in this round, and nothing else.
+    """
+
+    device: int
+    x: np.ndarray
+    y: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy in [0, 1] and mean loss over ``examples`` held-out examples."""
+
+    accuracy: float
+    loss: float
+    examples: int
+
+
+class Engine(Protocol):
+    """Trains cohorts and evaluates the global model."""
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def initial(self) -> Tensors: ...
+
+    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
+        """Yields every task with its update, in task order; memory holds a few updates at a time."""
+        ...
+
+    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
+        """Returns accuracy and loss of the weights on held-out examples."""
+        ...
+
+    def close(self) -> None:
+        """Ends worker threads or processes."""
+        ...
+
+
+def _keras(build: Callable[[], Any], workers: int) -> Engine:
+    from device_sim.engines.keras import KerasEngine
+
+    return KerasEngine(build, workers)
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """One row of `ENGINES`: ``open(build_model, workers)`` and a line for ``--help``."""
+
+    open: Callable[[Callable[[], Any], int], Engine]
+    summary: str
+
+
+ENGINES: dict[str, EngineRow] = {
+    "keras": EngineRow(_keras, "a compiled Keras step per worker thread, reused for every device"),
+}

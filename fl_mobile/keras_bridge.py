@@ -1,0 +1,84 @@
+"""Between a built Keras 3 model and `Tensors`: what travels, reading it, writing it. The only keeper of variable paths.
+
+| variable of the model                                   | travels | trainable in the spec |
+|----------------------------------------------------------|---------|-----------------------|
+| weight of a layer that trains                            | yes     | yes                   |
+| statistic of a layer that trains (batch-norm moving mean) | yes     | no                    |
+| anything in a frozen layer                               | no: it ships with the app   |   |
+| seed state, integer counters                             | no: local to a device       |   |
+
+Any built Keras 3 model will do: Sequential, functional, subclassed. Keras is imported by whoever made the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from fl_mobile.errors import ModelError
+from fl_mobile.tensors import Spec, Tensors, TensorSpec, check_fits
+
+
+def travelling_variables(model: Any) -> list[Any]:
+    """Returns the Keras variables that travel, in model order.
+
+    Raises:
+        ModelError: The model is not built, has nothing to train, or two variables share a path.
+    """
+    if not getattr(model, "built", False) or not model.weights:
+        raise ModelError(f"model '{model.name}' is not built: give it an Input, or call it once, before federating it")
+    # There is no public walk over nested non-Model layers; `_flatten_layers` has been stable since Keras 2.
+    frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.variables}
+    trained = {id(v) for v in model.trainable_variables}
+    floating = [v for v in model.weights if "float" in str(v.dtype)]
+    chosen = [v for v in floating if id(v) in trained or (id(v) not in frozen and not v.trainable)]
+    if not trained:
+        raise ModelError(f"model '{model.name}' has no trainable variable: unfreeze at least its last layer")
+    twice = [path for path, count in Counter(v.path for v in chosen).items() if count > 1]
+    if twice:
+        raise ModelError(
+            f"two variables of model '{model.name}' share the path '{twice[0]}': name its layers differently"
+        )
+    return chosen
+
+
+def local_variables(model: Any) -> list[Any]:
+    """Returns what a device keeps to itself and starts afresh in every round: seed states, counters."""
+    shared = {id(v) for v in travelling_variables(model)}
+    frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.weights}
+    return [v for v in model.variables if id(v) not in shared and id(v) not in frozen]
+
+
+def spec_of(model: Any) -> Spec:
+    """Returns the spec of what travels, keyed by ``variable.path``."""
+    return {v.path: TensorSpec(tuple(v.shape), bool(v.trainable)) for v in travelling_variables(model)}
+
+
+def read(model: Any) -> Tensors:
+    """Returns copies of the travelling variables as ``float32``."""
+    return {v.path: np.array(v.numpy(), np.float32) for v in travelling_variables(model)}
+
+
+def write(model: Any, tensors: Tensors) -> None:
+    """Sets the travelling variables.
+
+    Raises:
+        SpecMismatch: Names, order or shapes are not this model's.
+    """
+    check_fits(tensors, spec_of(model), f"cannot write into model '{model.name}'")
+    for variable in travelling_variables(model):
+        variable.assign(tensors[variable.path])
+
+
+def gives_probabilities(model: Any, probe: np.ndarray) -> bool:
+    """Returns whether the model's outputs are already a distribution (rows ≥ 0 that sum to 1) rather than logits.
+
+    Found by running it on ``probe`` inputs, which works for every topology, where looking for a softmax does not.
+    """
+    out = np.asarray(model(probe, training=False), np.float64)
+    if out.ndim != 2:
+        return False
+    ranged = bool((out >= 0).all() and (out <= 1).all())
+    return ranged and (out.shape[1] == 1 or bool(np.allclose(out.sum(axis=1), 1.0, atol=1e-3)))
