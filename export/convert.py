@@ -1,0 +1,179 @@
+"""Keras model → ``.tflite`` bytes: batch 1, fixed shapes, builtin operations, weights inside.
+
+```
+model ──ExportArchive──▶ SavedModel ──TFLiteConverter + recipe──▶ flatbuffer ──checks──▶ bytes
+          uint8 frame → float32 → model → softmax → probabilities
+```
+A Keras 3 model saved through a bare ``tf.Module`` loses its weights without a word (keras#20095); ``ExportArchive``
+tracks them, and the number of weights in the file is counted before the bytes leave this module.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.graph import Graph, read_graph
+from export.quiet import captured_stderr
+from export.recipes import Calibration, Recipe
+from export.serving import OUTPUT, SIGNATURE, Serving, describe, frames_for
+from fl_mobile.errors import ExportError, VerifyError
+
+_SCALE_FIELD = 8  # vtable slot of QuantizationParameters.scale: min 4, max 6, scale 8
+
+
+def to_tflite(
+    model: Any, recipe: Recipe, *, input_dtype: str | None = None, representative: np.ndarray | None = None
+) -> bytes:
+    """Returns ``model`` as a TFLite flatbuffer made by ``recipe``.
+
+    The artifact has one signature, ``serving_default``: one frame of ``describe(model).input_shape`` in, and
+    ``probabilities[1, classes]`` out. The same model, recipe, frames and versions give the same bytes.
+
+    Args:
+        model: A built Keras 3 model.
+        recipe: A row of ``RECIPES``.
+        input_dtype: See ``describe``.
+        representative: Raw frames ``[n, ...]`` that calibrated recipes measure activation ranges on. Never
+            private data unless its owner agreed: ranges are kept in the file.
+
+    Raises:
+        ExportError: The model or recipe cannot become an artifact with builtin operations.
+    """
+    serving = describe(model, input_dtype)
+    if recipe.calibrated and representative is None:
+        raise ExportError(
+            f"recipe {recipe.name!r} measures activation ranges and needs representative frames, got none."
+            " Give 100 or more typical frames, or take 'dynamic-int8', which needs none."
+        )
+    frames = frames_for(serving, representative, "representative frames") if recipe.calibrated else None
+    # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
+    # operation they lack. It is traced from float32 and the converter makes the input integer.
+    integer_frames = recipe.integer_frames and serving.is_image
+    traced_dtype = "float32" if integer_frames else serving.input_dtype
+    with tempfile.TemporaryDirectory(prefix="fl-mobile-export-") as folder, captured_stderr() as chatter:
+        try:
+            _save(model, serving, traced_dtype, folder)
+            data = _convert(folder, recipe, integer_frames, _calibration(serving, frames, traced_dtype))
+        except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
+            raise ExportError(_explain(model, recipe, f"{error}\n{chatter()}")) from error
+    if integer_frames:
+        data = _read_pixels_as_they_are(data)
+    _check(serving, recipe, read_graph(data))
+    return data
+
+
+def _save(model: Any, serving: Serving, dtype: str, folder: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    def serve(frame: Any) -> dict[str, Any]:
+        answers = tf.cast(model(tf.cast(frame, tf.float32), training=False), tf.float32)
+        return {OUTPUT: tf.nn.softmax(answers) if serving.head == "logits" else answers}
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    spec = tf.TensorSpec(serving.input_shape, dtype, name=serving.input_name)
+    archive.add_endpoint(SIGNATURE, serve, input_signature=[spec])
+    archive.write_out(folder, verbose=False)
+
+
+def _calibration(serving: Serving, frames: np.ndarray | None, dtype: str) -> Calibration | None:
+    if frames is None:
+        return None
+
+    def each() -> Iterator[dict[str, Any]]:
+        for frame in frames:
+            yield {serving.input_name: frame[None].astype(dtype)}
+
+    return each
+
+
+def _convert(folder: str, recipe: Recipe, integer_frames: bool, calibration: Calibration | None) -> bytes:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder)), signature_keys=[SIGNATURE])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    recipe.configure(converter, calibration)
+    if integer_frames:
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+    return bytes(converter.convert())
+
+
+def _read_pixels_as_they_are(data: bytes) -> bytes:
+    """Returns ``data`` with the scale of the ``uint8`` frame set to 1: a stored 200 means pixel 200.
+
+    The converter calibrates that scale like any other. With frames no brighter than 199 it becomes 0.78, and the
+    artifact would read every pixel 22 % too dark, in silence. The ``QUANTIZE`` after it maps scale 1 to the
+    calibrated range exactly, so only these four bytes change.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    frame = graph.Inputs(0)
+    users = [op for op in map(graph.Operators, range(graph.OperatorsLength())) if frame in op.InputsAsNumpy()]
+    codes = [schema.Model.GetRootAs(data, 0).OperatorCodes(op.OpcodeIndex()).BuiltinCode() for op in users]
+    quantization = graph.Tensors(frame).Quantization()
+    if codes != [schema.BuiltinOperator.QUANTIZE] or quantization.ScaleLength() != 1 or quantization.ZeroPoint(0):
+        raise ExportError(
+            "the converter did not begin the integer artifact with one QUANTIZE of the frame, so its pixels cannot"
+            " be pinned to 0..255. Use recipe 'dynamic-int8', and report this model."
+        )
+    patched = bytearray(data)
+    start = quantization._tab.Vector(quantization._tab.Offset(_SCALE_FIELD))
+    struct.pack_into("<f", patched, start, 1.0)
+    return bytes(patched)
+
+
+def _check(serving: Serving, recipe: Recipe, graph: Graph) -> None:
+    if graph.foreign_ops:
+        raise ExportError(f"recipe {recipe.name!r} left operations no phone has: {', '.join(graph.foreign_ops)}")
+    if graph.weights < serving.kernel_weights:
+        raise ExportError(
+            f"recipe {recipe.name!r}: the file holds {graph.weights} weights of the model's {serving.kernel_weights}"
+            " kernel weights; some were lost on the way. Weights that inference never uses must be removed first."
+        )
+    try:
+        signature = graph.signature(SIGNATURE)
+    except VerifyError as error:
+        raise ExportError(f"recipe {recipe.name!r}: {error}") from error
+    ends = [(t.name, t.shape) for t in (*signature.inputs, *signature.outputs)]
+    want = [(serving.input_name, serving.input_shape), (OUTPUT, (1, serving.num_classes))]
+    if ends != want or signature.inputs[0].dtype != serving.input_dtype:
+        raise ExportError(
+            f"recipe {recipe.name!r}: expected {serving.input_dtype} {want}, got {signature.inputs[0].dtype} {ends}"
+        )
+
+
+def _explain(model: Any, recipe: Recipe, text: str) -> str:
+    """Turns the converter's report, hundreds of lines of MLIR, into the operation and layer at fault."""
+    start = f"model {model.name!r} cannot become a {recipe.name!r} artifact"
+    ops = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)))
+    if ops:
+        layers = sorted({layer for op in ops for layer in _layers_of(model, op, text)})
+        where = f" (layer {', '.join(map(repr, layers))})" if layers else ""
+        return (
+            f"{start}: operation {', '.join(ops)}{where} has no TFLite builtin. Rewrite that layer with other"
+            " operations; Flex is not used, because no current phone runtime can load it."
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower() or "not supported" in line.lower()] or lines
+    return f"{start}: {errors[0][:400] if errors else 'the converter gave no reason'}"
+
+
+def _layers_of(model: Any, op: str, text: str) -> set[str]:
+    """Reads layer names out of locations such as ``"sequential_1/my_layer_1/Svd@__inference_serve_145"``."""
+    known = {layer.name for layer in getattr(model, "layers", [])}
+    found = set()
+    for path in re.findall(rf'"([^"@]*/{op}[^"@/]*)@', text):
+        for part in path.split("/"):
+            # Tracing numbers a scope it meets again: "my_layer_1" may be layer "my_layer".
+            found |= {name for name in (part, re.sub(r"_\d+$", "", part)) if name in known}
+    return found

@@ -1,0 +1,162 @@
+"""The ways a Keras model becomes a phone artifact: one row per recipe, one function per converter setting.
+
+The name decodes: what the weights are stored as, and for ``int*`` what the arithmetic runs in.
+
+| recipe | weights | arithmetic | for |
+|---|---|---|---|
+| ``float32`` | float32 | float32 | the reference; CPU |
+| ``float16`` | float16 | float32 (CPU) or float16 (GPU) | GPU delegates; half the bytes, no calibration |
+| ``dynamic-int8`` | int8 | int8 × float activations | CPU; a quarter of the bytes, no calibration |
+| ``int8`` | int8 | int8, frame and probabilities ``uint8`` | CPU, Edge TPU, Hexagon/NPU, microcontrollers |
+| ``int8-legacy`` | int8 | as ``int8``, dense layers per tensor | accelerators and TFLM older than TF 2.16 |
+| ``int16x8`` | int8 | int16 activations | when ``int8`` loses accuracy; slow reference kernels on many CPUs |
+
+Sources: LiteRT ``post_training_quantization.md``; LiteRT#3596 and tflite-micro#2602 for per-channel dense layers.
+To add a recipe: write one function, add one row; ``tests/export/test_recipes.py`` walks this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fl_mobile.errors import ConfigError, nearest
+
+# What the converter reads while it calibrates: one {input name: [1, ...]} mapping per frame.
+Calibration = Callable[[], Iterable[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an artifact may stray from Keras before it is refused.
+
+    A class flip is forgiven when Keras itself preferred its class by no more than ``tie_margin``: the output grid
+    of an 8-bit artifact (1/256) cannot tell such classes apart. Shares are turned into counts and one sample is
+    always forgiven, because 1 of 20 samples is not a measured 5 %.
+
+    Attributes:
+        max_abs: Largest difference of any probability.
+        mean_abs: Mean difference over all probabilities.
+        agreement: Least share of samples with the same first class as Keras, ties forgiven.
+        accuracy_drop: Most accuracy that may be lost against Keras, as a share (0.01 is one point).
+        class_accuracy_drop: The same for the worst single class.
+        tie_margin: Keras' own preference, in probability, below which a flip is a tie.
+        replay_abs: Largest difference between two runtimes running the same artifact on the golden frames.
+    """
+
+    max_abs: float
+    mean_abs: float
+    agreement: float
+    accuracy_drop: float
+    class_accuracy_drop: float
+    tie_margin: float
+    replay_abs: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of the table: how to set the converter, and what the result must still achieve.
+
+    Attributes:
+        name: Key in ``RECIPES``; also the file name of the artifact.
+        configure: Sets a ``tf.lite.TFLiteConverter``; gets the calibration frames when there are any.
+        weight_bits: Bits per stored kernel weight.
+        calibrated: Whether representative frames are required.
+        integer_frames: Whether an image artifact computes on the ``uint8`` frame without any float operation
+            and answers in ``uint8``. Models whose input is not an image keep float32 at both ends.
+        tolerance: The parity gate.
+        suits: Hardware and purpose, for people.
+    """
+
+    name: str
+    configure: Callable[[Any, Calibration | None], None]
+    weight_bits: int
+    calibrated: bool
+    integer_frames: bool
+    tolerance: Tolerance
+    suits: str
+
+
+def keep_float32(converter: Any, calibration: Calibration | None) -> None:
+    """Leaves weights and arithmetic as Keras has them."""
+    converter.optimizations = []
+
+
+def store_float16(converter: Any, calibration: Calibration | None) -> None:
+    """Stores weights as float16; the runtime widens them once at load, or computes in float16 on a GPU."""
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def store_int8(converter: Any, calibration: Calibration | None) -> None:
+    """Stores kernels as int8; activations stay float32 outside and are quantised on the fly inside each kernel."""
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def compute_int8(converter: Any, calibration: Calibration | None) -> None:
+    """Makes every operation int8; one without an int8 kernel is an error, never a silent float island."""
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = calibration
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+
+
+def compute_int8_dense_per_tensor(converter: Any, calibration: Calibration | None) -> None:
+    """As ``compute_int8`` with one scale per dense layer, which accelerators before TF 2.16 insist on."""
+    compute_int8(converter, calibration)
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
+def compute_int16(converter: Any, calibration: Calibration | None) -> None:
+    """Makes activations int16 over int8 weights.
+
+    Float builtins stay allowed: the leading ``CAST`` of the camera frame has no int16 kernel.
+    """
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = calibration
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+    ]
+
+
+# Gates are 5-30 times what the demo CNN measures on 1,000 held-out digits; see tests/export/test_recipes.py.
+_FLOAT32 = Tolerance(1e-4, 1e-5, 0.999, 0.001, 0.01, 2e-4, 1e-5)
+_FLOAT16 = Tolerance(0.02, 1e-3, 0.995, 0.005, 0.02, 0.01, 0.01)
+_WEIGHTS_INT8 = Tolerance(0.2, 0.01, 0.98, 0.01, 0.05, 0.04, 0.02)
+_INT8 = Tolerance(0.4, 0.02, 0.97, 0.01, 0.05, 0.06, 0.04)
+
+RECIPES: dict[str, Recipe] = {
+    "float32": Recipe("float32", keep_float32, 32, False, False, _FLOAT32, "the reference; any CPU"),
+    "float16": Recipe("float16", store_float16, 16, False, False, _FLOAT16, "GPU; half the bytes"),
+    "dynamic-int8": Recipe("dynamic-int8", store_int8, 8, False, False, _WEIGHTS_INT8, "CPU without calibration data"),
+    "int8": Recipe("int8", compute_int8, 8, True, True, _INT8, "CPU, Edge TPU, NPU, microcontrollers"),
+    "int8-legacy": Recipe(
+        "int8-legacy", compute_int8_dense_per_tensor, 8, True, True, _INT8, "accelerators older than TF 2.16"
+    ),
+    "int16x8": Recipe("int16x8", compute_int16, 8, True, False, _WEIGHTS_INT8, "when int8 loses accuracy; slower"),
+}
+
+CORE_RECIPES: tuple[str, ...] = ("float32", "float16", "dynamic-int8", "int8")
+
+
+def find_recipe(name: str) -> Recipe:
+    """Returns the row called ``name``.
+
+    Raises:
+        ConfigError: No row has that name; the message holds the nearest.
+
+    >>> find_recipe("int8").weight_bits
+    8
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe {name!r} is not known.{nearest(name, RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,93 @@
+"""Every engine that can run an artifact here, as one table.
+
+To add a runtime: one file with a ``Runtime``, one row below; ``tests/export/test_runtimes.py`` walks the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.graph import TensorInfo, read_graph
+from export.runtimes.litert import LITERT
+from export.runtimes.litert_compiled import LITERT_COMPILED
+from export.runtimes.runtime import Runtime, Session
+from export.runtimes.tf_lite import TF_LITE
+from export.runtimes.tflite_runtime import TFLITE_RUNTIME
+from export.serving import SIGNATURE
+from fl_mobile.errors import ConfigError, VerifyError, nearest
+
+RUNTIMES: dict[str, Runtime] = {
+    "litert": LITERT,
+    "litert-compiled": LITERT_COMPILED,
+    "tf-lite": TF_LITE,
+    "tflite-runtime": TFLITE_RUNTIME,
+}
+
+
+def missing_runtimes() -> dict[str, str]:
+    """Returns the runtimes that cannot run here, with the reason of each."""
+    reasons = {name: runtime.missing() for name, runtime in RUNTIMES.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def open_session(runtime: str, data: bytes, *, signature: str = SIGNATURE, threads: int = 1) -> Session:
+    """Returns a reusable session of ``runtime`` over ``data``.
+
+    The bytes are walked by ``read_graph`` first: native loaders get nothing that is cut short or needs Flex.
+
+    Raises:
+        ConfigError: No runtime of that name, or it is not installed.
+        VerifyError: The bytes are damaged, need operations the runtime lacks, or it refuses them.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime {runtime!r} is not known.{nearest(runtime, RUNTIMES)}")
+    reason = RUNTIMES[runtime].missing()
+    if reason is not None:
+        raise ConfigError(f"runtime {runtime!r} cannot run here: {reason}")
+    graph = read_graph(data)
+    graph.signature(signature)
+    if graph.foreign_ops:
+        raise VerifyError(f"the artifact needs {', '.join(graph.foreign_ops)}, which no plain runtime has")
+    try:
+        return RUNTIMES[runtime].load(data, signature, threads)
+    except Exception as error:  # native loaders raise ValueError, RuntimeError and types of their own
+        raise VerifyError(f"runtime {runtime!r} refuses the artifact: {error}") from error
+
+
+def run(runtime: str, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the raw outputs of one run; for many frames keep the session of ``open_session``."""
+    return open_session(runtime, data).run(inputs)
+
+
+def answers(session: Session, data: bytes, frames: np.ndarray) -> np.ndarray:
+    """Returns the raw stored output rows for ``frames`` (``[n, ...]``), one run per frame.
+
+    Raises:
+        VerifyError: The frames do not fit the artifact's input, or the runtime fails on one.
+    """
+    signature = read_graph(data).signature(SIGNATURE)
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        raise VerifyError(
+            f"expected one input and one output, got {len(signature.inputs)} and {len(signature.outputs)}"
+        )
+    entry, end = signature.inputs[0], signature.outputs[0]
+    if frames.shape[1:] != entry.shape[1:] or str(frames.dtype) != entry.dtype:
+        raise VerifyError(
+            f"the artifact takes {entry.dtype}{list(entry.shape)}, the frames are {frames.dtype}{list(frames.shape)}"
+        )
+    rows = np.empty((len(frames), *end.shape[1:]), end.dtype)
+    for index, frame in enumerate(frames):
+        try:
+            rows[index] = session.run({entry.name: frame[None]})[end.name][0]
+        except Exception as error:  # as in open_session: native code
+            raise VerifyError(f"the artifact fails on frame {index}: {error}") from error
+    return rows
+
+
+def real_values(end: TensorInfo, rows: np.ndarray) -> np.ndarray:
+    """Returns stored rows as float32: ``scale · (stored − zero_point)``, or as they are when not quantised."""
+    if not end.scale:
+        return rows.astype(np.float32)
+    return ((rows.astype(np.float64) - end.zero_point) * end.scale).astype(np.float32)
