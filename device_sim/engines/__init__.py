@@ -43,12 +43,20 @@ class Evaluation:
 
 
 class Engine(Protocol):
-    """Trains cohorts and evaluates the global model."""
+    """Trains cohorts and evaluates the global model.
+
+    Attributes:
+        spec: What travels.
+        initial: The model's first weights.
+        from_logits: Whether the model's outputs still need softmax or sigmoid.
+    """
 
     @property
     def spec(self) -> Spec: ...
     @property
     def initial(self) -> Tensors: ...
+    @property
+    def from_logits(self) -> bool: ...
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
         """Yields every task with its update, in task order; memory holds a few updates at a time."""

@@ -40,6 +40,7 @@ class KerasEngine:
         # Models are built one after another: Keras' naming is global, and only the first one's paths are used.
         built = [_Worker(build()) for _ in range(count)]
         self.spec, self.initial = keras_bridge.spec_of(built[0].model), keras_bridge.read(built[0].model)
+        self.from_logits = not keras_bridge.gives_probabilities(built[0].model, _probe(built[0].model))
         self._workers: SimpleQueue[_Worker] = SimpleQueue()
         for worker in built:
             worker.check_like(built[0])
@@ -160,6 +161,11 @@ class _Worker:
         for variable in optimizer.variables:
             if "learning_rate" not in variable.path:
                 variable.assign(np.zeros(variable.shape, variable.dtype))
+
+
+def _probe(model: Any) -> np.ndarray:
+    shape = (8, *model.input_shape[1:])
+    return rng_for(0, "probe").uniform(0, 255, shape).astype(np.float32)
 
 
 def _orders(task: Task, plan: FitPlan) -> np.ndarray:

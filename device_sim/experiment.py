@@ -1,0 +1,236 @@
+"""An experiment as frozen records; every field is a key of the TOML file, kebab-case, with its help beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
+from fl_mobile.codecs import parse_codec
+from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
+from fl_mobile.server import WEIGHTINGS, Admission
+
+
+def _key(default: Any, doc: str) -> Any:
+    """A field with its help text, which `fl-mobile new` writes above it."""
+    return field(default=default, metadata={"doc": doc})
+
+
+def _keys(default: tuple[str, ...], doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class Data:
+    """[data]: which examples there are, and which device holds which."""
+
+    dataset: str = _key("mnist-5k", "a name from `fl-mobile datasets`")
+    path: str = _key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
+    test_fraction: float = _key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
+    devices: int = _key(100, "phones that hold the training examples")
+    partition: str = _key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
+    alpha: float = _key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
+    shards_per_device: int = _key(2, "shards: label-sorted slices each device gets")
+    min_examples: int = _key(1, "no device holds fewer")
+
+    def __post_init__(self) -> None:
+        _positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
+        if not 0 < self.test_fraction < 1:
+            raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.min_examples < 0:
+            raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """[model]: what is trained."""
+
+    name: str = _key("smart-camera-cnn", "a name from `fl-mobile models`, or package.module:function")
+    weights: str = _key("", "file with first weights, or 'imagenet' for mobilenet-v2-head")
+
+
+@dataclass(frozen=True)
+class Train:
+    """[train]: rounds, and what each chosen device does in one."""
+
+    rounds: int = _key(80, "at most this many")
+    cohort: int = _key(10, "devices chosen each round, without replacement")
+    epochs: int = _key(5, "passes over a device's examples")
+    batch_size: int = _key(10, "examples a step; 0 takes all at once")
+    learning_rate: float = _key(0.05, "local step size in round 0")
+    schedule: str = _key("constant", f"over rounds: {' | '.join(SCHEDULES)}")
+    decay: float = _key(0.98, "exponential: factor a round")
+    optimizer: str = _key("sgd", " | ".join(OPTIMIZERS))
+    momentum: float = _key(0.9, "of optimizer 'momentum'")
+    loss: str = _key("sparse-categorical-crossentropy", " | ".join(LOSSES))
+    clip_gradient_norm: float = _key(0.0, "global norm of every step's gradient; 0 is off")
+
+    def __post_init__(self) -> None:
+        _positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"unknown train.schedule '{self.schedule}'.{nearest(self.schedule, SCHEDULES)}")
+        self.plan(0, from_logits=True)
+
+    def plan(self, round_num: int, *, from_logits: bool) -> FitPlan:
+        """Returns local training of one round, the learning-rate schedule applied."""
+        return FitPlan(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate * _SCHEDULES[self.schedule](round_num, self),
+            optimizer=self.optimizer,
+            momentum=self.momentum,
+            loss=self.loss,
+            from_logits=from_logits,
+            clip_gradient_norm=self.clip_gradient_norm,
+        )
+
+
+_SCHEDULES: dict[str, Callable[[int, Train], float]] = {
+    "constant": lambda t, train: 1.0,
+    "cosine": lambda t, train: 0.5 + 0.5 * math.cos(math.pi * t / train.rounds),
+    "exponential": lambda t, train: train.decay**t,
+    "inverse-sqrt": lambda t, train: 1 / math.sqrt(1 + t),
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """[server]: how updates become the next global model."""
+
+    algorithm: str = _key("fedavg", " | ".join(ALGORITHMS))
+    learning_rate: float = _key(1.0, "server step; 1 is plain averaging, adaptive rules want 0.01 to 0.1")
+    momentum: float = _key(0.9, "fedavgm")
+    beta1: float = _key(0.9, "fedadam, fedyogi, fedadagrad: first-moment decay")
+    beta2: float = _key(0.99, "fedadam, fedyogi: second-moment decay")
+    tau: float = _key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
+    proximal_mu: float = _key(0.01, "fedprox")
+    weighting: str = _key("examples", " | ".join(WEIGHTINGS))
+    max_examples: int = _key(10_000, "a device's claimed example count is clamped to this")
+    clip_norm: float = _key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ConfigError(f"unknown server.algorithm '{self.algorithm}'.{nearest(self.algorithm, ALGORITHMS)}")
+        self.build()
+        self.admission()
+
+    def build(self) -> Algorithm:
+        """Returns the algorithm."""
+        same = {f.name: getattr(self, f.name) for f in fields(ServerPlan)}
+        return ALGORITHMS[self.algorithm](ServerPlan(**same))
+
+    def admission(self) -> Admission:
+        """Returns how much the server believes a packet."""
+        return Admission(self.weighting, self.max_examples, self.clip_norm)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """[upload]: how updates travel up."""
+
+    codec: str = _key("small", "a preset or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
+
+    def __post_init__(self) -> None:
+        parse_codec(self.codec)
+
+
+@dataclass(frozen=True)
+class Download:
+    """[download]: how the global model travels down; devices train on what they really received."""
+
+    codec: str = _key("float16", "a preset or stages from `fl-mobile codecs`")
+
+    def __post_init__(self) -> None:
+        parse_codec(self.codec)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """[fleet]: how reachable the phones are."""
+
+    link: str = _key("mixed", "a name from the link table (wifi | 5g | 4g | 3g), or mixed")
+    dropout_rate: float = _key(0.05, "probability that a chosen device never answers")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout_rate < 1:
+            raise ConfigError(f"fleet.dropout-rate must be in [0, 1), got {self.dropout_rate}")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """[stop]: when to end before train.rounds."""
+
+    target_accuracy: float = _key(0.0, "stop once test accuracy reaches this; 0 is off")
+    patience: int = _key(0, "stop after this many rounds without a better validation loss; 0 is off")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.target_accuracy <= 1 or self.patience < 0:
+            raise ConfigError(f"stop.target-accuracy must be in [0, 1] and patience ≥ 0, got {self}")
+
+
+@dataclass(frozen=True)
+class EngineKeys:
+    """[engine]: what runs the local training. Changes speed, never results."""
+
+    name: str = _key("keras", "a name from the engine table")
+    workers: int = _key(0, "0 is one per core")
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"engine.workers must be ≥ 0, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class Output:
+    """[output]: what a run leaves behind."""
+
+    keep_updates: int = _key(8, "client updates stored for `fl-mobile measure`, spread over the run")
+    recipes: tuple[str, ...] = _keys(
+        ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
+    )
+
+    def __post_init__(self) -> None:
+        if self.keep_updates < 0:
+            raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on. Sections are tables of the TOML file."""
+
+    seed: int = _key(0, "same seed, same packets, same final model")
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    server: Server = field(default_factory=Server)
+    upload: Upload = field(default_factory=Upload)
+    download: Download = field(default_factory=Download)
+    fleet: Fleet = field(default_factory=Fleet)
+    stop: Stop = field(default_factory=Stop)
+    engine: EngineKeys = field(default_factory=EngineKeys)
+    output: Output = field(default_factory=Output)
+
+    def __post_init__(self) -> None:
+        if self.train.cohort > self.data.devices:
+            raise ConfigError(
+                f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
+                " a round cannot choose more devices than there are"
+            )
+
+
+def experiment_hash(experiment: Experiment) -> str:
+    """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
+    decisive = asdict(replace(experiment, engine=EngineKeys(), output=Output()))
+    decisive["engine"] = experiment.engine.name
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _positive(section: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{section}.{name.replace('_', '-')} must be above 0, got {value}")

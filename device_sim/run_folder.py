@@ -1,0 +1,134 @@
+"""A run on disk. Every file is whole or absent; a killed run continues from the last finished round.
+
+```
+runs/demo/
+  experiment.toml   the resolved experiment          rounds.jsonl     one line a finished round
+  checkpoint.npz    server state after that round    updates/*.npz    a few client updates, for `fl-mobile measure`
+  model.keras       the final global model           summary.json     the result, with hashes and the command
+  bundle/           exported TFLite variants
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from device_sim.experiment import Experiment, experiment_hash
+from device_sim.experiment_file import read_experiment, to_toml
+from fl_mobile.errors import RunError
+from fl_mobile.files import append_line, write_atomic
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.toml"
+
+    @property
+    def rounds(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.npz"
+
+    @property
+    def updates(self) -> Path:
+        return self.path / "updates"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.keras"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+
+def create(path: Path, experiment: Experiment) -> RunFolder:
+    """Returns a new run folder that holds the resolved experiment.
+
+    Raises:
+        RunError: The folder exists and is not empty.
+    """
+    folder = RunFolder(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists and is not empty. Continue it with --resume, or choose another --out.")
+    write_atomic(folder.experiment, to_toml(experiment).encode())
+    return folder
+
+
+def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder, Experiment]:
+    """Returns an existing run folder and its experiment.
+
+    Raises:
+        RunError: No run there, or it belongs to a different ``experiment``.
+    """
+    folder = RunFolder(path)
+    if not folder.experiment.exists():
+        raise RunError(f"{path} holds no run (no experiment.toml); start one without --resume.")
+    stored = read_experiment(folder.experiment)
+    if experiment is not None and experiment_hash(experiment) != experiment_hash(stored):
+        raise RunError(f"{path} belongs to another experiment than the one given; resume it without changing any key.")
+    return folder, stored
+
+
+@contextlib.contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Holds the run for one process; released by the kernel even after ``kill -9``."""
+    with open(folder.experiment, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{folder.path} is being written by another process; wait for it or stop it.") from None
+        yield
+
+
+def append_round(folder: RunFolder, line: dict[str, Any]) -> None:
+    """Adds one finished round to ``rounds.jsonl``."""
+    append_line(folder.rounds, json.dumps(line, allow_nan=False))
+
+
+def read_rounds(folder: RunFolder) -> list[dict[str, Any]]:
+    """Returns the finished rounds; a last line torn by a crash is left out."""
+    if not folder.rounds.exists():
+        return []
+    out = []
+    for line in folder.rounds.read_text(encoding="utf-8").splitlines():
+        try:
+            out.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return out
+
+
+def rewind_rounds(folder: RunFolder, finished: int) -> list[dict[str, Any]]:
+    """Drops rounds the checkpoint does not know of (written just before a crash) and returns the rest.
+
+    Raises:
+        RunError: Rounds are missing that the checkpoint counts as finished.
+    """
+    kept = read_rounds(folder)[:finished]
+    if len(kept) < finished:
+        raise RunError(
+            f"{folder.rounds}: {finished} rounds are finished but only {len(kept)} are readable; restore it."
+        )
+    if folder.rounds.exists() or kept:
+        write_atomic(folder.rounds, "".join(json.dumps(line) + os.linesep for line in kept).encode())
+    return kept
