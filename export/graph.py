@@ -110,9 +110,7 @@ def _summarise(model: Any, data: bytes) -> Graph:
     if not subgraphs:
         raise ValueError("no subgraph")
     tensors = [list(_vector(g.Tensors, g.TensorsLength(), limit)) for g in subgraphs]
-    ops = tuple(
-        names[op.OpcodeIndex()] for g in subgraphs for op in _vector(g.Operators, g.OperatorsLength(), limit)
-    )
+    ops = tuple(names[op.OpcodeIndex()] for g in subgraphs for op in _vector(g.Operators, g.OperatorsLength(), limit))
     signatures = tuple(
         _read_signature(s, tensors[s.SubgraphIndex()], limit)
         for s in _vector(model.SignatureDefs, model.SignatureDefsLength(), limit)

@@ -144,7 +144,8 @@ def _input_of(model: Any) -> tuple[str, tuple[int, ...]]:
         raise ExportError(f"expected a Keras 3 model, got {type(model).__module__}.{type(model).__name__}")
     if not model.built:
         raise ExportError(
-            f"model {model.name!r} is not built, so it has no weights yet. Give it an Input layer or call it on a frame."
+            f"model {model.name!r} is not built, so it has no weights yet."
+            " Give it an Input layer or call it on a frame."
         )
     inputs = getattr(model, "inputs", None)
     if inputs:

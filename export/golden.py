@@ -1,0 +1,94 @@
+"""A few held-out frames with the answers every runtime must give again: an artifact's own test.
+
+Stored as ``.npz`` (zip of ``.npy``) so that a phone or a browser can read it without Python; never pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from fl_mobile.errors import VerifyError
+
+MAX_FRAMES = 16
+_MAX_ARRAY_BYTES = 256 * 2**20
+_READ_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Golden frames of a bundle.
+
+    Attributes:
+        frames: What goes in, ``[k, ...]`` in the artifact's input dtype.
+        labels: ``int64[k]`` true classes.
+        keras: ``float32[k, classes]`` Keras' answers.
+        outputs: Recipe name → raw stored rows of LiteRT on the exporting host, ``[k, classes]``.
+    """
+
+    frames: np.ndarray
+    labels: np.ndarray
+    keras: np.ndarray
+    outputs: Mapping[str, np.ndarray]
+
+
+def choose_frames(labels: np.ndarray) -> np.ndarray:
+    """Returns indices of the first frame of each class, then of the next ones, at most 16, in ascending order.
+
+    >>> choose_frames(np.array([1, 1, 0, 1, 2])).tolist()
+    [0, 1, 2, 3, 4]
+    >>> choose_frames(np.array([5] * 30 + [2])).tolist()[-2:]
+    [14, 30]
+    """
+    _, first = np.unique(labels, return_index=True)
+    rest = np.setdiff1d(np.arange(len(labels)), first)
+    return np.sort(np.concatenate([np.sort(first), rest])[:MAX_FRAMES])
+
+
+def pack_golden(golden: Golden) -> bytes:
+    """Returns the ``.npz`` bytes; the same arrays give the same bytes."""
+    file = io.BytesIO()
+    np.savez(file, frames=golden.frames, labels=golden.labels, keras=golden.keras, **golden.outputs)
+    return file.getvalue()
+
+
+def unpack_golden(data: bytes) -> Golden:
+    """Returns the golden frames in ``data``.
+
+    Raises:
+        VerifyError: The bytes are not what ``pack_golden`` writes. Sizes are checked before anything is allocated:
+            a 128-byte ``.npy`` may claim terabytes.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            arrays = {info.filename: _read_array(archive, info) for info in archive.infolist()}
+    except _READ_ERRORS as error:
+        raise VerifyError(f"golden.npz cannot be read: {error}") from error
+    named = {name.removesuffix(".npy"): array for name, array in arrays.items()}
+    missing = {"frames", "labels", "keras"} - named.keys()
+    if missing:
+        raise VerifyError(f"golden.npz lacks {', '.join(sorted(missing))}")
+    frames, labels, keras = (named.pop(name) for name in ("frames", "labels", "keras"))
+    if labels.ndim != 1 or keras.ndim != 2 or len({len(a) for a in (frames, labels, keras, *named.values())}) != 1:
+        raise VerifyError("golden.npz: frames, labels and outputs do not have one row per frame")
+    return Golden(frames, labels, keras, named)
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    if info.file_size > _MAX_ARRAY_BYTES:
+        raise ValueError(f"{info.filename} claims {info.file_size} bytes")
+    stream = io.BytesIO(archive.read(info))
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"{info.filename} is .npy version {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    body = stream.read()
+    if dtype.hasobject or fortran or not shape or prod(shape) * dtype.itemsize != len(body):
+        raise ValueError(f"{info.filename}: {dtype}{list(shape)} does not fit its {len(body)} bytes")
+    return np.frombuffer(body, dtype).reshape(shape)

@@ -1,0 +1,167 @@
+"""``export_model``: Keras model in, proven bundle out.
+
+```
+describe ─▶ Keras answers the held-out frames once
+   └─ per recipe: convert ─▶ parity on LiteRT ─▶ latency
+write_bundle (neighbour folder) ─▶ verify_bundle on every installed runtime ─▶ rename
+```
+Nothing is at the output path unless every recipe passed its own tolerance and the whole bundle its proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.bundle import canonical_json, refuse_existing, write_bundle
+from export.convert import to_tflite
+from export.golden import Golden, choose_frames, pack_golden
+from export.graph import read_graph
+from export.latency import host_latency
+from export.prove import verify_bundle
+from export.recipes import Recipe, find_recipe
+from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
+from export.runtimes import RUNTIMES, answers, missing_runtimes, open_session
+from export.serving import frames_for
+from export.verify import Reference, check_parity, make_reference, measure_parity
+from fl_mobile.errors import ExportError
+
+
+def export_model(
+    model: Any,
+    out: Path,
+    *,
+    recipes: Sequence[str],
+    labels: Sequence[str],
+    representative: np.ndarray | None,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
+    provenance: Mapping[str, str],
+    progress: Callable[[str], None] | None = None,
+    input_dtype: str | None = None,
+) -> BundleReport:
+    """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
+
+    Args:
+        model: A built Keras 3 classifier that normalises inside itself.
+        out: A folder that does not exist.
+        recipes: Names from ``RECIPES``; the order is kept.
+        labels: One name per class, in output order.
+        representative: Raw frames for calibrated recipes; their hash goes into the report. Frames of devices only
+            when their owners agreed. May be None when no recipe is calibrated.
+        x_test: Held-out raw frames, ``[n, ...]``.
+        y_test: Their classes, ``int[n]``.
+        provenance: Where the model comes from, e.g. ``{"experiment": "<hash>"}``; copied into the bundle.
+        progress: Called with one line before each step.
+        input_dtype: ``"uint8"`` or ``"float32"``; by default rank-4 inputs are ``uint8`` camera frames.
+
+    Raises:
+        ExportError: The model, data or a recipe cannot become an artifact, or ``out`` exists.
+        ConfigError: A recipe name is not known.
+        VerifyError: An artifact is not the model, or the finished bundle fails its proof.
+    """
+    out, say = Path(out), progress or _silent
+    refuse_existing(out)
+    rows = _rows_of(recipes)
+    say("keras: answering the held-out frames")
+    reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
+    _check_labels(labels, reference.serving.num_classes)
+    calibration = _calibration_frames(rows, representative, reference)
+    made = [_make(model, recipe, reference, calibration, say) for recipe in rows]
+    missing = missing_runtimes()
+    report = BundleReport(
+        path=out,
+        serving=reference.serving,
+        labels=tuple(labels),
+        keras_accuracy=reference.accuracy,
+        samples=len(reference.frames),
+        held_out_sha256=_hash_frames(reference.frames),
+        calibration_frames=0 if calibration is None else len(calibration),
+        calibration_sha256=None if calibration is None else _hash_frames(calibration),
+        variants=tuple(variant for variant, _ in made),
+        runtimes=tuple(name for name in RUNTIMES if name not in missing),
+        missing_runtimes=missing,
+        provenance=dict(provenance),
+        versions=tool_versions(),
+    )
+    say("bundle: writing and replaying the golden frames on every runtime")
+    write_bundle(out, _files(report, dict(made), reference), _about(report), prove=verify_bundle)
+    return report
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def _rows_of(recipes: Sequence[str]) -> list[Recipe]:
+    if isinstance(recipes, str) or not recipes:
+        raise ExportError(f"recipes: expected a list of one or more names, got {recipes!r}")
+    if len(set(recipes)) != len(recipes):
+        raise ExportError(f"recipes: each name once, got {', '.join(recipes)}")
+    return [find_recipe(name) for name in recipes]
+
+
+def _check_labels(labels: Sequence[str], classes: int) -> None:
+    if isinstance(labels, str) or len(labels) != classes:
+        raise ExportError(f"labels: expected {classes} names, one per output of the model, got {len(labels)}")
+    bad = [label for label in labels if not isinstance(label, str) or label.splitlines() != [label]]
+    if bad:
+        raise ExportError(f"labels: expected non-empty names of one line, got {bad[0]!r}")
+    if len(set(labels)) != len(labels):
+        twice = sorted({label for label in labels if list(labels).count(label) > 1})
+        raise ExportError(f"labels: each name once, got {', '.join(twice)} more than once")
+
+
+def _calibration_frames(
+    rows: Sequence[Recipe], representative: np.ndarray | None, reference: Reference
+) -> np.ndarray | None:
+    if representative is None or not any(recipe.calibrated for recipe in rows):
+        return None
+    return frames_for(reference.serving, representative, "representative frames")
+
+
+def _make(
+    model: Any, recipe: Recipe, reference: Reference, calibration: np.ndarray | None, say: Callable[[str], None]
+) -> tuple[Variant, bytes]:
+    say(f"{recipe.name}: converting")
+    data = to_tflite(model, recipe, input_dtype=reference.serving.input_dtype, representative=calibration)
+    say(f"{recipe.name}: comparing with Keras on {len(reference.frames)} frames")
+    parity = check_parity(measure_parity(reference, recipe, data))
+    latency = host_latency(data, reference.frames[0])
+    return make_variant(recipe, data, read_graph(data), parity, latency), data
+
+
+def _files(report: BundleReport, artifacts: Mapping[Variant, bytes], reference: Reference) -> dict[str, bytes]:
+    chosen = choose_frames(reference.labels)
+    frames = reference.frames[chosen]
+    golden = Golden(
+        frames=frames,
+        labels=reference.labels[chosen],
+        keras=reference.probabilities[chosen],
+        outputs={v.recipe: answers(open_session("litert", data), data, frames) for v, data in artifacts.items()},
+    )
+    return {
+        **{variant.file: data for variant, data in artifacts.items()},
+        "labels.txt": "".join(f"{label}\n" for label in report.labels).encode(),
+        "golden.npz": pack_golden(golden),
+        "report.json": canonical_json(to_json(report)),
+        "report.md": to_markdown(report).encode(),
+    }
+
+
+def _about(report: BundleReport) -> dict[str, Any]:
+    return {
+        "weights_sha256": report.serving.weights_sha256,
+        "provenance": dict(report.provenance),
+        "versions": dict(report.versions),
+    }
+
+
+def _hash_frames(frames: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{frames.dtype}{list(frames.shape)}".encode())
+    digest.update(np.ascontiguousarray(frames).tobytes())
+    return digest.hexdigest()

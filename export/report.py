@@ -1,0 +1,200 @@
+"""What an export measured: one record per artifact, as JSON for programs and as a table for people."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from export.bundle import sha256
+from export.graph import Graph
+from export.latency import LABEL, Latency
+from export.recipes import RECIPES, Recipe
+from export.serving import SIGNATURE, Serving
+from export.verify import Parity
+
+_PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "fl-mobile")
+_HEADS = {
+    "softmax": "ends in softmax; left alone",
+    "sigmoid": "ends in sigmoid; left alone",
+    "logits": "ends in logits; a softmax was added in the graph",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One artifact of a bundle.
+
+    Attributes:
+        recipe: Name of the recipe; the file is ``<recipe>.tflite``.
+        bytes: Length of the file.
+        zipped_bytes: Length after deflate, as inside an APK.
+        sha256: Of the file.
+        graph: What the flatbuffer holds.
+        parity: Against Keras on the whole held-out set, on LiteRT.
+        latency: On the exporting host.
+    """
+
+    recipe: str
+    bytes: int
+    zipped_bytes: int
+    sha256: str
+    graph: Graph
+    parity: Parity
+    latency: Latency
+
+    @property
+    def file(self) -> str:
+        """File name inside the bundle."""
+        return f"{self.recipe}.tflite"
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """Everything ``export_model`` found out.
+
+    Attributes:
+        path: The bundle folder.
+        serving: How the model is served.
+        labels: Class names in output order.
+        keras_accuracy: Share of held-out frames Keras gets right.
+        samples: Number of held-out frames.
+        held_out_sha256: Of the held-out frames.
+        calibration_frames: Number of frames given for calibration.
+        calibration_sha256: Of those frames; None without calibration.
+        variants: One per recipe, in the order asked for.
+        runtimes: Runtimes that replayed the golden frames.
+        missing_runtimes: Runtime → why it could not.
+        provenance: Where the model comes from, as the caller said.
+        versions: Package → version.
+    """
+
+    path: Path
+    serving: Serving
+    labels: tuple[str, ...]
+    keras_accuracy: float
+    samples: int
+    held_out_sha256: str
+    calibration_frames: int
+    calibration_sha256: str | None
+    variants: tuple[Variant, ...]
+    runtimes: tuple[str, ...]
+    missing_runtimes: Mapping[str, str]
+    provenance: Mapping[str, str]
+    versions: Mapping[str, str]
+
+
+def make_variant(recipe: Recipe, data: bytes, graph: Graph, parity: Parity, latency: Latency) -> Variant:
+    """Returns the record of the artifact ``data``."""
+    return Variant(recipe.name, len(data), len(zlib.compress(data, 9)), sha256(data), graph, parity, latency)
+
+
+def tool_versions() -> dict[str, str]:
+    """Returns the versions that decide the bytes of an artifact."""
+    found = {"python": python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # fl-mobile run from its source tree, or a verifier without TensorFlow
+            continue
+    return found
+
+
+def to_json(report: BundleReport) -> dict[str, Any]:
+    """Returns the content of ``report.json``; the bundle's place on disk is not part of it."""
+    return {
+        "model": asdict(report.serving),
+        "labels": list(report.labels),
+        "held_out": {
+            "samples": report.samples,
+            "sha256": report.held_out_sha256,
+            "keras_accuracy": report.keras_accuracy,
+        },
+        "calibration": {"frames": report.calibration_frames, "sha256": report.calibration_sha256},
+        "variants": [_variant_json(variant) for variant in report.variants],
+        "runtimes": {"replayed": list(report.runtimes), "missing": dict(report.missing_runtimes)},
+        "provenance": dict(report.provenance),
+        "versions": dict(report.versions),
+    }
+
+
+def _variant_json(variant: Variant) -> dict[str, Any]:
+    parity, recipe = variant.parity, RECIPES[variant.recipe]
+    return {
+        "recipe": variant.recipe,
+        "suits": recipe.suits,
+        "file": variant.file,
+        "bytes": variant.bytes,
+        "zipped_bytes": variant.zipped_bytes,
+        "sha256": variant.sha256,
+        "accuracy": parity.accuracy,
+        "accuracy_diff": parity.accuracy - parity.keras_accuracy,
+        "class_accuracy_diff": list(parity.class_accuracy_diff),
+        "argmax_agreement": parity.argmax_agreement,
+        "tie_flips": parity.tie_flips,
+        "max_abs_diff": parity.max_abs_diff,
+        "mean_abs_diff": parity.mean_abs_diff,
+        "parity_runtime": parity.runtime,
+        "tolerance": asdict(recipe.tolerance),
+        "weights": variant.graph.weights,
+        "ops": list(variant.graph.ops),
+        "builtin_ops_only": not variant.graph.foreign_ops,
+        "signature": signature_json(variant.graph),
+        "latency": asdict(variant.latency),
+        "calibrated": recipe.calibrated,
+    }
+
+
+def signature_json(graph: Graph) -> dict[str, Any]:
+    """Returns the serving signature of ``graph`` in JSON types."""
+    signature = graph.signature(SIGNATURE)
+    ends = {"inputs": signature.inputs, "outputs": signature.outputs}
+    sides = {side: [{**asdict(t), "shape": list(t.shape)} for t in tensors] for side, tensors in ends.items()}
+    return {"key": signature.key, **sides}
+
+
+def to_markdown(report: BundleReport) -> str:
+    """Returns ``report.md``: the table a person reads first."""
+    serving = report.serving
+    shape = "×".join(map(str, serving.input_shape))
+    lines = [
+        "# Exported model",
+        "",
+        f"Input `{serving.input_name}`: {serving.input_dtype} {shape}"
+        + (", raw pixels 0–255; the graph normalises by itself." if serving.is_image else "."),
+        f"Output `probabilities`: {serving.num_classes} classes in the order of `labels.txt`"
+        f" (the model {_HEADS[serving.head]}).",
+        f"Keras: {report.keras_accuracy:.2%} of {report.samples} held-out frames,"
+        f" {serving.parameters:,} parameters, weights `{serving.weights_sha256[:16]}…`.",
+        "",
+        "| recipe | bytes | zipped | accuracy | Δ Keras | same class | max Δp | mean Δp | p50 ms | p90 ms | for |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        *(_row(variant) for variant in report.variants),
+        "",
+        f"Latency: {LABEL} ({report.variants[0].latency.host}, {report.variants[0].latency.threads} thread,"
+        f" {report.variants[0].latency.runs} runs after {report.variants[0].latency.warmup_runs}).",
+        "Accuracy and differences: LiteRT on the whole held-out set. Operations: TFLite builtins only.",
+        f"Golden frames replayed on: {', '.join(report.runtimes)}."
+        + "".join(f" Not on {name}: {reason}." for name, reason in report.missing_runtimes.items()),
+        f"Calibration: {report.calibration_frames} frames, SHA-256 `{report.calibration_sha256[:16]}…`."
+        if report.calibration_sha256
+        else "Calibration: none.",
+        "",
+        *(f"- {key}: {value}" for key, value in sorted(report.provenance.items())),
+        f"- made with: {', '.join(f'{name} {number}' for name, number in report.versions.items())}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(variant: Variant) -> str:
+    parity, latency = variant.parity, variant.latency
+    diff_points = 100 * (parity.accuracy - parity.keras_accuracy)
+    return (
+        f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {parity.accuracy:.2%}"
+        f" | {diff_points:+.2f} pt | {parity.argmax_agreement:.2%} | {parity.max_abs_diff:.2g}"
+        f" | {parity.mean_abs_diff:.2g} | {latency.p50_ms:.3f} | {latency.p90_ms:.3f} | {RECIPES[variant.recipe].suits} |"
+    )
