@@ -174,7 +174,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class EngineKeys:
+class Engine:
     """[engine]: what runs the local training. Changes speed, never results."""
 
     name: str = _key("keras", "a name from the engine table")
@@ -212,7 +212,7 @@ class Experiment:
     download: Download = field(default_factory=Download)
     fleet: Fleet = field(default_factory=Fleet)
     stop: Stop = field(default_factory=Stop)
-    engine: EngineKeys = field(default_factory=EngineKeys)
+    engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
@@ -225,7 +225,7 @@ class Experiment:
 
 def experiment_hash(experiment: Experiment) -> str:
     """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
-    decisive = asdict(replace(experiment, engine=EngineKeys(), output=Output()))
+    decisive = asdict(replace(experiment, engine=Engine(), output=Output()))
     decisive["engine"] = experiment.engine.name
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

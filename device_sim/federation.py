@@ -93,6 +93,7 @@ def open_federation(experiment: Experiment) -> Federation:
             weights=experiment.model.weights or None,
         ),
         experiment.engine.workers or os.cpu_count() or 1,
+        dataset.train.x[:8],
     )
     return Federation(
         *(experiment, dataset, shards, engine, experiment.server.build()),

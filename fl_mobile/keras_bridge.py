@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fl_mobile.errors import ModelError
-from fl_mobile.tensors import Spec, Tensors, TensorSpec, check_fits
+from fl_mobile.errors import ModelError, SpecMismatch
+from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 
 def travelling_variables(model: Any) -> list[Any]:
@@ -62,14 +62,25 @@ def read(model: Any) -> Tensors:
 
 
 def write(model: Any, tensors: Tensors) -> None:
-    """Sets the travelling variables.
+    """Sets the travelling variables of the model the tensors were read from, or of a twin built by the same function.
+
+    A twin's paths may differ by Keras' automatic numbering (``dense`` / ``dense_3``), so tensors and variables are
+    paired in model order and must agree in shape and in the variable's own name (``kernel``, ``bias`` …).
 
     Raises:
-        SpecMismatch: Names, order or shapes are not this model's.
+        SpecMismatch: They do not.
     """
-    check_fits(tensors, spec_of(model), f"cannot write into model '{model.name}'")
-    for variable in travelling_variables(model):
-        variable.assign(tensors[variable.path])
+    variables = travelling_variables(model)
+    mine = [(v.path.rpartition("/")[2], tuple(v.shape)) for v in variables]
+    theirs = [(path.rpartition("/")[2], value.shape) for path, value in tensors.items()]
+    if mine != theirs:
+        odd = next((f"{a} for {b}" for a, b in zip(theirs, mine, strict=False) if a != b), "")
+        raise SpecMismatch(
+            f"cannot write {len(theirs)} tensors into the {len(mine)} variables of model '{model.name}' {odd}:"
+            " they were read from a different model"
+        )
+    for variable, value in zip(variables, tensors.values(), strict=True):
+        variable.assign(value)
 
 
 def gives_probabilities(model: Any, probe: np.ndarray) -> bool:
@@ -77,7 +88,8 @@ def gives_probabilities(model: Any, probe: np.ndarray) -> bool:
 
     Found by running it on ``probe`` inputs, which works for every topology, where looking for a softmax does not.
     """
-    out = np.asarray(model(probe, training=False), np.float64)
+    inputs = probe.astype(np.float32) if probe.dtype == np.uint8 else probe
+    out = np.asarray(model(inputs, training=False), np.float64)
     if out.ndim != 2:
         return False
     ranged = bool((out >= 0).all() and (out <= 1).all())

@@ -71,17 +71,17 @@ class Engine(Protocol):
         ...
 
 
-def _keras(build: Callable[[], Any], workers: int) -> Engine:
+def _keras(build: Callable[[], Any], workers: int, probe: np.ndarray) -> Engine:
     from device_sim.engines.keras import KerasEngine
 
-    return KerasEngine(build, workers)
+    return KerasEngine(build, workers, probe=probe)
 
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One row of `ENGINES`: ``open(build_model, workers)`` and a line for ``--help``."""
+    """One row of `ENGINES`: ``open(build_model, workers, a few examples)`` and a line for ``--help``."""
 
-    open: Callable[[Callable[[], Any], int], Engine]
+    open: Callable[[Callable[[], Any], int, np.ndarray], Engine]
     summary: str
 
 

@@ -32,15 +32,16 @@ class KerasEngine:
     Args:
         build: Returns a new, built model; called once per worker.
         workers: Number of threads.
+        probe: A few examples, to find out whether the model gives logits or probabilities.
     """
 
-    def __init__(self, build: Callable[[], Any], workers: int = 0) -> None:
+    def __init__(self, build: Callable[[], Any], workers: int = 0, *, probe: np.ndarray) -> None:
         count = workers or os.cpu_count() or 1
         _one_thread_per_op()
         # Models are built one after another: Keras' naming is global, and only the first one's paths are used.
         built = [_Worker(build()) for _ in range(count)]
         self.spec, self.initial = keras_bridge.spec_of(built[0].model), keras_bridge.read(built[0].model)
-        self.from_logits = not keras_bridge.gives_probabilities(built[0].model, _probe(built[0].model))
+        self.from_logits = not keras_bridge.gives_probabilities(built[0].model, probe)
         self._workers: SimpleQueue[_Worker] = SimpleQueue()
         for worker in built:
             worker.check_like(built[0])
@@ -161,11 +162,6 @@ class _Worker:
         for variable in optimizer.variables:
             if "learning_rate" not in variable.path:
                 variable.assign(np.zeros(variable.shape, variable.dtype))
-
-
-def _probe(model: Any) -> np.ndarray:
-    shape = (8, *model.input_shape[1:])
-    return rng_for(0, "probe").uniform(0, 255, shape).astype(np.float32)
 
 
 def _orders(task: Task, plan: FitPlan) -> np.ndarray:

@@ -1,0 +1,38 @@
+# Everything runs in .venv, which these targets make and fill; nothing has to be installed by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= runs/demo
+
+.PHONY: demo test check-all lint format clean
+
+demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results are
+	$(BIN)/fl-mobile simulate --out $(DEMO) $(if $(wildcard $(DEMO)/experiment.toml),--resume)
+
+test: .venv/.dev lint ## what CI runs: style, types, layers, then every test that is not marked slow
+	$(BIN)/pytest -m "not tf and not slow" -n 2
+	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile
+
+check-all: test ## the long proofs as well
+	$(BIN)/pytest -m slow
+
+lint: .venv/.dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy -p fl_mobile -p device_sim -p export
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet -e ".[demo]"
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet -e ".[dev]"
+	@touch $@ .venv/.demo

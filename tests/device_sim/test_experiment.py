@@ -1,0 +1,107 @@
+"""The experiment file: round trip, strictness, and errors a user can act on."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_sim.experiment import Data, Engine, Experiment, Train, experiment_hash
+from device_sim.experiment_file import all_keys, parse_experiment, read_experiment, to_toml
+from fl_mobile.errors import ConfigError
+
+
+@pytest.mark.parametrize("comments", [True, False])
+def test_toml_round_trip(comments: bool) -> None:
+    experiment = Experiment(seed=7, data=Data(dataset='we"ird\n', alpha=0.1), train=Train(rounds=3, cohort=2))
+    assert parse_experiment(to_toml(experiment, comments=comments)) == experiment
+
+
+@given(seed=st.integers(0, 2**31), rate=st.floats(1e-6, 10), epochs=st.integers(1, 99), name=st.text(max_size=20))
+def test_round_trip_of_any_values(seed: int, rate: float, epochs: int, name: str) -> None:
+    experiment = Experiment(seed=seed, data=Data(path=name), train=Train(learning_rate=rate, epochs=epochs))
+    assert parse_experiment(to_toml(experiment)) == experiment
+
+
+def test_every_key_has_help_and_can_be_set() -> None:
+    for section in fields(Experiment):
+        record = getattr(Experiment(), section.name)
+        for field in fields(record) if is_dataclass(record) else (section,):
+            assert field.metadata["doc"], field.name
+    defaults = to_toml(Experiment())
+    for key in all_keys():
+        name = key.rpartition(".")[2]
+        value = next(line.partition(" = ")[2] for line in defaults.splitlines() if line.startswith(f"{name} = "))
+        parse_experiment("", [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[trian]\nepochs = 1", ["line 1", "trian", "'train'"]),
+        ("\n[train]\n\nepochz = 1", ["line 4", "epochz", "'epochs'"]),
+        ("[train]\nepochs = 1.5", ["line 2", "train.epochs", "whole number", "1.5"]),
+        ("[train]\nepochs = true", ["line 2", "whole number", "True"]),
+        ("[train]\nepochs = 0", ["line 2", "train.epochs"]),
+        ("[data]\ndevices = 5\n[train]\ncohort = 6", ["train.cohort (6)", "data.devices (5)"]),
+        ("[upload]\ncodec = 'q9'", ["line 2", "q9", "'q8'"]),
+        ("[upload]\ncodec = 'deflate+q8'", ["line 2", "prune → quantize → pack"]),
+        ("[server]\nalgorithm = 'fedavgg'", ["line 2", "'fedavg'"]),
+        ("[server]\nweighting = 'x'", ["line 2", "examples"]),
+        ("train = 3", ["line 1", "must be a table"]),
+        ("seed = 'x'", ["line 1", "whole number"]),
+        ("[output]\nrecipes = [1]", ["line 2", "list of strings"]),
+        ("x = = 1", ["not valid TOML", "line 1"]),
+    ],
+)
+def test_mistakes_name_line_and_remedy(text: str, told: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(text, where="mine.toml")
+    for part in told:
+        assert part in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("train.lr=1", "unknown key"),
+        ("nonsense", "key=value"),
+        ("train.epochs=many", "whole number"),
+        ("=3", "key=value"),
+    ],
+)
+def test_bad_set_options(change: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        parse_experiment("", [change])
+
+
+def test_set_wins_over_file_and_takes_bare_words() -> None:
+    experiment = parse_experiment("[train]\nepochs = 2", ["train.epochs=3", "data.dataset=digits", "output.recipes=[]"])
+    assert (experiment.train.epochs, experiment.data.dataset, experiment.output.recipes) == (3, "digits", ())
+
+
+def test_missing_and_binary_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match="fl-mobile new"):
+        read_experiment(tmp_path / "none.toml")
+    (tmp_path / "bin.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_experiment(tmp_path / "bin.toml")
+
+
+def test_hash_ignores_speed_and_output_and_nothing_else() -> None:
+    base = Experiment()
+    assert experiment_hash(replace(base, engine=Engine(workers=7))) == experiment_hash(base)
+    assert experiment_hash(replace(base, engine=Engine(name="other"))) != experiment_hash(base)
+    assert experiment_hash(replace(base, seed=1)) != experiment_hash(base)
+    assert experiment_hash(parse_experiment("", ["upload.codec=q8"])) != experiment_hash(base)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential", "inverse-sqrt"])
+def test_schedules_start_at_the_rate_and_never_rise(schedule: str) -> None:
+    train = Train(rounds=10, learning_rate=0.5, schedule=schedule)
+    rates = [train.plan(t, from_logits=True).learning_rate for t in range(10)]
+    assert rates[0] == 0.5
+    assert all(a >= b > 0 for a, b in itertools.pairwise(rates))
