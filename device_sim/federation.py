@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ class Federation:
 
     Attributes:
         shards: For each device the rising indices of its training examples.
+        build: Returns a new model with its first weights.
     """
 
     experiment: Experiment
@@ -36,6 +39,7 @@ class Federation:
     algorithm: Algorithm
     upload: Codec
     download: Codec
+    build: Callable[[], Any]
 
     def task(self, device: int, round_num: int) -> Task:
         """Returns one device's work in one round."""
@@ -83,19 +87,21 @@ def open_federation(experiment: Experiment) -> Federation:
         device_of=dataset.device_of,
         min_examples=keys.min_examples,
     )
-    engine = ENGINES[experiment.engine.name].open(
-        lambda: build_model(
+
+    def build() -> Any:
+        return build_model(
             experiment.model.name,
             input_shape=dataset.input_shape,
             num_classes=dataset.num_classes,
             input_scale=dataset.input_scale,
             seed=experiment.seed,
             weights=experiment.model.weights or None,
-        ),
-        experiment.engine.workers or os.cpu_count() or 1,
-        dataset.train.x[:8],
-    )
+        )
+
+    workers = experiment.engine.workers or os.cpu_count() or 1
+    engine = ENGINES[experiment.engine.name].open(build, workers, dataset.train.x[:8])
     return Federation(
         *(experiment, dataset, shards, engine, experiment.server.build()),
         *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
+        build,
     )
