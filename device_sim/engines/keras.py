@@ -126,7 +126,7 @@ class _Worker:
 
         key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0)
         if key not in self._fits:
-            self._fits[key] = _compile_fit(self.model, plan)
+            self._fits[key] = _compile_fit(self.model, plan, _examples(task.x, task.y))
         run, optimizer = self._fits[key]
         self._start(weights, task.seed, optimizer)
         batch = plan.batch_size or len(task.y)
@@ -144,7 +144,7 @@ class _Worker:
 
         key = (plan.loss, plan.from_logits)
         if key not in self._scores:
-            self._scores[key] = _compile_score(self.model, plan)
+            self._scores[key] = _compile_score(self.model, plan, _examples(x, y))
         self._write(weights)
         right, loss = self._scores[key](tf.constant(x), tf.constant(y))
         return int(right), float(loss)
@@ -173,13 +173,23 @@ def _orders(task: Task, plan: FitPlan) -> np.ndarray:
     return np.stack([rng.permutation(count) for _ in range(plan.epochs)]).astype(np.int32)
 
 
+def _examples(x: np.ndarray, y: np.ndarray) -> list[Any]:
+    """Returns the signature of examples, their number left open.
+
+    Open even in the first trace: a trace with a known number divides by a folded constant and differs in the last bit.
+    """
+    import tensorflow as tf
+
+    return [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (x, y)]
+
+
 def _as_input(x: Any) -> Any:
     import tensorflow as tf
 
     return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
 
 
-def _compile_fit(model: Any, plan: FitPlan) -> tuple[Any, Any]:
+def _compile_fit(model: Any, plan: FitPlan, examples: list[Any]) -> tuple[Any, Any]:
     """Returns the compiled round of one device and its optimizer.
 
     The graph is specialised on what changes its shape (optimizer, loss, proximal term or not); rates are inputs.
@@ -190,7 +200,9 @@ def _compile_fit(model: Any, plan: FitPlan) -> tuple[Any, Any]:
     trainable = model.trainable_variables
     optimizer.build(trainable)
 
-    @tf.function(reduce_retracing=True)
+    numbers = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32), *[tf.TensorSpec((), tf.float32)] * 3]
+
+    @tf.function(input_signature=[*examples, *numbers])
     def fit(x: Any, y: Any, order: Any, batch: Any, rate: Any, mu: Any, clip: Any) -> Any:
         optimizer.learning_rate.assign(rate)
         start = [tf.identity(v.value) for v in trainable] if plan.proximal_mu > 0 else []
@@ -216,12 +228,12 @@ def _compile_fit(model: Any, plan: FitPlan) -> tuple[Any, Any]:
     return fit, optimizer
 
 
-def _compile_score(model: Any, plan: FitPlan) -> Any:
+def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
     import tensorflow as tf
 
     loss_of = _loss(plan)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=examples)
     def score(x: Any, y: Any) -> Any:
         out = model(_as_input(x), training=False)
         if out.shape[-1] == 1:  # one logit or probability: class 1 above the middle
