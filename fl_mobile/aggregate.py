@@ -57,7 +57,8 @@ class WeightedMean:
             WireError: Reason ``"magnitude"``: the sum could leave int64. Honest updates are a thousand times smaller.
         """
         scale = float(weight) * 2.0**FRACTION_BITS
-        largest = max((float(np.max(np.abs(v))) for v in delta.values() if v.size), default=0.0)
+        # np.max, because Python's max() loses a NaN that does not come first; a NaN bound is refused below.
+        largest = float(np.max([np.max(np.abs(v), initial=0.0) for v in delta.values()], initial=0.0))
         bound = self._bound + largest * scale + 1
         if not bound < _HEADROOM:
             raise WireError("magnitude", f"largest value {largest:g} with weight {weight} does not fit an exact sum")

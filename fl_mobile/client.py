@@ -7,7 +7,7 @@ import numpy as np
 from fl_mobile import wire
 from fl_mobile.codecs.base import Codec
 from fl_mobile.records import Update
-from fl_mobile.tensors import Spec, clip_by_norm
+from fl_mobile.tensors import Spec, check_finite, clip_by_norm
 
 
 def encode_update(
@@ -28,6 +28,7 @@ def encode_update(
         DivergedError: The update holds NaN or Inf.
         SpecMismatch: The update is not of this spec.
     """
+    check_finite(update.delta, f"round {round_num}")  # before clipping, which would spread one NaN over every tensor
     delta = clip_by_norm(update.delta, clip_norm) if clip_norm else update.delta
     header = wire.Header(
         wire.UPDATE, round_num, round_num, update.num_examples, float(update.metrics.get("loss", float("nan")))

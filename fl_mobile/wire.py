@@ -71,9 +71,11 @@ def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.ran
     coded = coded_tensors(spec, codec)
     exact = b"".join(v.astype("<f4", copy=False).tobytes() for path, v in tensors.items() if path not in coded)
     payload = codec.encode({path: tensors[path] for path in coded}, rng)
+    with np.errstate(over="ignore"):  # a loss past float32 becomes Inf, which servers leave out of the mean
+        loss = float(np.float32(header.loss))
     head = _HEADER.pack(
         *(MAGIC, VERSION, header.kind, 0, fingerprint(spec), codec_id(codec), header.round_num, header.base_round),
-        *(min(header.num_examples, 2**32 - 1), header.loss, len(payload)),
+        *(min(header.num_examples, 2**32 - 1), loss, len(payload)),
     )
     body = b"".join((head, exact, payload))
     return body + struct.pack("<I", zlib.crc32(body))

@@ -1,6 +1,7 @@
 """Codecs: what makes an update small. One file a family, one row here.
 
-A codec is written as text: a preset's name, or stages joined by ``+`` with their argument after ``:``.
+A codec is written as text: a preset's name, a whole codec of `CODECS`, or stages of `STAGES` joined by ``+``; an
+argument follows after ``:``.
 
 >>> parse_codec("topk:0.01+q8+deflate").name
 'topk:0.01+q8+deflate'
@@ -13,13 +14,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fl_mobile.codecs.base import Codec, Reader, Stage, chain, codec_id, coded_tensors
+from fl_mobile.codecs.base import Codec, Flat, Reader, Stage, chain, codec_id, coded_tensors
 from fl_mobile.codecs.entropy import Deflate
-from fl_mobile.codecs.prune import Threshold, TopK
+from fl_mobile.codecs.prune import SampledTopK, Threshold, TopK
 from fl_mobile.codecs.quantize import RAW, Float16, Uniform
 from fl_mobile.errors import ConfigError, nearest
 
-__all__ = ["PRESETS", "STAGES", "Codec", "Reader", "StageRow", "chain", "codec_id", "coded_tensors", "parse_codec"]
+__all__ = [
+    "CODECS",
+    "PRESETS",
+    "STAGES",
+    "Codec",
+    "CodecRow",
+    "Reader",
+    "StageRow",
+    "chain",
+    "codec_id",
+    "coded_tensors",
+    "parse_codec",
+]
+
+
+@dataclass(frozen=True)
+class CodecRow:
+    """One row of `CODECS`: a codec that is not a chain of stages.
+
+    Attributes:
+        build: Argument text (or None) → codec.
+        example: Text that names a valid instance; the law suites run it.
+        summary: One line for ``fl-mobile codecs``.
+    """
+
+    build: Callable[[str | None], Codec]
+    example: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -46,11 +74,17 @@ def _uniform(bits: int) -> Callable[[str | None], Stage]:
     return build
 
 
-def _number(what: str, argument: str | None) -> float:
+def _number(what: str, argument: str | None, example: str = "0.01") -> float:
     try:
         return float(argument or "")
     except ValueError:
-        raise ConfigError(f"{what} needs a number, got '{argument or ''}'; write it as {what}:0.01") from None
+        raise ConfigError(f"{what} needs a number, got '{argument or ''}'; write it as {what}:{example}") from None
+
+
+def _whole(what: str, argument: str | None, example: str) -> int:
+    if argument is None or not argument.isascii() or not argument.isdigit():
+        raise ConfigError(f"{what} needs a whole number, got '{argument or ''}'; write it as {what}:{example}")
+    return int(argument)
 
 
 def _plain(stage: Stage) -> Callable[[str | None], Stage]:
@@ -69,10 +103,14 @@ STAGES: dict[str, StageRow] = {
         f"q{bits}": StageRow(_uniform(bits), f"q{bits}", f"uniform {bits}-bit grid, stochastic (unbiased) or :nearest")
         for bits in range(8, 0, -1)
     },
+    "flat": StageRow(_plain(Flat()), "flat", "join all tensors into one vector first"),
     "topk": StageRow(lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude"),
     "threshold": StageRow(lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this"),
-    "deflate": StageRow(lambda a: Deflate(int(_number("deflate", a or "6"))), "deflate", "zlib over the whole payload"),
+    "dgc": StageRow(lambda a: SampledTopK(_number("dgc", a)), "dgc:0.01", "about this fraction, by sampled threshold"),
+    "deflate": StageRow(lambda a: Deflate(_whole("deflate", a or "6", "6")), "deflate", "zlib over the whole payload"),
 }
+
+CODECS: dict[str, CodecRow] = {}
 
 PRESETS: dict[str, str] = {
     "exact": "none",
@@ -90,10 +128,16 @@ def parse_codec(text: str) -> Codec:
     Raises:
         ConfigError: An unknown stage, a bad argument, or stages that do not fit.
     """
+    text = PRESETS.get(text, text)
+    whole, _, argument = text.partition(":")
+    if whole in CODECS:
+        if "+" in text:
+            raise ConfigError(f"codec '{text}': '{whole}' is a whole codec, it takes no further stages")
+        return CODECS[whole].build(argument or None)
     stages = []
-    for part in PRESETS.get(text, text).split("+"):
+    for part in text.split("+"):
         name, _, argument = part.strip().partition(":")
         if name not in STAGES:
-            raise ConfigError(f"unknown codec stage '{name}' in '{text}'.{nearest(name, [*STAGES, *PRESETS])}")
+            raise ConfigError(f"unknown codec stage '{name}' in '{text}'.{nearest(name, [*STAGES, *CODECS, *PRESETS])}")
         stages.append(STAGES[name].build(argument or None))
     return chain(*stages)

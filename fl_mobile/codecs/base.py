@@ -3,8 +3,9 @@
 ```
 Codec    whole update → bytes          what the wire calls; `ecsq` implements it directly
   ▲ chain(*stages)
-Prune    float32[n] → float32[k]       plus side bytes that say which k        topk, threshold
-Quantize float32[k] → bytes                                                    none, float16, q8 … q1
+Flat     tensors → one float32[n]      so that the stages below see one vector flat
+Prune    float32[n] → float32[k]       plus side bytes that say which k        topk, threshold, dgc
+Quantize float32[k] → bytes                                                    none, float16, q8 … q1, eden, qsgd …
 Pack     bytes → bytes                 once, over all tensors together         deflate
 ```
 A codec sees the whole update and not one tensor at a time, because the best ones share a step and their tables
@@ -123,6 +124,14 @@ class Codec(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Flat:
+    """Joins all coded tensors, in order, into one vector: top-k then picks over the whole update, not per tensor."""
+
+    name: str = "flat"
+    kind: Literal["flat"] = "flat"
+
+
 class Prune(Protocol):
     """Keeps some values; ``encode`` returns side bytes that name them and the kept values in order."""
 
@@ -164,28 +173,32 @@ class Pack(Protocol):
 
     def encode(self, data: bytes) -> bytes: ...
     def decode(self, data: memoryview, limit: int) -> bytes: ...
+    def max_bytes(self, count: int) -> int:
+        """Length that ``count`` bytes take at most once packed."""
+        ...
 
 
-Stage = Prune | Quantize | Pack
+Stage = Flat | Prune | Quantize | Pack
 
 
 @dataclass(frozen=True)
 class Chain:
     """A codec made of stages; build it with `chain`.
 
-    Payload: for every tensor in order the prune stages' side bytes, then the quantized values; the whole run of
-    bytes then goes through each pack stage.
+    Payload: for every tensor in order (or once, for the joined vector, if ``flat``) the prune stages' side bytes,
+    then the quantized values; the whole run of bytes then goes through each pack stage.
     """
 
     prunes: tuple[Prune, ...]
     quantize: Quantize
     packs: tuple[Pack, ...]
     exact_up_to: int = 256
+    flat: tuple[Flat, ...] = ()
 
     @property
     def name(self) -> str:
         """The stages' names joined by ``+``."""
-        stages: tuple[Stage, ...] = (*self.prunes, self.quantize, *self.packs)
+        stages: tuple[Stage, ...] = (*self.flat, *self.prunes, self.quantize, *self.packs)
         return "+".join(stage.name for stage in stages)
 
     @property
@@ -201,8 +214,10 @@ class Chain:
     def encode(self, delta: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the payload."""
         parts = []
-        for tensor in delta.values():
-            values = tensor.ravel()
+        vectors = [tensor.ravel() for tensor in delta.values()]
+        if self.flat and vectors:
+            vectors = [np.concatenate(vectors)]
+        for values in vectors:
             for prune in self.prunes:
                 side, values = prune.encode(values)
                 parts.append(side)
@@ -214,33 +229,41 @@ class Chain:
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:
         """Returns the tensors; sizes are bounded by ``spec`` before anything is inflated."""
-        limit = sum(self._max_bytes(t.size) for t in spec.values())
-        data: bytes | memoryview = payload
-        for pack in reversed(self.packs):
-            data = pack.decode(memoryview(data), limit)
-        reader = Reader(data)
-        out = {path: self._decode_tensor(reader, tensor) for path, tensor in spec.items()}
+        sizes = [t.size for t in spec.values()]
+        counts = [sum(sizes)] if self.flat and sizes else sizes
+        reader = Reader(self._unpack(payload, sum(map(self._max_bytes, counts))))
+        vectors = [self._decode_vector(reader, count) for count in counts]
         reader.end()
-        return out
+        if self.flat and sizes:
+            vectors = np.split(vectors[0], np.cumsum(sizes)[:-1])
+        return {path: values.reshape(t.shape) for (path, t), values in zip(spec.items(), vectors, strict=True)}
 
-    def _decode_tensor(self, reader: Reader, tensor: TensorSpec) -> np.ndarray:
+    def _unpack(self, payload: memoryview, limit: int) -> memoryview:
+        limits = [limit]  # after no pack stage, after the first, …: incompressible bytes grow a little in each
+        for pack in self.packs:
+            limits.append(pack.max_bytes(limits[-1]))
+        for pack, most in zip(reversed(self.packs), reversed(limits[:-1]), strict=True):
+            payload = memoryview(pack.decode(payload, most))
+        return payload
+
+    def _decode_vector(self, reader: Reader, size: int) -> np.ndarray:
         kept: list[np.ndarray] = []
-        count = tensor.size
+        count = size
         for prune in self.prunes:
             kept.append(prune.decode(reader, count))
             count = len(kept[-1])
         values = self.quantize.decode(reader, count)
         for index, positions in zip(reversed(range(len(kept))), reversed(kept), strict=True):
-            full = np.zeros(len(kept[index - 1]) if index else tensor.size, np.float32)
+            full = np.zeros(len(kept[index - 1]) if index else size, np.float32)
             full[positions] = values
             values = full
-        return values.reshape(tensor.shape)
+        return values
 
     def _max_bytes(self, count: int) -> int:
         return sum(p.max_bytes(count) for p in self.prunes) + self.quantize.max_bytes(count)
 
 
-_ORDER = ("prune", "quantize", "pack")
+_ORDER = ("flat", "prune", "quantize", "pack")
 
 
 def chain(*stages: Stage) -> Chain:
@@ -249,7 +272,7 @@ def chain(*stages: Stage) -> Chain:
     A chain without a quantize stage sends its values as raw float32.
 
     Raises:
-        ConfigError: Stages out of order (prune → quantize → pack), or two quantize stages.
+        ConfigError: Stages out of order (flat → prune → quantize → pack), or two of flat or quantize.
     """
     from fl_mobile.codecs.quantize import RAW
 
@@ -260,12 +283,11 @@ def chain(*stages: Stage) -> Chain:
             raise ConfigError(
                 f"codec '{names}': a {after} stage cannot follow a {before} stage; the order is {' → '.join(_ORDER)}"
             )
-    if kinds.count("quantize") > 1:
-        raise ConfigError(
-            f"codec '{names}': values can be quantized once, got {kinds.count('quantize')} quantize stages"
-        )
+    for kind in ("flat", "quantize"):
+        if kinds.count(kind) > 1:
+            raise ConfigError(f"codec '{names}': there can be one {kind} stage, got {kinds.count(kind)}")
     pick = {kind: tuple(s for s, k in zip(stages, kinds, strict=True) if k == kind) for kind in _ORDER}
-    return Chain(pick["prune"], (pick["quantize"] or (RAW,))[0], pick["pack"])  # type: ignore[arg-type]
+    return Chain(pick["prune"], (pick["quantize"] or (RAW,))[0], pick["pack"], flat=pick["flat"])  # type: ignore[arg-type]
 
 
 def codec_id(codec: Codec) -> int:

@@ -29,6 +29,10 @@ class Deflate:
         """Returns a zlib stream."""
         return zlib.compress(data, self.level)
 
+    def max_bytes(self, count: int) -> int:
+        """Bytes of the stream at most: stored blocks cost 5 bytes per 16 kB, head and checksum 6."""
+        return count + 5 * (count // 16_000 + 2) + 6
+
     def decode(self, data: memoryview, limit: int) -> bytes:
         """Returns at most ``limit`` bytes."""
         inflater = zlib.decompressobj()

@@ -93,7 +93,8 @@ class Uniform:
         step, zero = self._grid(lo, hi)
         up = 0.5 if self.rounding == "nearest" else uniform(rng, values.size).astype(np.float64)
         # With step 0 all values are 0; the level is then irrelevant. A rounding error at the range's ends is clipped.
-        levels = np.floor(values / step + (up - zero)) if step else np.zeros(values.size)
+        # float64, because in float32 the step of denormal values would underflow to 0.
+        levels = np.floor(values.astype(np.float64) / step + (up - zero)) if step else np.zeros(values.size)
         levels = np.clip(levels, 0, 2**self.bits - 1).astype(np.uint8)
         return np.array([lo, hi], "<f4").tobytes() + self._pack(levels)
 
