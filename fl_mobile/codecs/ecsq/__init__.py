@@ -1,0 +1,1 @@
+from fl_mobile.codecs.ecsq.codec import Ecsq, parse_ecsq

@@ -1,0 +1,183 @@
+"""The codec itself: step, rounding, the smallest of the possible payloads, and the way back."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from fl_mobile.codecs.base import Reader
+from fl_mobile.codecs.ecsq.ans import coder_named
+from fl_mobile.codecs.ecsq.layout import Layout, matrix_shape
+from fl_mobile.codecs.ecsq.payload import MAX_LEVEL, Levels, read_levels, write_levels
+from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
+from fl_mobile.codecs.ecsq.rounding import rate_distortion, stochastic
+from fl_mobile.errors import ConfigError, WireError, nearest
+from fl_mobile.tensors import Spec, Tensors
+
+ZERO, RAW, CODED = 0, 1, 2
+_HEAD = struct.Struct("<Bfbb")
+_MAX = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+
+Rounding = Literal["stochastic", "rdo"]
+_DEFAULT_STEPS: dict[str, float] = {"stochastic": 8.0, "rdo": 2.0}
+
+
+@dataclass(frozen=True)
+class Ecsq:
+    """Entropy-coded scalar quantization with row, column and sign contexts; see the package for the format.
+
+    With stochastic rounding it is unbiased and ``|x − x̂| ≤ Δ``; with ``rdo`` it is biased and has the smallest error
+    for its bytes. Everything but the name is the encoder's choice: any of them decodes any other.
+
+    Attributes:
+        step: Δ as a multiple of the root mean square of the whole update, or itself if ``absolute``.
+        rounding: ``stochastic`` or ``rdo``.
+        absolute: Whether ``step`` is Δ itself.
+        coder: ``auto`` (constriction if installed), ``constriction`` or ``python``; the bytes are the same.
+    """
+
+    step: float = 8.0
+    rounding: Rounding = "stochastic"
+    absolute: bool = False
+    coder: Literal["auto", "constriction", "python"] = "auto"
+    exact_up_to: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.step > 0 and math.isfinite(self.step)):
+            raise ConfigError(f"ecsq: step must be a number above 0, got {self.step}, e.g. ecsq:step=8")
+        if self.rounding not in _DEFAULT_STEPS:
+            raise ConfigError(f"ecsq: unknown rounding '{self.rounding}'.{nearest(self.rounding, _DEFAULT_STEPS)}")
+        coder_named(self.coder)
+
+    @property
+    def name(self) -> str:
+        """``ecsq``, ``ecsq:step=2,rounding=rdo``, ``ecsq-py:abs=0.001``; `parse_ecsq` reads it back."""
+        options = []
+        if self.absolute or self.step != 8.0:
+            options.append(f"{'abs' if self.absolute else 'step'}={self.step!r}".removesuffix(".0"))
+        if self.rounding != "stochastic":
+            options.append(f"rounding={self.rounding}")
+        return ("ecsq-py" if self.coder == "python" else "ecsq") + (":" + ",".join(options) if options else "")
+
+    @property
+    def wire_name(self) -> str:
+        """``ecsq``: step and rounding travel in the payload, so a server may change them from round to round."""
+        return "ecsq"
+
+    @property
+    def unbiased(self) -> bool:
+        """True for stochastic rounding."""
+        return self.rounding == "stochastic"
+
+    def with_step(self, step: float) -> Ecsq:
+        """Returns this codec with another step, for rate control; ids and packets stay compatible."""
+        return replace(self, step=step)
+
+    def encode(self, delta: Tensors, rng: np.random.Generator) -> bytes:
+        """Returns the shortest of: nothing but zeros, coded with or without classes, raw float32."""
+        values = np.concatenate([tensor.ravel() for tensor in delta.values()]) if delta else np.zeros(0, np.float32)
+        step = self._delta(values)
+        shapes = [matrix_shape(tensor.shape) for tensor in delta.values()]
+        offsets = np.concatenate([[0], np.cumsum([r * c for r, c in shapes], dtype=np.int64)])
+        if not step:
+            return bytes([ZERO])
+        if self.rounding == "stochastic":
+            levels = stochastic(values, step, rng)
+        else:
+            levels = rate_distortion(values, step, shapes, offsets)
+        if not len(levels.positions):
+            return bytes([ZERO])
+        shifts = _mean_shifts(values, levels, step) if self.rounding == "rdo" else (0, 0)
+        payload = _HEAD.pack(CODED, step, *shifts) + self._smallest(levels, shapes, offsets)
+        return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
+
+    def decode(self, payload: memoryview, spec: Spec) -> Tensors:
+        """Returns the tensors; every size comes from ``spec``."""
+        reader = Reader(payload)
+        total = sum(tensor.size for tensor in spec.values())
+        form = reader.take(1)[0]
+        if form == RAW:
+            values = reader.finite("<f4", total)
+        elif form == CODED:
+            values = self._decode_levels(reader, spec, total)
+        elif form == ZERO:
+            values = np.zeros(total, np.float32)
+        else:
+            raise WireError("value", f"ecsq: unknown form {form}, expected 0 (zeros), 1 (float32) or 2 (coded)")
+        reader.end()
+        ends = np.cumsum([tensor.size for tensor in spec.values()])
+        parts = np.split(values, ends[:-1]) if spec else []
+        return {path: part.reshape(tensor.shape) for part, (path, tensor) in zip(parts, spec.items(), strict=True)}
+
+    def _delta(self, values: np.ndarray) -> float:
+        """Returns Δ as a float32 number, 0 if all values are; no level exceeds `MAX_LEVEL` with it."""
+        square = float(np.einsum("i,i", values, values))  # not np.dot: BLAS sums in an order that depends on threads
+        if not 1e-25 < square < 1e30:
+            wide = values.astype(np.float64)
+            square = float(np.einsum("i,i", wide, wide))
+        if not square:
+            return 0.0
+        step = self.step if self.absolute else self.step * math.sqrt(square / len(values))
+        # No value exceeds the norm, so only a fine step needs a look at the largest value itself.
+        if step * (MAX_LEVEL - 1) < math.sqrt(square):
+            step = max(step, float(np.abs(values).max()) / (MAX_LEVEL - 1))
+        return float(np.float32(min(max(step, _SMALLEST), _MAX)))
+
+    def _smallest(self, levels: Levels, shapes: list[tuple[int, int]], offsets: np.ndarray) -> bytes:
+        plans = class_plans(levels.positions, levels.magnitudes, levels.negative, shapes, offsets)
+        coder = coder_named(self.coder)
+        payload = write_levels(levels, Layout(shapes, plans), coder)
+        if all(plan.rows is None and plan.columns is None and plan.signs is None for plan in plans):
+            return payload
+        flat = flat_plans(levels.positions, levels.magnitudes, shapes, offsets)
+        return min(payload, write_levels(levels, Layout(shapes, flat), coder), key=len)
+
+    def _decode_levels(self, reader: Reader, spec: Spec, total: int) -> np.ndarray:
+        (step,), shifts = reader.finite("<f4", 1), reader.array("i1", 2)
+        if not step > 0:
+            raise WireError("value", f"ecsq: the step must be above 0, got {step}")
+        shapes = [matrix_shape(tensor.shape) for tensor in spec.values()]
+        levels = read_levels(reader, shapes, coder_named(self.coder))
+        shift = np.where(levels.magnitudes == 1, int(shifts[0]), int(shifts[1]))
+        sizes = (256 * levels.magnitudes + shift) * (float(step) / 256)
+        values = np.zeros(total, np.float32)
+        values[levels.positions] = np.minimum(np.where(levels.negative, -sizes, sizes), _MAX).clip(-_MAX)
+        return values
+
+
+def _mean_shifts(values: np.ndarray, levels: Levels, step: float) -> tuple[int, int]:
+    """Returns where the values of level 1, and of all above, lie on average, in 256ths of a step from the level."""
+    excess = np.abs(values[levels.positions], dtype=np.float64) / step - levels.magnitudes
+    ones = levels.magnitudes == 1
+    means = (excess[part].mean() if part.any() else 0.0 for part in (ones, ~ones))
+    first, second = (int(np.clip(np.rint(256 * mean), -127, 127)) for mean in means)
+    return first, second
+
+
+def parse_ecsq(argument: str | None, coder: Literal["auto", "constriction", "python"] = "auto") -> Ecsq:
+    """Returns the codec for the text after ``ecsq:``, e.g. ``step=4,rounding=rdo`` or ``abs=0.001``.
+
+    Raises:
+        ConfigError: An unknown option, or a value that is not a number.
+    """
+    options: dict[str, str] = {}
+    for part in (argument or "").split(","):
+        key, _, value = part.strip().partition("=")
+        if key and key not in ("step", "abs", "rounding"):
+            raise ConfigError(f"ecsq: unknown option '{key}'.{nearest(key, ('step', 'abs', 'rounding'))}")
+        if key:
+            options[key] = value
+    if "abs" in options and "step" in options:
+        raise ConfigError("ecsq: give 'step' (in multiples of the update's rms) or 'abs' (the step itself), not both")
+    rounding = options.get("rounding", "stochastic")
+    text = options.get("abs", options.get("step"))
+    try:
+        step = _DEFAULT_STEPS.get(rounding, 8.0) if text is None else float(text)
+    except ValueError:
+        raise ConfigError(f"ecsq: the step must be a number, got '{text}', e.g. ecsq:step=8") from None
+    return Ecsq(step, rounding, "abs" in options, coder)  # type: ignore[arg-type]
