@@ -68,10 +68,26 @@ def create(path: Path, experiment: Experiment) -> RunFolder:
         RunError: The folder exists and is not empty.
     """
     folder = RunFolder(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"{path} exists and is not empty. Continue it with --resume, or choose another --out.")
+    refuse_existing(path)
     write_atomic(folder.experiment, to_toml(experiment).encode())
     return folder
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises `RunError` unless ``path`` is free for a new run; asked before anything slow is loaded."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists and is not empty. Continue it with --resume, or choose another --out.")
+
+
+def discard(folder: RunFolder) -> None:
+    """Removes a run that failed before its first checkpoint: there is nothing in it to continue from."""
+    if folder.checkpoint.exists():
+        return
+    for path in (folder.experiment, folder.rounds, *folder.updates.glob("*.npz")):
+        path.unlink(missing_ok=True)
+    for path in (folder.updates, folder.path):
+        with contextlib.suppress(OSError):  # absent, or holds a file of somebody else's
+            path.rmdir()
 
 
 def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder, Experiment]:
