@@ -93,6 +93,11 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         state, report, traffic = _play(federation, folder, state)
         plan = federation.plan(state.round_num)
         score = federation.engine.evaluate(state.weights, federation.dataset.test.x, federation.dataset.test.y, plan)
+        if not math.isfinite(score.loss):
+            raise DivergedError(
+                f"round {report.round_num}: the held-out loss of the new global model is {score.loss}."
+                " Lower train.learning-rate or server.learning-rate."
+            )
         done = Round(
             round_num=report.round_num,
             accuracy=score.accuracy,
@@ -161,6 +166,8 @@ def _packets(federation: Federation, folder: RunFolder, state: ServerState, traf
     for task, update in federation.engine.train(received, tasks, federation.plan(round_num)):
         rng = rng_for(experiment.seed, round_num, task.device, "codec")
         try:
+            if not math.isfinite(loss := update.metrics["loss"]):
+                raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
             upload = client.encode_update(update, state.spec, federation.upload, rng, round_num=round_num)
         except DivergedError as error:
             raise DivergedError(f"device {task.device}, round {round_num}: {error}") from None
