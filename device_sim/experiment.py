@@ -153,7 +153,7 @@ class Download:
 class Fleet:
     """[fleet]: how reachable the phones are."""
 
-    link: str = _key("mixed", "a name from the link table (wifi | 5g | 4g | 3g), or mixed")
+    link: str = _key("mixed", "a name from the link table (ideal | wifi | 5g | 4g | 3g), or mixed")
     dropout_rate: float = _key(0.05, "probability that a chosen device never answers")
 
     def __post_init__(self) -> None:

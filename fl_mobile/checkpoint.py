@@ -67,6 +67,6 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
         SpecMismatch,
     ) as error:
         raise RunError(
-            f"{path}: the checkpoint is damaged ({type(error).__name__}: {error}). Restore it from a copy, or start again"
-            " with another --out; it is never written in place, so the disk or another program changed it."
+            f"{path}: the checkpoint is damaged ({type(error).__name__}: {error}). Restore it from a copy, or start"
+            " again with another --out; it is never written in place, so the disk or another program changed it."
         ) from None
