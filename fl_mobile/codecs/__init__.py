@@ -15,9 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fl_mobile.codecs.base import Codec, Flat, Reader, Stage, chain, codec_id, coded_tensors
+from fl_mobile.codecs.eden import Eden
 from fl_mobile.codecs.entropy import Deflate
+from fl_mobile.codecs.powersgd import PowerSgd
 from fl_mobile.codecs.prune import SampledTopK, Threshold, TopK
+from fl_mobile.codecs.qsgd import Qsgd
 from fl_mobile.codecs.quantize import RAW, Float16, Uniform
+from fl_mobile.codecs.signs import Sign, TernGrad
 from fl_mobile.errors import ConfigError, nearest
 
 __all__ = [
@@ -103,6 +107,10 @@ STAGES: dict[str, StageRow] = {
         f"q{bits}": StageRow(_uniform(bits), f"q{bits}", f"uniform {bits}-bit grid, stochastic (unbiased) or :nearest")
         for bits in range(8, 0, -1)
     },
+    "eden": StageRow(lambda a: Eden(_number("eden", a, "1")), "eden:1", "rotate, then 1–4 or <1 bits, unbiased"),
+    "qsgd": StageRow(lambda a: Qsgd(_whole("qsgd", a, "16")), "qsgd:16", "stochastic levels of the norm, unbiased"),
+    "terngrad": StageRow(_plain(TernGrad()), "terngrad", "stochastic −1, 0, +1 times the largest value, unbiased"),
+    "sign": StageRow(_plain(Sign()), "sign", "one bit and the mean magnitude"),
     "flat": StageRow(_plain(Flat()), "flat", "join all tensors into one vector first"),
     "topk": StageRow(lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude"),
     "threshold": StageRow(lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this"),
@@ -110,7 +118,9 @@ STAGES: dict[str, StageRow] = {
     "deflate": StageRow(lambda a: Deflate(_whole("deflate", a or "6", "6")), "deflate", "zlib over the whole payload"),
 }
 
-CODECS: dict[str, CodecRow] = {}
+CODECS: dict[str, CodecRow] = {
+    "powersgd": CodecRow(lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"),
+}
 
 PRESETS: dict[str, str] = {
     "exact": "none",
@@ -118,6 +128,9 @@ PRESETS: dict[str, str] = {
     "safe": "q8+deflate",
     "small": "q4+deflate",
     "sparse": "topk:0.01+q8+deflate",
+    "int8-zlib": "q8:nearest+deflate",
+    "topk-entropy": "flat+topk:0.01+q8:nearest",
+    "stc": "flat+topk:0.01+sign",
 }
 """Name → codec text; ``fl-mobile codecs`` prints them."""
 

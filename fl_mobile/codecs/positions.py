@@ -32,7 +32,7 @@ def encode_positions(keep: np.ndarray, count: int) -> bytes:
         gaps = np.diff(keep, prepend=-1) - 1
         r, gap_bytes = _best_divisor(gaps)
         if 1 + gap_bytes < bitmap_bytes:
-            return bytes([_GAPS]) + head + bytes([r]) + _unary(gaps >> r) + pack_bits(gaps & ((1 << r) - 1), r)
+            return bytes([_GAPS]) + head + bytes([r]) + unary(gaps >> r) + pack_bits(gaps & ((1 << r) - 1), r)
     mask = np.zeros(count, np.uint8)
     mask[keep] = 1
     return bytes([_BITMAP]) + head + np.packbits(mask).tobytes()
@@ -51,7 +51,7 @@ def decode_positions(reader: Reader, count: int) -> np.ndarray:
     r = reader.take(1)[0]
     if r > 31:
         raise WireError("value", f"Rice parameter {r} is above 31")
-    quotients = _read_unary(reader, kept, (count >> r) + kept)
+    quotients = read_unary(reader, kept, (count >> r) + kept)
     gaps = (quotients << r) + read_bits(reader, kept, r)
     positions = np.cumsum(gaps + 1) - 1
     if kept and positions[-1] >= count:
@@ -87,6 +87,26 @@ def read_bits(reader: Reader, count: int, width: int) -> np.ndarray:
     return packed.astype(np.int64) @ (256 ** np.arange(octets - 1, -1, -1, dtype=np.int64))
 
 
+def unary(quotients: np.ndarray) -> bytes:
+    """Returns every number n as n 0 bits and a 1, padded with 0 bits to a whole byte."""
+    if not len(quotients):
+        return b""
+    ends = np.cumsum(quotients + 1) - 1
+    bits = np.zeros(int(ends[-1]) + 1, np.uint8)
+    bits[ends] = 1
+    return np.packbits(bits).tobytes()
+
+
+def read_unary(reader: Reader, count: int, most_bits: int) -> np.ndarray:
+    """Reads ``count`` unary numbers that take at most ``most_bits`` bits together."""
+    ahead = np.frombuffer(reader.peek(min(reader.left, (most_bits + 7) // 8)), np.uint8)
+    ends = np.flatnonzero(np.unpackbits(ahead))[:count]
+    if len(ends) < count:
+        raise WireError("truncated", f"{count} positions expected, {len(ends)} found")
+    reader.take((int(ends[-1]) + 8) // 8 if count else 0)
+    return np.diff(ends, prepend=-1) - 1
+
+
 def _best_divisor(gaps: np.ndarray) -> tuple[int, int]:
     """Returns the best Rice parameter and the bytes it takes; the best lies beside log2(mean gap · ln 2)."""
     guess = max(0, math.floor(math.log2(max(1.0, float(gaps.mean()) * math.log(2)))))
@@ -96,20 +116,3 @@ def _best_divisor(gaps: np.ndarray) -> tuple[int, int]:
     }
     best = min(sizes, key=lambda r: sizes[r])
     return best, sizes[best]
-
-
-def _unary(quotients: np.ndarray) -> bytes:
-    ends = np.cumsum(quotients + 1) - 1
-    bits = np.zeros(int(ends[-1]) + 1, np.uint8)
-    bits[ends] = 1
-    return np.packbits(bits).tobytes()
-
-
-def _read_unary(reader: Reader, count: int, most_bits: int) -> np.ndarray:
-    """Reads ``count`` unary numbers that take at most ``most_bits`` bits together."""
-    ahead = np.frombuffer(reader.peek(min(reader.left, (most_bits + 7) // 8)), np.uint8)
-    ends = np.flatnonzero(np.unpackbits(ahead))[:count]
-    if len(ends) < count:
-        raise WireError("truncated", f"{count} positions expected, {len(ends)} found")
-    reader.take((int(ends[-1]) + 8) // 8 if count else 0)
-    return np.diff(ends, prepend=-1) - 1
