@@ -67,26 +67,11 @@ def open_federation(experiment: Experiment) -> Federation:
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
     """
-    keys = experiment.data
     link_of(experiment.fleet.link, experiment.seed, 0)
     if experiment.engine.name not in ENGINES:
         raise ConfigError(f"unknown engine.name '{experiment.engine.name}'.{nearest(experiment.engine.name, ENGINES)}")
-    dataset = load_dataset(
-        keys.dataset,
-        seed=experiment.seed,
-        path=Path(keys.path) if keys.path else None,
-        test_fraction=keys.test_fraction,
-    )
-    shards = partition(
-        keys.partition,
-        dataset.train.y,
-        keys.devices,
-        rng_for(experiment.seed, "partition"),
-        alpha=keys.alpha,
-        shards_per_device=keys.shards_per_device,
-        device_of=dataset.device_of,
-        min_examples=keys.min_examples,
-    )
+    dataset = open_dataset(experiment)
+    shards = deal_out(experiment, dataset)
 
     def build() -> Any:
         return build_model(
@@ -104,4 +89,30 @@ def open_federation(experiment: Experiment) -> Federation:
         *(experiment, dataset, shards, engine, experiment.server.build()),
         *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
         build,
+    )
+
+
+def open_dataset(experiment: Experiment) -> Dataset:
+    """Returns the dataset that [data] names."""
+    keys = experiment.data
+    return load_dataset(
+        keys.dataset,
+        seed=experiment.seed,
+        path=Path(keys.path) if keys.path else None,
+        test_fraction=keys.test_fraction,
+    )
+
+
+def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
+    """Returns for each device the rising indices of its training examples, as [data] says."""
+    keys = experiment.data
+    return partition(
+        keys.partition,
+        dataset.train.y,
+        keys.devices,
+        rng_for(experiment.seed, "partition"),
+        alpha=keys.alpha,
+        shards_per_device=keys.shards_per_device,
+        device_of=dataset.device_of,
+        min_examples=keys.min_examples,
     )
