@@ -4,8 +4,9 @@
 model ──ExportArchive──▶ SavedModel ──TFLiteConverter + recipe──▶ flatbuffer ──checks──▶ bytes
           uint8 frame → float32 → model → softmax → probabilities
 ```
-A Keras 3 model saved through a bare ``tf.Module`` loses its weights without a word (keras#20095); ``ExportArchive``
-tracks them, and the number of weights in the file is counted before the bytes leave this module.
+A Keras 3 model saved through a bare ``tf.Module`` loses its weights without a word (keras#20095). Here
+``ExportArchive`` tracks them, ``@tf.function`` methods are inlined (``inner_functions_inlined`` says why), and the
+weights in the file are counted before the bytes leave this module.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from export.graph import Graph, read_graph
 from export.quiet import captured_stderr
 from export.recipes import Calibration, Recipe
-from export.serving import OUTPUT, SIGNATURE, Serving, describe, frames_for
+from export.serving import OUTPUT, SIGNATURE, Serving, describe, frames_for, inner_functions_inlined
 from fl_mobile.errors import ExportError, VerifyError
 
 _SCALE_FIELD = 8  # vtable slot of QuantizationParameters.scale: min 4, max 6, scale 8
@@ -48,10 +49,7 @@ def to_tflite(
     """
     serving = describe(model, input_dtype)
     if recipe.calibrated and representative is None:
-        raise ExportError(
-            f"recipe {recipe.name!r} measures activation ranges and needs representative frames, got none."
-            " Give 100 or more typical frames, or take 'dynamic-int8', which needs none."
-        )
+        raise ExportError(needs_frames(recipe))
     frames = frames_for(serving, representative, "representative frames") if recipe.calibrated else None
     # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
     # operation they lack. It is traced from float32 and the converter makes the input integer.
@@ -69,6 +67,14 @@ def to_tflite(
     return data
 
 
+def needs_frames(recipe: Recipe) -> str:
+    """Returns the message for a calibrated recipe without frames."""
+    return (
+        f"recipe {recipe.name!r} measures activation ranges and needs representative frames, got none."
+        " Give 100 or more typical frames, or take 'dynamic-int8', which needs none."
+    )
+
+
 def _save(model: Any, serving: Serving, dtype: str, folder: str) -> None:
     import keras
     import tensorflow as tf
@@ -80,8 +86,9 @@ def _save(model: Any, serving: Serving, dtype: str, folder: str) -> None:
     archive = keras.export.ExportArchive()
     archive.track(model)
     spec = tf.TensorSpec(serving.input_shape, dtype, name=serving.input_name)
-    archive.add_endpoint(SIGNATURE, serve, input_signature=[spec])
-    archive.write_out(folder, verbose=False)
+    with inner_functions_inlined():  # both lines trace
+        archive.add_endpoint(SIGNATURE, serve, input_signature=[spec])
+        archive.write_out(folder, verbose=False)
 
 
 def _calibration(serving: Serving, frames: np.ndarray | None, dtype: str) -> Calibration | None:

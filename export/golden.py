@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,9 @@ def choose_frames(labels: np.ndarray) -> np.ndarray:
 def pack_golden(golden: Golden) -> bytes:
     """Returns the ``.npz`` bytes; the same arrays give the same bytes."""
     file = io.BytesIO()
-    np.savez(file, frames=golden.frames, labels=golden.labels, keras=golden.keras, **golden.outputs)
+    arrays: dict[str, Any] = {"frames": golden.frames, "labels": golden.labels, "keras": golden.keras}
+    arrays |= golden.outputs
+    np.savez(file, **arrays)
     return file.getvalue()
 
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from export.bundle import canonical_json, refuse_existing, write_bundle
-from export.convert import to_tflite
+from export.convert import needs_frames, to_tflite
 from export.golden import Golden, choose_frames, pack_golden
 from export.graph import read_graph
 from export.latency import host_latency
 from export.prove import verify_bundle
 from export.recipes import Recipe, find_recipe
 from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
-from export.runtimes import RUNTIMES, answers, missing_runtimes, open_session
+from export.runtimes import RUNTIMES, answers, missing_runtimes
 from export.serving import frames_for
 from export.verify import Reference, check_parity, make_reference, measure_parity
 from fl_mobile.errors import ExportError
@@ -67,11 +67,13 @@ def export_model(
     out, say = Path(out), progress or _silent
     refuse_existing(out)
     rows = _rows_of(recipes)
+    _check_provenance(provenance)
     say("keras: answering the held-out frames")
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
     _check_labels(labels, reference.serving.num_classes)
     calibration = _calibration_frames(rows, representative, reference)
-    made = [_make(model, recipe, reference, calibration, say) for recipe in rows]
+    made = {recipe.name: _make(model, recipe, reference, calibration, say) for recipe in rows}
+    artifacts = {name: data for name, (_, data) in made.items()}
     missing = missing_runtimes()
     report = BundleReport(
         path=out,
@@ -82,14 +84,14 @@ def export_model(
         held_out_sha256=_hash_frames(reference.frames),
         calibration_frames=0 if calibration is None else len(calibration),
         calibration_sha256=None if calibration is None else _hash_frames(calibration),
-        variants=tuple(variant for variant, _ in made),
+        variants=tuple(variant for variant, _ in made.values()),
         runtimes=tuple(name for name in RUNTIMES if name not in missing),
         missing_runtimes=missing,
         provenance=dict(provenance),
         versions=tool_versions(),
     )
     say("bundle: writing and replaying the golden frames on every runtime")
-    write_bundle(out, _files(report, dict(made), reference), _about(report), prove=verify_bundle)
+    write_bundle(out, _files(report, artifacts, reference), _about(report), prove=verify_bundle)
     return report
 
 
@@ -108,19 +110,28 @@ def _rows_of(recipes: Sequence[str]) -> list[Recipe]:
 def _check_labels(labels: Sequence[str], classes: int) -> None:
     if isinstance(labels, str) or len(labels) != classes:
         raise ExportError(f"labels: expected {classes} names, one per output of the model, got {len(labels)}")
-    bad = [label for label in labels if not isinstance(label, str) or label.splitlines() != [label]]
+    bad = [label for label in labels if not isinstance(label, str) or not label.strip() or not label.isprintable()]
     if bad:
-        raise ExportError(f"labels: expected non-empty names of one line, got {bad[0]!r}")
+        raise ExportError(f"labels: expected non-empty names of one printable line, got {bad[0]!r}")
     if len(set(labels)) != len(labels):
         twice = sorted({label for label in labels if list(labels).count(label) > 1})
         raise ExportError(f"labels: each name once, got {', '.join(twice)} more than once")
 
 
+def _check_provenance(provenance: Mapping[str, str]) -> None:
+    for key, value in provenance.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ExportError(f"provenance: expected text for text, got {key!r}: {value!r}")
+
+
 def _calibration_frames(
     rows: Sequence[Recipe], representative: np.ndarray | None, reference: Reference
 ) -> np.ndarray | None:
-    if representative is None or not any(recipe.calibrated for recipe in rows):
+    calibrated = [recipe for recipe in rows if recipe.calibrated]
+    if not calibrated:
         return None
+    if representative is None:
+        raise ExportError(needs_frames(calibrated[0]))
     return frames_for(reference.serving, representative, "representative frames")
 
 
@@ -135,17 +146,17 @@ def _make(
     return make_variant(recipe, data, read_graph(data), parity, latency), data
 
 
-def _files(report: BundleReport, artifacts: Mapping[Variant, bytes], reference: Reference) -> dict[str, bytes]:
+def _files(report: BundleReport, artifacts: Mapping[str, bytes], reference: Reference) -> dict[str, bytes]:
     chosen = choose_frames(reference.labels)
     frames = reference.frames[chosen]
     golden = Golden(
         frames=frames,
         labels=reference.labels[chosen],
         keras=reference.probabilities[chosen],
-        outputs={v.recipe: answers(open_session("litert", data), data, frames) for v, data in artifacts.items()},
+        outputs={name: answers("litert", data, frames) for name, data in artifacts.items()},
     )
     return {
-        **{variant.file: data for variant, data in artifacts.items()},
+        **{f"{name}.tflite": data for name, data in artifacts.items()},
         "labels.txt": "".join(f"{label}\n" for label in report.labels).encode(),
         "golden.npz": pack_golden(golden),
         "report.json": canonical_json(to_json(report)),

@@ -20,7 +20,7 @@ from export.golden import Golden, unpack_golden
 from export.graph import Graph, read_graph
 from export.recipes import RECIPES
 from export.report import signature_json
-from export.runtimes import RUNTIMES, answers, missing_runtimes, open_session, real_values
+from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values
 from export.serving import SIGNATURE, describe
 from export.verify import Parity, check_parity, make_reference, measure_parity
 from fl_mobile.errors import VerifyError
@@ -145,7 +145,7 @@ def _replay(bundle: Bundle, recipe: str, graph: Graph, golden: Golden, runtime: 
     where = f"{bundle.path / (recipe + '.tflite')} on {runtime}"
     data, end = bundle.files[f"{recipe}.tflite"], graph.signature(SIGNATURE).outputs[0]
     try:
-        rows = real_values(end, answers(open_session(runtime, data), data, golden.frames))
+        rows = real_values(end, answers(runtime, data, golden.frames))
     except VerifyError as error:
         raise VerifyError(f"{where}: {error}") from error
     expected = real_values(end, golden.outputs[recipe])

@@ -191,10 +191,10 @@ def to_markdown(report: BundleReport) -> str:
 
 
 def _row(variant: Variant) -> str:
-    parity, latency = variant.parity, variant.latency
+    parity, latency, suits = variant.parity, variant.latency, RECIPES[variant.recipe].suits
     diff_points = 100 * (parity.accuracy - parity.keras_accuracy)
     return (
         f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {parity.accuracy:.2%}"
         f" | {diff_points:+.2f} pt | {parity.argmax_agreement:.2%} | {parity.max_abs_diff:.2g}"
-        f" | {parity.mean_abs_diff:.2g} | {latency.p50_ms:.3f} | {latency.p90_ms:.3f} | {RECIPES[variant.recipe].suits} |"
+        f" | {parity.mean_abs_diff:.2g} | {latency.p50_ms:.3f} | {latency.p90_ms:.3f} | {suits} |"
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from export.graph import read_graph
 from export.recipes import Recipe
-from export.runtimes import answers, open_session, real_values
+from export.runtimes import answers, real_values
 from export.serving import SIGNATURE, Serving, describe, frames_for, predict
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -109,7 +109,7 @@ def measure_parity(reference: Reference, recipe: Recipe, data: bytes, runtime: s
     """
     graph = read_graph(data)
     end = graph.signature(SIGNATURE).outputs[0]
-    rows = real_values(end, answers(open_session(runtime, data), data, reference.frames))
+    rows = real_values(end, answers(runtime, data, reference.frames))
     keras_rows, labels = reference.probabilities, reference.labels
     if rows.shape != keras_rows.shape:
         raise VerifyError(f"the artifact answers {rows.shape[1:]} values a frame, the model {keras_rows.shape[1:]}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from export.graph import TensorInfo, read_graph
+from export.quiet import captured_stderr
 from export.runtimes.litert import LITERT
 from export.runtimes.litert_compiled import LITERT_COMPILED
 from export.runtimes.runtime import Runtime, Session
@@ -28,7 +29,8 @@ RUNTIMES: dict[str, Runtime] = {
 
 def missing_runtimes() -> dict[str, str]:
     """Returns the runtimes that cannot run here, with the reason of each."""
-    reasons = {name: runtime.missing() for name, runtime in RUNTIMES.items()}
+    with captured_stderr():  # finding out may import TensorFlow, which greets
+        reasons = {name: runtime.missing() for name, runtime in RUNTIMES.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -61,11 +63,12 @@ def run(runtime: str, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str
     return open_session(runtime, data).run(inputs)
 
 
-def answers(session: Session, data: bytes, frames: np.ndarray) -> np.ndarray:
-    """Returns the raw stored output rows for ``frames`` (``[n, ...]``), one run per frame.
+def answers(runtime: str, data: bytes, frames: np.ndarray) -> np.ndarray:
+    """Returns the raw stored output rows of the artifact ``data`` for ``frames`` (``[n, ...]``), one run per frame.
 
     Raises:
-        VerifyError: The frames do not fit the artifact's input, or the runtime fails on one.
+        ConfigError: As ``open_session``.
+        VerifyError: The artifact is damaged, the frames do not fit its input, or the runtime fails on one.
     """
     signature = read_graph(data).signature(SIGNATURE)
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
@@ -78,11 +81,14 @@ def answers(session: Session, data: bytes, frames: np.ndarray) -> np.ndarray:
             f"the artifact takes {entry.dtype}{list(entry.shape)}, the frames are {frames.dtype}{list(frames.shape)}"
         )
     rows = np.empty((len(frames), *end.shape[1:]), end.dtype)
-    for index, frame in enumerate(frames):
-        try:
-            rows[index] = session.run({entry.name: frame[None]})[end.name][0]
-        except Exception as error:  # as in open_session: native code
-            raise VerifyError(f"the artifact fails on frame {index}: {error}") from error
+    with captured_stderr():  # LiteRT reports loading and freeing; the session must be gone before the block ends
+        session = open_session(runtime, data)
+        for index, frame in enumerate(frames):
+            try:
+                rows[index] = session.run({entry.name: frame[None]})[end.name][0]
+            except Exception as error:  # as in open_session: native code
+                raise VerifyError(f"runtime {runtime!r} fails on frame {index}: {error}") from error
+        del session
     return rows
 
 

@@ -8,7 +8,13 @@ from export.runtimes.runtime import InterpreterSession, Runtime, missing_module
 
 
 def _missing() -> str | None:
-    return missing_module("tensorflow.lite", "pip install tensorflow (its last version with tf.lite.Interpreter)")
+    reason = missing_module("tensorflow", "pip install tensorflow")
+    if reason is None:
+        import tensorflow as tf
+
+        if not hasattr(tf.lite, "Interpreter"):
+            return f"tensorflow {tf.__version__} no longer has tf.lite.Interpreter"
+    return reason
 
 
 def _load(data: bytes, signature: str, threads: int) -> InterpreterSession:
