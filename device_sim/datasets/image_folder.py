@@ -1,0 +1,116 @@
+"""A user's own photos: ``root/<device>/<class>/*.png|jpg``, one folder per phone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_sim.datasets.extras import require
+from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
+from device_sim.datasets.split import split_dataset
+from fl_mobile.errors import DataError
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_JUNK = ("Thumbs.db", "desktop.ini")
+_MODES = {"rgb": ("RGB", 3), "gray": ("L", 1)}
+_LAYOUT = "expected root/<device>/<class>/*.png|jpg"
+_SHOWN = 10
+
+
+def load_image_folder(request: LoadRequest) -> Dataset:
+    """Returns the pictures as ``uint8[n, height, width, channels]``; each device folder is a natural device.
+
+    Devices and classes are numbered by sorted folder name. EXIF rotation is applied; with ``image_size`` pictures are
+    cropped at the centre to its aspect and scaled, without it all must have one size. Needs Pillow.
+    """
+    root = request.path
+    if root is None or not root.is_dir():
+        raise DataError(f"image-folder: {root or 'no path given'} is not a folder; {_LAYOUT}.")
+    require("PIL", "image-folder")
+    files = _list_pictures(root)
+    devices = np.array([device for device, _, _ in files])
+    labels, y = np.unique([label for _, label, _ in files], return_inverse=True)
+    x = _read_pictures([path for _, _, path in files], request.options.image_size, request.options.color or "rgb")
+    return split_dataset(
+        root.name,
+        x,
+        y.astype(np.int64),
+        tuple(labels.tolist()),
+        request,
+        source=f"pictures in {root}",
+        device_of=np.unique(devices, return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def _list_pictures(root: Path) -> list[tuple[str, str, Path]]:
+    """Returns (device, class, file), sorted; refuses anything that would be left out silently."""
+    files, strange = [], []
+    for device in _entries(root):
+        for label in _entries(device) if device.is_dir() else [device]:
+            for path in _entries(label) if label.is_dir() else [label]:
+                if path.suffix.lower() in _SUFFIXES and path.is_file() and path.parent.parent.parent == root:
+                    files.append((device.name, label.name, path))
+                else:
+                    strange.append(path)
+    if strange:
+        raise DataError(
+            f"{root}: {_LAYOUT}; {len(strange)} entries are something else: {_some(strange, root)}. "
+            "Move, convert or remove them."
+        )
+    if not files:
+        raise DataError(f"{root}: no pictures; {_LAYOUT}.")
+    return files
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return (p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.name not in _JUNK)
+
+
+def _some(paths: list[Path], root: Path) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(str(p.relative_to(root)) for p in paths[:_SHOWN]) + more
+
+
+def _read_pictures(paths: list[Path], size: tuple[int, int] | None, color: str) -> np.ndarray:
+    """Returns ``uint8[n, height, width, channels]``; every file that cannot be read is named in one error."""
+    x: np.ndarray | None = None
+    broken = []
+    for i, path in enumerate(paths):
+        try:
+            picture = _read_picture(path, size, color)
+        except Exception as error:  # Pillow's decoders raise SyntaxError, struct.error, … on damaged files
+            broken.append(f"{path}: {error}")
+            continue
+        if x is None:
+            check_array_bytes("image-folder", (len(paths), *picture.shape), 1)
+            x = np.zeros((len(paths), *picture.shape), np.uint8)
+        if picture.shape != x.shape[1:]:
+            raise DataError(
+                f"{path}: {picture.shape[1]}×{picture.shape[0]} pixels, but the first picture is "
+                f"{x.shape[2]}×{x.shape[1]}. Give image-size = [height, width] to scale them all."
+            )
+        x[i] = picture
+    if x is None or broken:
+        more = f"\n  and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
+        listed = "\n  ".join(broken[:_SHOWN])
+        raise DataError(f"{len(broken)} of {len(paths)} pictures cannot be read:\n  {listed}{more}")
+    return x
+
+
+def _read_picture(path: Path, size: tuple[int, int] | None, color: str) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    mode, channels = _MODES[color]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=("PNG", "JPEG")) as file:
+            if file.mode[0] in "IF":  # converting 16-bit and float pictures to 8 bit clips them to white
+                raise ValueError(f"pixel mode {file.mode} is not 8 bit; convert it to 8-bit RGB or gray")
+            picture: Any = ImageOps.exif_transpose(file).convert(mode)
+    if size is not None:
+        picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(picture, np.uint8).reshape(picture.height, picture.width, channels)

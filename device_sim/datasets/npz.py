@@ -1,0 +1,122 @@
+"""A user's own arrays in one ``.npz`` file; never unpickled, and sized up before anything is allocated."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_array_bytes, make_dataset
+from device_sim.datasets.split import split_dataset
+from fl_mobile.errors import DataError, nearest
+
+_KEYS = ("x", "y", "x_test", "y_test", "device", "labels")
+
+
+def load_npz(request: LoadRequest) -> Dataset:
+    """Returns the arrays of the file at ``request.path``.
+
+    Keys: ``x`` and ``y`` (integer classes from 0); optionally ``x_test`` and ``y_test`` (else a seeded split per
+    class), ``device`` (integer or text ``[n]``: who holds each training example) and ``labels`` (text ``[classes]``).
+    ``uint8`` inputs are pixels, ``uint8[n, height, width]`` gets one channel; other numbers become float32.
+    """
+    path = request.path
+    if path is None:
+        raise DataError(
+            "npz: no file named. Give the .npz file as path; keys: x, y[, x_test, y_test][, device][, labels]."
+        )
+    arrays = _read(path)
+    x, y = _inputs(path, "x", arrays["x"]), _classes(path, "y", arrays["y"])
+    device_of = _devices(path, arrays["device"], len(y)) if "device" in arrays else None
+    _same_length(path, "x", x, "y", y)
+    tests = {"x_test", "y_test"} & arrays.keys()
+    highest = int(y.max(initial=0))
+    if not tests:
+        labels = _labels(path, arrays, highest)
+        return split_dataset(path.stem, x, y, labels, request, source=str(path), device_of=device_of)
+    if len(tests) == 1:
+        raise DataError(f"{path}: holds {tests.pop()} alone; x_test and y_test come together.")
+    x_test, y_test = _inputs(path, "x_test", arrays["x_test"]), _classes(path, "y_test", arrays["y_test"])
+    _same_length(path, "x_test", x_test, "y_test", y_test)
+    labels = _labels(path, arrays, max(highest, int(y_test.max(initial=0))))
+    train, test = Samples(x, y), Samples(x_test, y_test)
+    return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive)
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read as an .npz file: {error}. Write it with numpy.savez(...).") from error
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Compares what each array declares with what the archive holds, so that a small file cannot ask for terabytes."""
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    for name in members:
+        if name not in _KEYS:
+            raise DataError(f"{path}: unknown array '{name}'.{nearest(name, _KEYS)}")
+    for name in ("x", "y"):
+        if name not in members:
+            raise DataError(f"{path}: no array '{name}'. It holds: {', '.join(sorted(members)) or 'nothing'}.")
+    for name, info in members.items():
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if read_header is None:
+                raise DataError(f"{path}: '{name}' is in .npy format {version}, expected 1.0 or 2.0.")
+            shape, _, dtype = read_header(file)
+            if dtype.hasobject:
+                raise DataError(f"{path}: '{name}' holds Python objects, which are never loaded. Store plain numbers.")
+            declared = check_array_bytes(f"{path}: '{name}'", shape, dtype.itemsize)
+            if declared != info.file_size - file.tell():
+                raise DataError(f"{path}: '{name}' declares {declared} bytes but holds {info.file_size - file.tell()}.")
+
+
+def _inputs(path: Path, key: str, x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.uint8:
+        return x[..., None] if x.ndim == 3 else x
+    if x.dtype.kind not in "iuf":
+        raise DataError(f"{path}: '{key}' is {x.dtype}, expected uint8 pixels or numbers.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which Samples refuses
+        narrow = x.astype(np.float32)
+    if x.dtype.kind in "iu" and x.size and max(abs(int(x.min())), abs(int(x.max()))) > 2**24:
+        raise DataError(f"{path}: '{key}' holds integers beyond 2^24, which float32 cannot hold exactly.")
+    return narrow
+
+
+def _classes(path: Path, key: str, y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        raise DataError(f"{path}: '{key}' is {y.dtype}{y.shape}, expected integer classes [n] from 0.")
+    return y.astype(np.int64)
+
+
+def _devices(path: Path, device: np.ndarray, count: int) -> np.ndarray:
+    if device.dtype.kind not in "iuU" or device.shape != (count,):
+        raise DataError(f"{path}: 'device' is {device.dtype}{device.shape}, expected integers or text [{count}].")
+    numbers = np.unique(device, return_inverse=True)[1] if device.dtype.kind == "U" else device
+    return numbers.astype(np.int64)
+
+
+def _labels(path: Path, arrays: dict[str, np.ndarray], highest: int) -> tuple[str, ...]:
+    if "labels" not in arrays:
+        if highest > 10**5:  # a regression target or an id given as class would build a model this wide
+            raise DataError(f"{path}: classes run up to {highest}. Number them from 0, or add 'labels'.")
+        return tuple(str(i) for i in range(highest + 1))
+    labels = arrays["labels"]
+    if labels.dtype.kind != "U" or labels.ndim != 1:
+        raise DataError(f"{path}: 'labels' is {labels.dtype}{labels.shape}, expected text [classes].")
+    return tuple(labels.tolist())
+
+
+def _same_length(path: Path, first: str, a: np.ndarray, second: str, b: np.ndarray) -> None:
+    if a.ndim < 2 or len(a) != len(b):
+        raise DataError(f"{path}: '{first}' is {a.shape} and '{second}' is {b.shape}; expected [n, ...] and [n].")

@@ -1,0 +1,187 @@
+"""What a dataset is once it is in memory: checked when it is made, read-only afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fl_mobile.errors import ConfigError, DataError
+
+MAX_ARRAY_BYTES = 4 << 30
+"""Nothing a file declares makes a loader allocate more than this at once."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and their classes.
+
+    Attributes:
+        x: ``uint8[n, height, width, channels]`` raw pixels (0..255), or ``float32[n, ...]`` features.
+        y: ``int64[n]`` class numbers from 0.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.x.dtype not in (np.uint8, np.float32) or self.x.ndim < 2:
+            raise DataError(
+                f"x: expected uint8[n, height, width, channels] or float32[n, ...], got {self.x.dtype}{self.x.shape}."
+            )
+        if self.y.dtype != np.int64 or self.y.shape != self.x.shape[:1]:
+            raise DataError(f"y: expected int64[{len(self.x)}], got {self.y.dtype}{self.y.shape}.")
+        if not len(self.y):
+            raise DataError("No examples: x and y are empty.")
+        if self.x.dtype == np.float32 and not np.isfinite(self.x).all():
+            bad = int(len(self.x) - np.isfinite(self.x.reshape(len(self.x), -1)).all(axis=1).sum())
+            raise DataError(f"x: {bad} of {len(self.x)} examples hold NaN or Inf. Clean the data first.")
+        for name in ("x", "y"):  # views, so that the caller's own arrays stay writable
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a held-out part with the same inputs and classes.
+
+    Attributes:
+        labels: Class names; their number is the number of classes.
+        device_of: ``int64[n_train]`` natural device of each training example (a writer, a folder), or None.
+        source: Where the bytes came from, in words for a report.
+        fingerprint: SHA-256 (hex) over both parts, the labels and ``device_of``: equal means the same data and split.
+    """
+
+    name: str
+    train: Samples
+    test: Samples
+    labels: tuple[str, ...]
+    device_of: np.ndarray | None
+    source: str
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        if self.train.x.shape[1:] != self.test.x.shape[1:] or self.train.x.dtype != self.test.x.dtype:
+            raise DataError(
+                f"{self.name}: training inputs are {self.train.x.dtype}{self.train.x.shape[1:]} "
+                f"but test inputs are {self.test.x.dtype}{self.test.x.shape[1:]}."
+            )
+        for part, y in (("train", self.train.y), ("test", self.test.y)):
+            if y.min() < 0 or y.max() >= len(self.labels):
+                raise DataError(
+                    f"{self.name}: {part} classes run from {y.min()} to {y.max()}, "
+                    f"expected 0 to {len(self.labels) - 1} for {len(self.labels)} labels."
+                )
+        if self.device_of is not None and (
+            self.device_of.dtype != np.int64 or self.device_of.shape != self.train.y.shape
+        ):
+            raise DataError(
+                f"{self.name}: device_of: expected int64[{len(self.train)}], "
+                f"got {self.device_of.dtype}{self.device_of.shape}."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, e.g. ``(28, 28, 1)``."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def input_scale(self) -> float:
+        """What a model's first layer multiplies by: 1/255 for raw pixels, 1 for features."""
+        return 1 / 255 if self.train.x.dtype == np.uint8 else 1.0
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options only some datasets read; None means the dataset's own default, and a set one that is not read is refused.
+
+    Attributes:
+        image_size: ``image-folder``: ``(height, width)`` in pixels every picture is cropped and scaled to.
+        color: ``image-folder``: ``"rgb"`` or ``"gray"``.
+        examples: ``synthetic``: number of images, training and test together.
+        shape: ``synthetic``: ``(height, width, channels)``.
+        classes: ``synthetic``: number of classes.
+    """
+
+    image_size: tuple[int, int] | None = None
+    color: str | None = None
+    examples: int | None = None
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, length in (("image_size", 2), ("shape", 3)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if len(value) != length or not all(type(v) is int and v > 0 for v in value):
+                raise ConfigError(f"{name.replace('_', '-')}: expected {length} positive integers, got {value!r}.")
+            object.__setattr__(self, name, tuple(value))  # TOML gives lists
+        for name in ("examples", "classes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 2):
+                raise ConfigError(f"{name}: expected an integer of at least 2, got {value!r}.")
+        if self.color not in (None, "rgb", "gray"):
+            raise ConfigError(f"color: expected 'rgb' or 'gray', got {self.color!r}.")
+
+    def given(self) -> tuple[str, ...]:
+        """Names of the options that are set."""
+        return tuple(name for name in self.__dataclass_fields__ if getattr(self, name) is not None)
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What every loader gets.
+
+    Attributes:
+        seed: Decides shuffling and the split of datasets without a split of their own.
+        path: The user's file or folder, or None for the places the dataset is known to be in.
+        test_fraction: Held out per class where the dataset has no split of its own.
+    """
+
+    seed: int
+    path: Path | None
+    test_fraction: float
+    options: DataOptions
+
+
+def make_dataset(
+    name: str,
+    train: Samples,
+    test: Samples,
+    labels: tuple[str, ...],
+    *,
+    source: str,
+    device_of: np.ndarray | None = None,
+) -> Dataset:
+    """Returns the record with its fingerprint computed."""
+    digest = hashlib.sha256("\0".join(labels).encode())
+    for array in (train.x, train.y, test.x, test.y, device_of):
+        if array is not None:
+            digest.update(f"|{array.dtype.str}{array.shape}|".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return Dataset(name, train, test, labels, device_of, source, digest.hexdigest())
+
+
+def check_array_bytes(what: str, shape: tuple[int, ...], itemsize: int) -> int:
+    """Returns the bytes an array of ``shape`` takes, refusing sizes no honest file here declares.
+
+    Raises:
+        DataError: More than ``MAX_ARRAY_BYTES``.
+    """
+    total = itemsize
+    for size in shape:
+        total *= int(size)
+    if total > MAX_ARRAY_BYTES or total < 0:
+        raise DataError(f"{what} declares shape {shape}, {total} bytes; the limit is {MAX_ARRAY_BYTES} bytes.")
+    return total

@@ -1,0 +1,63 @@
+"""Shuffling and holding out: seeded, stratified by class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from device_sim.datasets.records import Dataset, LoadRequest, Samples, make_dataset
+from fl_mobile.errors import DataError
+from fl_mobile.seeds import rng_for
+
+
+def held_out(
+    y: np.ndarray, fraction: float, rng: np.random.Generator, device_of: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns ``bool[n]``: True where an example is held out for testing.
+
+    Per class ``round(fraction * count)`` examples, but never all of them. With ``device_of`` a device that would
+    be left without training data gets one example back.
+
+    Raises:
+        DataError: So few examples per class that nothing can be held out.
+    """
+    test = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        count = min(round(fraction * len(members)), len(members) - 1)
+        test[members[:count]] = True
+    if device_of is not None:
+        keeps = np.isin(device_of, device_of[~test])
+        _, first = np.unique(np.where(keeps, -1, device_of), return_index=True)
+        test[first[~keeps[first]]] = False
+    if not test.any():
+        counts = np.unique(y, return_counts=True)[1]
+        raise DataError(
+            f"Nothing to hold out: {fraction:g} of each class's examples rounds to none "
+            f"({len(y)} examples, {counts.min()} to {counts.max()} per class). Add examples or raise test-fraction."
+        )
+    return test
+
+
+def split_dataset(
+    name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    labels: tuple[str, ...],
+    request: LoadRequest,
+    *,
+    source: str,
+    device_of: np.ndarray | None = None,
+) -> Dataset:
+    """Returns ``x, y`` shuffled and split per class by ``request.seed``; the same seed gives the same split."""
+    rng = rng_for(request.seed, "dataset-split", name)
+    test = held_out(y, request.test_fraction, rng, device_of)
+    order = rng.permutation(len(y))
+    train_rows, test_rows = order[~test[order]], order[test[order]]
+    return make_dataset(
+        name,
+        Samples(x[train_rows], y[train_rows]),
+        Samples(x[test_rows], y[test_rows]),
+        labels,
+        source=source,
+        device_of=None if device_of is None else device_of[train_rows],
+    )

