@@ -72,17 +72,7 @@ def open_federation(experiment: Experiment) -> Federation:
         raise ConfigError(f"unknown engine.name '{experiment.engine.name}'.{nearest(experiment.engine.name, ENGINES)}")
     dataset = open_dataset(experiment)
     shards = deal_out(experiment, dataset)
-
-    def build() -> Any:
-        return build_model(
-            experiment.model.name,
-            input_shape=dataset.input_shape,
-            num_classes=dataset.num_classes,
-            input_scale=dataset.input_scale,
-            seed=experiment.seed,
-            weights=experiment.model.weights or None,
-        )
-
+    build = build_of(experiment, dataset)
     workers = experiment.engine.workers or os.cpu_count() or 1
     engine = ENGINES[experiment.engine.name].open(build, workers, dataset.train.x[:8])
     return Federation(
@@ -115,4 +105,16 @@ def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
         shards_per_device=keys.shards_per_device,
         device_of=dataset.device_of,
         min_examples=keys.min_examples,
+    )
+
+
+def build_of(experiment: Experiment, dataset: Dataset) -> Callable[[], Any]:
+    """Returns a function that builds the experiment's model for the dataset, the same one every time."""
+    return lambda: build_model(
+        experiment.model.name,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        input_scale=dataset.input_scale,
+        seed=experiment.seed,
+        weights=experiment.model.weights or None,
     )
