@@ -81,4 +81,5 @@ def numpy_federation(experiment: Experiment, engine: NumpyEngine | None = None) 
     return Federation(
         *(experiment, dataset, shards, engine or NumpyEngine(36, 3), experiment.server.build()),
         *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
+        lambda: None,  # build: there is no Keras model here
     )
