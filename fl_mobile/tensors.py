@@ -90,7 +90,9 @@ def check_finite(tensors: Mapping[str, np.ndarray], what: str) -> None:
     for path, value in tensors.items():
         # A dot product is finite iff nothing in it is NaN/Inf or the sum of squares overflows; only then look closer.
         flat = value.ravel()
-        if not math.isfinite(float(np.dot(flat, flat))) and (bad := int(np.count_nonzero(~np.isfinite(value)))):
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = float(np.dot(flat, flat))
+        if not math.isfinite(squares) and (bad := int(np.count_nonzero(~np.isfinite(value)))):
             raise DivergedError(
                 f"tensor '{path}': {bad} of {value.size} values are not finite ({what})."
                 " Local training diverged; lower train.learning-rate."
