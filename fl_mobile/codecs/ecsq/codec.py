@@ -14,7 +14,7 @@ from fl_mobile.codecs.ecsq.ans import coder_named
 from fl_mobile.codecs.ecsq.layout import Layout, matrix_shape
 from fl_mobile.codecs.ecsq.payload import MAX_LEVEL, Levels, read_levels, write_levels
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
-from fl_mobile.codecs.ecsq.rounding import rate_distortion, stochastic
+from fl_mobile.codecs.ecsq.rounding import rate_distortion, stochastic, to_nearest
 from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.tensors import Spec, Tensors
 
@@ -23,8 +23,8 @@ _HEAD = struct.Struct("<Bfbb")
 _MAX = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
-Rounding = Literal["stochastic", "rdo"]
-_DEFAULT_STEPS: dict[str, float] = {"stochastic": 8.0, "rdo": 2.0}
+Rounding = Literal["stochastic", "rdo", "nearest"]
+_DEFAULT_STEPS: dict[str, float] = {"stochastic": 8.0, "rdo": 2.0, "nearest": 2.0}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Ecsq:
 
     Attributes:
         step: Δ as a multiple of the root mean square of the whole update, or itself if ``absolute``.
-        rounding: ``stochastic`` or ``rdo``.
+        rounding: ``stochastic``, ``rdo``, or ``nearest``, which keeps whole multiples of Δ exactly.
         absolute: Whether ``step`` is Δ itself.
         coder: ``auto`` (constriction if installed), ``constriction`` or ``python``; the bytes are the same.
     """
@@ -88,6 +88,8 @@ class Ecsq:
             return bytes([ZERO])
         if self.rounding == "stochastic":
             levels = stochastic(values, step, rng)
+        elif self.rounding == "nearest":
+            levels = to_nearest(values, step)
         else:
             levels = rate_distortion(values, step, shapes, offsets)
         if not len(levels.positions):

@@ -40,6 +40,12 @@ def stochastic(values: np.ndarray, step: float, rng: np.random.Generator) -> Lev
     return _levels(values, positions, whole + (chance < exact - whole))
 
 
+def to_nearest(values: np.ndarray, step: float) -> Levels:
+    """Returns ``rint(|x|/Δ)`` with the sign of ``x``: plain rounding, exact for values that are multiples of Δ."""
+    positions = np.flatnonzero(np.abs(values) >= np.float32(0.499) * np.float32(step))
+    return _levels(values, positions, np.rint(np.abs(values[positions], dtype=np.float64) / step))
+
+
 def rate_distortion(values: np.ndarray, step: float, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> Levels:
     """Returns levels that minimise squared error + λ·bits, one value at a time given everyone's statistics.
 

@@ -1,0 +1,97 @@
+"""Delta download: a device gets only the difference to the version it holds, and lands on exactly what all others have.
+
+Every global model is broadcast as the nearest point of a lattice around the model that ships with the app:
+
+```
+B_t = B_0 + Δ·n_t      n_t = rint((w_t − B_0) / Δ), whole numbers
+```
+The server sends ``n_t − n_v`` to a device that holds version ``v``, entropy-coded without loss. Whatever versions a
+device skipped, it ends at B_t: there is no drift to correct, and no state of single devices on the server beyond the
+version number. Rounding never adds up, because n_t is made from the exact weights w_t each time. Version 0 is B_0
+itself, so a device fresh from the app store needs no whole model either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fl_mobile import wire
+from fl_mobile.codecs.base import Codec
+from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.errors import ConfigError
+from fl_mobile.seeds import rng_for
+from fl_mobile.tensors import Spec, Tensors
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The points a broadcast model can take.
+
+    Attributes:
+        origin: The model in the app, version 0.
+        spec: Its shapes.
+        step: Δ: weights are known to devices to within Δ/2.
+    """
+
+    origin: Tensors
+    spec: Spec
+    step: float
+
+    @staticmethod
+    def around(origin: Tensors, spec: Spec, fineness: float) -> Lattice:
+        """Returns a lattice whose step is ``fineness`` times the rms of the trainable first weights.
+
+        Raises:
+            ConfigError: Fineness is not above 0, or all first weights are zero.
+        """
+        weights = np.concatenate([origin[p].ravel() for p, t in spec.items() if t.trainable])
+        rms = float(np.sqrt(np.mean(np.square(weights, dtype=np.float64))))
+        if not fineness > 0 or not rms > 0:
+            raise ConfigError(f"download.step must be > 0 and some first weight not 0; got {fineness} × rms {rms}")
+        return Lattice(origin, spec, float(np.float32(fineness * rms)))
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of a delta packet: the lattice's own step, no loss."""
+        return Ecsq(self.step, "nearest", absolute=True)
+
+    def point(self, weights: Tensors) -> Tensors:
+        """Returns ``int32`` coordinates n_t of the point nearest to the weights, trainable tensors only."""
+        return {
+            path: np.rint((weights[path].astype(np.float64) - self.origin[path]) / self.step).astype(np.int32)
+            for path, tensor in self.spec.items()
+            if tensor.trainable
+        }
+
+    def weights(self, point: Tensors, statistics: Tensors) -> Tensors:
+        """Returns the model at a point; statistics are taken as they are."""
+        return {
+            path: (self.origin[path] + self.step * point[path].astype(np.float64)).astype(np.float32)
+            if tensor.trainable
+            else statistics[path]
+            for path, tensor in self.spec.items()
+        }
+
+    def pack(self, weights: Tensors, point: Tensors, held: Tensors, *, version: int, held_version: int) -> bytes:
+        """Returns the packet that takes a device from one point to another; about 45 bytes if it is there already."""
+        moved = {
+            path: ((point[path] - held[path]) * np.float64(self.step)).astype(np.float32)
+            if tensor.trainable
+            else weights[path]
+            for path, tensor in self.spec.items()
+        }
+        header = wire.Header(wire.MODEL_DELTA, version, held_version)
+        return wire.pack(header, moved, self.spec, self.codec, rng_for(0, "lossless"))
+
+    def unpack(self, packet: bytes, held: Tensors) -> tuple[Tensors, Tensors]:
+        """Returns the device's new point and the weights it trains from.
+
+        Raises:
+            WireError: The packet is damaged or of another model.
+        """
+        _, moved = wire.unpack(packet, self.spec, self.codec)
+        steps = {path: np.rint(moved[path] / np.float64(self.step)).astype(np.int32) for path in held}
+        point = {path: held[path] + steps[path] for path in held}
+        return point, self.weights(point, moved)

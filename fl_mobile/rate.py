@@ -1,0 +1,39 @@
+"""Rate control: the server moves the quantizer's step from round to round until packets have the size asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fl_mobile.errors import ConfigError
+
+_EXPONENT = 1.5
+"""Packet bytes fall roughly as step^−0.6 on real updates; 1.5 < 1/0.6 corrects a little less than the whole error."""
+
+_LARGEST_CHANGE = 4.0
+
+
+@dataclass(frozen=True)
+class RateControl:
+    """Aims at a mean upload packet of ``target_bytes``.
+
+    >>> RateControl(target_bytes=1000).next_step(8.0, packet_bytes=[1000, 1000])
+    8.0
+    """
+
+    target_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.target_bytes < 64:
+            raise ConfigError(
+                f"an upload budget must be at least 64 bytes, what an empty packet takes; got {self.target_bytes}"
+            )
+
+    def next_step(self, step: float, packet_bytes: Sequence[int]) -> float:
+        """Returns the step for the next round, given this round's packet lengths; unchanged without packets."""
+        if not packet_bytes:
+            return step
+        mean = sum(packet_bytes) / len(packet_bytes)
+        change = (mean / self.target_bytes) ** _EXPONENT
+        return step * math.exp(min(max(math.log(change), -math.log(_LARGEST_CHANGE)), math.log(_LARGEST_CHANGE)))
