@@ -1,0 +1,177 @@
+"""One function that builds any model, from the table or from the user's own code, the same way every time."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fl_mobile.errors import ConfigError, ModelError, nearest
+from fl_mobile.models.table import MODELS, ModelRow
+from fl_mobile.seeds import seed_for
+
+
+def build_model(
+    name: str,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    input_scale: float,
+    seed: int,
+    weights: str | None = None,
+) -> Any:
+    """Returns a built ``keras.Model``; equal arguments give equal weights and variable paths in every process.
+
+    Args:
+        name: A row of `MODELS`, or ``package.module:function``, looked for in the working directory too. The function
+            gets those of this function's keyword arguments that it accepts.
+        input_shape: Of one example, e.g. ``(28, 28, 1)``; the caller casts raw pixels to float32.
+        input_scale: What the first layer multiplies by: 1/255 for raw pixels, 1 for features and tokens.
+        weights: ``"none"``, ``"imagenet"`` or a file (see `fl_mobile.models.weights`); None is the row's default.
+
+    Raises:
+        ConfigError: Unknown name.
+        ModelError: It cannot be built for these inputs, is not a built Keras 3 model, or its weights cannot be had.
+    """
+    if ":" not in name and name not in MODELS:
+        raise ConfigError(f"unknown model '{name}'.{nearest(name, MODELS)} Your own is package.module:function.")
+    given = {
+        "input_shape": tuple(input_shape),
+        "num_classes": num_classes,
+        "input_scale": input_scale,
+        "seed": seed,
+        "weights": weights,
+    }
+    with _repeatable(seed_for(seed, "model", name)):
+        return _from_table(name, MODELS[name], given) if name in MODELS else _from_user(name, given)
+
+
+@contextlib.contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Makes Keras draw the same initialiser seeds and number unnamed layers from the start again.
+
+    Keras takes the seed of every initialiser and dropout that has none from Python's `random`, so seeding that covers
+    any model, the user's own and keras.applications included; its state is put back afterwards.
+    """
+    from keras.src.utils import naming  # not exported, and `clear_session` would reset far more
+
+    before = random.getstate()
+    random.seed(seed)
+    naming.reset_uids()
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _from_table(name: str, row: ModelRow, given: dict[str, Any]) -> Any:
+    from fl_mobile.models.weights import load_imagenet, load_weights
+
+    module, _, function = row.build.partition(":")
+    builder = getattr(importlib.import_module(module), function)
+    shape, weights = given["input_shape"], given["weights"] or row.default_weights
+    try:
+        model = builder(shape, given["num_classes"], input_scale=given["input_scale"])
+    except (ValueError, TypeError, IndexError) as error:  # what Keras raises when shapes do not fit
+        raise ModelError(
+            f"model '{name}' cannot be built for inputs {shape}: {_first_reason(error)} Its usual inputs: {row.input_shape}."
+        ) from error
+    if weights == "imagenet":
+        if row.application is None:
+            raise ModelError(f"model '{name}' has no 'imagenet' weights. Give a file, or none.")
+        load_imagenet(model, row.application, shape)
+    elif weights != "none":
+        load_weights(model, weights, head_may_differ=row.application is not None)
+    return model
+
+
+def _first_reason(error: Exception) -> str:
+    """Returns the line of a Keras message that says why; around it are colour codes and the layer's arguments."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.startswith("Exception encountered")), repr(error))
+
+
+def _from_user(name: str, given: dict[str, Any]) -> Any:
+    from fl_mobile.models.weights import load_weights
+
+    with _working_directory_first():
+        builder = _import_function(name)
+        accepted = _accepted(name, builder, given)
+        try:
+            model = builder(**accepted)
+        except Exception as error:  # the user's own code may raise anything
+            raise ModelError(f"model {name}: {type(error).__name__}: {error}") from error
+    _check_user_model(name, model, given)
+    if given["weights"] not in (None, "none") and "weights" not in accepted:
+        load_weights(model, given["weights"])
+    return model
+
+
+@contextlib.contextmanager
+def _working_directory_first() -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _import_function(name: str) -> Callable[..., Any]:
+    module_name, _, function_name = name.partition(":")
+    try:
+        importlib.invalidate_caches()  # the file may be younger than this process
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the user's code
+        raise ModelError(
+            f"model {name}: cannot import {module_name}: {type(error).__name__}: {error}. "
+            f"Looked in {os.getcwd()} and the installed packages."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise ModelError(
+            f"model {name}: {module_name} has no function '{function_name}'.{nearest(function_name, known)}"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def _accepted(name: str, builder: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(builder).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return given
+    unknown = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+    unknown = [p for p in unknown if p not in given]
+    if unknown:
+        raise ModelError(
+            f"model {name}: its parameter '{unknown[0]}' has no default and is not one of {', '.join(given)}."
+        )
+    return {p.name: given[p.name] for p in parameters if p.name in given}
+
+
+def _check_user_model(name: str, model: Any, given: dict[str, Any]) -> None:
+    import keras
+
+    if not isinstance(model, keras.Model):
+        kind = f"{type(model).__module__}.{type(model).__name__}"
+        raise ModelError(f"model {name}: expected a keras.Model (Keras 3), got {kind}.")
+    if not model.built or not model.weights:
+        raise ModelError(f"model {name}: returned a model that is not built. Give it a keras.Input or call it once.")
+    shape, classes = given["input_shape"], given["num_classes"]
+    try:
+        out = np.asarray(model(np.zeros((2, *shape), np.float32), training=False))
+    except Exception as error:  # Keras and TensorFlow have no common root for "this does not fit"
+        raise ModelError(f"model {name}: does not take inputs {shape}: {_first_reason(error)}") from error
+    widths = {classes, 1} if classes == 2 else {classes}  # one output is enough for two classes
+    if out.ndim != 2 or out.shape[1] not in widths:
+        raise ModelError(
+            f"model {name}: expected outputs (n, {classes}) for {classes} classes, got {out.shape} for n=2."
+        )

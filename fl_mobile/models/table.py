@@ -1,0 +1,103 @@
+"""The models by name. Imports no TensorFlow: a row names its builder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model that can be named.
+
+    Attributes:
+        build: ``module:function`` with signature ``(input_shape, num_classes, *, input_scale) -> keras.Model``.
+        input_shape: Of one example, in the literature's setting; builders take others.
+        num_classes: In the same setting.
+        reference: The publication, with its parameter count in that setting.
+        input_dtype: ``"float32"`` (raw pixels or features) or ``"int32"`` (token numbers).
+        from_logits: The outputs still need a softmax; the exporter adds it.
+        application: ``(class, alpha)`` in ``keras.applications`` whose published weights fit, or None.
+        default_weights: What ``weights=None`` means: ``"none"`` (seeded initialisers) or ``"imagenet"``.
+    """
+
+    build: str
+    summary: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    reference: str
+    input_dtype: str = "float32"
+    from_logits: bool = True
+    application: tuple[str, float] | None = None
+    default_weights: str = "none"
+
+
+MODELS: dict[str, ModelRow] = {
+    "smart-camera-cnn": ModelRow(
+        "fl_mobile.models.plain:smart_camera_cnn",
+        "two 3×3 convolutions, two max-pools, dropout, dense 128",
+        (28, 28, 1),
+        10,
+        "the MNIST CNN of the Keras and FL examples, 225,034 parameters",
+    ),
+    "mlp": ModelRow(
+        "fl_mobile.models.plain:mlp",
+        "two hidden layers of 200",
+        (28, 28, 1),
+        10,
+        "2NN of McMahan et al. 2017, 199,210 parameters",
+    ),
+    "logistic": ModelRow(
+        "fl_mobile.models.plain:logistic",
+        "one dense layer: the baseline everything must beat",
+        (28, 28, 1),
+        10,
+        "multinomial logistic regression, 7,850 parameters",
+    ),
+    "mobilenet-v2-head": ModelRow(
+        "fl_mobile.models.mobilenet:mobilenet_v2_head",
+        "frozen MobileNetV2, a dense head that trains: only the head travels",
+        (96, 96, 3),
+        10,
+        "Sandler et al. 2018, 2,257,984 frozen parameters",
+        application=("MobileNetV2", 1.0),
+        default_weights="imagenet",
+    ),
+    "mobilenet-v2-0.35": ModelRow(
+        "fl_mobile.models.mobilenet:mobilenet_v2_035",
+        "MobileNetV2 of width 0.35, all of it trains",
+        (96, 96, 3),
+        10,
+        "Sandler et al. 2018, 410,208 parameters before the head",
+        application=("MobileNetV2", 0.35),
+    ),
+    "mobilenet-v1-0.25": ModelRow(
+        "fl_mobile.models.mobilenet:mobilenet_v1_025",
+        "MobileNet of width 0.25, all of it trains",
+        (96, 96, 3),
+        2,
+        "Howard et al. 2017, 218,544 parameters before the head",
+        application=("MobileNet", 0.25),
+    ),
+    "resnet-8": ModelRow(
+        "fl_mobile.models.tiny:resnet_8",
+        "three residual stacks for 32×32 colour pictures",
+        (32, 32, 3),
+        10,
+        "MLPerf Tiny image classification (Banbury et al. 2021), 78,666 parameters",
+    ),
+    "ds-cnn": ModelRow(
+        "fl_mobile.models.tiny:ds_cnn",
+        "depthwise-separable CNN for keyword spotting on 49×10 MFCC frames",
+        (49, 10, 1),
+        12,
+        "MLPerf Tiny keyword spotting (Banbury et al. 2021; Zhang et al. 2017), 24,908 parameters",
+    ),
+    "text-classifier": ModelRow(
+        "fl_mobile.models.text:text_classifier",
+        "mean of 16-wide embeddings of 10,000 tokens, dense 16",
+        (256,),
+        2,
+        "average_word_vec of TFLite Model Maker, 160,306 parameters",
+        input_dtype="int32",
+    ),
+}
