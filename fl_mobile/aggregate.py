@@ -36,6 +36,7 @@ class Aggregator(Protocol):
 class WeightedMean:
     """``Σ weight·delta / Σ weight``, exact up to one rounding of each term to 2⁻³⁴ and one of the result.
 
+    >>> from fl_mobile.tensors import TensorSpec
     >>> spec = {"w": TensorSpec((1,))}
     >>> mean = WeightedMean(spec)
     >>> mean.add({"w": np.array([1.0], np.float32)}, weight=3)

@@ -18,7 +18,7 @@ SPEC: Spec = {
     "dense/kernel": TensorSpec((41, 23)),
     "head/bias": TensorSpec((257,)),
 }
-"""A kernel, a matrix and a long vector that are coded; statistics, a scalar, an empty and a short tensor that are not."""
+"""A kernel, a matrix and a long vector are coded; statistics, a scalar, an empty and a short tensor are not."""
 
 COMBINATIONS = (
     *("flat+eden:0.1", "flat+eden:2", "flat+eden:4", "eden:0.5", "qsgd:1", "qsgd:300", "flat+terngrad", "q1:nearest"),
@@ -46,7 +46,7 @@ def laplace(spec: Spec = SPEC, key: int = 0) -> Tensors:
 
 
 def hashed(spec: Spec = SPEC) -> Tensors:
-    """Returns an update made of integer arithmetic only: the same on every machine and NumPy version, for golden files."""
+    """Returns an update made of integer arithmetic only, the same on every machine, for golden files."""
     out, at = {}, 0
     for path, t in spec.items():
         index = np.arange(at, at + t.size, dtype=np.uint64)
