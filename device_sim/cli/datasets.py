@@ -1,0 +1,87 @@
+"""``fl-mobile datasets``: what there is to learn from, and how one is dealt out to devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables
+
+if TYPE_CHECKING:
+    from device_sim.datasets import Dataset
+
+
+def datasets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Open this one and show how it is dealt out.")
+    ] = None,
+    changes: SetOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """List datasets; with a NAME open it and summarise who holds what under [data].
+
+    Examples:
+      fl-mobile datasets
+      fl-mobile datasets digits --set data.partition=shards --set data.devices=20 --set train.cohort=5
+    """
+    if name is None:
+        _list_all(output)
+    else:
+        _show_one(name, changes or [], output)
+
+
+def _list_all(output: Format) -> None:
+    from device_sim.datasets import DATASETS
+
+    rows = [
+        {
+            "name": name,
+            "summary": row.summary,
+            "size": row.size,
+            "licence": row.licence,
+            "get": row.get,
+            "natural_devices": row.natural,
+            "accuracy_name": row.accuracy_name,
+        }
+        for name, row in DATASETS.items()
+    ]
+    if output is Format.JSON:
+        print_json(rows)
+        return
+    columns = ("name", "summary", "size", "get")
+    print_tables([make_table("", columns, [[row[c] for c in columns] for row in rows])])
+
+
+def _show_one(name: str, changes: list[str], output: Format) -> None:
+    from device_sim.experiment_file import parse_experiment
+    from device_sim.federation import deal_out, open_dataset
+    from device_sim.partition import summarize
+
+    experiment = parse_experiment("", [f"data.dataset={name}", *changes])
+    dataset = open_dataset(experiment)
+    spread = summarize(dataset.train.y, deal_out(experiment, dataset), dataset.num_classes).as_dict()
+    facts, dealt = _facts(dataset), {"partition": experiment.data.partition, **spread}
+    if output is Format.JSON:
+        print_json({**facts, "dealt_out": dealt})
+        return
+    told = {**facts, "labels": ", ".join(dataset.labels[:20])}
+    sizes = {**dealt, "examples_per_device": " ".join(map(str, dealt["examples_per_device"]))}
+    print_tables([make_table("", (name, ""), _rows(told)), make_table("", ("dealt out", ""), _rows(sizes))])
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, object]]:
+    return [
+        (key.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else value) for key, value in facts.items()
+    ]
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "source": dataset.source,
+        "train_examples": len(dataset.train),
+        "test_examples": len(dataset.test),
+        "input": f"{dataset.train.x.dtype}{list(dataset.input_shape)}",
+        "labels": list(dataset.labels),
+        "fingerprint": dataset.fingerprint,
+    }

@@ -1,0 +1,84 @@
+"""Where errors end: whatever goes wrong in any verb becomes one message on stderr and one exit code, here."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from fl_mobile.errors import FlMobileError
+
+SYSTEM_ERROR, INTERRUPTED = 12, 130
+DEBUG_VARIABLE = "FL_MOBILE_DEBUG"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_P = ParamSpec("_P")
+
+
+def reported(verb: Callable[_P, None]) -> Callable[_P, None]:
+    """Returns ``verb`` with its errors told to the user; ``FL_MOBILE_DEBUG=1`` lets them through with a traceback."""
+
+    @functools.wraps(verb)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has gone (`| head`): end without a word, and without Python's own complaint.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except (FlMobileError, OSError, KeyboardInterrupt) as error:
+            if debugging():
+                raise
+            print(f"fl-mobile: {message_of(error)}", file=sys.stderr)
+            raise typer.Exit(exit_code_of(error)) from None
+
+    return run
+
+
+def debugging() -> bool:
+    """Returns whether tracebacks and library chatter are wanted."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Returns the exit code of an error that `reported` catches."""
+    if isinstance(error, FlMobileError):
+        return error.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else SYSTEM_ERROR
+
+
+def message_of(error: BaseException) -> str:
+    """Returns what the user reads.
+
+    >>> message_of(OSError(errno.ENOSPC, "No space left on device", "runs/a/checkpoint.npz"))
+    'runs/a/checkpoint.npz: No space left on device. Make room and try again; files already written are whole.'
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return str(error) or "interrupted"
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str | os.PathLike) else ""
+    hint = ". Make room and try again; files already written are whole." if error.errno in _NO_ROOM else ""
+    return f"{where}{error.strerror}{hint}"
+
+
+def exit_codes() -> list[tuple[int, str]]:
+    """Returns every exit code with its meaning, rising; the error tree's rows come from the tree itself."""
+    tree = [(kind.exit_code, _first_line(kind)) for kind in (FlMobileError, *FlMobileError.__subclasses__())]
+    others = [
+        (0, "Success."),
+        (2, "A command line that cannot be read."),
+        (SYSTEM_ERROR, "The operating system refused: a full disk, no permission."),
+        (INTERRUPTED, "Ctrl-C; what was finished is saved."),
+    ]
+    return sorted(tree + others)
+
+
+def _first_line(kind: type[FlMobileError]) -> str:
+    # The root's docstring speaks of the tree; as an exit code it is what no more precise row covers.
+    return "Any other error." if kind is FlMobileError else (kind.__doc__ or kind.__name__).splitlines()[0]

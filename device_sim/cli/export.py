@@ -1,0 +1,99 @@
+"""``fl-mobile export``: a Keras model, a run or a named model as a proven TFLite bundle."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables, say
+from device_sim.cli.quiet import while_loading
+
+if TYPE_CHECKING:
+    from device_sim.datasets import Dataset
+    from device_sim.experiment import Experiment
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .keras file, a run folder, or a model's name.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
+    recipes: Annotated[
+        list[str] | None, typer.Option("--recipe", help="TFLite variant; may be repeated. Default: the core four.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose held-out examples prove the bundle; a run folder knows its own.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class names, one a line; default the dataset's.")
+    ] = None,
+    changes: SetOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Export a Keras model to TFLite, each variant compared with Keras before anything is written.
+
+    100 held-out examples calibrate int8, the others prove parity.
+
+    Examples:
+      fl-mobile export runs/demo --out bundles/small --recipe int8
+      fl-mobile export runs/demo/model.keras --out bundles/digits --dataset mnist-5k
+      fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
+    """
+    from device_sim.cli.tables import artifact_rows
+    from device_sim.federation import open_dataset
+    from device_sim.finish import export_with_held_out, summarise_export
+    from export import CORE_RECIPES
+
+    tell = (lambda _: None) if quiet else say
+    experiment = _experiment(model, dataset, changes or [])
+    data = open_dataset(experiment)
+    with while_loading():
+        keras_model = _model(model, experiment, data)
+    report = export_with_held_out(
+        *(keras_model, out, data, experiment.seed),
+        recipes=recipes or CORE_RECIPES,
+        provenance={"model": model, "dataset": data.fingerprint},
+        say=tell,
+        labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
+    )
+    summary = summarise_export(report)
+    if output is Format.JSON:
+        print_json({"bundle": str(out), **summary})
+        return
+    print_tables([make_table("", ("artifact", "size", "parity"), artifact_rows(summary))])
+    print(f"Bundle:   {out}\nProve it: {shlex.join(['fl-mobile', 'verify', str(out)])}")
+
+
+def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experiment:
+    """Returns where the data comes from and, for a named model, what it is built like."""
+    from device_sim.experiment_file import parse_experiment, read_experiment
+    from device_sim.run_folder import RunFolder
+    from fl_mobile.errors import ConfigError
+
+    named = [f"data.dataset={dataset}"] if dataset else []
+    folder = RunFolder(Path(model))
+    if folder.experiment.exists():
+        return read_experiment(folder.experiment, [*named, *changes])
+    if not named:
+        raise ConfigError(
+            "--dataset is missing: a bundle is only written after every artifact was compared with Keras on held-out"
+            " examples. Name the dataset the model was trained for; `fl-mobile datasets` lists them."
+        )
+    return parse_experiment("", [*named, *([] if _is_file(model) else [f"model.name={model}"]), *changes])
+
+
+def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
+    from device_sim.federation import build_of
+    from device_sim.keras_file import read_model
+    from device_sim.run_folder import RunFolder
+
+    folder = RunFolder(Path(model))
+    if folder.experiment.exists():
+        return read_model(folder.model, made_by=experiment.model.name)
+    return read_model(Path(model)) if _is_file(model) else build_of(experiment, data)()
+
+
+def _is_file(model: str) -> bool:
+    return model.endswith(".keras") or "/" in model

@@ -1,0 +1,42 @@
+"""Keeps what TensorFlow and LiteRT print about themselves off the user's terminal, and nothing else.
+
+Their C++ writes to file descriptor 2 before any logging switch is read (``TF_CPP_MIN_LOG_LEVEL`` comes too late for
+the oneDNN and CUDA lines of TF 2.21), so the descriptor itself is turned away while they start and while the
+process ends. Python's errors and progress still come through, and ``FL_MOBILE_DEBUG=1`` lets everything through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from device_sim.cli.edge import debugging
+
+
+def set_log_levels() -> None:
+    """Asks the libraries themselves for less; what the user has set is kept."""
+    if not debugging():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@contextlib.contextmanager
+def while_loading() -> Iterator[None]:
+    """Turns C++ messages away inside the block; errors reach Python as exceptions and are not lost."""
+    from export.quiet import captured_stderr
+
+    if debugging():
+        yield
+        return
+    with captured_stderr():
+        yield
+
+
+def until_the_end() -> None:
+    """Turns C++ messages away for good: LiteRT says goodbye from destructors, after Python's last line."""
+    if debugging() or not {"tensorflow", "ai_edge_litert"} & sys.modules.keys():
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

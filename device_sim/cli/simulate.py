@@ -1,0 +1,144 @@
+"""``fl-mobile simulate``: an experiment from first broadcast to verified TFLite."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from device_sim.cli.output import Format, FormatOption, SetOption, print_json, print_tables, say
+from device_sim.cli.progress import follow, waiting
+from device_sim.cli.quiet import while_loading
+
+if TYPE_CHECKING:
+    from device_sim.experiment import Experiment
+    from device_sim.run_folder import RunFolder
+
+
+def simulate(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="EXPERIMENT.toml", help="See `fl-mobile new`; without it, the defaults.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder; default runs/NAME, NAME from the file, or runs/demo."),
+    ] = None,
+    changes: SetOption = None,
+    rounds: Annotated[int | None, typer.Option(help="Short for --set train.rounds=…")] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set seed=…")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Short for --set engine.workers=…; never changes a result.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same bytes.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Stop after model.keras and summary.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Train federatedly on simulated phones, then export and verify the global model.
+
+    Examples:
+      fl-mobile simulate
+      fl-mobile simulate --out runs/digits --set data.dataset=digits --set data.devices=20 --rounds 5
+      fl-mobile simulate --out runs/digits --resume
+    """
+    from device_sim import run_folder
+    from device_sim.finish import read_summary
+
+    path = out or default_folder(file)
+    short = {"train.rounds": rounds, "seed": seed, "engine.workers": workers}
+    changed = [*(changes or ()), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+    experiment = choose_experiment(file, changed, path, resume=resume)
+    if resume:
+        folder, _ = run_folder.reopen(path, experiment)
+        summary = read_summary(folder)
+        recipes = () if no_export else experiment.output.recipes
+        if summary is None or (recipes and not summary.get("export")):
+            summary = run(experiment, path, recipes, resume=True, quiet=quiet)
+        else:
+            say(f"{path} is finished already ({summary['stop_reason']}); nothing was run.")
+    else:
+        run_folder.refuse_existing(path)
+        summary = run(experiment, path, () if no_export else experiment.output.recipes, resume=False, quiet=quiet)
+    show(summary, path, output)
+
+
+def default_folder(file: Path | None) -> Path:
+    """Returns ``runs/<name>``: the file's stem, or its folder's name if it is called experiment.toml."""
+    if file is None:
+        return Path("runs/demo")
+    return Path("runs") / (file.resolve().parent.name if file.stem == "experiment" else file.stem)
+
+
+def choose_experiment(file: Path | None, changes: list[str], path: Path, *, resume: bool) -> Experiment:
+    """Returns the experiment to run: of the file, of the run folder to be resumed, or the defaults; then changed."""
+    from device_sim import run_folder
+    from device_sim.experiment_file import parse_experiment, read_experiment
+
+    if file is not None:
+        return read_experiment(file, changes)
+    if resume:
+        run_folder.reopen(path)
+        return read_experiment(run_folder.RunFolder(path).experiment, changes)
+    return parse_experiment("", changes)
+
+
+def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume: bool, quiet: bool) -> dict[str, Any]:
+    """Plays all rounds that are missing and writes the results; returns the summary."""
+    from device_sim import run_folder
+    from device_sim.federation import open_federation
+    from device_sim.finish import finish
+    from device_sim.simulate import simulate as play
+
+    tell = (lambda _: None) if quiet else say
+    with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
+        federation = open_federation(experiment)
+    data = federation.dataset
+    tell(f"{len(federation.shards)} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
+    with contextlib.closing(federation.engine):
+        folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
+        with run_folder.locked(folder), safe(folder, resume=resume):
+            already = len(run_folder.read_rounds(folder))
+            played = play(federation, folder)
+            rounds = list(follow(played, experiment.train.rounds, already, quiet=quiet))
+            return finish(federation, folder, rounds, command=command_line(), recipes=recipes, say=tell)
+
+
+@contextlib.contextmanager
+def safe(folder: RunFolder, *, resume: bool) -> Iterator[None]:
+    """Tells how to go on after Ctrl-C; clears away a new run that failed before its first round was safe."""
+    from device_sim import run_folder
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        count = len(run_folder.read_rounds(folder))
+        again = shlex.join(["fl-mobile", "simulate", "--out", str(folder.path), "--resume"])
+        raise KeyboardInterrupt(f"stopped; {count} finished rounds are saved. Continue with: {again}") from None
+    except Exception:
+        if not resume:
+            run_folder.discard(folder)
+        raise
+
+
+def command_line() -> str:
+    """Returns the command as it was typed, quoted for a shell."""
+    return shlex.join(["fl-mobile", *sys.argv[1:]])
+
+
+def show(summary: dict[str, Any], path: Path, output: Format) -> None:
+    """Prints the closing table, or the summary as JSON."""
+    from device_sim.cli.tables import summary_table
+
+    if output is Format.JSON:
+        print_json(summary)
+        return
+    print_tables([summary_table(summary)])
+    print(f"Run folder: {path}")
+    if summary["export"]:
+        print(f"Bundle:     {path / 'bundle'}")
+    print(f"Prove it:   {shlex.join(['fl-mobile', 'verify', str(path)])}")

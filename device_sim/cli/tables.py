@@ -1,0 +1,73 @@
+"""The closing table of a run and the table of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from device_sim.cli.output import make_table, megabytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """Returns accuracy, traffic and artifacts of a run as one table."""
+    export = summary["export"]
+    rows = [*_training(summary), *(artifact_rows(export) if export else [("artifacts", "none exported", "")])]
+    return make_table("", ("result", "value", "details"), rows)
+
+
+def artifact_rows(export: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns one row per TFLite file: size, and parity with Keras on the held-out examples kept for the proof."""
+    rows = [
+        (
+            artifact["file"],
+            f"{artifact['bytes']:,} bytes",
+            f"{artifact['accuracy']:.2%} ({100 * artifact['accuracy_diff']:+.2f} pt to Keras),"
+            f" same class {artifact['argmax_agreement']:.2%}, max Δp {artifact['max_abs_diff']:.2g}",
+        )
+        for artifact in export["artifacts"]
+    ]
+    apart = f", {export['calibration_examples']} others calibrated" if export["calibration_examples"] else ""
+    told = f"on {export['proof_examples']} held-out examples{apart}; golden frames on {_list(export['replayed_on'])}"
+    return [*rows, ("parity", "verified", told)]
+
+
+def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    traffic, devices = summary["traffic"], summary["devices"]
+    dropped = _list([f"{count} {reason}" for reason, count in devices["dropped"].items()]) or "none"
+    up, down = traffic["upload_bytes_per_device"], traffic["download_bytes_per_device"]
+    each = [traffic[f"{way}_bytes_per_participation"] or 0 for way in ("upload", "download")]
+    return [
+        (
+            summary["accuracy_name"],
+            f"{summary['accuracy']:.2%}",
+            f"{summary['stop_reason']}; best {summary['best_accuracy']:.2%} in round {summary['best_round'] + 1}",
+        ),
+        (
+            "upload ratio",
+            _ratio(traffic["upload_ratio"]),
+            f"float32 bytes / packet bytes; download {_ratio(traffic['download_ratio'])}",
+        ),
+        (
+            "traffic per device",
+            megabytes(up + down),
+            f"{megabytes(up)} up, {megabytes(down)} down; one participation {megabytes(each[0])} up,"
+            f" {megabytes(each[1])} down",
+        ),
+        (
+            "devices",
+            f"{devices['population']:,}",
+            f"asked {devices['asked']:,} times, {devices['accepted']:,} updates averaged, dropped: {dropped}",
+        ),
+        ("time", f"{summary['wall_seconds']:.1f} s here", f"{traffic['air_seconds']:.0f} s on air, simulated"),
+    ]
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}×"
+
+
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words)

@@ -1,0 +1,69 @@
+"""``fl-mobile verify``: prove a bundle or a whole run again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from device_sim.cli.output import Format, FormatOption, make_table, print_json, print_tables
+from device_sim.cli.quiet import while_loading
+
+if TYPE_CHECKING:
+    from device_sim.run_folder import RunFolder
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A bundle, or a run folder with everything in it.")],
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Prove again that a bundle or run is what it says; ends with exit code 9 if it is not.
+
+    A bundle: every file's SHA-256, builtin operations only, golden frames on every runtime installed here. A run:
+    experiment hash, rounds, weights of checkpoint and model.keras, and its bundle.
+
+    Examples:
+      fl-mobile verify runs/demo
+      fl-mobile verify runs/demo/bundle --format json
+    """
+    from device_sim.run_folder import RunFolder
+    from export.bundle import MANIFEST
+    from fl_mobile.errors import VerifyError
+
+    if (path / MANIFEST).exists():
+        checks = _bundle_checks(path)
+    elif RunFolder(path).experiment.exists():
+        checks = _run_checks(RunFolder(path))
+    else:
+        raise VerifyError(f"{path} is neither a bundle (no {MANIFEST}) nor a run folder (no experiment.toml)")
+    if output is Format.JSON:
+        print_json({"path": str(path), "verified": True, "checks": checks})
+        return
+    print_tables([make_table("", ("part", "proven"), [(c["part"], c["proven"]) for c in checks])])
+    print(f"{path}: verified")
+
+
+def _run_checks(folder: RunFolder) -> list[dict[str, str]]:
+    from device_sim.proof import verify_run
+
+    with while_loading():
+        return [asdict(check) for check in verify_run(folder)]
+
+
+def _bundle_checks(path: Path) -> list[dict[str, str]]:
+    from export import verify_bundle
+
+    with while_loading():
+        proof = verify_bundle(path)
+    files = {"part": "files", "proven": f"SHA-256 of {proof.files} files"}
+    replays = [
+        {
+            "part": f"{r.recipe}.tflite",
+            "proven": f"{r.frames} golden frames on {r.runtime}, max Δp {r.max_abs_diff:.2g}",
+        }
+        for r in proof.replays
+    ]
+    missing = [{"part": name, "proven": f"not asked: {why}"} for name, why in proof.missing_runtimes.items()]
+    return [files, *replays, *missing]

@@ -1,0 +1,149 @@
+"""After the last round: ``model.keras``, ``summary.json``, and the TFLite bundle with its parity.
+
+```
+checkpoint ─▶ model.keras ─▶ summary.json ─▶ export_model ─▶ bundle/ ─▶ summary.json again, with the artifacts
+```
+Each step leaves whole files behind, and a run that died between two of them goes on at the first one missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_sim.datasets import Dataset
+from device_sim.federation import Federation
+from device_sim.keras_file import write_model
+from device_sim.run_folder import RunFolder
+from device_sim.simulate import Round, restore
+from device_sim.summary import summarise
+from export import BundleReport, export_model
+from fl_mobile import keras_bridge
+from fl_mobile.errors import RunError
+from fl_mobile.files import write_json
+from fl_mobile.seeds import rng_for
+
+CALIBRATION_EXAMPLES = 100
+Say = Callable[[str], None]
+
+
+def finish(
+    federation: Federation,
+    folder: RunFolder,
+    rounds: Sequence[Round],
+    *,
+    command: str,
+    recipes: Sequence[str],
+    say: Say,
+) -> dict[str, Any]:
+    """Writes what a finished run leaves behind and returns its summary.
+
+    Args:
+        recipes: TFLite variants to export; none leaves ``summary["export"]`` None.
+        say: Told before each step.
+    """
+    say("model.keras: writing the global model")
+    state, _ = restore(federation, folder)
+    model = federation.build()
+    keras_bridge.write(model, state.weights)
+    write_model(folder.model, model)
+    summary = summarise(federation, rounds, state.weights, command=command)
+    write_json(folder.summary, summary)
+    if not recipes:
+        return summary
+    report = export_with_held_out(
+        *(model, folder.bundle, federation.dataset, federation.experiment.seed),
+        recipes=recipes,
+        provenance={"experiment_sha256": summary["experiment_sha256"], "dataset": federation.dataset.fingerprint},
+        say=say,
+    )
+    summary["export"] = summarise_export(report)
+    write_json(folder.summary, summary)
+    return summary
+
+
+def export_with_held_out(
+    model: Any,
+    out: Path,
+    dataset: Dataset,
+    seed: int,
+    *,
+    recipes: Sequence[str],
+    provenance: dict[str, str],
+    say: Say,
+    labels: Sequence[str] | None = None,
+) -> BundleReport:
+    """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
+
+    The held-out part belongs to the server: no device's example decides a range that ships in the file, and no
+    example that calibrated is counted as proof.
+    """
+    calibration, proof = calibration_split(len(dataset.test), seed)
+    return export_model(
+        model,
+        out,
+        recipes=recipes,
+        labels=dataset.labels if labels is None else labels,
+        representative=dataset.test.x[calibration],
+        x_test=dataset.test.x[proof],
+        y_test=dataset.test.y[proof],
+        provenance=provenance,
+        progress=say,
+    )
+
+
+def calibration_split(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rising indices of held-out examples for calibration (100, at most half) and for the proof (the rest).
+
+    >>> calibration, proof = calibration_split(1000, seed=0)
+    >>> len(calibration), len(proof), np.intersect1d(calibration, proof).size
+    (100, 900, 0)
+    """
+    order = rng_for(seed, "calibration").permutation(count)
+    cut = min(CALIBRATION_EXAMPLES, count // 2)
+    return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+def summarise_export(report: BundleReport) -> dict[str, Any]:
+    """Returns what a summary says about the artifacts; the bundle's own report says the rest."""
+    return {
+        "keras_accuracy": report.keras_accuracy,
+        "proof_examples": report.samples,
+        "calibration_examples": report.calibration_frames,
+        "replayed_on": list(report.runtimes),
+        "artifacts": [
+            {
+                "recipe": variant.recipe,
+                "file": variant.file,
+                "bytes": variant.bytes,
+                "zipped_bytes": variant.zipped_bytes,
+                "sha256": variant.sha256,
+                "accuracy": variant.parity.accuracy,
+                "accuracy_diff": variant.parity.accuracy - variant.parity.keras_accuracy,
+                "argmax_agreement": variant.parity.argmax_agreement,
+                "max_abs_diff": variant.parity.max_abs_diff,
+            }
+            for variant in report.variants
+        ],
+    }
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns the summary of a finished run, None if it has none yet.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    if not folder.summary.exists():
+        return None
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        if not isinstance(summary, dict) or not isinstance(summary["rounds"], int):
+            raise ValueError("it holds no run")
+    except (ValueError, KeyError, RecursionError) as error:
+        raise RunError(f"{folder.summary}: damaged ({error}). Remove it and run again with --resume.") from None
+    return summary
