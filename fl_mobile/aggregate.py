@@ -13,7 +13,7 @@ from fl_mobile.tensors import Spec, Tensors
 FRACTION_BITS = 34
 """Resolution of the sum: 2⁻³⁴ ≈ 6e-11, far below float32's own at weight magnitudes."""
 
-_HEADROOM = 2.0**62
+_LARGEST_TERM, _HEADROOM = 2.0**61, 2.0**62
 
 
 class Aggregator(Protocol):
@@ -48,6 +48,7 @@ class WeightedMean:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._sum = {path: np.zeros(tensor.shape, np.int64) for path, tensor in spec.items()}
+        self._carried: dict[str, np.ndarray] = {}
         self._bound = 0.0
         self.weight = 0
 
@@ -55,17 +56,20 @@ class WeightedMean:
         """Adds ``weight · delta``.
 
         Raises:
-            WireError: Reason ``"magnitude"``: the sum could leave int64. Honest updates are a thousand times smaller.
+            WireError: Reason ``"magnitude"``: ``weight·|value|`` reaches 2²⁷. Honest updates are a thousand times
+                smaller. What was added before plays no part, or the order of arrival would decide who is refused.
         """
         scale = float(weight) * 2.0**FRACTION_BITS
         # np.max, because Python's max() loses a NaN that does not come first; a NaN bound is refused below.
         largest = float(np.max([np.max(np.abs(v), initial=0.0) for v in delta.values()], initial=0.0))
-        bound = self._bound + largest * scale + 1
-        if not bound < _HEADROOM:
+        bound = largest * scale + 1
+        if not bound < _LARGEST_TERM:
             raise WireError("magnitude", f"largest value {largest:g} with weight {weight} does not fit an exact sum")
+        if not self._bound + bound < _HEADROOM:
+            self._carry()
         for path, value in delta.items():
             self._sum[path] += np.rint(np.multiply(value, scale, dtype=np.float64)).astype(np.int64)
-        self._bound = bound
+        self._bound += bound
         self.weight += weight
 
     def result(self) -> Tensors | None:
@@ -73,7 +77,16 @@ class WeightedMean:
         if not self.weight:
             return None
         divisor = self.weight * 2.0**FRACTION_BITS
-        return {path: (total / divisor).astype(np.float32) for path, total in self._sum.items()}
+        # Both parts are exact in float64 and added with one rounding: the same bits whether there was a carry or not.
+        total = {path: np.float64(2.0**32) * self._carried.get(path, 0) + low for path, low in self._sum.items()}
+        return {path: np.asarray(value / divisor, np.float32) for path, value in total.items()}
+
+    def _carry(self) -> None:
+        """Moves all but the low 32 bits of the sums into a second integer each, long before int64 is full."""
+        for path, low in self._sum.items():
+            self._carried[path] = self._carried.get(path, np.int64(0)) + (low >> 32)
+            low &= 0xFFFFFFFF
+        self._bound = 2.0**32
 
 
 AGGREGATORS: dict[str, Callable[[Spec], Aggregator]] = {"weighted-mean": WeightedMean}

@@ -1,0 +1,170 @@
+"""Laws of every algorithm: the paper's formula element by element, and statistics that no optimizer touches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fl_mobile.algorithms import ALGORITHMS, ServerPlan
+from fl_mobile.errors import ConfigError
+from fl_mobile.records import FitPlan
+from fl_mobile.tensors import TensorSpec
+from tests.fl_mobile.samples import philox
+
+PLAN = ServerPlan(learning_rate=0.3, momentum=0.8, beta1=0.7, beta2=0.95, tau=1e-2, proximal_mu=0.25)
+SPEC = {
+    "dense/kernel": TensorSpec((3, 2)),
+    "norm/moving_variance": TensorSpec((4,), trainable=False),
+    "bias": TensorSpec(()),
+    "frozen/empty": TensorSpec((0,)),
+}
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+# One scalar weight over rounds, in Python floats, as the papers write it: deltas → weights after each round.
+def averaging(w, deltas, p):
+    for d in deltas:
+        w = w + p.learning_rate * d
+        yield w
+
+
+def momentum(w, deltas, p):  # Hsu et al. 2019, equation 3
+    m = 0.0
+    for d in deltas:
+        m = p.momentum * m + d
+        w = w + p.learning_rate * m
+        yield w
+
+
+def adaptive(w, deltas, p, second):  # Reddi et al. 2021, algorithm 2
+    m, v = 0.0, p.tau**2
+    for d in deltas:
+        m = p.beta1 * m + (1 - p.beta1) * d
+        v = second(v, d, p)
+        w = w + p.learning_rate * m / (math.sqrt(v) + p.tau)
+        yield w
+
+
+ORACLES = {
+    "fedavg": averaging,
+    "fedsgd": averaging,
+    "fedprox": averaging,
+    "fedavgm": momentum,
+    "fedadagrad": lambda w, ds, p: adaptive(w, ds, p, lambda v, d, p: v + d * d),
+    "fedadam": lambda w, ds, p: adaptive(w, ds, p, lambda v, d, p: p.beta2 * v + (1 - p.beta2) * d * d),
+    "fedyogi": lambda w, ds, p: adaptive(
+        w, ds, p, lambda v, d, p: v - (1 - p.beta2) * d * d * ((v > d * d) - (v < d * d))
+    ),
+}
+
+
+def draw(key, scale=1.0):
+    rng = philox(key)
+    return {p: (scale * rng.normal(size=t.shape)).astype(np.float32) for p, t in SPEC.items()}
+
+
+def rounds(name, deltas, plan=PLAN):
+    algorithm = ALGORITHMS[name](plan)
+    state = algorithm.init(draw(0), SPEC)
+    for delta in deltas:
+        state = algorithm.apply(state, delta)
+        yield state
+
+
+@every_algorithm
+def test_apply_equals_the_papers_formula_element_by_element(name):
+    assert name in ORACLES, f"write the slow version of '{name}' into ORACLES"
+    deltas = [draw(key, scale=0.1) for key in range(1, 7)]
+    states = list(rounds(name, deltas))
+    for path, tensor in SPEC.items():
+        for i in range(tensor.size):
+            column = [float(d[path].flat[i]) for d in deltas]
+            start = float(draw(0)[path].flat[i])
+            oracle = ORACLES[name](start, column, PLAN) if tensor.trainable else np.cumsum([start, *column])[1:]
+            for state, expected in zip(states, oracle, strict=True):
+                assert float(state.weights[path].flat[i]) == pytest.approx(expected, rel=2e-5, abs=2e-6)
+
+
+@every_algorithm
+def test_statistics_see_the_plain_mean_and_own_no_slot(name):
+    variance = draw(0)["norm/moving_variance"]
+    for state in rounds(name, [draw(1), draw(2)]):
+        variance = variance + draw(state.round_num)["norm/moving_variance"]
+        assert np.array_equal(state.weights["norm/moving_variance"], variance)
+        assert all("norm/moving_variance" not in slot for slot in state.slots.values())
+
+
+@every_algorithm
+def test_a_shrinking_variance_stays_positive(name):
+    """FedAdam over every tensor once drove a moving variance to −0.36; it has to end at the devices' mean."""
+    algorithm = ALGORITHMS[name](ServerPlan(learning_rate=0.2))
+    spec = {"norm/moving_variance": TensorSpec((8,), trainable=False), "w": TensorSpec((8,))}
+    state = algorithm.init({p: np.ones(8, np.float32) for p in spec}, spec)
+    for _ in range(30):
+        shrink = (0.01 - state.weights["norm/moving_variance"]) * np.float32(0.9)
+        state = algorithm.apply(state, {"norm/moving_variance": shrink, "w": shrink})
+        assert (state.weights["norm/moving_variance"] > 0).all()
+    assert np.allclose(state.weights["norm/moving_variance"], 0.01)
+
+
+@every_algorithm
+def test_apply_changes_nothing_it_was_given(name):
+    algorithm, delta = ALGORITHMS[name](PLAN), draw(1)
+    state = algorithm.init(draw(0), SPEC)
+    first = algorithm.apply(state, delta)
+    again = algorithm.apply(state, delta)
+    for path in SPEC:
+        assert np.array_equal(state.weights[path], draw(0)[path])
+        assert np.array_equal(delta[path], draw(1)[path])
+        assert first.weights[path].tobytes() == again.weights[path].tobytes()
+        assert first.weights[path].dtype == np.float32
+        assert first.weights[path].shape == SPEC[path].shape
+    assert (state.round_num, first.round_num) == (0, 1)
+
+
+@every_algorithm
+def test_zero_updates_at_the_start_move_nothing(name):
+    zeros = {p: np.zeros(t.shape, np.float32) for p, t in SPEC.items()}
+    for state in rounds(name, [zeros, zeros]):
+        assert all(np.array_equal(state.weights[p], draw(0)[p]) for p in SPEC)
+
+
+def test_fedavg_at_rate_one_takes_the_mean_of_the_devices():
+    algorithm = ALGORITHMS["fedavg"](ServerPlan())
+    state = algorithm.apply(algorithm.init(draw(0), SPEC), draw(1))
+    assert all(np.array_equal(state.weights[p], draw(0)[p] + draw(1)[p]) for p in SPEC)
+
+
+def test_what_each_algorithm_asks_of_the_devices():
+    fit = FitPlan(epochs=5, batch_size=16, optimizer="adam", learning_rate=0.03)
+    plans = {name: build(PLAN).plan(fit) for name, build in ALGORITHMS.items()}
+    sgd = plans.pop("fedsgd")
+    assert (sgd.epochs, sgd.batch_size, sgd.optimizer, sgd.learning_rate) == (1, 0, "sgd", 0.03)
+    assert plans.pop("fedprox").proximal_mu == 0.25
+    assert all(plan == fit for plan in plans.values())
+
+
+@every_algorithm
+def test_names_and_papers(name):
+    algorithm = ALGORITHMS[name](PLAN)
+    assert algorithm.name == name
+    assert "20" in algorithm.summary, "the summary names paper and year"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"tau": 0.0},
+        {"proximal_mu": -1.0},
+        {"momentum": 1.0},
+        {"beta1": -0.1},
+        {"beta2": 1.0},
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        ServerPlan(**wrong)
