@@ -69,7 +69,8 @@ def message_of(error: BaseException) -> str:
 
 def exit_codes() -> list[tuple[int, str]]:
     """Returns every exit code with its meaning, rising; the error tree's rows come from the tree itself."""
-    tree = [(kind.exit_code, _first_line(kind)) for kind in (FlMobileError, *FlMobileError.__subclasses__())]
+    kinds: list[type[FlMobileError]] = [FlMobileError, *FlMobileError.__subclasses__()]
+    tree = [(kind.exit_code, _first_line(kind)) for kind in kinds]
     others = [
         (0, "Success."),
         (2, "A command line that cannot be read."),
