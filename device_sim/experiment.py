@@ -11,7 +11,10 @@ from typing import Any
 
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
 from fl_mobile.codecs import parse_codec
+from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.feedback import MEMORIES
+from fl_mobile.rate import RateControl
 from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
 from fl_mobile.server import WEIGHTINGS, Admission
 
@@ -133,20 +136,42 @@ class Server:
 class Upload:
     """[upload]: how updates travel up."""
 
-    codec: str = _key("small", "a preset or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
+    codec: str = _key("ecsq", "a name or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
+    memory: str = _key("none", f"{' | '.join(MEMORIES)}: what happens to what the codec leaves out")
+    target_ratio: float = _key(0.0, "adapt the codec's step every round to this ratio; 0 is off; needs codec ecsq")
+    budget_bytes: int = _key(0, "the same, as bytes of one upload; 0 is off")
 
     def __post_init__(self) -> None:
-        parse_codec(self.codec)
+        codec = parse_codec(self.codec)
+        if self.memory not in MEMORIES:
+            raise ConfigError(f"unknown upload.memory '{self.memory}'.{nearest(self.memory, MEMORIES)}")
+        if self.target_ratio and self.budget_bytes:
+            raise ConfigError("give upload.target-ratio or upload.budget-bytes, not both")
+        if self.target_ratio < 0 or self.budget_bytes < 0:
+            raise ConfigError("upload.target-ratio and upload.budget-bytes must be ≥ 0")
+        if (self.target_ratio or self.budget_bytes) and not isinstance(codec, Ecsq):
+            raise ConfigError(f"upload.codec '{self.codec}' has no step to adapt to a target; use codec ecsq")
+
+    def rate_control(self, fp32_bytes: int) -> RateControl | None:
+        """Returns the controller for a model of this many float32 bytes, or None."""
+        if not (self.target_ratio or self.budget_bytes):
+            return None
+        return RateControl(self.budget_bytes or round(fp32_bytes / self.target_ratio))
 
 
 @dataclass(frozen=True)
 class Download:
     """[download]: how the global model travels down; devices train on what they really received."""
 
-    codec: str = _key("float16", "a preset or stages from `fl-mobile codecs`")
+    mode: str = _key("delta", "full: the whole model every time | delta: the difference to the version a device holds")
+    codec: str = _key("float16", "full: a name or stages from `fl-mobile codecs`")
+    step: float = _key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms")
 
     def __post_init__(self) -> None:
         parse_codec(self.codec)
+        if self.mode not in ("full", "delta"):
+            raise ConfigError(f"download.mode must be full or delta, got '{self.mode}'")
+        _positive("download", step=self.step)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.models import build_model
+from fl_mobile.rate import RateControl
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.tensors import fp32_bytes
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Federation:
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
         return self.algorithm.plan(self.experiment.train.plan(round_num, from_logits=self.engine.from_logits))
+
+    @property
+    def rate_control(self) -> RateControl | None:
+        """What adapts the upload codec's step, if anything does."""
+        return self.experiment.upload.rate_control(fp32_bytes(self.engine.spec))
 
     def link(self, device: int) -> Link:
         """Returns the device's connection."""

@@ -5,7 +5,7 @@ runs/demo/
   experiment.toml   the resolved experiment          rounds.jsonl     one line a finished round
   checkpoint.npz    server state after that round    updates/*.npz    a few client updates, for `fl-mobile measure`
   model.keras       the final global model           summary.json     the result, with hashes and the command
-  bundle/           exported TFLite variants
+  bundle/           exported TFLite variants         memory/          what devices remember between rounds
 ```
 """
 
@@ -47,6 +47,10 @@ class RunFolder:
     @property
     def updates(self) -> Path:
         return self.path / "updates"
+
+    @property
+    def memory(self) -> Path:
+        return self.path / "memory"
 
     @property
     def model(self) -> Path:

@@ -1,8 +1,8 @@
 """The loop: one round after another, each finished one safe on disk before the next begins.
 
 ```
-cohort ─ download packet ─▶ engine.train ─▶ client.encode_update ─▶ link ─▶ server_round ─▶ evaluate ─▶ disk
-  │ offline                                                           │ lost         │ dropped by reason
+restore ─▶ play_round ─▶ evaluate ─▶ rounds.jsonl ─▶ checkpoint ─▶ stop?
+              ▲─────────────────────────────────────────────────────┘
 ```
 """
 
@@ -12,21 +12,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from device_sim.federation import Federation
-from device_sim.network import arrives
+from device_sim.memory import FleetMemory, Shelf
+from device_sim.play import play_round
 from device_sim.run_folder import RunFolder, append_round, rewind_rounds
-from fl_mobile import checkpoint, client, wire
+from fl_mobile import checkpoint
 from fl_mobile.errors import DivergedError
-from fl_mobile.files import replace_atomic
 from fl_mobile.records import ServerState
-from fl_mobile.seeds import rng_for
-from fl_mobile.server import server_round
-from fl_mobile.tensors import Tensors, fp32_bytes
+from fl_mobile.tensors import fp32_bytes
 
 
 @dataclass(frozen=True)
@@ -64,17 +60,6 @@ class Round:
     wall_seconds: float
 
 
-@dataclass
-class _Traffic:
-    """What one round's transfers added up to."""
-
-    lost: Counter[str] = field(default_factory=Counter)
-    upload_bytes: int = 0
-    download_bytes: int = 0
-    uploads: int = 0
-    air_seconds: float = 0.0
-
-
 def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     """Yields rounds, those already on disk first, until the experiment's stop rule.
 
@@ -85,12 +70,13 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         DivergedError: Local training gave NaN or Inf; names device and round. The run stays at the round before.
         RunError: The folder's checkpoint or log is damaged.
     """
-    state, log = restore(federation, folder)
+    memory = FleetMemory(Shelf(folder.memory))
+    state, log = restore(federation, folder, memory)
     rounds = [_round_of(line) for line in log]
     yield from rounds
     while not stop_reason(federation, rounds):
         started = time.perf_counter()
-        state, report, traffic = _play(federation, folder, state)
+        state, report, traffic = play_round(federation, memory, state, folder.updates)
         plan = federation.plan(state.round_num)
         score = federation.engine.evaluate(state.weights, federation.dataset.test.x, federation.dataset.test.y, plan)
         if not math.isfinite(score.loss):
@@ -115,16 +101,26 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         )
         # Log first, checkpoint second: a crash between the two leaves a line that `restore` drops and plays again.
         append_round(folder, asdict(done))
-        checkpoint.save(folder.checkpoint, state, {})
+        checkpoint.save(folder.checkpoint, state, memory.as_json())
         rounds.append(done)
         yield done
 
 
-def restore(federation: Federation, folder: RunFolder) -> tuple[ServerState, list[dict[str, Any]]]:
-    """Returns the state to go on from and the finished rounds; a new run starts at the engine's first weights."""
+def restore(
+    federation: Federation, folder: RunFolder, memory: FleetMemory | None = None
+) -> tuple[ServerState, list[dict[str, Any]]]:
+    """Returns the state to go on from and the finished rounds; a new run starts at the engine's first weights.
+
+    Args:
+        memory: Is set back to the same moment, if given.
+    """
     if not folder.checkpoint.exists():
+        if memory:
+            memory.restore({}, 0)
         return federation.algorithm.init(federation.engine.initial, federation.engine.spec), rewind_rounds(folder, 0)
-    state, _ = checkpoint.load(folder.checkpoint, federation.engine.spec)
+    state, kept = checkpoint.load(folder.checkpoint, federation.engine.spec)
+    if memory:
+        memory.restore(kept, state.round_num)
     return state, rewind_rounds(folder, state.round_num)
 
 
@@ -138,81 +134,6 @@ def stop_reason(federation: Federation, rounds: list[Round]) -> str:
         if len(rounds) - 1 - best >= stop.patience:
             return f"held-out loss has not improved for {stop.patience} rounds"
     return f"finished {limit} rounds" if len(rounds) >= limit else ""
-
-
-def _play(federation: Federation, folder: RunFolder, state: ServerState) -> tuple[ServerState, Any, _Traffic]:
-    """Plays one round: who answers, what travels, what the server makes of it."""
-    traffic = _Traffic()
-    packets = _packets(federation, folder, state, traffic)
-    after, report = server_round(
-        state,
-        packets,
-        algorithm=federation.algorithm,
-        codec=federation.upload,
-        admission=federation.experiment.server.admission(),
-    )
-    return after, report, traffic
-
-
-def _packets(federation: Federation, folder: RunFolder, state: ServerState, traffic: _Traffic) -> Iterator[bytes]:
-    """Yields the packets that reach the server; memory holds a few updates at a time."""
-    experiment, round_num = federation.experiment, state.round_num
-    packet, received = _broadcast(federation, state)
-    tasks = (
-        federation.task(device, round_num)
-        for device in federation.cohort(round_num)
-        if _answers(federation, device, round_num, len(packet), traffic)
-    )
-    for task, update in federation.engine.train(received, tasks, federation.plan(round_num)):
-        rng = rng_for(experiment.seed, round_num, task.device, "codec")
-        try:
-            if not math.isfinite(loss := update.metrics["loss"]):
-                raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
-            upload = client.encode_update(update, state.spec, federation.upload, rng, round_num=round_num)
-        except DivergedError as error:
-            raise DivergedError(f"device {task.device}, round {round_num}: {error}") from None
-        _keep(federation, folder, round_num, task.device, update.delta)
-        link = federation.link(task.device)
-        traffic.uploads += 1
-        traffic.upload_bytes += len(upload)
-        seconds = link.down_seconds(len(packet)) + link.up_seconds(len(upload))
-        traffic.air_seconds = max(traffic.air_seconds, seconds)
-        if arrives(link, rng_for(experiment.seed, round_num, task.device, "air")):
-            yield upload
-        else:
-            traffic.lost["lost"] += 1
-
-
-def _broadcast(federation: Federation, state: ServerState) -> tuple[bytes, Tensors]:
-    """Returns the download packet, and the weights as a device decodes them: training starts from those."""
-    header = wire.Header(wire.MODEL, state.round_num, state.round_num)
-    rng = rng_for(federation.experiment.seed, state.round_num, "broadcast")
-    packet = wire.pack(header, state.weights, state.spec, federation.download, rng)
-    return packet, wire.unpack(packet, state.spec, federation.download).tensors
-
-
-def _answers(federation: Federation, device: int, round_num: int, download_bytes: int, traffic: _Traffic) -> bool:
-    """Returns whether a chosen device takes part; counts its download if it does."""
-    experiment = federation.experiment
-    if rng_for(experiment.seed, round_num, device, "offline").random() < experiment.fleet.dropout_rate:
-        traffic.lost["offline"] += 1
-        return False
-    traffic.download_bytes += download_bytes
-    return True
-
-
-def _keep(federation: Federation, folder: RunFolder, round_num: int, device: int, delta: Tensors) -> None:
-    """Stores a few raw updates, two a round at even distances over the run, for `fl-mobile measure`."""
-    wanted = federation.experiment.output.keep_updates
-    rounds = federation.experiment.train.rounds
-    chosen = {rounds * i // max(1, wanted // 2) for i in range(max(1, wanted // 2))}
-    if not wanted or round_num not in chosen:
-        return
-    path = folder.updates / f"round-{round_num:05d}-device-{device:06d}.npz"
-    here = len(list(folder.updates.glob(f"round-{round_num:05d}-*.npz"))) if folder.updates.exists() else 0
-    if path.exists() or here < 2:
-        arrays: dict[str, np.ndarray] = dict(delta)
-        replace_atomic(path, lambda tmp: np.savez(tmp, **arrays))  # type: ignore[arg-type]
 
 
 def _round_of(line: dict[str, Any]) -> Round:

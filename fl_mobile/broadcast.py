@@ -20,9 +20,11 @@ import numpy as np
 from fl_mobile import wire
 from fl_mobile.codecs.base import Codec
 from fl_mobile.codecs.ecsq import Ecsq
-from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors
+
+TYPICAL_RMS = 0.05
+"""Root mean square of a Glorot-initialised layer of a few hundred units."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,10 @@ class Lattice:
     def around(origin: Tensors, spec: Spec, fineness: float) -> Lattice:
         """Returns a lattice whose step is ``fineness`` times the rms of the trainable first weights.
 
-        Raises:
-            ConfigError: Fineness is not above 0, or all first weights are zero.
+        A model that starts at zero (logistic regression) has no scale yet; `TYPICAL_RMS` stands in for it.
         """
         weights = np.concatenate([origin[p].ravel() for p, t in spec.items() if t.trainable])
-        rms = float(np.sqrt(np.mean(np.square(weights, dtype=np.float64))))
-        if not fineness > 0 or not rms > 0:
-            raise ConfigError(f"download.step must be > 0 and some first weight not 0; got {fineness} × rms {rms}")
+        rms = float(np.sqrt(np.mean(np.square(weights, dtype=np.float64)))) or TYPICAL_RMS
         return Lattice(origin, spec, float(np.float32(fineness * rms)))
 
     @property

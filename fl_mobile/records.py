@@ -104,6 +104,7 @@ class RoundReport:
         num_examples: Sum of the weights behind the average (examples, or devices if uniform).
         upload_bytes: Length of each accepted packet, in arrival order.
         loss: Mean training loss over accepted packets, by weight; NaN if none reported one.
+        mean: The mean update that was applied, or None if nothing was accepted.
     """
 
     round_num: int
@@ -112,3 +113,4 @@ class RoundReport:
     num_examples: int
     upload_bytes: tuple[int, ...]
     loss: float
+    mean: Tensors | None = None

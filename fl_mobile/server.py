@@ -21,8 +21,9 @@ from fl_mobile.aggregate import Aggregator, WeightedMean
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, WireError
+from fl_mobile.feedback import plus
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.tensors import Spec, clip_by_norm
+from fl_mobile.tensors import Spec, Tensors, clip_by_norm
 
 WEIGHTINGS = ("examples", "uniform")
 
@@ -54,8 +55,12 @@ def server_round(
     codec: Codec,
     aggregator: Callable[[Spec], Aggregator] = WeightedMean,
     admission: Admission | None = None,
+    prediction: Tensors | None = None,
 ) -> tuple[ServerState, RoundReport]:
     """Returns the state after this round, and what happened in it.
+
+    Args:
+        prediction: What every device subtracted before encoding (`feedback`); added back to the mean.
 
     A bad packet is dropped and counted, never raised. With none good the weights stay as they are.
     """
@@ -72,9 +77,19 @@ def server_round(
         upload_bytes.append(len(packet))
         losses.append((loss, weight))
     delta = mean.result()
+    if delta is not None:
+        delta = plus(delta, prediction)
     after = replace(state, round_num=state.round_num + 1) if delta is None else algorithm.apply(state, delta)
     report = RoundReport(
-        *(state.round_num, len(upload_bytes), dict(dropped), mean.weight, tuple(upload_bytes), _mean_loss(losses))
+        *(
+            state.round_num,
+            len(upload_bytes),
+            dict(dropped),
+            mean.weight,
+            tuple(upload_bytes),
+            _mean_loss(losses),
+            delta,
+        )
     )
     return after, report
 

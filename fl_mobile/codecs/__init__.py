@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fl_mobile.codecs.base import Codec, Flat, Reader, Stage, chain, codec_id, coded_tensors
+from fl_mobile.codecs.ecsq import parse_ecsq
 from fl_mobile.codecs.eden import Eden
 from fl_mobile.codecs.entropy import Deflate
 from fl_mobile.codecs.powersgd import PowerSgd
@@ -119,6 +120,8 @@ STAGES: dict[str, StageRow] = {
 }
 
 CODECS: dict[str, CodecRow] = {
+    "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
+    "ecsq-py": CodecRow(lambda a: parse_ecsq(a, "python"), "ecsq-py", "the same without constriction, slower"),
     "powersgd": CodecRow(lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"),
 }
 

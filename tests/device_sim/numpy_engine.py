@@ -66,7 +66,7 @@ def stripes(count: int = 120, classes: int = 3, seed: int = 0) -> Dataset:
     """Images whose class is the row that is lit: learnable by any model."""
     rng = rng_for(seed, "stripes")
     y = np.arange(count) % classes
-    x = rng.integers(0, 90, (count, 6, 6, 1)).astype(np.uint8)
+    x = rng.integers(0, 90, (count, 12, 12, 1)).astype(np.uint8)
     x[np.arange(count), y] += 150
     cut = count * 3 // 4
     parts = Samples(x[:cut], y[:cut]), Samples(x[cut:], y[cut:])
@@ -79,7 +79,7 @@ def numpy_federation(experiment: Experiment, engine: NumpyEngine | None = None) 
     devices = experiment.data.devices
     shards = [np.arange(d, len(dataset.train.y), devices) for d in range(devices)]
     return Federation(
-        *(experiment, dataset, shards, engine or NumpyEngine(36, 3), experiment.server.build()),
+        *(experiment, dataset, shards, engine or NumpyEngine(144, 3), experiment.server.build()),
         *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
         lambda: None,  # build: there is no Keras model here
     )

@@ -21,7 +21,9 @@ learning-rate = 0.5
 algorithm = "fedadam"
 learning-rate = 0.1
 [upload]
-codec = "q4+deflate"
+codec = "ecsq:step=1,rounding=rdo"
+memory = "error-feedback"
+budget-bytes = 250
 [output]
 keep-updates = 4
 """

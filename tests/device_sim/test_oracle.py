@@ -25,6 +25,7 @@ learning-rate = 0.3
 [upload]
 codec = "none"
 [download]
+mode = "full"
 codec = "none"
 [fleet]
 link = "ideal"
