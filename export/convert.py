@@ -79,15 +79,18 @@ def _save(model: Any, serving: Serving, dtype: str, folder: str) -> None:
     import keras
     import tensorflow as tf
 
-    def serve(frame: Any) -> dict[str, Any]:
+    spec = tf.TensorSpec(serving.input_shape, dtype, name=serving.input_name)
+
+    def answer(frame: Any) -> dict[str, Any]:
         answers = tf.cast(model(tf.cast(frame, tf.float32), training=False), tf.float32)
         return {OUTPUT: tf.nn.softmax(answers) if serving.head == "logits" else answers}
 
+    serve = tf.function(answer, input_signature=[spec])
     archive = keras.export.ExportArchive()
     archive.track(model)
-    spec = tf.TensorSpec(serving.input_shape, dtype, name=serving.input_name)
-    with inner_functions_inlined():  # both lines trace
-        archive.add_endpoint(SIGNATURE, serve, input_signature=[spec])
+    with inner_functions_inlined():  # all three lines may trace
+        serve.get_concrete_function()
+        archive.add_endpoint(SIGNATURE, serve)
         archive.write_out(folder, verbose=False)
 
 

@@ -1,14 +1,15 @@
 """``verify_bundle``: prove again, on this computer, that a bundle is what its report says.
 
 Order, cheapest and safest first: manifest → lengths and SHA-256 → flatbuffer → builtin operations, weights and
-signature as reported → golden frames on every installed runtime → optionally the Keras model and data.
+signature as reported → golden frames on every installed runtime, in child
+processes → optionally the Keras model and data.
 Nothing is given to a native loader before its hash was compared.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ import numpy as np
 from export.bundle import Bundle, read_bundle
 from export.golden import Golden, unpack_golden
 from export.graph import Graph, read_graph
+from export.isolated import isolated_answers
 from export.recipes import RECIPES
 from export.report import signature_json
-from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values
+from export.runtimes import RUNTIMES, missing_runtimes, real_values
 from export.serving import SIGNATURE, describe
 from export.verify import Parity, check_parity, make_reference, measure_parity
 from fl_mobile.errors import VerifyError
@@ -74,19 +76,19 @@ def verify_bundle(path: Path, *, model: Any = None, x: Any = None, y: Any = None
         graphs = {v["recipe"]: _check_artifact(bundle, v) for v in report["variants"]}
         _check_labels(bundle, report, golden)
         _check_complete(bundle, graphs, golden)
+        _check_weights(bundle, report, graphs, model)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise VerifyError(f"{bundle.path}: report.json lacks what a bundle must say ({error!r})") from error
     missing = missing_runtimes()
     if len(missing) == len(RUNTIMES):
         raise VerifyError(f"no runtime can replay the golden frames here: {'; '.join(missing.values())}")
-    replays = tuple(
-        _replay(bundle, recipe, graph, golden, runtime)
-        for recipe, graph in graphs.items()
-        for runtime in RUNTIMES
-        if runtime not in missing
-    )
+    runtimes = [name for name in RUNTIMES if name not in missing]
     return BundleProof(
-        bundle.path, len(bundle.files), replays, missing, _against_keras(bundle, report, graphs, model, x, y)
+        path=bundle.path,
+        files=len(bundle.files),
+        replays=_replay(bundle, graphs, golden, runtimes),
+        missing_runtimes=missing,
+        parities=_against_keras(bundle, graphs, model, x, y),
     )
 
 
@@ -141,36 +143,43 @@ def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden)
             raise VerifyError(f"{bundle.path}: every variant of the report needs one {what}; at odds: {odd}")
 
 
-def _replay(bundle: Bundle, recipe: str, graph: Graph, golden: Golden, runtime: str) -> Replay:
-    where = f"{bundle.path / (recipe + '.tflite')} on {runtime}"
-    data, end = bundle.files[f"{recipe}.tflite"], graph.signature(SIGNATURE).outputs[0]
+def _replay(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden, runtimes: Sequence[str]) -> tuple[Replay, ...]:
+    artifacts = {recipe: bundle.files[f"{recipe}.tflite"] for recipe in graphs}
     try:
-        rows = real_values(end, answers(runtime, data, golden.frames))
+        stored = isolated_answers(runtimes, artifacts, golden.frames)
     except VerifyError as error:
-        raise VerifyError(f"{where}: {error}") from error
-    expected = real_values(end, golden.outputs[recipe])
-    if rows.shape != expected.shape:
-        raise VerifyError(f"{where}: golden.npz holds outputs {expected.shape}, the artifact answers {rows.shape}")
-    worst = float(np.abs(rows - expected).max())
-    allowed = RECIPES[recipe].tolerance.replay_abs
-    if not worst <= allowed:
-        raise VerifyError(f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}")
-    return Replay(recipe, runtime, len(rows), worst)
+        raise VerifyError(f"{bundle.path}: {error}") from error
+    replays = []
+    for (runtime, recipe), raw in stored.items():
+        end, where = graphs[recipe].signature(SIGNATURE).outputs[0], f"{bundle.path / recipe}.tflite on {runtime}"
+        rows, expected = real_values(end, raw), real_values(end, golden.outputs[recipe])
+        if rows.shape != expected.shape:
+            raise VerifyError(f"{where}: golden.npz holds outputs {expected.shape}, the artifact answers {rows.shape}")
+        worst, allowed = float(np.abs(rows - expected).max()), RECIPES[recipe].tolerance.replay_abs
+        if not worst <= allowed:
+            raise VerifyError(
+                f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
+            )
+        replays.append(Replay(recipe, runtime, len(rows), worst))
+    return tuple(replays)
 
 
-def _against_keras(
-    bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], model: Any, x: Any, y: Any
-) -> tuple[Parity, ...]:
+def _input_dtype(graphs: Mapping[str, Graph]) -> str:
+    return next(iter(graphs.values())).signature(SIGNATURE).inputs[0].dtype
+
+
+def _check_weights(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], model: Any) -> None:
     if model is None:
-        return ()
-    dtype = next(iter(graphs.values())).signature(SIGNATURE).inputs[0].dtype
-    found = describe(model, dtype).weights_sha256
-    expected = report["model"]["weights_sha256"]
-    if found != expected:
+        return
+    found, expected = describe(model, _input_dtype(graphs)).weights_sha256, bundle.manifest.get("weights_sha256")
+    if found != expected or report["model"]["weights_sha256"] != expected:
         raise VerifyError(f"{bundle.path}: made from weights {expected}, the given model has {found}")
-    if x is None or y is None:
+
+
+def _against_keras(bundle: Bundle, graphs: Mapping[str, Graph], model: Any, x: Any, y: Any) -> tuple[Parity, ...]:
+    if model is None or x is None or y is None:
         return ()
-    reference = make_reference(model, x, y, input_dtype=dtype)
+    reference = make_reference(model, x, y, input_dtype=_input_dtype(graphs))
     return tuple(
         check_parity(measure_parity(reference, RECIPES[recipe], bundle.files[f"{recipe}.tflite"])) for recipe in graphs
     )

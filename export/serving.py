@@ -75,6 +75,7 @@ def describe(model: Any, input_dtype: str | None = None) -> Serving:
         raise ExportError(f"input_dtype must be 'uint8' (raw pixels) or 'float32', got {input_dtype!r}")
     concrete = _trace(model, shape)
     _check_weights(model)
+    _refuse_half_precision(model, concrete)
     output = concrete.outputs[0].shape
     if len(concrete.outputs) != 1 or output.rank != 2 or not output[1] or output[1] < 2:
         shapes = [tuple(t.shape) for t in concrete.outputs]
@@ -217,6 +218,17 @@ def _trace(model: Any, shape: tuple[int, ...]) -> Any:
             " not built, so their values would be random. Call the model on a frame and train or load it first."
         )
     return concrete
+
+
+def _refuse_half_precision(model: Any, concrete: Any) -> None:
+    for operation in concrete.graph.get_operations():
+        halves = [t.dtype.name for t in operation.outputs if t.dtype.name in ("float16", "bfloat16")]
+        if halves:
+            raise ExportError(
+                f"model {model.name!r}: operation {operation.name!r} computes in {halves[0]}, which the"
+                " converter has no kernels for. Rebuild it with the float32 policy and load the same weights;"
+                " recipe 'float16' halves the file."
+            )
 
 
 def _check_weights(model: Any) -> None:

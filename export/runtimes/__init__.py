@@ -29,8 +29,7 @@ RUNTIMES: dict[str, Runtime] = {
 
 def missing_runtimes() -> dict[str, str]:
     """Returns the runtimes that cannot run here, with the reason of each."""
-    with captured_stderr():  # finding out may import TensorFlow, which greets
-        reasons = {name: runtime.missing() for name, runtime in RUNTIMES.items()}
+    reasons = {name: runtime.missing() for name, runtime in RUNTIMES.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 

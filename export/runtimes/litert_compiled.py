@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export.runtimes.runtime import Runtime, missing_module
+from export.runtimes.runtime import Forms, Runtime, check_inputs, missing_module
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,12 @@ class CompiledSession:
     signature: str
     inputs: dict[str, Any]
     outputs: dict[str, Any]
-    forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    forms: Forms
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one frame."""
+        check_inputs(inputs, {name: self.forms[name] for name in self.inputs})
         for name, value in inputs.items():
-            shape, dtype = self.forms[name]
-            # write() copies whatever it is given, so a wrong size would leave stale bytes behind unseen.
-            if value.shape != shape or value.dtype != dtype:
-                raise ValueError(f"input {name!r}: expected {dtype}{list(shape)}, got {value.dtype}{list(value.shape)}")
             self.inputs[name].write(value)
         self.model.run_by_name(self.signature, self.inputs, self.outputs)
         answers = {}

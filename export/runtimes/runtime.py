@@ -35,23 +35,45 @@ class Runtime:
     what: str
 
 
+Forms = dict[str, tuple[tuple[int, ...], "np.dtype[Any]"]]
+
+
 @dataclass(frozen=True)
 class InterpreterSession:
     """A session of any of the three ``Interpreter`` classes, which share one API."""
 
     interpreter: Any
     runner: Any
+    forms: Forms
 
     @classmethod
     def load(cls, interpreter_class: Any, data: bytes, signature: str, threads: int) -> InterpreterSession:
         """Allocates ``data`` in a new interpreter of ``interpreter_class``."""
         interpreter = interpreter_class(model_content=data, num_threads=threads)
         interpreter.allocate_tensors()
-        return cls(interpreter, interpreter.get_signature_runner(signature))
+        runner = interpreter.get_signature_runner(signature)
+        details = runner.get_input_details()
+        forms = {name: (tuple(map(int, d["shape"])), np.dtype(d["dtype"])) for name, d in details.items()}
+        return cls(interpreter, runner, forms)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one frame."""
+        check_inputs(inputs, self.forms)
         return dict(self.runner(**inputs))
+
+
+def check_inputs(inputs: Mapping[str, np.ndarray], forms: Forms) -> None:
+    """Refuses inputs that do not fit: interpreters would resize the whole graph in silence, or read stale bytes.
+
+    Raises:
+        ValueError: A name, shape or dtype differs from the artifact's.
+    """
+    for name, value in inputs.items():
+        if name not in forms:
+            raise ValueError(f"input {name!r} is not one of {', '.join(sorted(forms))}")
+        shape, dtype = forms[name]
+        if value.shape != shape or value.dtype != dtype:
+            raise ValueError(f"input {name!r}: expected {dtype}{list(shape)}, got {value.dtype}{list(value.shape)}")
 
 
 def missing_module(module: str, install: str) -> str | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 from export.runtimes.runtime import InterpreterSession, Runtime, missing_module
 
+_INTERPRETER = "python/interpreter.py"
+
 
 def _missing() -> str | None:
-    reason = missing_module("tensorflow", "pip install tensorflow")
-    if reason is None:
-        import tensorflow as tf
+    """Looks for the interpreter's file: importing TensorFlow to find out would take seconds."""
+    from importlib.util import find_spec
 
-        if not hasattr(tf.lite, "Interpreter"):
-            return f"tensorflow {tf.__version__} no longer has tf.lite.Interpreter"
+    reason = missing_module("tensorflow", "pip install tensorflow")
+    spec = None if reason else find_spec("tensorflow")
+    if spec is not None and spec.origin and not Path(spec.origin).with_name("lite").joinpath(_INTERPRETER).exists():
+        return "this tensorflow no longer has tf.lite.Interpreter: pip install 'tensorflow<2.22', or rely on litert"
     return reason
 
 

@@ -17,7 +17,7 @@ from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values
 from export.serving import SIGNATURE, describe
 from export.verify import check_parity, make_reference, measure_parity
 from fl_mobile.errors import ConfigError, ExportError
-from tests.export.topologies import TOPOLOGIES, Digits, inputs_for
+from tests.export.topologies import TOPOLOGIES, Digits, branching, inputs_for
 
 pytestmark = pytest.mark.tf
 
@@ -135,6 +135,18 @@ def test_operation_without_builtin_is_refused_by_name() -> None:
     )
     with pytest.raises(ExportError, match=r"Svd \(layer 'spectrum'\)"):
         to_tflite(model, RECIPES["float32"])
+
+
+def test_branch_on_pixels_is_float_only(data: Digits) -> None:
+    model = branching()
+    reference = make_reference(model, data.x_test, data.y_test)
+    for name in ("float32", "float16", "dynamic-int8"):
+        artifact = to_tflite(model, RECIPES[name])
+        assert "IF" in read_graph(artifact).ops
+        assert measure_parity(reference, RECIPES[name], artifact).max_abs_diff <= RECIPES[name].tolerance.max_abs
+    for name in ("int8", "int8-legacy", "int16x8"):
+        with pytest.raises(ExportError):
+            to_tflite(model, RECIPES[name], representative=data.x_train[:20])
 
 
 def test_converter_is_quiet(capfd: pytest.CaptureFixture[str], model: Any, data: Digits) -> None:

@@ -98,6 +98,30 @@ def subclassed() -> Any:
     return model
 
 
+def branching() -> Any:
+    """Subclassed with a branch that depends on the pixels; becomes ``IF``, which has no int8 kernel."""
+    import keras
+    import tensorflow as tf
+
+    class Branching(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="branching")
+            self.flat, self.head = keras.layers.Flatten(), keras.layers.Dense(10)
+
+        @tf.function
+        def classify(self, x: Any) -> Any:
+            if tf.reduce_mean(x) > 0.3:
+                return self.head(self.flat(x))
+            return self.head(self.flat(-x))
+
+        def call(self, frame: Any) -> Any:
+            return self.classify(frame / 255)
+
+    model = Branching()
+    model(np.zeros((1, 8, 8, 1), np.float32))
+    return model
+
+
 def shared_layers() -> Any:
     """One convolution used twice, and a nested model."""
     import keras
