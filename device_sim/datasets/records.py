@@ -72,12 +72,8 @@ class Dataset:
                 f"{self.name}: training inputs are {self.train.x.dtype}{self.train.x.shape[1:]} "
                 f"but test inputs are {self.test.x.dtype}{self.test.x.shape[1:]}."
             )
-        for part, y in (("train", self.train.y), ("test", self.test.y)):
-            if y.min() < 0 or y.max() >= len(self.labels):
-                raise DataError(
-                    f"{self.name}: {part} classes run from {y.min()} to {y.max()}, "
-                    f"expected 0 to {len(self.labels) - 1} for {len(self.labels)} labels."
-                )
+        for part, samples in (("train", self.train), ("test", self.test)):
+            check_classes(f"{self.name}: {part}", samples.y, self.labels)
         if self.device_of is not None and (
             self.device_of.dtype != np.int64 or self.device_of.shape != self.train.y.shape
         ):
@@ -171,6 +167,16 @@ def make_dataset(
             digest.update(f"|{array.dtype.str}{array.shape}|".encode())
             digest.update(np.ascontiguousarray(array).data)
     return Dataset(name, train, test, labels, device_of, source, digest.hexdigest())
+
+
+def check_classes(what: str, y: np.ndarray, labels: tuple[str, ...]) -> None:
+    """Raises:
+    DataError: A class of ``y`` has no label.
+    """
+    if y.min() < 0 or y.max() >= len(labels):
+        raise DataError(
+            f"{what}: classes run from {y.min()} to {y.max()}, expected 0 to {len(labels) - 1} ({len(labels)} labels)."
+        )
 
 
 def check_array_bytes(what: str, shape: tuple[int, ...], itemsize: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from device_sim.datasets.records import Dataset, LoadRequest, Samples, make_dataset
+from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_classes, make_dataset
 from fl_mobile.errors import DataError
 from fl_mobile.seeds import rng_for
 
@@ -49,6 +49,7 @@ def split_dataset(
     device_of: np.ndarray | None = None,
 ) -> Dataset:
     """Returns ``x, y`` shuffled and split per class by ``request.seed``; the same seed gives the same split."""
+    check_classes(name, Samples(x, y).y, labels)  # a mistake in the data must not surface as one of the split
     rng = rng_for(request.seed, "dataset-split", name)
     test = held_out(y, request.test_fraction, rng, device_of)
     order = rng.permutation(len(y))

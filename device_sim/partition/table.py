@@ -69,7 +69,7 @@ def partition(
 
     >>> [part.tolist() for part in partition("shards", np.array([1, 0, 1, 0]), 2, np.random.default_rng(0),
     ...                                      shards_per_device=1)]
-    [[1, 3], [0, 2]]
+    [[0, 2], [1, 3]]
     """
     row = PARTITIONERS.get(name)
     if row is None:

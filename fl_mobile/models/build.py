@@ -82,7 +82,7 @@ def _from_table(name: str, row: ModelRow, given: dict[str, Any]) -> Any:
         model = builder(shape, given["num_classes"], input_scale=given["input_scale"])
     except (ValueError, TypeError, IndexError) as error:  # what Keras raises when shapes do not fit
         raise ModelError(
-            f"model '{name}' cannot be built for inputs {shape}: {_first_reason(error)} Its usual inputs: {row.input_shape}."
+            f"model '{name}' cannot be built for inputs {shape}, usually {row.input_shape}: {_first_reason(error)}"
         ) from error
     if weights == "imagenet":
         if row.application is None:

@@ -1,0 +1,112 @@
+"""A user's own .npz: what is kept, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_sim.datasets import load_dataset
+from fl_mobile.errors import DataError
+
+
+def save(path: Path, **arrays) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def test_npz_keeps_a_given_test_part_devices_and_labels(tmp_path):
+    x = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
+    path = save(
+        tmp_path / "a.npz",
+        x=x,
+        y=np.array([0, 1, 1, 0], np.uint8),
+        x_test=x[:2],
+        y_test=np.array([1, 2]),
+        device=np.array(["tom", "ann", "tom", "ann"]),
+        labels=np.array(["a", "b", "c"]),
+    )
+    data = load_dataset("npz", seed=0, path=path)
+    assert data.input_shape == (6, 5, 1)
+    assert np.array_equal(data.train.x[..., 0], x)
+    assert data.labels == ("a", "b", "c")
+    assert data.device_of.tolist() == [1, 0, 1, 0]
+
+
+def test_npz_split_keeps_devices_with_their_examples(tmp_path):
+    device = np.arange(40) % 5
+    path = save(tmp_path / "a.npz", x=np.column_stack([np.arange(40), device]), y=np.arange(40) % 2, device=device)
+    data = load_dataset("npz", seed=3, path=path, test_fraction=0.5)
+    assert data.train.x.dtype == np.float32
+    assert np.array_equal(data.train.x[:, 1], data.device_of)
+    assert sorted(np.concatenate([data.train.x[:, 0], data.test.x[:, 0]])) == list(range(40))
+    assert data.labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"y": np.zeros(4, int)}, "no array 'x'"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(4, int), "lables": np.array(["a"])}, "Did you mean 'labels'"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(3, int)}, "expected"),
+        ({"x": np.zeros(4), "y": np.zeros(4, int)}, "expected"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(4)}, "expected integer classes"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros((4, 1), int)}, "expected integer classes"),
+        ({"x": np.zeros((4, 2)), "y": np.array([0, 1, -1, 0])}, "classes run from -1"),
+        ({"x": np.zeros((4, 2)), "y": np.array([0, 1, 2, 0]), "labels": np.array(["a", "b"])}, "expected 0 to 1"),
+        ({"x": np.full((4, 2), np.nan), "y": np.zeros(4, int)}, "NaN or Inf"),
+        ({"x": np.full((4, 2), 1e300), "y": np.zeros(4, int)}, "NaN or Inf"),
+        ({"x": np.full((4, 2), 2**30), "y": np.zeros(4, int)}, "beyond 2"),
+        ({"x": np.full((4, 2), "a"), "y": np.zeros(4, int)}, "expected uint8 pixels or numbers"),
+        ({"x": np.zeros((4, 2)), "y": np.full(4, 10**9)}, "classes run up to"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(4, int), "x_test": np.zeros((1, 2))}, "come together"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros(4, int), "device": np.zeros(3, int)}, "'device' is"),
+        ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, "No examples"),
+        (
+            {"x": np.zeros((4, 2)), "y": np.zeros(4, int), "x_test": np.zeros((1, 3)), "y_test": np.zeros(1, int)},
+            "test",
+        ),
+        ({"x": np.array([[{}]] * 4, object), "y": np.zeros(4, int)}, "Python objects, which are never loaded"),
+    ],
+)
+def test_bad_npz_files_are_refused(tmp_path, arrays, says):
+    path = tmp_path / "bad.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match=says):
+        load_dataset("npz", seed=0, path=path)
+
+
+def test_an_npz_that_declares_terabytes_is_refused_before_it_is_read(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
+    for shape, says in (((10**6, 10**6), "the limit is"), ((10**4, 10**3), "declares 80000000 bytes but holds 8")):
+        path, header = tmp_path / "bomb.npz", io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", header.getvalue() + b"\0" * 8)
+            archive.writestr("y.npy", header.getvalue() + b"\0" * 8)
+        with pytest.raises(DataError, match=says):
+            load_dataset("npz", seed=0, path=path)
+
+
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=3),
+    cut=st.integers(0, 400),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_npz_bytes_give_a_dataset_or_a_data_error(tmp_path_factory, flips, cut):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.arange(24.0).reshape(6, 4), y=np.arange(6) % 2)
+    data = bytearray(buffer.getvalue())
+    for at, change in flips:
+        data[at % len(data)] ^= change
+    path = tmp_path_factory.getbasetemp() / "fuzz.npz"
+    path.write_bytes(data[: len(data) - cut if cut % 2 else None])
+    with contextlib.suppress(DataError):
+        load_dataset("npz", seed=0, path=path, test_fraction=0.5)
