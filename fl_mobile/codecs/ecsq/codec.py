@@ -11,10 +11,12 @@ import numpy as np
 
 from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.ecsq.ans import coder_named
+from fl_mobile.codecs.ecsq.factors import Factors, extract, shifted
 from fl_mobile.codecs.ecsq.layout import Layout, matrix_shape
-from fl_mobile.codecs.ecsq.payload import MAX_LEVEL, Levels, read_levels, write_levels
+from fl_mobile.codecs.ecsq.lowrank import MAX_RANK
+from fl_mobile.codecs.ecsq.payload import read_levels, write_levels
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
-from fl_mobile.codecs.ecsq.rounding import rate_distortion, stochastic, to_nearest
+from fl_mobile.codecs.ecsq.rounding import MAX_LEVEL, Levels, mean_shifts, rate_distortion, stochastic, to_nearest
 from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.tensors import Spec, Tensors
 
@@ -45,7 +47,8 @@ class Ecsq:
     rounding: Rounding = "stochastic"
     absolute: bool = False
     coder: Literal["auto", "constriction", "python"] = "auto"
-    exact_up_to: int = 0
+    rank: int = MAX_RANK
+    exact_up_to: int = 1
 
     def __post_init__(self) -> None:
         if not (self.step > 0 and math.isfinite(self.step)):
@@ -83,19 +86,23 @@ class Ecsq:
         values = np.concatenate([tensor.ravel() for tensor in delta.values()]) if delta else np.zeros(0, np.float32)
         step = self._delta(values)
         shapes = [matrix_shape(tensor.shape) for tensor in delta.values()]
-        offsets = np.concatenate([[0], np.cumsum([r * c for r, c in shapes], dtype=np.int64)])
+        offsets = _offsets(shapes)
         if not step:
             return bytes([ZERO])
+        residual, factors, numbers, shifts = values, Factors((0,) * len(shapes)), np.zeros(0, np.int64), (0, 0)
+        if self.rank and self.rounding != "nearest":
+            residual, factors, numbers = extract(values, shapes, offsets, step, self.rounding, self.rank)
         if self.rounding == "stochastic":
-            levels = stochastic(values, step, rng)
+            levels = stochastic(residual, step, rng)
         elif self.rounding == "nearest":
             levels = to_nearest(values, step)
         else:
-            levels = rate_distortion(values, step, shapes, offsets)
+            levels = rate_distortion(residual, step, shapes, offsets)
+            shifts = mean_shifts(residual, levels, step)
+        levels = _with_factors(levels, numbers, len(values))
         if not len(levels.positions):
             return bytes([ZERO])
-        shifts = _mean_shifts(values, levels, step) if self.rounding == "rdo" else (0, 0)
-        payload = _HEAD.pack(CODED, step, *shifts) + self._smallest(levels, shapes, offsets)
+        payload = _HEAD.pack(CODED, step, *shifts) + self._smallest(levels, factors, shapes)
         return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:
@@ -130,35 +137,54 @@ class Ecsq:
             step = max(step, float(np.abs(values).max()) / (MAX_LEVEL - 1))
         return float(np.float32(min(max(step, _SMALLEST), _MAX)))
 
-    def _smallest(self, levels: Levels, shapes: list[tuple[int, int]], offsets: np.ndarray) -> bytes:
+    def _smallest(self, levels: Levels, factors: Factors, shapes: list[tuple[int, int]]) -> bytes:
+        shapes = factors.shapes(shapes)
+        offsets = _offsets(shapes)
         plans = class_plans(levels.positions, levels.magnitudes, levels.negative, shapes, offsets)
         coder = coder_named(self.coder)
-        payload = write_levels(levels, Layout(shapes, plans), coder)
+        payload = write_levels(levels, factors, Layout(shapes, plans), coder)
         if all(plan.rows is None and plan.columns is None and plan.signs is None for plan in plans):
             return payload
         flat = flat_plans(levels.positions, levels.magnitudes, shapes, offsets)
-        return min(payload, write_levels(levels, Layout(shapes, flat), coder), key=len)
+        return min(payload, write_levels(levels, factors, Layout(shapes, flat), coder), key=len)
 
     def _decode_levels(self, reader: Reader, spec: Spec, total: int) -> np.ndarray:
         (step,), shifts = reader.finite("<f4", 1), reader.array("i1", 2)
         if not step > 0:
             raise WireError("value", f"ecsq: the step must be above 0, got {step}")
         shapes = [matrix_shape(tensor.shape) for tensor in spec.values()]
-        levels = read_levels(reader, shapes, coder_named(self.coder))
-        shift = np.where(levels.magnitudes == 1, int(shifts[0]), int(shifts[1]))
-        sizes = (256 * levels.magnitudes + shift) * (float(step) / 256)
+        levels, factors = read_levels(reader, shapes, coder_named(self.coder))
+        signed = np.where(levels.negative, -levels.magnitudes, levels.magnitudes)
         values = np.zeros(total, np.float32)
-        values[levels.positions] = np.minimum(np.where(levels.negative, -sizes, sizes), _MAX).clip(-_MAX)
+        mine = levels.positions < total
+        at = levels.positions[mine]
+        sizes = shifted(signed[mine], (int(shifts[0]), int(shifts[1]))) * (float(step) / 256)
+        if any(factors.ranks):
+            numbers = np.zeros(sum(r * c for r, c in factors.shapes(shapes)) - total, np.int64)
+            numbers[levels.positions[~mine] - total] = signed[~mine]
+            low, offsets = factors.low_rank(numbers, shapes, float(step)), _offsets(shapes)
+            full = np.zeros(total)
+            for index, matrix in low.items():
+                full[offsets[index] : offsets[index + 1]] = matrix.ravel()
+            full[at] += sizes
+            values[:] = np.clip(full, -_MAX, _MAX)
+        else:
+            values[at] = np.clip(sizes, -_MAX, _MAX)
         return values
 
 
-def _mean_shifts(values: np.ndarray, levels: Levels, step: float) -> tuple[int, int]:
-    """Returns where the values of level 1, and of all above, lie on average, in 256ths of a step from the level."""
-    excess = np.abs(values[levels.positions], dtype=np.float64) / step - levels.magnitudes
-    ones = levels.magnitudes == 1
-    means = (excess[part].mean() if part.any() else 0.0 for part in (ones, ~ones))
-    first, second = (int(np.clip(np.rint(256 * mean), -127, 127)) for mean in means)
-    return first, second
+def _offsets(shapes: list[tuple[int, int]]) -> np.ndarray:
+    return np.cumsum([0, *(r * c for r, c in shapes)], dtype=np.int64)
+
+
+def _with_factors(levels: Levels, numbers: np.ndarray, total: int) -> Levels:
+    """Returns the levels followed by those of the factors, whose positions come after all tensors'."""
+    at = np.flatnonzero(numbers)
+    return Levels(
+        np.concatenate([levels.positions, at + total]),
+        np.concatenate([levels.magnitudes, np.abs(numbers[at])]),
+        np.concatenate([levels.negative, numbers[at] < 0]),
+    )
 
 
 def parse_ecsq(argument: str | None, coder: Literal["auto", "constriction", "python"] = "auto") -> Ecsq:

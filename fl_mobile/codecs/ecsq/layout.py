@@ -55,6 +55,11 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return size // shape[-1], shape[-1]
 
 
+def is_matrix(shape: tuple[int, int]) -> bool:
+    """Whether rows and columns can tell values apart."""
+    return shape[0] > 1 and shape[1] > 1
+
+
 @dataclass(frozen=True)
 class _Blocks:
     """All blocks in coding order, one entry each; places count from the start of the first block."""

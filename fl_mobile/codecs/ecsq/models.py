@@ -83,15 +83,14 @@ def geometric(count: int, slots: int) -> list[int]:
 def fit_table(counts: np.ndarray) -> tuple[list[int], int]:
     """Returns frequencies that sum to ``2^bits``, and ``bits``: finer the more symbols there are to code.
 
-    A symbol that occurs keeps a frequency of at least 1 as long as there is room.
+    Every symbol that occurs gets one part first; the rest is shared out in proportion, by largest remainder.
     """
-    total = int(counts.sum())
-    used = int(np.count_nonzero(counts))
+    total, used = int(counts.sum()), int(np.count_nonzero(counts))
     bits = min(MAX_TABLE_BITS, max(MIN_TABLE_BITS, total.bit_length() // 2 + 3, (2 * used).bit_length()))
-    target = 1 << bits
-    table = (counts * target + total // 2) // max(total, 1)
-    table = np.maximum(table, counts > 0)
-    table[int(np.argmax(table))] += target - int(table.sum())
+    shares = counts * ((1 << bits) - used)
+    table = shares // total + (counts > 0)
+    left = (1 << bits) - int(table.sum())
+    table[np.argsort(-(shares % total), kind="stable")[:left]] += 1
     return table.tolist(), bits
 
 

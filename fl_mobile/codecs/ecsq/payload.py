@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,33 +10,29 @@ from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.ecsq import models
 from fl_mobile.codecs.ecsq.ans import Coder, Decoder, Run
 from fl_mobile.codecs.ecsq.bits import BitReader, BitWriter, pack_fields, unpack_fields
-from fl_mobile.codecs.ecsq.layout import CLASSES, CONTEXTS, SIGN_CLASSES, Layout, TensorPlan
+from fl_mobile.codecs.ecsq.factors import Factors
+from fl_mobile.codecs.ecsq.layout import Layout
+from fl_mobile.codecs.ecsq.rounding import MAX_LEVEL, Levels
+from fl_mobile.codecs.ecsq.sections import (
+    SIGN_GROUPS,
+    read_contexts,
+    read_factors,
+    read_plans,
+    read_sign_models,
+    take,
+    take_classes,
+    write_contexts,
+    write_factors,
+    write_fitted,
+    write_plans,
+)
 from fl_mobile.errors import WireError
 
-MAX_LEVEL = 1 << 20
-MAGNITUDE_SYMBOLS = models.bucket_of(MAX_LEVEL - 1) + 1
 MAX_PER_BYTE = 256
 """Non-zeros a payload may hold per byte of its own length: what keeps a tiny packet from making a server sweat."""
 
-_SIGN_GROUPS = 3
 
-
-@dataclass(frozen=True)
-class Levels:
-    """The non-zeros of a quantized update.
-
-    Attributes:
-        positions: ``int64[n]``, rising, in all tensors laid end to end.
-        magnitudes: ``int64[n]``, 1 … `MAX_LEVEL`.
-        negative: ``bool[n]``.
-    """
-
-    positions: np.ndarray
-    magnitudes: np.ndarray
-    negative: np.ndarray
-
-
-def write_levels(levels: Levels, layout: Layout, coder: Coder) -> bytes:
+def write_levels(levels: Levels, factors: Factors, layout: Layout, coder: Coder) -> bytes:
     """Returns side bits, ANS stream and raw bits of at least one non-zero."""
     places, magnitudes, group, odd = _in_order(levels, layout)
     cuts = layout.context_cuts(places)
@@ -49,9 +44,10 @@ def write_levels(levels: Levels, layout: Layout, coder: Coder) -> bytes:
     gap_symbols, magnitude_symbols = models.bucket(gaps), models.bucket(magnitudes - 1)
 
     side = BitWriter()
-    runs = _write_plans(side, layout)
-    tables = _write_contexts(side, counts, magnitude_symbols)
-    for context in busy:
+    write_factors(side, factors, layout.shapes[: len(factors.ranks)])
+    runs = write_plans(side, layout)
+    tables = write_contexts(side, counts, magnitude_symbols)
+    for context in busy.tolist():
         part = slice(cuts[context], cuts[context + 1])
         gap_model = models.geometric(int(counts[context]), int(layout.slots[context]))
         runs += [Run(gap_symbols[part], gap_model), Run(magnitude_symbols[part], tables[context])]
@@ -64,27 +60,29 @@ def write_levels(levels: Levels, layout: Layout, coder: Coder) -> bytes:
     return body.ljust(-(-len(places) // MAX_PER_BYTE), b"\0")
 
 
-def read_levels(reader: Reader, shapes: Sequence[tuple[int, int]], coder: Coder) -> Levels:
-    """Returns the non-zeros, in any order; the reader is at its end afterwards.
+def read_levels(reader: Reader, shapes: Sequence[tuple[int, int]], coder: Coder) -> tuple[Levels, Factors]:
+    """Returns the non-zeros, in any order, of the tensors and their factors; the reader is at its end afterwards.
 
     Raises:
         WireError: For anything `write_levels` cannot have written.
     """
     data = reader.peek(reader.left)
     side = BitReader(data)
-    heads, class_table, sign_table = _read_plans(side, shapes)
-    counts, tables = _read_contexts(side, sum(r * c for r, c in shapes))
+    factors = read_factors(side, shapes)
+    shapes = factors.shapes(shapes)
+    heads, class_table, sign_table = read_plans(side, shapes)
+    counts, tables = read_contexts(side, sum(r * c for r, c in shapes))
     total = int(counts.sum())
     if total > MAX_PER_BYTE * len(data):
         raise WireError("size", f"{len(data)} bytes claim {total} non-zeros, at most {MAX_PER_BYTE} a byte are allowed")
-    sign_models = _read_sign_models(side) if sign_table else []
+    sign_models = read_sign_models(side) if sign_table else []
     stream_bytes = side.golomb(8, len(data))
     reader.take(side.bytes_touched())
     stream = bytes(reader.take(stream_bytes))
     if stream.endswith(b"\0"):
         raise WireError("value", "the ANS stream ends in a zero byte")
     decoder = coder.decoder(stream)
-    layout = Layout(shapes, _take_classes(decoder, heads, class_table, sign_table, shapes))
+    layout = Layout(shapes, take_classes(decoder, heads, class_table, sign_table, shapes))
     if (counts > layout.slots).any():
         raise WireError("value", "a context has more non-zeros than places")
     gaps, magnitudes = _take_numbers(decoder, reader, counts, tables, layout.slots)
@@ -96,17 +94,17 @@ def read_levels(reader: Reader, shapes: Sequence[tuple[int, int]], coder: Coder)
     rest = reader.take(reader.left)
     if len(rest) and (any(rest) or len(data) != -(-total // MAX_PER_BYTE)):
         raise WireError("trailing", f"{len(rest)} bytes after the signs")
-    return Levels(positions, magnitudes, negative)
+    return Levels(positions, magnitudes, negative), factors
 
 
 def _in_order(levels: Levels, layout: Layout) -> tuple[np.ndarray, ...]:
     """Returns places (rising), magnitudes, sign group and whether the sign is the unlikely one, all in coding order."""
     sign_class = _sign_class(levels.positions, layout)
-    group = (sign_class + 2) % _SIGN_GROUPS + 1 if sign_class is not None else 0
+    group = (sign_class + 2) % SIGN_GROUPS + 1 if sign_class is not None else 0
     odd = levels.negative
     if sign_class is not None:
         group = np.where(sign_class == 0, 0, group)
-        odd = odd ^ (sign_class > _SIGN_GROUPS)
+        odd = odd ^ (sign_class > SIGN_GROUPS)
     # One 64-bit key per non-zero, place on top: sorting keys carries everything along.
     key = (layout.to_places(levels.positions) << 23) | ((levels.magnitudes - 1) << 3) | (odd | (group * 2))
     key = np.sort(key)
@@ -126,143 +124,14 @@ def _sign_class(positions: np.ndarray, layout: Layout) -> np.ndarray | None:
     return classes
 
 
-def _write_plans(side: BitWriter, layout: Layout) -> list[Run]:
-    classes, signs = [], []
-    for plan, (rows, _) in zip(layout.plans, layout.shapes, strict=True):
-        side.put(plan.level, 5)
-        if plan.level and rows > 1:
-            for part in (plan.rows, plan.columns, plan.signs):
-                side.put(int(part is not None), 1)
-            classes += [part for part in (plan.rows, plan.columns) if part is not None]
-            signs += [plan.signs] if plan.signs is not None else []
-    runs = []
-    for parts in (classes, signs):
-        if parts:
-            symbols = np.concatenate(parts).astype(np.int32)
-            runs.append(Run(symbols, _write_fitted(side, np.bincount(symbols))))
-    return runs
-
-
-def _write_fitted(side: BitWriter, counts: np.ndarray) -> list[int]:
-    table, bits = models.fit_table(counts)
-    models.write_table(side, table, bits)
-    return models.scale_table(table, bits)
-
-
-def _read_plans(
-    side: BitReader, shapes: Sequence[tuple[int, int]]
-) -> tuple[list[tuple[int, int, int, int]], list[int], list[int]]:
-    heads = []
-    for rows, _ in shapes:
-        level = side.take(5)
-        flags = side.take(3) if level and rows > 1 else 0
-        heads.append((level, flags >> 2, flags >> 1 & 1, flags & 1))
-    class_table = models.read_table(side, CLASSES) if any(h[1] or h[2] for h in heads) else []
-    sign_table = models.read_table(side, SIGN_CLASSES) if any(h[3] for h in heads) else []
-    return heads, class_table, sign_table
-
-
-def _take_classes(
-    decoder: Decoder,
-    heads: list[tuple[int, int, int, int]],
-    class_table: list[int],
-    sign_table: list[int],
-    shapes: Sequence[tuple[int, int]],
-) -> list[TensorPlan]:
-    rows = [r if head[1] else 0 for head, (r, _) in zip(heads, shapes, strict=True)]
-    columns = [c if head[2] else 0 for head, (_, c) in zip(heads, shapes, strict=True)]
-    signs = [c if head[3] else 0 for head, (_, c) in zip(heads, shapes, strict=True)]
-    classes = _take(decoder, sum(rows) + sum(columns), class_table).astype(np.uint8)
-    sign_classes = _take(decoder, sum(signs), sign_table).astype(np.uint8)
-    plans, at, sign_at = [], 0, 0
-    for (level, *flags), r, c, s in zip(heads, rows, columns, signs, strict=True):
-        down, across, sign = classes[at : at + r], classes[at + r : at + r + c], sign_classes[sign_at : sign_at + s]
-        at, sign_at = at + r + c, sign_at + s
-        plans.append(
-            TensorPlan(level, *(a if used else None for a, used in zip((down, across, sign), flags, strict=True)))
-        )
-    return plans
-
-
-def _take(decoder: Decoder, count: int, frequencies: list[int]) -> np.ndarray:
-    """Returns ``count`` symbols; a model of one symbol takes no bits."""
-    return decoder.take(count, frequencies) if len(frequencies) > 1 else np.zeros(count, np.int32)
-
-
-def _write_contexts(side: BitWriter, counts: np.ndarray, symbols: np.ndarray) -> dict[int, list[int]]:
-    """Writes how many non-zeros each context has and the magnitude tables; returns the table of each context."""
-    busy = np.flatnonzero(counts)
-    first, last = int(busy[0]), int(busy[-1])
-    top = int(symbols.max()) + 1
-    context = np.repeat(np.arange(CONTEXTS), counts)
-    histogram = np.bincount(context * top + symbols, minlength=CONTEXTS * top).reshape(CONTEXTS, top)
-    groups = _shared(histogram, busy)
-    side.put(first, 5)
-    side.put(last, 5)
-    tables: dict[int, list[int]] = {}
-    current: list[int] = []
-    for k in range(first, last + 1):
-        side.golomb(int(counts[k]), 4)
-        if not counts[k]:
-            continue
-        if k != busy[0]:
-            side.put(int(k in groups), 1)
-        if k in groups:
-            members = groups[k]
-            used = int(np.flatnonzero(members)[-1]) + 1
-            current = _write_fitted(side, members[:used])
-        tables[k] = current
-    return tables
-
-
-def _shared(histogram: np.ndarray, busy: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns which contexts open a new magnitude table, and the counts it serves: neighbours share if that is less."""
-    groups = {int(busy[0]): histogram[busy[0]]}
-    opened = int(busy[0])
-    for k in map(int, busy[1:]):
-        together = groups[opened] + histogram[k]
-        apart = _table_cost(groups[opened]) + _table_cost(histogram[k])
-        if _table_cost(together) <= apart:
-            groups[opened] = together
-        else:
-            opened, groups[k] = k, histogram[k]
-    return groups
-
-
-def _table_cost(counts: np.ndarray) -> float:
-    total = float(counts.sum())
-    entropy = total * np.log2(total) - float((counts * np.log2(np.maximum(counts, 1))).sum())
-    return entropy + 6 + 4 * int(np.flatnonzero(counts)[-1])
-
-
-def _read_contexts(side: BitReader, limit: int) -> tuple[np.ndarray, dict[int, list[int]]]:
-    counts = np.zeros(CONTEXTS, np.int64)
-    first, last = side.take(5), side.take(5)
-    tables: dict[int, list[int]] = {}
-    current: list[int] = []
-    for k in range(first, last + 1):
-        counts[k] = side.golomb(4, limit)
-        if counts[k]:
-            if not current or side.take(1):
-                current = models.read_table(side, MAGNITUDE_SYMBOLS)
-            tables[k] = current
-    if not tables:
-        raise WireError("value", "a coded payload without a single non-zero")
-    return counts, tables
-
-
 def _write_signs(side: BitWriter, group: np.ndarray, odd: np.ndarray) -> list[Run]:
     runs = []
-    for sureness in range(1, _SIGN_GROUPS + 1):
+    for sureness in range(1, SIGN_GROUPS + 1):
         symbols = odd[group == sureness].astype(np.int32)
         side.put(int(len(symbols) > 0), 1)
         if len(symbols):
-            runs.append(Run(symbols, _write_fitted(side, np.bincount(symbols, minlength=2))))
+            runs.append(Run(symbols, write_fitted(side, np.bincount(symbols, minlength=2))))
     return runs
-
-
-def _read_sign_models(side: BitReader) -> list[list[int]]:
-    return [models.read_table(side, 2) if side.take(1) else [models.TOTAL] for _ in range(_SIGN_GROUPS)]
 
 
 def _take_signs(
@@ -279,7 +148,7 @@ def _take_signs(
     odd = np.zeros(len(positions), bool)
     for sureness, frequencies in enumerate(sign_models, start=1):
         mine = np.flatnonzero(group == sureness)
-        odd[mine] = _take(decoder, len(mine), frequencies)
+        odd[mine] = take(decoder, len(mine), frequencies)
     mine = np.flatnonzero(group == 0)
     odd[mine] = _raw_signs(reader, len(mine))
     return odd ^ flip
@@ -293,7 +162,7 @@ def _sign_groups(positions: np.ndarray, tensor: np.ndarray, layout: Layout) -> t
     lengths = np.array([len(table) for table in tables], np.int64)
     column = (positions - layout.offsets[tensor]) % lengths[tensor]
     classes = np.concatenate(tables)[starts[tensor] + column]
-    return np.where(classes > _SIGN_GROUPS, classes - _SIGN_GROUPS, classes), classes > _SIGN_GROUPS
+    return np.where(classes > SIGN_GROUPS, classes - SIGN_GROUPS, classes), classes > SIGN_GROUPS
 
 
 def _raw_signs(reader: Reader, count: int) -> np.ndarray:
@@ -320,8 +189,8 @@ def _take_numbers(
     gap_symbols, magnitude_symbols = [], []
     for k, table in tables.items():
         count = int(counts[k])
-        gap_symbols.append(_take(decoder, count, models.geometric(count, int(slots[k]))))
-        magnitude_symbols.append(_take(decoder, count, table))
+        gap_symbols.append(take(decoder, count, models.geometric(count, int(slots[k]))))
+        magnitude_symbols.append(take(decoder, count, table))
     symbols = np.concatenate([*gap_symbols, *magnitude_symbols])
     numbers = models.STARTS[symbols]
     wide = np.flatnonzero(symbols >= models.LINEAR)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from fl_mobile.codecs.ecsq.layout import CLASSES, CONTEXTS, NEUTRAL, TensorPlan, divide
+from fl_mobile.codecs.ecsq.layout import CLASSES, CONTEXTS, NEUTRAL, TensorPlan, divide, is_matrix
 
 _FEW = 24
 """Below this many non-zeros no tensor has ever earned its classes back."""
 
+_MANY = 1000
+"""Below this many, rows or columns alone are not tried."""
+
+_CHOICES = ((False, False), (False, True), (True, False), (True, True))
 _MAGNITUDES = 16
 _SIGN_BORDERS = np.array([0.65, 0.85, 0.96])
 _LOG2_E = 1.4426950408889634
+_NEIGHBOURS = np.array([[0], [-1], [1]])
+_POWERS = np.exp2(np.arange(CLASSES + 1.0) - NEUTRAL)
 
 
 def flat_plans(
@@ -60,15 +66,15 @@ def _plan_tensor(local: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray
     rows, columns = shape
     total = int(magnitudes.sum())
     level = _level(total / (rows * columns))
-    if rows == 1 or len(local) < _FEW:
+    if not is_matrix(shape) or len(local) < _FEW:
         return TensorPlan(level)
     row, column = divide(local, columns)
     down = _classes(np.bincount(row, magnitudes, rows), total)
     across = _classes(np.bincount(column, magnitudes, columns), total)
     small = np.minimum(magnitudes, _MAGNITUDES) - 1
     best, chosen = np.inf, (False, False)
-    for use in itertools.product((False, True), repeat=2):
-        bits = _cost(level, (down, row), (across, column), use, small)
+    for use in _CHOICES if len(local) > _MANY else (_CHOICES[0], _CHOICES[-1]):
+        bits = _cost((down, row), (across, column), use, small)
         if bits < best:
             best, chosen = bits, use
     return TensorPlan(
@@ -77,7 +83,7 @@ def _plan_tensor(local: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray
 
 
 def _level(mean: float) -> int:
-    return int(np.clip(np.rint(np.log2(mean)) + 20, 1, CONTEXTS - 1))
+    return min(max(round(math.log2(mean)) + 20, 1), CONTEXTS - 1)
 
 
 def _classes(sums: np.ndarray, total: int) -> np.ndarray:
@@ -86,46 +92,47 @@ def _classes(sums: np.ndarray, total: int) -> np.ndarray:
     The nearest power of two first; then the neighbour that costs least in all, counting the class itself, if a row's
     sum is taken for Poisson: a rare class must be worth its name.
     """
-    ratio = sums * (len(sums) / total)
-    exact = np.log2(np.where(sums > 0, ratio, 1.0)) + NEUTRAL
-    first = np.clip(np.rint(exact), 1, CLASSES - 1).astype(np.int64)
-    used = np.bincount(first[sums > 0], minlength=CLASSES + 1)
-    price = -np.log2((used + 0.5) / used.sum())
-    choices = np.clip(first + np.array([[0], [-1], [1]]), 1, CLASSES - 1)
-    expected = np.exp2(choices - NEUTRAL) * (total / len(sums))
-    cost = expected * _LOG2_E - sums * np.log2(expected) + price[choices]
-    best = np.take_along_axis(choices, np.argmin(cost, axis=0)[None], axis=0)[0]
-    return np.where(sums > 0, best, 0).astype(np.uint8)
+    classes = np.zeros(len(sums), np.uint8)
+    busy = np.flatnonzero(sums)
+    some, mean = sums[busy], total / len(sums)
+    first = np.rint(np.log2(some / mean) + NEUTRAL).astype(np.int64)
+    first = np.minimum(np.maximum(first, 1), CLASSES - 1)
+    price = np.log2(len(busy)) - np.log2(np.bincount(first, minlength=CLASSES + 1) + 0.5)
+    options = np.minimum(np.maximum(first + _NEIGHBOURS, 1), CLASSES - 1)
+    cost = (_POWERS[options] * (mean * _LOG2_E) - some * (options - NEUTRAL)) + price[options]
+    classes[busy] = options[np.argmin(cost, axis=0), np.arange(len(busy))]
+    return classes
 
 
 def _cost(
-    level: int,
     down: tuple[np.ndarray, np.ndarray],
     across: tuple[np.ndarray, np.ndarray],
     use: tuple[bool, bool],
     small: np.ndarray,
 ) -> float:
-    """Returns the bits of a tensor with row and column classes used or not: positions, magnitudes and the classes."""
-    context: np.ndarray | int = level
-    histograms, bits = [], 0.0
+    """Returns the bits of a tensor with row and column classes used or not: positions, magnitudes and the classes.
+
+    Args:
+        down: Class of each row, and row of each non-zero.
+        across: The same for columns.
+        use: Whether rows and columns have classes.
+        small: Magnitude − 1 of each non-zero, at most 15.
+    """
+    histograms, bits, key = [], 0.0, small
     for (classes, which), used in zip((down, across), use, strict=True):
-        histogram = np.bincount(classes, minlength=CLASSES)
         if used:
-            context = context + classes[which].astype(np.int64) - NEUTRAL
+            histogram = np.bincount(classes, minlength=CLASSES)
             bits += _entropy(histogram) + 5 * np.count_nonzero(histogram)
+            histogram[0] = 0
+            key = key + classes[which].astype(np.int64) * _MAGNITUDES
         else:
-            histogram = np.bincount([NEUTRAL], [len(classes)], CLASSES)
-        histogram[0] = 0
+            histogram = np.array([len(classes)])
         histograms.append(histogram)
-    every = np.arange(CLASSES)
-    cell = np.clip(level + every[:, None] + every - 2 * NEUTRAL, 1, CONTEXTS - 1)
-    slots = np.bincount(cell.ravel(), np.outer(*histograms).ravel(), CONTEXTS)
-    context = np.clip(context, 1, CONTEXTS - 1)
-    table = np.bincount(context * _MAGNITUDES + small, minlength=CONTEXTS * _MAGNITUDES).reshape(CONTEXTS, _MAGNITUDES)
+    slots = np.convolve(histograms[0], histograms[1])
+    table = np.bincount(key, minlength=len(slots) * _MAGNITUDES).reshape(-1, _MAGNITUDES)
     marked = table.sum(axis=1)
-    zeros = np.maximum(slots - marked, 0)
     # Σ over contexts of slots·H(marked/slots) for where, marked·H(magnitudes) for what, and their counts and tables.
-    entropy = _xlogx(slots).sum() - _xlogx(zeros).sum() - _xlogx(table).sum()
+    entropy = _xlogx(slots).sum() - _xlogx(slots - marked).sum() - _xlogx(table[table > 1]).sum()
     return float(bits + entropy + 16 * np.count_nonzero(marked) + 3 * np.count_nonzero(table))
 
 

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fl_mobile.codecs.ecsq.layout import CONTEXTS, Layout
-from fl_mobile.codecs.ecsq.payload import Levels
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.seeds import uniform
 
 LAMBDA = 0.1
-"""What a bit is worth in squared error, in units of step²; the slope of an entropy-coded uniform quantizer is ln 2 / 6."""
+"""What a bit is worth in squared error, in units of step²; a fine entropy-coded uniform quantizer has ln 2 / 6."""
+
+MAX_LEVEL = 1 << 20
+"""Largest magnitude; a step so fine that a value would need more is made coarser."""
 
 _PASSES = 2
 _TABLE = 16
 _TINY, _HUGE = 2.0**-90, 2.0**90
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The non-zeros of a quantized update.
+
+    Attributes:
+        positions: ``int64[n]``, rising, in all tensors laid end to end.
+        magnitudes: ``int64[n]``, 1 … `MAX_LEVEL`.
+        negative: ``bool[n]``.
+    """
+
+    positions: np.ndarray
+    magnitudes: np.ndarray
+    negative: np.ndarray
 
 
 def stochastic(values: np.ndarray, step: float, rng: np.random.Generator) -> Levels:
@@ -91,3 +109,19 @@ def _levels(values: np.ndarray, positions: np.ndarray, magnitudes: np.ndarray) -
     kept = np.flatnonzero(magnitudes)
     positions = positions[kept]
     return Levels(positions, magnitudes[kept].astype(np.int64), values[positions] < 0)
+
+
+def dead_zone(values: np.ndarray, step: float) -> Levels:
+    """Returns ``⌊|x|/Δ + 0.35⌋`` with the sign of ``x``: rate–distortion rounding for those in a hurry."""
+    scaled = np.floor(np.abs(values, dtype=np.float64) / step + 0.35)
+    positions = np.flatnonzero(scaled)
+    return _levels(values, positions, scaled[positions])
+
+
+def mean_shifts(values: np.ndarray, levels: Levels, step: float) -> tuple[int, int]:
+    """Returns where the values of level 1, and of all above, lie on average, in 256ths of a step from the level."""
+    excess = np.abs(values[levels.positions], dtype=np.float64) / step - levels.magnitudes
+    ones = levels.magnitudes == 1
+    means = (excess[part].mean() if part.any() else 0.0 for part in (ones, ~ones))
+    first, second = (int(np.clip(np.rint(256 * mean), -127, 127)) for mean in means)
+    return first, second

@@ -1,0 +1,87 @@
+"""The part of a kernel's update that few directions explain, as two thin matrices of integers.
+
+A device with few examples moves a dense or convolution kernel along few directions: on the demo's CNN four of 128 hold
+two thirds of the energy. Sending ``L = U·Vᵀ`` and coding ``x − L`` is unbiased whenever the rounding of ``x − L`` is,
+because the decoder adds the same ``L`` back. `LowRank` arithmetic is on integers below 2^53, so float64 matrix products
+are exact and every platform gets the same ``L`` whatever the order of its sums.
+(Subspace iteration as in PowerSGD, Vogels et al., NeurIPS 2019, and Halko et al., SIAM Review 2011.)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+MAX_RANK = 15
+BASIS_BITS = 14
+MAX_COLUMNS = 1 << 20
+"""Keeps the sums of squares in `basis` inside 64 bits."""
+
+_MIN_SIDE = 16
+_EXTRA = 4
+_MAX_STEPS = 1 << 18
+"""At steps finer than that levels could overflow, and low rank has nothing to offer."""
+
+_WORTH = 0.15
+"""A direction is kept if its energy is above this many factor steps² for every coefficient it costs."""
+
+
+def basis(levels: np.ndarray) -> np.ndarray:
+    """Returns the columns of ``V`` scaled to length 2^14, ``int64[C, r]``; a zero column stays zero.
+
+    In integers, for a column ``v`` of levels: ``n = ⌊√(2^16·Σ v²)⌋``, entry ``⌊(v·2^22 + ⌊n/2⌋) / n⌋``.
+    """
+    norms = np.array([math.isqrt(int(square) << 16) for square in np.square(levels).sum(axis=0)], np.int64)
+    safe = np.maximum(norms, 1)
+    scaled: np.ndarray = (levels * (1 << (BASIS_BITS + 8)) + safe // 2) // safe
+    return np.where(norms > 0, scaled, 0)
+
+
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns ``left · rightᵀ`` of integers, ``float64[R, C]``, exact as long as no sum reaches 2^53."""
+    return left.astype(np.float64) @ right.astype(np.float64).T
+
+
+def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndarray | None:
+    """Returns ``V`` in factor steps, ``int64[C, r]``, or None if no direction is worth its coefficients.
+
+    Args:
+        matrix: ``float64[R, C]``.
+        factor_step: The step of the coefficients.
+        max_rank: At most so many directions.
+    """
+    rows, columns = matrix.shape
+    limit = min(max_rank, min(rows, columns) // 2)
+    if min(rows, columns) < _MIN_SIDE or columns > MAX_COLUMNS or limit < 1:
+        return None
+    bar = _WORTH * (rows + columns) * factor_step**2
+    if float(np.einsum("ij,ij", matrix, matrix)) < bar:
+        return None
+    singular, right = _leading(matrix, min(limit + _EXTRA, columns))
+    rank = min(int(np.count_nonzero(np.square(singular) > bar)), limit)
+    if not rank or float(singular[0]) > _MAX_STEPS * factor_step:
+        return None
+    return np.rint(right[:, :rank] * (singular[:rank] / factor_step)).astype(np.int64)
+
+
+def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the ``U`` that brings ``U·basis(V)ᵀ`` closest to ``matrix``, ``float64[R, r]``."""
+    unit = right.astype(np.float64) / (1 << BASIS_BITS)
+    gram = unit.T @ unit + 1e-9 * np.eye(unit.shape[1])
+    return np.linalg.solve(gram, (matrix @ unit).T).T
+
+
+def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the leading singular values and right vectors by two subspace iterations from fixed signs."""
+    bits: np.ndarray = np.random.Philox(key=0).random_raw(matrix.shape[0])  # type: ignore[assignment]
+    signs = 1.0 - 2.0 * ((bits[:, None] >> np.arange(count, dtype=np.uint64)) & 1)
+    right: np.ndarray = matrix.T @ signs
+    for _ in range(2):
+        right = np.linalg.qr(right).Q
+        right = matrix.T @ (matrix @ right)
+    right = np.linalg.qr(right).Q
+    # The triangle has the singular values and right vectors of the tall matrix, for a cheaper SVD.
+    triangle: np.ndarray = np.linalg.qr(matrix @ right).R
+    turned = np.linalg.svd(triangle)
+    return turned.S, right @ turned.Vh.T
