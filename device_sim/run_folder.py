@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +88,12 @@ def discard(folder: RunFolder) -> None:
     """Removes a run that failed before its first checkpoint: there is nothing in it to continue from."""
     if folder.checkpoint.exists():
         return
-    for path in (folder.experiment, folder.rounds, *folder.updates.glob("*.npz")):
+    for path in (folder.experiment, folder.rounds):
         path.unlink(missing_ok=True)
-    for path in (folder.updates, folder.path):
-        with contextlib.suppress(OSError):  # absent, or holds a file of somebody else's
-            path.rmdir()
+    for path in (folder.updates, folder.memory):
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # it holds a file of somebody else's
+        folder.path.rmdir()
 
 
 def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder, Experiment]:
