@@ -1,0 +1,140 @@
+"""The contract of a training program: what a phone or the `litert` engine must know to run it. No TensorFlow here.
+
+JSON beside the ``.tflite``: signatures with tensor names, shapes and dtypes, weight names ↔ Keras paths in the order of
+the wire's spec, what is built in (optimizer, loss, batch size), versions, length and SHA-256 of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fl_mobile.errors import VerifyError
+from fl_mobile.tensors import Spec, TensorSpec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a signature."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One entry point of the program; tensors are bound by name, never by position."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One travelling tensor: its name in ``get_weights`` and ``set_weights``, and its path on the wire."""
+
+    name: str
+    path: str
+    shape: tuple[int, ...]
+    trainable: bool
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything about one program file.
+
+    Attributes:
+        model: Name of the Keras model.
+        batch_size: Rows of every batch; a short one is padded and its mask says which rows are real.
+        optimizer: Row of `OPTIMIZERS`; its state is zeroed by ``set_weights``.
+        momentum: Coefficient of ``momentum``.
+        loss: Row of `LOSSES`.
+        from_logits: Whether the model's outputs still need softmax or sigmoid.
+        label_smoothing: Of cross-entropies.
+        clip_norm: Global-norm bound of every step's gradient, 0 for none.
+        proximal: Whether ``train`` takes ``prox_mu``.
+        correction: Whether ``set_correction`` exists.
+        dropout_layers: How many Dropout layers draw masks from ``seed`` and the step.
+        weights: In the order of the wire's spec.
+        signatures: By name.
+        versions: Of TensorFlow, Keras and this format.
+        file_bytes: Length of the ``.tflite``.
+        sha256: Of the ``.tflite``, hexadecimal.
+    """
+
+    model: str
+    batch_size: int
+    optimizer: str
+    momentum: float
+    loss: str
+    from_logits: bool
+    label_smoothing: float
+    clip_norm: float
+    proximal: bool
+    correction: bool
+    dropout_layers: int
+    weights: tuple[Weight, ...]
+    signatures: tuple[Signature, ...]
+    versions: Mapping[str, str]
+    file_bytes: int
+    sha256: str
+
+    @property
+    def spec(self) -> Spec:
+        """What travels, as the wire sees it."""
+        return {w.path: TensorSpec(w.shape, w.trainable) for w in self.weights}
+
+    def signature(self, name: str) -> Signature:
+        """Returns one signature.
+
+        Raises:
+            VerifyError: The program has none of that name.
+        """
+        for found in self.signatures:
+            if found.name == name:
+                return found
+        raise VerifyError(f"the program has no signature '{name}'; it has {[s.name for s in self.signatures]}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a JSON value."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def check(self, tflite: bytes) -> None:
+        """Compares length and SHA-256. Must come before any native loader: one of them crashes on a cut file.
+
+        Raises:
+            VerifyError: These are not the bytes the contract was written for.
+        """
+        if len(tflite) != self.file_bytes:
+            raise VerifyError(f"training program: expected {self.file_bytes} bytes, got {len(tflite)}; fetch it again")
+        if hashlib.sha256(tflite).hexdigest() != self.sha256:
+            raise VerifyError("training program: SHA-256 differs from its contract; the file is damaged, fetch it again")
+
+
+def contract_from_json(value: Mapping[str, Any]) -> Contract:
+    """Reads what `Contract.to_json` wrote.
+
+    Raises:
+        VerifyError: It is not a contract of this format.
+    """
+    if not isinstance(value, Mapping) or value.get("format") != FORMAT:
+        raise VerifyError(f"not a training contract of format {FORMAT}: export the training program again")
+    try:
+        fields = {k: v for k, v in value.items() if k != "format"}
+        fields["weights"] = tuple(Weight(**{**w, "shape": tuple(w["shape"])}) for w in value["weights"])
+        fields["signatures"] = tuple(
+            Signature(s["name"], _ports(s["inputs"]), _ports(s["outputs"])) for s in value["signatures"]
+        )
+        return Contract(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise VerifyError(f"training contract lacks what it must say ({error!r}); export it again") from error
+
+
+def _ports(values: Any) -> tuple[Port, ...]:
+    return tuple(Port(v["name"], tuple(v["shape"]), v["dtype"]) for v in values)

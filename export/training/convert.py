@@ -1,0 +1,83 @@
+"""Module → ``.tflite`` with every signature in one file, then read back: nothing is claimed that the file does not say."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from export.graph import Graph, read_graph
+from export.quiet import captured_stderr
+from export.training.contract import FORMAT, Port, Signature, Weight
+from fl_mobile.errors import ExportError
+
+
+def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) -> bytes:
+    """Returns the flatbuffer of a module with these traced functions.
+
+    Raises:
+        ExportError: The converter refused, or the file holds an operation that no plain runtime has.
+    """
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory(prefix="fl-mobile-training-") as folder, captured_stderr() as chatter:
+        try:
+            # No custom gradients in the file: they are not ours, and the converter cannot load some of them.
+            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+            tf.saved_model.save(module, folder, signatures=dict(signatures), options=options)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            converter.experimental_enable_resource_variables = True
+            data = bytes(converter.convert())
+        except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
+            raise ExportError(_explain(model_name, f"{error}\n{chatter()}")) from error
+    foreign = read_graph(data).foreign_ops
+    if foreign:
+        raise ExportError(f"the training program of '{model_name}' needs operations no phone has: {', '.join(foreign)}")
+    return data
+
+
+def _explain(model_name: str, text: str) -> str:
+    """Returns the one line of the converter's pages that names the operation."""
+    telling = [line.strip() for line in text.splitlines() if "TF Select ops:" in line or "Custom ops:" in line]
+    short = "; ".join(dict.fromkeys(telling)) or text.strip().splitlines()[0][:300]
+    return f"the training program of '{model_name}' does not convert to builtin operations: {short}"
+
+
+def read_contract_parts(
+    data: bytes, travelling: Sequence[Any]
+) -> tuple[tuple[Weight, ...], tuple[Signature, ...], Mapping[str, str]]:
+    """Returns weights, signatures and versions as the contract lists them, checked against the file.
+
+    Raises:
+        ExportError: The converter pruned or reshaped a tensor that the phone will bind by name.
+    """
+    import keras
+    import tensorflow as tf
+
+    graph = read_graph(data)
+    signatures = tuple(_signature(graph, s.key) for s in graph.signatures)
+    weights = tuple(
+        Weight(f"w{i:03d}", v.path, tuple(int(d) for d in v.shape), bool(v.trainable)) for i, v in enumerate(travelling)
+    )
+    by_name = {s.name: s for s in signatures}
+    want = {w.name: w.shape for w in weights}
+    sides = (("set_weights", by_name["set_weights"].inputs), ("get_weights", by_name["get_weights"].outputs))
+    for signature, ports in sides:
+        have = {p.name: p.shape for p in ports if p.name in want}
+        if have != want:
+            odd = sorted(set(want.items()) ^ set(have.items()))[:3]
+            raise ExportError(f"{signature} lost weights in conversion, e.g. {odd}; report this model")
+    for name in by_name:
+        if not by_name[name].inputs:
+            raise ExportError(f"signature {name} lost its input in conversion; Java cannot call it")
+    return weights, signatures, {"tensorflow": tf.__version__, "keras": keras.__version__, "format": str(FORMAT)}
+
+
+def _signature(graph: Graph, key: str) -> Signature:
+    found = graph.signature(key)
+    inputs, outputs = (
+        tuple(Port(t.name, tuple(t.shape), t.dtype) for t in sorted(side, key=lambda t: t.name))
+        for side in (found.inputs, found.outputs)
+    )
+    return Signature(key, inputs, outputs)

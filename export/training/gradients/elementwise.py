@@ -1,0 +1,324 @@
+"""Rules of operations that work element by element: arithmetic and activations.
+
+Every derivative is written with operations that XNNPACK runs (multiply, minimum, maximum), and ties fall as
+TensorFlow's kernels let them fall: relu'(0) = 0, relu6'(0) = relu6'(6) = 0, and ``maximum`` favours its first input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from export.training.gradients.rule import LARGE, Gradients, Node, positive, shape_of, sum_rows, unbroadcast
+
+_ERF_P = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+    -7.34990630326855e-04,
+    -2.95459980854025e-03,
+    -1.60960333262415e-02,
+)
+_ERF_Q = (
+    -1.45660718464996e-05,
+    -2.13374055278905e-04,
+    -1.68282697438203e-03,
+    -7.37332916720468e-03,
+    -1.42647390514189e-02,
+)
+
+
+def both(node: Node, left: Any, right: Any) -> Gradients:
+    """Returns the gradients of a binary operation, summed back where an input was broadcast."""
+    x, y = node.inputs
+    return (unbroadcast(left(), x) if node.needs[0] else None, unbroadcast(right(), y) if node.needs[1] else None)
+
+
+def add(node: Node, g: Any) -> Gradients:
+    return both(node, lambda: g, lambda: g)
+
+
+def subtract(node: Node, g: Any) -> Gradients:
+    return both(node, lambda: g, lambda: -g)
+
+
+def multiply(node: Node, g: Any) -> Gradients:
+    x, y = node.inputs
+    return both(node, lambda: g * y, lambda: g * x)
+
+
+def divide(node: Node, g: Any) -> Gradients:
+    _, y = node.inputs
+    return both(node, lambda: g / y, lambda: -g * node.outputs[0] / y)
+
+
+def divide_no_nan_forward(node: Node) -> Gradients:
+    import tensorflow as tf
+
+    x, y = node.inputs
+    zero = tf.equal(y, 0.0)
+    safe = tf.where(zero, tf.ones_like(y), y)
+    return (tf.where(zero, tf.zeros_like(x / safe), x / safe),)
+
+
+def divide_no_nan(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    _, y = node.inputs
+    zero = tf.equal(y, 0.0)
+    inverse = tf.where(zero, tf.zeros_like(y), 1.0 / tf.where(zero, tf.ones_like(y), y))
+    return both(node, lambda: g * inverse, lambda: -g * node.outputs[0] * inverse)
+
+
+def squared_difference(node: Node, g: Any) -> Gradients:
+    x, y = node.inputs
+    d = 2.0 * g * (x - y)
+    return both(node, lambda: d, lambda: -d)
+
+
+def maximum(node: Node, g: Any) -> Gradients:
+    first = g * (1.0 - positive(node.outputs[0] - node.inputs[0]))
+    return both(node, lambda: first, lambda: g - first)
+
+
+def minimum(node: Node, g: Any) -> Gradients:
+    first = g * (1.0 - positive(node.inputs[0] - node.outputs[0]))
+    return both(node, lambda: first, lambda: g - first)
+
+
+def power(node: Node, g: Any) -> Gradients:
+    """d x^p with a constant exponent; a learnt exponent has no rule."""
+    import tensorflow as tf
+
+    if node.needs[1]:
+        raise ValueError("a trainable exponent is not supported; write exp(y * log(x))")
+    x, exponent = node.inputs[0], node.static(1)
+    return both(node, lambda: g * exponent * tf.pow(x, exponent - 1.0), lambda: None)
+
+
+def add_n(node: Node, g: Any) -> Gradients:
+    return [g] * len(node.inputs)
+
+
+def add_n_forward(node: Node) -> Gradients:
+    total = node.inputs[0]
+    for term in node.inputs[1:]:
+        total = total + term
+    return (total,)
+
+
+def bias_add(node: Node, g: Any) -> Gradients:
+    return (g, sum_rows(g) if node.needs[1] else None)
+
+
+def bias_add_forward(node: Node) -> Gradients:
+    if node.attr("data_format") != "NHWC":
+        raise ValueError("channels_first is not supported on phones; build the model with channels_last")
+    return (node.inputs[0] + node.inputs[1],)
+
+
+def relu(node: Node, g: Any) -> Gradients:
+    return (g * positive(node.outputs[0]),)
+
+
+def relu6(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    y = node.outputs[0]
+    return (g * positive(tf.minimum(y, 6.0 - y)),)
+
+
+def leaky_relu(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    alpha = node.attr("alpha")
+    return (g * (alpha + (1.0 - alpha) * positive(tf.nn.relu(node.inputs[0]))),)
+
+
+def elu(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    return (g * tf.minimum(node.outputs[0] + 1.0, 1.0),)
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+def selu_forward(node: Node) -> Gradients:
+    import tensorflow as tf
+
+    x = node.inputs[0]
+    return (_SELU_SCALE * (tf.nn.relu(x) + _SELU_ALPHA * tf.nn.elu(tf.minimum(x, 0.0))),)
+
+
+def selu(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    y, on = node.outputs[0], positive(tf.nn.relu(node.inputs[0]))
+    return (g * (on * _SELU_SCALE + (1.0 - on) * (y + _SELU_SCALE * _SELU_ALPHA)),)
+
+
+def tanh(node: Node, g: Any) -> Gradients:
+    y = node.outputs[0]
+    return (g * (1.0 - y * y),)
+
+
+def sigmoid(node: Node, g: Any) -> Gradients:
+    y = node.outputs[0]
+    return (g * (y * (1.0 - y)),)
+
+
+def softplus_forward(node: Node) -> Gradients:
+    import tensorflow as tf
+
+    x = node.inputs[0]
+    return (tf.nn.relu(x) + tf.math.log(1.0 + tf.exp(-tf.abs(x))),)
+
+
+def softplus(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    return (g * tf.sigmoid(node.inputs[0]),)
+
+
+def softsign_forward(node: Node) -> Gradients:
+    import tensorflow as tf
+
+    return (node.inputs[0] / (1.0 + tf.abs(node.inputs[0])),)
+
+
+def softsign(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    d = 1.0 + tf.abs(node.inputs[0])
+    return (g / (d * d),)
+
+
+def erf_forward(node: Node) -> Gradients:
+    """Rational approximation of erf over [-4, 4], error below 2e-7: TFLite has no ERF (Eigen's `generic_fast_erf`)."""
+    import tensorflow as tf
+
+    x = tf.minimum(tf.maximum(node.inputs[0], -4.0), 4.0)
+    square = x * x
+    p: Any = _ERF_P[0]
+    for c in _ERF_P[1:]:
+        p = p * square + c
+    q: Any = _ERF_Q[0]
+    for c in _ERF_Q[1:]:
+        q = q * square + c
+    return (x * p / q,)
+
+
+def erf(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    x = node.inputs[0]
+    return (g * (2.0 / np.sqrt(np.pi)).astype(np.float32) * tf.exp(-x * x),)
+
+
+def exp(node: Node, g: Any) -> Gradients:
+    return (g * node.outputs[0],)
+
+
+def log(node: Node, g: Any) -> Gradients:
+    return (g / node.inputs[0],)
+
+
+def log1p_forward(node: Node) -> Gradients:
+    import tensorflow as tf
+
+    return (tf.math.log(1.0 + node.inputs[0]),)
+
+
+def log1p(node: Node, g: Any) -> Gradients:
+    return (g / (1.0 + node.inputs[0]),)
+
+
+def square(node: Node, g: Any) -> Gradients:
+    return (2.0 * g * node.inputs[0],)
+
+
+def sqrt(node: Node, g: Any) -> Gradients:
+    return (0.5 * g / node.outputs[0],)
+
+
+def rsqrt(node: Node, g: Any) -> Gradients:
+    y = node.outputs[0]
+    return (-0.5 * g * y * y * y,)
+
+
+def reciprocal_forward(node: Node) -> Gradients:
+    return (1.0 / node.inputs[0],)
+
+
+def reciprocal(node: Node, g: Any) -> Gradients:
+    y = node.outputs[0]
+    return (-g * y * y,)
+
+
+def negative(node: Node, g: Any) -> Gradients:
+    return (-g,)
+
+
+def absolute(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    return (g * tf.maximum(tf.minimum(node.inputs[0] * LARGE, 1.0), -1.0),)
+
+
+def sine(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    return (g * tf.cos(node.inputs[0]),)
+
+
+def cosine(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    return (-g * tf.sin(node.inputs[0]),)
+
+
+def cast(node: Node, g: Any) -> Gradients:
+    return (g if node.op.inputs[0].dtype == node.op.outputs[0].dtype else None,)
+
+
+def identity(node: Node, *gradients: Any) -> Gradients:
+    return gradients
+
+
+def identity_forward(node: Node) -> Gradients:
+    return node.inputs
+
+
+def blocked(node: Node, *gradients: Any) -> Gradients:
+    """No gradient passes: stop_gradient, comparisons, rounding, sign."""
+    return [None] * len(node.inputs)
+
+
+def select(node: Node, g: Any) -> Gradients:
+    import tensorflow as tf
+
+    condition, x, y = node.inputs
+    zeros = tf.zeros(shape_of(g))
+    return (
+        None,
+        unbroadcast(tf.where(condition, g, zeros), x) if node.needs[1] else None,
+        unbroadcast(tf.where(condition, zeros, g), y) if node.needs[2] else None,
+    )
+
+
+def clip_forward(node: Node) -> Gradients:
+    import tensorflow as tf
+
+    x, low, high = node.inputs
+    return (tf.maximum(tf.minimum(x, high), low),)
+
+
+def clip(node: Node, g: Any) -> Gradients:
+    """Passes where low ≤ x ≤ high, ends included, as TensorFlow does: there, clipping left the value alone."""
+    import tensorflow as tf
+
+    moved = tf.abs(node.outputs[0] - node.inputs[0])
+    return (g * (1.0 - positive(moved)), None, None)

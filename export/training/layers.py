@@ -1,0 +1,170 @@
+"""How Keras layers behave while the training graph is traced; the user's model is put back as it was afterwards.
+
+| layer                    | while tracing                                                             |
+|--------------------------|---------------------------------------------------------------------------|
+| BatchNormalization       | statistics of the real examples of a short batch; one fused operation      |
+| Dropout, SpatialDropout  | the integer mask of `dropout.py`, from the program's seed and step         |
+| LSTM, GRU, SimpleRNN     | unrolled over their fixed number of steps                                  |
+| other random layers, …   | refused by name, with the nearest form that trains                         |
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from export.training.dropout import keep_tensor
+from fl_mobile.errors import ExportError
+
+REFUSED = {
+    "GaussianNoise": "use Dropout",
+    "GaussianDropout": "use Dropout",
+    "AlphaDropout": "use Dropout",
+    "RandomFlip": "augment images before they reach the model",
+    "RandomRotation": "augment images before they reach the model",
+    "RandomZoom": "augment images before they reach the model",
+    "RandomCrop": "augment images before they reach the model",
+    "RandomTranslation": "augment images before they reach the model",
+    "RandomContrast": "augment images before they reach the model",
+    "RandomBrightness": "augment images before they reach the model",
+    "ConvLSTM1D": "use Conv1D followed by LSTM",
+    "ConvLSTM2D": "use Conv2D followed by LSTM",
+    "Conv3D": "use Conv2D over frames",
+    "Conv3DTranspose": "use Conv2DTranspose over frames",
+    "Lambda": "write it as a Layer whose call uses keras.ops",
+    "SpectralNormalization": "use the layer it wraps",
+}
+"""Layer class → the nearest supported form. Everything else is decided by the operations it traces to."""
+
+
+DROPOUTS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The traced inputs that layers need besides their own.
+
+    Attributes:
+        mask: ``float32[batch]``, 1 for a real example and 0 for padding.
+        seed: ``int32`` scalar.
+        step: ``int32`` scalar.
+    """
+
+    mask: Any
+    seed: Any
+    step: Any
+
+
+def check_layers(model: Any) -> None:
+    """Refuses layers that cannot train on a phone.
+
+    Raises:
+        ExportError: Names the layer and what to use instead.
+    """
+    for layer in model._flatten_layers():
+        kind = type(layer).__name__
+        if kind in REFUSED:
+            raise ExportError(f"layer '{layer.name}' ({kind}) cannot be trained on a phone: {REFUSED[kind]}")
+        if kind == "BatchNormalization" and (layer.renorm or layer.axis not in (-1, _last(layer))):
+            raise ExportError(f"layer '{layer.name}': BatchNormalization must normalise the last axis, without renorm")
+        if getattr(layer, "stateful", False) and hasattr(layer, "unroll"):
+            raise ExportError(f"layer '{layer.name}' ({kind}) is stateful: build it with stateful=False")
+
+
+def dropout_layers(model: Any) -> int:
+    """Returns how many layers draw masks."""
+    return sum(type(layer).__name__ in DROPOUTS and layer.rate > 0 for layer in model._flatten_layers())
+
+
+def _last(layer: Any) -> int:
+    return int(layer.input_spec.ndim) - 1
+
+
+@contextlib.contextmanager
+def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
+    """Lets the model's layers run their device form inside the block."""
+    dropped = iter(range(1 << 20))
+    undo: list[Callable[[], None]] = []
+    try:
+        for layer in model._flatten_layers():
+            kind = type(layer).__name__
+            if kind in DROPOUTS and layer.rate > 0:
+                undo.append(_swap(layer, "call", _dropout(layer, next(dropped), batch)))
+            elif kind == "BatchNormalization" and layer.trainable:
+                undo.append(_swap(layer, "call", _batch_norm(layer, batch)))
+            elif hasattr(layer, "unroll"):
+                undo.append(_swap(layer, "unroll", True))
+        yield
+    finally:
+        for put_back in reversed(undo):
+            put_back()
+
+
+def _swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
+    """Shadows an attribute on the instance; returns what removes it again. Keras' own tracking is not involved."""
+    had, before = name in vars(layer), vars(layer).get(name)
+    object.__setattr__(layer, name, value)
+
+    def put_back() -> None:
+        if had:
+            object.__setattr__(layer, name, before)
+        else:
+            object.__delattr__(layer, name)
+
+    return put_back
+
+
+def _dropout(layer: Any, index: int, batch: Batch) -> Callable[..., Any]:
+    def call(inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        shape = inputs.shape.as_list()
+        spatial = type(layer).__name__.startswith("Spatial")
+        noise = [shape[0], *[1] * (len(shape) - 2), shape[-1]] if spatial else _noise_shape(layer, shape)
+        keep = keep_tensor(batch.seed, batch.step, index, noise, layer.rate)
+        return inputs * (keep * (1.0 / (1.0 - layer.rate)))
+
+    return call
+
+
+def _noise_shape(layer: Any, shape: list[int]) -> list[int]:
+    given = getattr(layer, "noise_shape", None)
+    return shape if given is None else [s if n is None else n for s, n in zip(shape, given, strict=True)]
+
+
+def _batch_norm(layer: Any, batch: Batch) -> Callable[..., Any]:
+    import keras
+    import tensorflow as tf
+
+    def call(inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        if not training:
+            return type(layer).call(layer, inputs, training=False)
+        channels = inputs.shape[-1]
+        gamma = tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones([channels])
+        beta = tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros([channels])
+        out, mean, variance = DeviceBatchNorm()(inputs, gamma, beta, batch.mask, tf.constant(layer.epsilon))
+        keep = layer.momentum
+        for moving, now in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+            moving.assign(keras.ops.convert_to_tensor(moving) * keep + now * (1.0 - keep))
+        return out
+
+    return call
+
+
+def DeviceBatchNorm() -> Any:  # noqa: N802 - the traced function carries this name to the row of `RULES`
+    """Returns the marker function whose call `autodiff.replay` finds in the graph and runs by its rule.
+
+    Its body states the meaning; the rule replaces it.
+    """
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def DeviceBatchNorm(x: Any, gamma: Any, beta: Any, mask: Any, epsilon: Any) -> Any:  # noqa: N802
+        axes = list(range(len(x.shape) - 1))
+        weights = tf.reshape(mask, [-1, *[1] * len(axes)]) * tf.ones_like(x[..., :1])
+        mean, variance = tf.nn.weighted_moments(x, axes, weights)
+        return (x - mean) * (tf.math.rsqrt(variance + epsilon) * gamma) + beta, mean, variance
+
+    return DeviceBatchNorm

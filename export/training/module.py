@@ -1,0 +1,254 @@
+"""The `tf.Module` behind a training program: variables, and one traced function a signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.training.autodiff import Cell, Tape, replay
+from export.training.layers import Batch, traced_for_training
+from export.training.objectives import objective, right_answers
+from export.training.optimizers import clipped, optimizer
+from fl_mobile import keras_bridge
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is built into one program; see `build_training_program`."""
+
+    batch_size: int
+    loss: str
+    from_logits: bool
+    optimizer: str
+    momentum: float
+    clip_norm: float
+    label_smoothing: float
+    proximal: bool
+    correction: bool
+    input_dtype: str
+
+
+def weight_name(index: int) -> str:
+    """Returns the tensor name of the ``index``-th travelling weight in ``get_weights`` and ``set_weights``."""
+    return f"w{index:03d}"
+
+
+def trace_model(model: Any, options: Options, *, training: bool) -> Any:
+    """Returns the ``FuncGraph`` x, y, mask, seed, step → mean loss, summed loss, right answers, outputs."""
+    import tensorflow as tf
+
+    shape = [options.batch_size, *model.inputs[0].shape[1:]]
+    loss_of = objective(options.loss).per_example
+
+    @tf.function(autograph=False)
+    def forward(x: Any, y: Any, mask: Any, seed: Any, step: Any) -> Any:
+        x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
+        with traced_for_training(model, Batch(mask, seed, step)):
+            out = model(x, training=training)
+        losses = loss_of(y, out, options.from_logits, options.label_smoothing)
+        total = tf.reduce_sum(losses * mask)
+        mean = total / tf.maximum(tf.reduce_sum(mask), 1.0)
+        for extra in model.losses:
+            mean = mean + extra
+        return mean, total, tf.reduce_sum(right_answers(y, out, options.from_logits) * mask), out
+
+    batch = options.batch_size
+    specs = [tf.TensorSpec(shape, tf.as_dtype(options.input_dtype)), tf.TensorSpec([batch], tf.int32)]
+    specs += [tf.TensorSpec([batch], tf.float32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)]
+    return forward.get_concrete_function(*specs).graph
+
+
+def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
+    """Returns the module that owns the variables, and its signatures by name.
+
+    Raises:
+        ExportError: The graph has an operation the phone cannot train.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    travelling = keras_bridge.travelling_variables(model)
+    # Zeros instead of weights: the file holds no values, the phone gets them by set_weights.
+    module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(travelling)]
+    module.trainable = [i for i, v in enumerate(travelling) if v.trainable]
+    names = optimizer(options.optimizer).slots
+    module.slots = [[tf.Variable(tf.zeros(travelling[i].shape)) for _ in names] for i in module.trainable]
+    module.steps = tf.Variable(0, dtype=tf.int32, trainable=False)
+    anchors = module.trainable if options.proximal else []
+    module.anchors = [tf.Variable(tf.zeros(travelling[i].shape)) for i in anchors]
+    corrections = module.trainable if options.correction else []
+    module.corrections = [tf.Variable(tf.zeros(travelling[i].shape)) for i in corrections]
+    runs = {t: trace_model(model, options, training=t) for t in (True, False)}
+    signatures = {
+        "train": _train(module, model, travelling, runs[True], options),
+        "evaluate": _evaluate(module, model, travelling, runs[False], options),
+        "infer": _infer(module, model, travelling, runs[False], options),
+        "get_weights": _get_weights(module),
+        "set_weights": _set_weights(module),
+    }
+    if options.correction:
+        signatures["set_correction"] = _set_correction(module)
+    return module, signatures
+
+
+def _cells(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[Any], tape: Tape) -> tuple[Any, Any]:
+    """Returns the state of every captured variable by handle, and the feeds for the captured inputs.
+
+    A weight of the wire stands for the program's variable; anything frozen is a constant.
+    """
+    import tensorflow as tf
+
+    by_handle = {id(v.value.handle): (v, value) for v, value in zip(travelling, values, strict=True)}
+    others = {id(v.value.handle): v for v in model.variables}
+    cells: dict[int, Cell] = {}
+    feeds = []
+    for outside, _ in graph.captures:
+        if outside.dtype != tf.resource:
+            constant = tf.constant(outside.numpy())
+            tape.frozen.add(id(constant))
+            tape.alive.append(constant)
+            feeds.append(constant)
+            continue
+        if id(outside) in by_handle:
+            variable, value = by_handle[id(outside)]
+            cells[id(outside)] = Cell(variable.path, value, frozen=False)
+        elif id(outside) in others:
+            variable = others[id(outside)]
+            constant = tf.constant(variable.numpy())
+            tape.frozen.add(id(constant))
+            cells[id(outside)] = Cell(variable.path, constant, frozen=True)
+        feeds.append(outside)
+    tape.alive.extend(c.value for c in cells.values())
+    return cells, feeds
+
+
+def _specs(options: Options, model: Any) -> dict[str, Any]:
+    import tensorflow as tf
+
+    batch = options.batch_size
+    return {
+        "x": tf.TensorSpec([batch, *model.inputs[0].shape[1:]], tf.as_dtype(options.input_dtype), "x"),
+        "y": tf.TensorSpec([batch], tf.int32, "y"),
+        "mask": tf.TensorSpec([batch], tf.float32, "mask"),
+    }
+
+
+def _train(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
+    import tensorflow as tf
+
+    row = optimizer(options.optimizer)
+    scalars = {"learning_rate": tf.float32, "seed": tf.int32} | ({"prox_mu": tf.float32} if options.proximal else {})
+
+    def train(x: Any, y: Any, mask: Any, learning_rate: Any, seed: Any, prox_mu: Any = None) -> dict[str, Any]:
+        tape, values = Tape(), [v.read_value() for v in module.weights]
+        sources = [values[i] for i in module.trainable]
+        for source in sources:
+            tape.watch(source)
+        done = module.steps.read_value()
+        cells, captured = _cells(graph, model, travelling, values, tape)
+        mean, _, right, _ = replay(graph, [x, y, mask, tf.reshape(seed, []), done, *captured], cells, tape)
+        gradients = tape.gradients(mean, sources)
+        if prox_mu is not None:
+            anchors = [a.read_value() for a in module.anchors]
+            gradients = [g + prox_mu * (w - a) for g, w, a in zip(gradients, sources, anchors, strict=True)]
+        if options.correction:
+            gradients = [g + c.read_value() for g, c in zip(gradients, module.corrections, strict=True)]
+        gradients = clipped(gradients, options.clip_norm)
+        steps = tf.cast(done, tf.float32)
+        for i, g, slots in zip(module.trainable, gradients, module.slots, strict=True):
+            before = [s.read_value() for s in slots]
+            new, after = row.step(values[i], g, before, learning_rate, steps, options.momentum)
+            module.weights[i].assign(new)
+            for slot, value in zip(slots, after, strict=True):
+                slot.assign(value)
+        written = {c.path: c.value for c in cells.values() if c.written and not c.frozen}
+        for i, variable in enumerate(travelling):
+            if i not in module.trainable and variable.path in written:
+                module.weights[i].assign(written[variable.path])
+        module.steps.assign(done + 1)
+        return {"loss": tf.reshape(mean, [1]), "correct": tf.reshape(right, [1])}
+
+    specs = _specs(options, model) | {k: tf.TensorSpec([1], d, k) for k, d in scalars.items()}
+    return tf.function(train, autograph=False).get_concrete_function(**specs)
+
+
+def _run_frozen(module: Any, model: Any, travelling: Sequence[Any], graph: Any, feeds: Sequence[Any]) -> Any:
+    """Replays the inference graph without gradients; moving statistics are used, not changed."""
+    tape, values = Tape(), [v.read_value() for v in module.weights]
+    cells, captured = _cells(graph, model, travelling, values, tape)
+    return replay(graph, [*feeds, *captured], cells, tape)
+
+
+def _evaluate(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
+    import tensorflow as tf
+
+    zero = np.int32(0)
+
+    def evaluate(x: Any, y: Any, mask: Any) -> dict[str, Any]:
+        feeds = [x, y, mask, tf.constant(zero), tf.constant(zero)]
+        _, total, right, _ = _run_frozen(module, model, travelling, graph, feeds)
+        return {"loss_sum": tf.reshape(total, [1]), "correct": tf.reshape(right, [1])}
+
+    return tf.function(evaluate, autograph=False).get_concrete_function(**_specs(options, model))
+
+
+def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
+    import tensorflow as tf
+
+    batch = options.batch_size
+
+    def infer(x: Any) -> dict[str, Any]:
+        feeds = [x, tf.zeros([batch], tf.int32), tf.ones([batch]), tf.constant(0), tf.constant(0)]
+        return {"outputs": _run_frozen(module, model, travelling, graph, feeds)[3]}
+
+    return tf.function(infer, autograph=False).get_concrete_function(x=_specs(options, model)["x"])
+
+
+def _get_weights(module: Any) -> Any:
+    """One input although none is needed: Java's ``runSignature`` refuses an empty map."""
+    import tensorflow as tf
+
+    def get_weights(dummy: Any) -> dict[str, Any]:
+        read = {weight_name(i): tf.identity(v.read_value()) for i, v in enumerate(module.weights)}
+        return read | {"echo": dummy + 1.0}
+
+    return tf.function(get_weights, autograph=False).get_concrete_function(tf.TensorSpec([1], tf.float32, "dummy"))
+
+
+def _set_weights(module: Any) -> Any:
+    """Writes every weight and starts afresh: optimizer state, step count, proximal anchor and correction."""
+    import tensorflow as tf
+
+    def set_weights(**weights: Any) -> dict[str, Any]:
+        values = [weights[weight_name(i)] for i in range(len(module.weights))]
+        for variable, value in zip(module.weights, values, strict=True):
+            variable.assign(value)
+        for i, anchor in zip(module.trainable, module.anchors, strict=False):
+            anchor.assign(values[i])
+        for state in [*[s for slots in module.slots for s in slots], *module.corrections]:
+            state.assign(tf.zeros(state.shape))
+        module.steps.assign(0)
+        return {"echo": tf.reshape(tf.reshape(values[0], [-1])[:1], [1]) + 1.0}
+
+    specs = {weight_name(i): tf.TensorSpec(v.shape, tf.float32, weight_name(i)) for i, v in enumerate(module.weights)}
+    return tf.function(set_weights, autograph=False).get_concrete_function(**specs)
+
+
+def _set_correction(module: Any) -> Any:
+    import tensorflow as tf
+
+    def set_correction(**values: Any) -> dict[str, Any]:
+        for i, correction in zip(module.trainable, module.corrections, strict=True):
+            correction.assign(values[weight_name(i)])
+        first = values[weight_name(module.trainable[0])]
+        return {"echo": tf.reshape(first, [-1])[:1] + 1.0}
+
+    specs: dict[str, Any] = {}
+    for i in module.trainable:
+        specs[weight_name(i)] = tf.TensorSpec(module.weights[i].shape, tf.float32, weight_name(i))
+    return tf.function(set_correction, autograph=False).get_concrete_function(**specs)
+
+

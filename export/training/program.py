@@ -1,0 +1,101 @@
+"""Builds the device program: one ``.tflite`` that trains a Keras model with builtin operations only.
+
+```
+trace model + loss ─▶ replay by RULES ─▶ gradients ─▶ clip, proximal, correction ─▶ optimizer ─▶ convert ─▶ check
+   (Keras layers)       autodiff.py                          optimizers.py            one file, six signatures
+```
+Signatures: ``train``, ``evaluate``, ``infer``, ``get_weights``, ``set_weights`` and, on request, ``set_correction``.
+Weights live in resource variables that all signatures share; they hold nothing until ``set_weights`` is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.training.contract import Contract
+from export.training.convert import convert_module, read_contract_parts
+from export.training.layers import check_layers, dropout_layers
+from export.training.module import Options, make_module
+from export.training.objectives import objective
+from export.training.optimizers import optimizer as optimizer_row
+from fl_mobile import keras_bridge
+from fl_mobile.errors import ExportError
+
+
+@dataclass(frozen=True)
+class TrainingProgram:
+    """The file and what must be known to run it."""
+
+    tflite: bytes
+    contract: Contract
+
+
+def build_training_program(
+    model: Any,
+    *,
+    batch_size: int,
+    loss: str = "sparse-categorical-crossentropy",
+    from_logits: bool = True,
+    optimizer: str = "sgd",
+    momentum: float = 0.9,
+    clip_norm: float = 0.0,
+    label_smoothing: float = 0.0,
+    proximal: bool = False,
+    correction: bool = False,
+    input_dtype: str = "float32",
+) -> TrainingProgram:
+    """Returns the training program of a built Keras 3 model.
+
+    Args:
+        model: Single input, single output, ``channels_last``; frozen layers become constants of the program.
+        batch_size: Rows of every batch; short batches are padded and masked.
+        loss: Row of `LOSSES`; labels are integers.
+        from_logits: Whether the outputs still need softmax or sigmoid.
+        optimizer: Row of `OPTIMIZERS`.
+        momentum: Coefficient of ``momentum``.
+        clip_norm: Global-norm bound of every step's gradient, 0 for none.
+        label_smoothing: Of cross-entropies.
+        proximal: Adds the input ``prox_mu`` to ``train``: FedProx's μ (Li et al., MLSys 2020).
+        correction: Adds ``set_correction``: a tensor added to every gradient (SCAFFOLD's c − cᵢ, Karimireddy et al.,
+            ICML 2020).
+        input_dtype: ``float32``, ``uint8`` (raw pixels, cast in the program) or ``int32`` (tokens).
+
+    Raises:
+        ExportError: A layer cannot train on a phone; the message names it and the nearest form that can.
+    """
+    if batch_size < 1:
+        raise ExportError(f"batch_size must be at least 1, got {batch_size}: the phone's program has a fixed batch")
+    if input_dtype not in ("float32", "uint8", "int32"):
+        raise ExportError(f"input_dtype must be float32, uint8 or int32, got '{input_dtype}'")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ExportError(f"model '{model.name}' has several inputs or outputs; the training program takes one of each")
+    optimizer_row(optimizer), objective(loss)
+    check_layers(model)
+    options = Options(
+        *(batch_size, loss, from_logits, optimizer, momentum, clip_norm, label_smoothing, proximal, correction),
+        input_dtype,
+    )
+    module, signatures = make_module(model, options)
+    tflite = convert_module(module, signatures, model.name)
+    weights, ports, versions = read_contract_parts(tflite, keras_bridge.travelling_variables(model))
+    contract = Contract(
+        *(model.name, batch_size, optimizer, momentum, loss, from_logits, label_smoothing, clip_norm),
+        *(proximal, correction, dropout_layers(model), weights, ports, versions),
+        file_bytes=len(tflite),
+        sha256=hashlib.sha256(tflite).hexdigest(),
+    )
+    return TrainingProgram(tflite, contract)
+
+
+def example_batch(contract: Contract, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Returns random ``x``, ``y`` and a full mask that fit the program, for smoke tests and latency."""
+    ports = {p.name: p for p in contract.signature("train").inputs}
+    classes = contract.signature("infer").outputs[0].shape[-1]
+    kind = ports["x"].dtype
+    x = rng.standard_normal(ports["x"].shape) if kind == "float32" else rng.integers(0, 2, ports["x"].shape)
+    y = rng.integers(0, max(classes, 2), ports["y"].shape)
+    return {"x": x.astype(kind), "y": y.astype(np.int32), "mask": np.ones(contract.batch_size, np.float32)}

@@ -1,0 +1,125 @@
+"""A loaded training program: weights in, steps, weights out. NumPy and a runtime only, never TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.training.contract import Contract
+from fl_mobile.errors import DataError, VerifyError
+from fl_mobile.tensors import Tensors, check_fits
+
+Call = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+"""Signature name, inputs by name → outputs by name."""
+
+
+@dataclass(frozen=True)
+class TrainingSession:
+    """One interpreter over one program. Not for two threads at once.
+
+    Attributes:
+        contract: What the bytes were checked against.
+        call: Runs a signature.
+    """
+
+    contract: Contract
+    call: Call
+
+    def set_weights(self, weights: Tensors) -> None:
+        """Writes the weights; optimizer state, step count, proximal anchor and correction start afresh.
+
+        Raises:
+            SpecMismatch: They are not this program's.
+        """
+        check_fits(weights, self.contract.spec, "set_weights")
+        self.call("set_weights", {w.name: weights[w.path] for w in self.contract.weights})
+
+    def get_weights(self) -> Tensors:
+        """Returns copies of the weights, in the order of the wire's spec."""
+        out = self.call("get_weights", {"dummy": np.zeros(1, np.float32)})
+        return {w.path: out[w.name].reshape(w.shape) for w in self.contract.weights}
+
+    def set_correction(self, correction: Tensors) -> None:
+        """Sets what is added to every gradient until the next ``set_weights``; trainable weights only."""
+        if not self.contract.correction:
+            raise VerifyError("this program was built without correction=True; build it again")
+        trained = [w for w in self.contract.weights if w.trainable]
+        self.call("set_correction", {w.name: np.asarray(correction[w.path], np.float32) for w in trained})
+
+    def train(
+        self, x: np.ndarray, y: np.ndarray, *, learning_rate: float, seed: int = 0, prox_mu: float = 0.0
+    ) -> tuple[float, float]:
+        """Runs one step on at most a batch of examples; returns mean loss and the number of right answers.
+
+        Args:
+            x: Examples, ``[n, …]`` with n ≤ the program's batch.
+            y: Labels, ``[n]``.
+            learning_rate: Step size.
+            seed: Of dropout, int32 ≥ 0.
+            prox_mu: FedProx's μ.
+
+        Raises:
+            DataError: More examples than the batch holds, none, or of another shape.
+        """
+        feeds = self._batch(x, y)
+        feeds["learning_rate"] = np.array([learning_rate], np.float32)
+        feeds["seed"] = np.array([seed], np.int32)
+        if self.contract.proximal:
+            feeds["prox_mu"] = np.array([prox_mu], np.float32)
+        elif prox_mu:
+            raise VerifyError("this program was built without proximal=True, so prox_mu has no effect; build it again")
+        wanted = {p.name for p in self.contract.signature("train").inputs}
+        out = self.call("train", {k: v for k, v in feeds.items() if k in wanted})
+        return float(out["loss"][0]), float(out["correct"][0])
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Returns summed loss and the number of right answers over at most a batch."""
+        out = self.call("evaluate", self._batch(x, y))
+        return float(out["loss_sum"][0]), float(out["correct"][0])
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """Returns the model's outputs for at most a batch, ``float32[n, …]``."""
+        padded = self._batch(x, np.zeros(len(x), np.int32))["x"]
+        return self.call("infer", {"x": padded})["outputs"][: len(x)]
+
+    def _batch(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Pads a batch by repeating its first example, which keeps padding rows in the data's range, mask 0."""
+        port = next(p for p in self.contract.signature("train").inputs if p.name == "x")
+        size = self.contract.batch_size
+        if not 0 < len(x) <= size or len(x) != len(y) or tuple(x.shape[1:]) != port.shape[1:]:
+            raise DataError(
+                f"a batch must be 1 to {size} examples of shape {port.shape[1:]} with as many labels,"
+                f" got {x.shape} and {len(y)} labels"
+            )
+        x, y = np.asarray(x, port.dtype), np.asarray(y, np.int32)
+        mask = np.ones(size, np.float32)
+        if len(x) < size:
+            rows = np.minimum(np.arange(size), len(x) - 1)
+            mask[len(x) :] = 0.0
+            x, y = x[rows], y[rows]
+        return {"x": x, "y": y, "mask": mask}
+
+
+def open_session(tflite: bytes, contract: Contract, *, threads: int = 1, interpreter: Any = None) -> TrainingSession:
+    """Checks the bytes, then loads them.
+
+    Args:
+        tflite: The program.
+        contract: Its contract.
+        threads: Threads inside the interpreter.
+        interpreter: An ``Interpreter`` class; ``ai_edge_litert``'s if None. ``tf.lite``'s and ``tflite_runtime``'s fit.
+
+    Raises:
+        VerifyError: The bytes are not the contract's; no native code has seen them.
+    """
+    contract.check(tflite)
+    if interpreter is None:
+        from ai_edge_litert.interpreter import Interpreter as interpreter  # noqa: N813
+
+    loaded = interpreter(model_content=tflite, num_threads=threads)
+    loaded.allocate_tensors()
+    runners: dict[str, Any] = {s.name: loaded.get_signature_runner(s.name) for s in contract.signatures}
+    return TrainingSession(contract, lambda name, feeds: dict(runners[name](**feeds)))
