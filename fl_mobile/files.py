@@ -31,9 +31,11 @@ def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with open(tmp, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(tmp, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             tmp.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a write that fails half way does not say where
         raise
     _sync_folder(path.parent)
 
