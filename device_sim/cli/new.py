@@ -18,7 +18,7 @@ def new(
 ) -> None:
     """Write DIR/experiment.toml with every key, its default and what it means. Needs no network.
 
-    Example: fl-mobile new my-camera --set data.dataset=digits
+    Example: fl-mobile new my-digits --set data.dataset=digits --set model.name=mlp
     """
     from device_sim.experiment_file import parse_experiment, to_toml
     from fl_mobile.errors import ConfigError

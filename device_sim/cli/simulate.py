@@ -43,7 +43,7 @@ def simulate(
 
     Examples:
       fl-mobile simulate
-      fl-mobile simulate --out runs/digits --set data.dataset=digits --set data.devices=20 --rounds 5
+      fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
     """
     from device_sim import run_folder

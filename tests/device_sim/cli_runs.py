@@ -15,6 +15,7 @@ from typing import Any
 SMALL = (
     *("--set", "data.dataset=digits", "--set", "data.devices=12", "--set", "train.cohort=4"),
     *("--set", "train.epochs=1", "--set", "model.name=logistic", "--set", "output.keep-updates=4"),
+    *("--set", "upload.codec=q4+deflate"),
 )
 START = "import sys; from device_sim.cli import main; sys.argv[0] = 'fl-mobile'; main()"
 
