@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from device_sim.experiment import Experiment
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory, Shelf
 from device_sim.play import play_round
@@ -74,7 +75,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     state, log = restore(federation, folder, memory)
     rounds = [_round_of(line) for line in log]
     yield from rounds
-    while not stop_reason(federation, rounds):
+    while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
         state, report, traffic = play_round(federation, memory, state, folder.updates)
         plan = federation.plan(state.round_num)
@@ -124,9 +125,9 @@ def restore(
     return state, rewind_rounds(folder, state.round_num)
 
 
-def stop_reason(federation: Federation, rounds: list[Round]) -> str:
+def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
     """Returns why the run is over, or an empty string."""
-    stop, limit = federation.experiment.stop, federation.experiment.train.rounds
+    stop, limit = experiment.stop, experiment.train.rounds
     if stop.target_accuracy and rounds and rounds[-1].accuracy >= stop.target_accuracy:
         return f"reached target accuracy {stop.target_accuracy:g}"
     if stop.patience and rounds:

@@ -37,7 +37,7 @@ def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors,
         "best_round": best.round_num,
         "loss": rounds[-1].loss,
         "rounds": len(rounds),
-        "stop_reason": stop_reason(federation, list(rounds)),
+        "stop_reason": stop_reason(federation.experiment, rounds),
         "traffic": _traffic(rounds, fp32_bytes(spec), len(federation.shards)),
         "devices": _devices(rounds, len(federation.shards)),
         "model": {

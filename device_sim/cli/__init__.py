@@ -22,9 +22,10 @@ from device_sim.cli.export import export
 from device_sim.cli.models import models
 from device_sim.cli.new import new
 from device_sim.cli.simulate import simulate
+from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, export, verify, datasets, codecs, models, new)
+VERBS = (simulate, sweep, export, verify, datasets, codecs, models, new)
 
 
 def _version(wanted: bool) -> None:
