@@ -44,7 +44,7 @@ def bucket(numbers: np.ndarray) -> np.ndarray:
     """Returns the bucket of each number, ``int32[n]``.
 
     >>> bucket(np.array([0, 15, 16, 19, 20, 39, 40])).tolist()
-    [0, 15, 16, 16, 17, 21, 22]
+    [0, 15, 16, 16, 17, 20, 21]
     """
     symbols = _LOOKUP[np.minimum(numbers, _SMALL - 1)]
     if len(numbers) and int(numbers.max()) >= _SMALL:
