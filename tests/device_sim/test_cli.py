@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from device_sim.cli import VERBS, make_app
 from device_sim.cli.edge import exit_code_of, exit_codes, message_of
+from device_sim.datasets import DATASETS, load_dataset
 from device_sim.experiment import Experiment
 from device_sim.experiment_file import read_experiment
-from fl_mobile.errors import FlMobileError
+from fl_mobile.errors import DataError, FlMobileError
 from tests.device_sim.cli_runs import SMALL, environment, fl_mobile, the_message
 
 NAMES = [verb.__name__ for verb in VERBS]
@@ -214,3 +215,13 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ["bash", "-c", f"{line}; fl_mobile codecs --format json | head -c 1"], capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("[", "")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_datasets_that_are_said_to_be_here_open_and_others_say_why(name: str) -> None:
+    missing = DATASETS[name].missing()
+    if not missing:
+        assert len(load_dataset(name, seed=0).train) > 0
+    elif name not in ("mnist", "fashion-mnist"):  # Keras would go and download those
+        with pytest.raises(DataError):
+            load_dataset(name, seed=0)
