@@ -1,6 +1,6 @@
 """Rules of operations that work element by element: arithmetic and activations.
 
-Every derivative is written with operations that XNNPACK runs (multiply, minimum, maximum), and ties fall as
+Every derivative is written with operations that XNNPACK runs (multiply, minimum, sign), and ties fall as
 TensorFlow's kernels let them fall: relu'(0) = 0, relu6'(0) = relu6'(6) = 0, and ``maximum`` favours its first input.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from export.training.gradients.rule import LARGE, Gradients, Node, positive, shape_of, sum_rows, unbroadcast
+from export.training.gradients.rule import Gradients, Node, positive, shape_of, sum_rows, unbroadcast
 
 _ERF_P = (
     -2.72614225801306e-10,
@@ -120,7 +120,16 @@ def bias_add_forward(node: Node) -> Gradients:
 
 
 def relu(node: Node, g: Any) -> Gradients:
-    return (g * positive(node.outputs[0]),)
+    """Leaves the mask to the pools when only they read the result: they mask a quarter of the numbers."""
+    return (g if masked_by_pools(node.op) else g * positive(node.outputs[0]),)
+
+
+def masked_by_pools(op: Any) -> bool:
+    """Returns whether max-pools alone read a relu; `pooling.max_pool` then passes no gradient where a maximum is 0."""
+    result = op.outputs[0]
+    returned = any(result is t or result.name == t.name for t in getattr(op.graph, "outputs", ()))
+    readers = result.consumers()
+    return bool(readers) and not returned and all(r.type == "MaxPool" for r in readers)
 
 
 def relu6(node: Node, g: Any) -> Gradients:
@@ -265,7 +274,7 @@ def negative(node: Node, g: Any) -> Gradients:
 def absolute(node: Node, g: Any) -> Gradients:
     import tensorflow as tf
 
-    return (g * tf.maximum(tf.minimum(node.inputs[0] * LARGE, 1.0), -1.0),)
+    return (g * tf.sign(node.inputs[0]),)
 
 
 def sine(node: Node, g: Any) -> Gradients:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from export.training.gradients.convolution import Geometry, geometry, lift, place
-from export.training.gradients.rule import LARGE, Gradients, Node, shape_of
+from export.training.gradients.elementwise import masked_by_pools
+from export.training.gradients.rule import Gradients, Node, positive, shape_of
 from export.training.gradients.shaping import stretch
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -24,11 +25,9 @@ def _shares(views: list[Any], best: Any, g: Any) -> list[Any]:
 
     ``rest`` is what no earlier position has taken; the last position needs no test, one of them must hold the maximum.
     """
-    import tensorflow as tf
-
     shares, rest = [], g
     for view in views[:-1]:
-        later = rest * tf.minimum((best - view) * LARGE, 1.0)
+        later = rest * positive(best - view)
         shares.append(rest - later)
         rest = later
     return [*shares, rest]
@@ -39,6 +38,9 @@ def max_pool(node: Node, g: Any) -> Gradients:
 
     geo, (x,), (best,) = _geometry(node), node.inputs, node.outputs
     depth, (kh, kw) = shape_of(x)[3], geo.kernel
+    before = node.op.inputs[0].op
+    if before.type == "Relu" and masked_by_pools(before):
+        g = g * positive(best)
     if geo.kernel == geo.stride and kh == kw:
         size = (geo.out[0] * kh, geo.out[1] * kw)
         blocks = tf.nn.space_to_depth(place(x, geo.before, size, LOWEST), kh) if kh > 1 else x

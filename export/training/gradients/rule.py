@@ -8,14 +8,6 @@ from typing import Any
 
 import numpy as np
 
-LARGE = 3.0e38
-"""Turns any positive normal float32 into at least 3 when multiplied; ``min(x * LARGE, 1)`` is then the step function.
-
-XNNPACK runs multiply and minimum vectorised inside one delegate node, whereas ``GREATER`` + ``CAST`` would split the
-delegate's partition. Subnormal ``x`` counts as zero: TensorFlow's own kernels flush it.
-"""
-
-
 @dataclass(frozen=True)
 class Node:
     """One operation of the user's graph with its tensors in the device program.
@@ -111,10 +103,13 @@ def sum_rows(tensor: Any) -> Any:
 
 
 def positive(tensor: Any) -> Any:
-    """Returns 1 where ``tensor`` > 0 and 0 where it is 0; ``tensor`` must not be negative."""
+    """Returns 1 where ``tensor`` > 0 and 0 where it is 0; ``tensor`` must not be negative.
+
+    SIGN is one vectorised pass; ``GREATER`` + ``CAST`` would leave XNNPACK's delegate and take two.
+    """
     import tensorflow as tf
 
-    return tf.minimum(tensor * LARGE, 1.0)
+    return tf.sign(tensor)
 
 
 def spread(gradient: Any, shape: Sequence[int]) -> Any:
