@@ -18,6 +18,7 @@ from fl_mobile.codecs.base import Codec, Flat, Reader, Stage, chain, codec_id, c
 from fl_mobile.codecs.ecsq import parse_ecsq
 from fl_mobile.codecs.eden import Eden
 from fl_mobile.codecs.entropy import Deflate
+from fl_mobile.codecs.linear import parse_linear
 from fl_mobile.codecs.powersgd import PowerSgd
 from fl_mobile.codecs.prune import SampledTopK, Threshold, TopK
 from fl_mobile.codecs.qsgd import Qsgd
@@ -122,6 +123,7 @@ STAGES: dict[str, StageRow] = {
 CODECS: dict[str, CodecRow] = {
     "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
     "ecsq-py": CodecRow(lambda a: parse_ecsq(a, "python"), "ecsq-py", "the same without constriction, slower"),
+    "linear": CodecRow(parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"),
     "powersgd": CodecRow(lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"),
 }
 

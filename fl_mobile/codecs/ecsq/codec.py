@@ -15,7 +15,7 @@ from fl_mobile.codecs.ecsq.factors import Factors, extract, shifted
 from fl_mobile.codecs.ecsq.layout import Layout, matrix_shape
 from fl_mobile.codecs.ecsq.lowrank import MAX_RANK
 from fl_mobile.codecs.ecsq.payload import read_levels, write_levels
-from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
+from fl_mobile.codecs.ecsq.plan import class_plans, flat_bits, flat_plans
 from fl_mobile.codecs.ecsq.rounding import MAX_LEVEL, Levels, mean_shifts, rate_distortion, stochastic, to_nearest
 from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.tensors import Spec, Tensors
@@ -25,7 +25,11 @@ _HEAD = struct.Struct("<Bfbb")
 _MAX = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
+_CLEARLY = 0.9
+"""With classes below this share of what positions and signs alone take without, the other way is not tried."""
+
 Rounding = Literal["stochastic", "rdo", "nearest"]
+_OPTIONS = ("step", "abs", "rounding", "rank")
 _DEFAULT_STEPS: dict[str, float] = {"stochastic": 8.0, "rdo": 2.0, "nearest": 2.0}
 
 
@@ -40,21 +44,24 @@ class Ecsq:
         step: Δ as a multiple of the root mean square of the whole update, or itself if ``absolute``.
         rounding: ``stochastic``, ``rdo``, or ``nearest``, which keeps whole multiples of Δ exactly.
         absolute: Whether ``step`` is Δ itself.
+        rank: Most directions of a kernel's low-rank part; 0 switches it off.
         coder: ``auto`` (constriction if installed), ``constriction`` or ``python``; the bytes are the same.
     """
 
     step: float = 8.0
     rounding: Rounding = "stochastic"
     absolute: bool = False
-    coder: Literal["auto", "constriction", "python"] = "auto"
     rank: int = MAX_RANK
-    exact_up_to: int = 1
+    coder: Literal["auto", "constriction", "python"] = "auto"
+    exact_up_to: int = 0
 
     def __post_init__(self) -> None:
         if not (self.step > 0 and math.isfinite(self.step)):
             raise ConfigError(f"ecsq: step must be a number above 0, got {self.step}, e.g. ecsq:step=8")
         if self.rounding not in _DEFAULT_STEPS:
             raise ConfigError(f"ecsq: unknown rounding '{self.rounding}'.{nearest(self.rounding, _DEFAULT_STEPS)}")
+        if not 0 <= self.rank <= MAX_RANK:
+            raise ConfigError(f"ecsq: rank must be 0 (no low-rank part) to {MAX_RANK}, got {self.rank}")
         coder_named(self.coder)
 
     @property
@@ -65,6 +72,8 @@ class Ecsq:
             options.append(f"{'abs' if self.absolute else 'step'}={self.step!r}".removesuffix(".0"))
         if self.rounding != "stochastic":
             options.append(f"rounding={self.rounding}")
+        if self.rank != MAX_RANK:
+            options.append(f"rank={self.rank}")
         return ("ecsq-py" if self.coder == "python" else "ecsq") + (":" + ",".join(options) if options else "")
 
     @property
@@ -145,6 +154,8 @@ class Ecsq:
         payload = write_levels(levels, factors, Layout(shapes, plans), coder)
         if all(plan.rows is None and plan.columns is None and plan.signs is None for plan in plans):
             return payload
+        if 8 * len(payload) < _CLEARLY * flat_bits(levels.positions, shapes, offsets):
+            return payload
         flat = flat_plans(levels.positions, levels.magnitudes, shapes, offsets)
         return min(payload, write_levels(levels, factors, Layout(shapes, flat), coder), key=len)
 
@@ -196,8 +207,8 @@ def parse_ecsq(argument: str | None, coder: Literal["auto", "constriction", "pyt
     options: dict[str, str] = {}
     for part in (argument or "").split(","):
         key, _, value = part.strip().partition("=")
-        if key and key not in ("step", "abs", "rounding"):
-            raise ConfigError(f"ecsq: unknown option '{key}'.{nearest(key, ('step', 'abs', 'rounding'))}")
+        if key and key not in _OPTIONS:
+            raise ConfigError(f"ecsq: unknown option '{key}'.{nearest(key, _OPTIONS)}")
         if key:
             options[key] = value
     if "abs" in options and "step" in options:
@@ -208,4 +219,7 @@ def parse_ecsq(argument: str | None, coder: Literal["auto", "constriction", "pyt
         step = _DEFAULT_STEPS.get(rounding, 8.0) if text is None else float(text)
     except ValueError:
         raise ConfigError(f"ecsq: the step must be a number, got '{text}', e.g. ecsq:step=8") from None
-    return Ecsq(step, rounding, "abs" in options, coder)  # type: ignore[arg-type]
+    rank = options.get("rank", str(MAX_RANK))
+    if not rank.isascii() or not rank.isdigit():
+        raise ConfigError(f"ecsq: the rank must be a whole number, got '{rank}'")
+    return Ecsq(step, rounding, "abs" in options, int(rank), coder)  # type: ignore[arg-type]

@@ -35,6 +35,13 @@ def flat_plans(
     return plans
 
 
+def flat_bits(positions: np.ndarray, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> float:
+    """Returns what positions and signs take without classes; magnitudes come on top."""
+    slots = np.array([rows * columns for rows, columns in shapes])
+    marked = np.diff(np.searchsorted(positions, offsets))
+    return float((_xlogx(slots) - _xlogx(marked) - _xlogx(slots - marked) + marked).sum())
+
+
 def class_plans(
     positions: np.ndarray,
     magnitudes: np.ndarray,
