@@ -33,6 +33,14 @@ def while_loading() -> Iterator[None]:
         yield
 
 
+def load_tensorflow() -> None:
+    """Imports TensorFlow and lets it look for GPUs, quietly, for verbs that open many models one after another."""
+    with while_loading():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
 def until_the_end() -> None:
     """Turns C++ messages away for good: LiteRT says goodbye from destructors, after Python's last line."""
     if debugging() or not {"tensorflow", "ai_edge_litert"} & sys.modules.keys():

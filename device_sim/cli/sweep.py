@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables, say
-from device_sim.cli.progress import follow
+from device_sim.cli.progress import follow, waiting
+from device_sim.cli.quiet import load_tensorflow
 
 if TYPE_CHECKING:
     from device_sim.simulate import Round
@@ -36,8 +37,8 @@ def sweep(
     """Compare codecs by accuracy and bytes over seeds, with paired cohorts.
 
     Examples:
-      fl-mobile sweep none q8+deflate ecsq --out runs/sweep --seeds 2 --set data.dataset=digits --set data.devices=20
-      fl-mobile sweep none 'ecsq:rounding=rdo,step=2;upload.memory=cafe' --out runs/cafe --plot runs/cafe.svg
+      fl-mobile sweep none q8+deflate ecsq --out runs/sweep --set data.dataset=digits --set model.name=mlp
+      fl-mobile sweep none 'ecsq:rounding=rdo,step=2;upload.memory=cafe' --out runs/cafe --seeds 1 --plot runs/cafe.svg
     """
     from device_sim import sweep as sweeping
     from device_sim.experiment_file import parse_experiment, read_experiment
@@ -51,6 +52,8 @@ def sweep(
         for _ in follow(rounds, limit, 0, quiet=quiet):
             pass
 
+    with waiting("Loading TensorFlow …", quiet=quiet):
+        load_tensorflow()
     runs = sweeping.run_sweep(planned, out, watch)
     lines = sweeping.results(runs, target_accuracy)
     content = sweeping.write_results(out / "sweep.json", base, range(seeds), lines)

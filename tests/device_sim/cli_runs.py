@@ -46,7 +46,7 @@ def environment(**more: str) -> dict[str, str]:
 def fl_mobile(*arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> Ended:
     """Runs the command to its end; ``before`` runs in the child, e.g. to set a limit."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(), preexec_fn=before, timeout=300
+        command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(), preexec_fn=before, timeout=1200
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
