@@ -130,7 +130,7 @@ def _emit(op: Any, inputs: Sequence[Any], cells: Mapping[int, Cell], tape: Tape)
         if row not in RULES:
             return replay(function.graph, inputs, cells, tape)
     active = [id(t) in tape.active for t in inputs]
-    known = None if any(active) or row in RULES and op.type in CALLS else tf.get_static_value(op.outputs[0])
+    known = None if any(active) or (row in RULES and op.type in CALLS) else tf.get_static_value(op.outputs[0])
     if known is not None and len(op.outputs) == 1:
         out = tf.constant(known, op.outputs[0].dtype)
         tape.frozen.add(id(out))

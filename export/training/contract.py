@@ -114,7 +114,9 @@ class Contract:
         if len(tflite) != self.file_bytes:
             raise VerifyError(f"training program: expected {self.file_bytes} bytes, got {len(tflite)}; fetch it again")
         if hashlib.sha256(tflite).hexdigest() != self.sha256:
-            raise VerifyError("training program: SHA-256 differs from its contract; the file is damaged, fetch it again")
+            raise VerifyError(
+                "training program: SHA-256 differs from its contract; the file is damaged, fetch it again"
+            )
 
 
 def contract_from_json(value: Mapping[str, Any]) -> Contract:

@@ -153,7 +153,7 @@ def _batch_norm(layer: Any, batch: Batch) -> Callable[..., Any]:
     return call
 
 
-def DeviceBatchNorm() -> Any:  # noqa: N802 - the traced function carries this name to the row of `RULES`
+def DeviceBatchNorm() -> Any:
     """Returns the marker function whose call `autodiff.replay` finds in the graph and runs by its rule.
 
     Its body states the meaning; the rule replaces it.
@@ -161,7 +161,7 @@ def DeviceBatchNorm() -> Any:  # noqa: N802 - the traced function carries this n
     import tensorflow as tf
 
     @tf.function(autograph=False)
-    def DeviceBatchNorm(x: Any, gamma: Any, beta: Any, mask: Any, epsilon: Any) -> Any:  # noqa: N802
+    def DeviceBatchNorm(x: Any, gamma: Any, beta: Any, mask: Any, epsilon: Any) -> Any:
         axes = list(range(len(x.shape) - 1))
         weights = tf.reshape(mask, [-1, *[1] * len(axes)]) * tf.ones_like(x[..., :1])
         mean, variance = tf.nn.weighted_moments(x, axes, weights)

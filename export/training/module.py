@@ -94,7 +94,7 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     return module, signatures
 
 
-def _cells(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[Any], tape: Tape) -> tuple[Any, Any]:
+def cells_for(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[Any], tape: Tape) -> tuple[Any, Any]:
     """Returns the state of every captured variable by handle, and the feeds for the captured inputs.
 
     A weight of the wire stands for the program's variable; anything frozen is a constant.
@@ -107,7 +107,9 @@ def _cells(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[A
     feeds = []
     for outside, _ in graph.captures:
         if outside.dtype != tf.resource:
-            constant = tf.constant(outside.numpy())
+            with tf.init_scope():
+                known = outside.numpy()
+            constant = tf.constant(known)
             tape.frozen.add(id(constant))
             tape.alive.append(constant)
             feeds.append(constant)
@@ -117,7 +119,9 @@ def _cells(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[A
             cells[id(outside)] = Cell(variable.path, value, frozen=False)
         elif id(outside) in others:
             variable = others[id(outside)]
-            constant = tf.constant(variable.numpy())
+            with tf.init_scope():
+                frozen = variable.numpy()
+            constant = tf.constant(frozen)
             tape.frozen.add(id(constant))
             cells[id(outside)] = Cell(variable.path, constant, frozen=True)
         feeds.append(outside)
@@ -148,7 +152,7 @@ def _train(module: Any, model: Any, travelling: Sequence[Any], graph: Any, optio
         for source in sources:
             tape.watch(source)
         done = module.steps.read_value()
-        cells, captured = _cells(graph, model, travelling, values, tape)
+        cells, captured = cells_for(graph, model, travelling, values, tape)
         mean, _, right, _ = replay(graph, [x, y, mask, tf.reshape(seed, []), done, *captured], cells, tape)
         gradients = tape.gradients(mean, sources)
         if prox_mu is not None:
@@ -178,7 +182,7 @@ def _train(module: Any, model: Any, travelling: Sequence[Any], graph: Any, optio
 def _run_frozen(module: Any, model: Any, travelling: Sequence[Any], graph: Any, feeds: Sequence[Any]) -> Any:
     """Replays the inference graph without gradients; moving statistics are used, not changed."""
     tape, values = Tape(), [v.read_value() for v in module.weights]
-    cells, captured = _cells(graph, model, travelling, values, tape)
+    cells, captured = cells_for(graph, model, travelling, values, tape)
     return replay(graph, [*feeds, *captured], cells, tape)
 
 
@@ -250,5 +254,3 @@ def _set_correction(module: Any) -> Any:
     for i in module.trainable:
         specs[weight_name(i)] = tf.TensorSpec(module.weights[i].shape, tf.float32, weight_name(i))
     return tf.function(set_correction, autograph=False).get_concrete_function(**specs)
-
-

@@ -117,7 +117,7 @@ def open_session(tflite: bytes, contract: Contract, *, threads: int = 1, interpr
     """
     contract.check(tflite)
     if interpreter is None:
-        from ai_edge_litert.interpreter import Interpreter as interpreter  # noqa: N813
+        from ai_edge_litert.interpreter import Interpreter as interpreter
 
     loaded = interpreter(model_content=tflite, num_threads=threads)
     loaded.allocate_tensors()

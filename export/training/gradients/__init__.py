@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "Sin": Rule(elementwise.sine),
     "Cos": Rule(elementwise.cosine),
     "Erf": Rule(elementwise.erf, elementwise.erf_forward),
+    "Erfc": Rule(elementwise.erfc, elementwise.erfc_forward),
     "ClipByValue": Rule(elementwise.clip, elementwise.clip_forward),
     "Cast": Rule(elementwise.cast),
     "Select": Rule(elementwise.select),

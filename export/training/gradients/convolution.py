@@ -19,7 +19,6 @@ from typing import Any
 
 from export.training.gradients.rule import Gradients, Node, shape_of
 
-
 CACHE_BYTES = 600_000
 
 

@@ -224,7 +224,15 @@ def erf(node: Node, g: Any) -> Gradients:
     import tensorflow as tf
 
     x = node.inputs[0]
-    return (g * (2.0 / np.sqrt(np.pi)).astype(np.float32) * tf.exp(-x * x),)
+    return (g * (float(2.0 / np.sqrt(np.pi)) * tf.exp(-x * x)),)
+
+
+def erfc_forward(node: Node) -> Gradients:
+    return (1.0 - erf_forward(node)[0],)
+
+
+def erfc(node: Node, g: Any) -> Gradients:
+    return erf(node, -g)
 
 
 def exp(node: Node, g: Any) -> Gradients:

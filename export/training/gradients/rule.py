@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+
 @dataclass(frozen=True)
 class Node:
     """One operation of the user's graph with its tensors in the device program.
@@ -42,6 +43,8 @@ class Node:
         import tensorflow as tf
 
         value = tf.get_static_value(self.op.inputs[index])
+        if value is None:  # a shape that came through a call is known only in the program
+            value = tf.get_static_value(self.inputs[index])
         if value is None:
             raise ValueError(f"input {index} of {self.op.type} is computed at run time; the phone needs it fixed")
         return np.asarray(value)

@@ -140,7 +140,9 @@ def unpack(node: Node, *gradients: Any) -> Gradients:
 def tile(node: Node, g: Any) -> Gradients:
     import tensorflow as tf
 
-    for axis, (times, size) in enumerate(zip(node.static(1).tolist(), shape_of(node.inputs[0]), strict=True)):
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    for axis, size in enumerate(before):
+        times = after[axis] // size
         if times > 1:
             shape = shape_of(g)
             g = tf.reduce_sum(tf.reshape(g, [*shape[:axis], times, size, *shape[axis + 1 :]]), axis)

@@ -1,0 +1,126 @@
+"""Laws over the layer table: the converted program's gradients are TensorFlow's, whatever the sizes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from export.training.gradients import RULES
+from fl_mobile.errors import ExportError
+from tests.export.training.gradients import by_tensorflow, on_device, worst_relative_error
+from tests.export.training.layer_table import LAYERS, L, Ramp, model_of
+
+pytestmark = pytest.mark.tf
+BOUND = 1e-5
+
+
+def _error_of(case: Any, x: np.ndarray | None = None, batch: int = 3) -> float:
+    keras.utils.set_random_seed(3)
+    model = model_of(case)
+    if x is None:
+        x = np.random.default_rng(7).standard_normal((batch, *case[0])).astype(np.float32)
+    want = by_tensorflow(model, x)
+    return worst_relative_error(on_device(model, x), want)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradient_is_tensorflows(name: str) -> None:
+    rng = np.random.default_rng(sum(map(ord, name)))
+    assert _error_of(LAYERS[name](lambda options: options[int(rng.integers(len(options)))])) <= BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_gradient_is_tensorflows_for_any_size(name: str, data: Any) -> None:
+    case = LAYERS[name](lambda options: data.draw(st.sampled_from(list(options))))
+    assert _error_of(case, batch=data.draw(st.integers(1, 4))) <= BOUND
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 1), (3, 3)])
+def test_of_equal_maxima_the_first_gets_the_gradient(size: int, stride: int, padding: str) -> None:
+    """Whole numbers from a range of three make ties in nearly every window, at values of either sign."""
+    x = np.random.default_rng(size + stride).integers(-1, 2, (2, 7, 9, 3)).astype(np.float32)
+    assert _error_of(((7, 9, 3), [L.MaxPooling2D(size, stride, padding)]), x) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", [L.GlobalMaxPooling2D, L.GlobalAveragePooling2D])
+def test_ties_of_a_global_pool_share(kind: Any) -> None:
+    x = np.random.default_rng(1).integers(-1, 2, (2, 5, 4, 3)).astype(np.float32)
+    assert _error_of(((5, 4, 3), [kind()]), x) <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "elu", "hard_sigmoid"])
+def test_activations_at_their_corners(name: str) -> None:
+    corners = np.array([[0.0, -0.0, 6.0, 3.0, -3.0, 1e-30, -1e-30, 100.0, -100.0]], np.float32)
+    assert _error_of(((9,), [L.Activation(name)]), corners) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", [L.Maximum, L.Minimum])
+def test_equal_inputs_of_maximum_and_minimum(kind: Any) -> None:
+    class Self(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return kind()([x, 1.0 * x])
+
+    x = np.random.default_rng(1).standard_normal((2, 5)).astype(np.float32)
+    assert _error_of(((5,), [Self()]), x) <= 1e-6
+
+
+def test_a_token_that_occurs_twice_collects_both_gradients() -> None:
+    from tests.export.training.gradients import on_device as run
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6,)), L.Embedding(5, 3), L.GlobalAveragePooling1D(), L.Dense(2)])
+    x = np.array([[1, 1, 4, 0, 1, 4], [2, 2, 2, 2, 2, 2]], np.float32)
+    assert worst_relative_error(run(model, x), by_tensorflow(model, x)) <= BOUND
+
+
+WRONG = {
+    "Relu": ("relu-layer", lambda rule: lambda node, g: (g,)),
+    "Conv2D": ("conv2d", lambda rule: lambda node, g: [p if p is None else p * 1.001 for p in rule(node, g)]),
+    "MaxPool": ("max-pool", lambda rule: lambda node, g: [-p for p in rule(node, g)]),
+    "Tanh": ("activation-tanh", lambda rule: lambda node, g: (g * (1.0 - node.outputs[0]),)),
+    "Sigmoid": ("activation-sigmoid", lambda rule: lambda node, g: (g * node.outputs[0],)),
+    "DepthwiseConv2dNative": ("depthwise", lambda rule: lambda node, g: [p * 0.99 for p in rule(node, g)]),
+    "DeviceBatchNorm": ("batch-norm", lambda rule: lambda node, g, *_: [g, *rule(node, g)[1:]]),
+}
+
+
+@pytest.mark.parametrize("row", WRONG)
+def test_a_wrong_rule_turns_its_law_red(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, spoil = WRONG[row]
+    monkeypatch.setitem(RULES, row, replace(RULES[row], backward=spoil(RULES[row].backward)))
+    assert _error_of(LAYERS[name](lambda options: options[0])) > 10 * BOUND
+
+
+def test_an_operation_without_a_rule_is_refused_with_its_layer() -> None:
+    class Odd(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return keras.ops.cumprod(x, axis=1) if hasattr(keras.ops, "cumprod") else keras.ops.prod(x, axis=1)
+
+    model = keras.Sequential([keras.Input((4,)), Ramp(), Odd(name="odd_one"), L.Dense(2)])
+    with pytest.raises(ExportError, match="odd_one"):
+        on_device(model, np.ones((2, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("layer", "instead"),
+    [
+        (L.GaussianNoise(0.1, name="noisy"), "use Dropout"),
+        (L.RandomFlip(name="flip"), "augment"),
+        (L.BatchNormalization(axis=1, name="first"), "last axis"),
+    ],
+)
+def test_unsupported_layers_are_refused_by_name(layer: Any, instead: str) -> None:
+    model = keras.Sequential([keras.Input((6, 6, 3)), Ramp(), layer])
+    with pytest.raises(ExportError, match=re.compile(f"{layer.name}.*{instead}")):
+        on_device(model, np.ones((2, 6, 6, 3), np.float32))
