@@ -18,7 +18,7 @@ import numpy as np
 
 from device_sim.experiment import Experiment, experiment_hash
 from device_sim.finish import read_summary
-from device_sim.keras_file import read_model
+from device_sim.keras_file import read_run_model
 from device_sim.run_folder import RunFolder, read_rounds, reopen
 from export import verify_bundle
 from export.golden import unpack_golden
@@ -83,7 +83,7 @@ def _rounds(folder: RunFolder, summary: dict[str, Any]) -> Check:
 def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any]) -> list[Check]:
     told = summary["model"]
     paths = [tensor["path"] for tensor in told["tensors"]]
-    model = read_model(folder.model, made_by=experiment.model.name)
+    model = read_run_model(folder.model, experiment)
     values = keras_bridge.read(model)
     _same(folder.model.name, "number of tensors", len(paths), len(values))
     # A model read from a file may number its layers anew; the summary keeps the paths the run used, in this order.

@@ -86,12 +86,12 @@ def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experime
 
 def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
     from device_sim.federation import build_of
-    from device_sim.keras_file import read_model
+    from device_sim.keras_file import read_model, read_run_model
     from device_sim.run_folder import RunFolder
 
     folder = RunFolder(Path(model))
     if folder.experiment.exists():
-        return read_model(folder.model, made_by=experiment.model.name)
+        return read_run_model(folder.model, experiment)
     return read_model(Path(model)) if _is_file(model) else build_of(experiment, data)()
 
 

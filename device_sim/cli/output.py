@@ -65,10 +65,13 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def megabytes(count: float) -> str:
-    """Returns bytes as decimal megabytes.
+def size(count: float) -> str:
+    """Returns bytes in the decimal unit that suits them.
 
-    >>> megabytes(1_234_567)
-    '1.235 MB'
+    >>> size(1_234_567), size(4_321), size(87)
+    ('1.23 MB', '4.32 kB', '87 bytes')
     """
-    return f"{count / 1e6:.3f} MB"
+    for unit, name in ((1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count:.0f} bytes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from device_sim.cli.output import make_table, megabytes
+from device_sim.cli.output import make_table, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,9 +52,8 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ),
         (
             "traffic per device",
-            megabytes(up + down),
-            f"{megabytes(up)} up, {megabytes(down)} down; one participation {megabytes(each[0])} up,"
-            f" {megabytes(each[1])} down",
+            size(up + down),
+            f"{size(up)} up, {size(down)} down; one participation {size(each[0])} up, {size(each[1])} down",
         ),
         (
             "devices",
