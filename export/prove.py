@@ -69,6 +69,8 @@ def verify_bundle(path: Path, *, model: Any = None, x: Any = None, y: Any = None
     Raises:
         VerifyError: It is damaged, or behaves differently; the message names the file and what differed.
     """
+    if (x is None) != (y is None) or (model is None and x is not None):
+        raise VerifyError("comparing with Keras needs the model, held-out frames x and classes y together")
     bundle = read_bundle(Path(path))
     report = _report_of(bundle)
     try:

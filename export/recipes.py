@@ -92,10 +92,15 @@ def store_float16(converter: Any, calibration: Calibration | None) -> None:
 
 
 def store_int8(converter: Any, calibration: Calibration | None) -> None:
-    """Stores kernels as int8; activations stay float32 outside and are quantised on the fly inside each kernel."""
+    """Stores kernels as int8; activations stay float32 outside and are quantised on the fly inside each kernel.
+
+    Dense layers get one scale each: with one per channel they need FULLY_CONNECTED version 12, which tflite-runtime
+    2.14 refuses, and the demo CNN showed nothing for it (same latency, mean difference 8.4e-5 against 1.1e-4).
+    """
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
 
 
 def compute_int8(converter: Any, calibration: Calibration | None) -> None:
@@ -128,7 +133,10 @@ def compute_int16(converter: Any, calibration: Calibration | None) -> None:
     ]
 
 
-# Gates are 5-30 times what the demo CNN measures on 1,000 held-out digits; see tests/export/test_recipes.py.
+# The smart-camera CNN on 1,000 held-out digits of mnist-5k measured, as max and mean probability difference: float32
+# 1.5e-6 and 1.3e-8, float16 6e-4 and 3e-6, dynamic-int8 1.2e-2 and 1.1e-4, int8 3.3e-2 and 6e-4, int16x8 1e-2 and
+# 1.3e-4; accuracy unchanged. The gates leave a factor of 10 or more for other models and other hosts' kernels; a zeroed
+# layer, shuffled outputs or a wrong normalisation are far beyond them (tests/export/test_verify.py).
 _FLOAT32 = Tolerance(1e-4, 1e-5, 0.999, 0.001, 0.01, 2e-4, 1e-5)
 _FLOAT16 = Tolerance(0.02, 1e-3, 0.995, 0.005, 0.02, 0.01, 0.01)
 _WEIGHTS_INT8 = Tolerance(0.2, 0.01, 0.98, 0.01, 0.05, 0.04, 0.02)

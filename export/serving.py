@@ -24,6 +24,7 @@ _BATCH = 256
 _AUTOMATIC_NAME = re.compile(r"(input_layer|keras_tensor|input)(_\d+)?$")
 # Operations that only hand a tensor on, between a model's last activation and its output.
 _PASS_THROUGH = frozenset({"Identity", "IdentityN", "Cast", "Reshape", "Squeeze", "StopGradient"})
+_CONTROL_FLOW = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Serving:
         head: The model's last activation: ``"softmax"`` and ``"sigmoid"`` are left alone, ``"logits"`` gets a
             softmax added in the graph.
         num_classes: Length of the output row.
+        control_flow: Loops and branches that depend on data; calibration cannot look inside them.
         parameters: Weights of the Keras model.
         kernel_weights: Those of rank 2 or more. They must all be found in the artifact; vectors may not be,
             because batch-norm statistics are folded into the kernel before them.
@@ -48,6 +50,7 @@ class Serving:
     input_dtype: str
     head: str
     num_classes: int
+    control_flow: tuple[str, ...]
     parameters: int
     kernel_weights: int
     weights_sha256: str
@@ -90,6 +93,7 @@ def describe(model: Any, input_dtype: str | None = None) -> Serving:
         input_dtype=input_dtype,
         head=_head(model, concrete, shape),
         num_classes=int(output[1]),
+        control_flow=tuple(sorted({op.type for op in concrete.graph.get_operations()} & _CONTROL_FLOW)),
         parameters=sum(int(np.prod(w.shape)) for w in weights),
         kernel_weights=sum(int(np.prod(w.shape)) for w in weights if len(w.shape) > 1),
         weights_sha256=weights_hash(_named_weights(model)),

@@ -189,6 +189,9 @@ def test_consistent_forgery_is_found(forgery: str, bundle: Path) -> None:
 def test_another_model_is_refused(bundle: Path, model_of: Any) -> None:
     with pytest.raises(VerifyError, match="made from weights"):
         verify_bundle(bundle, model=model_of("functional-batchnorm"))
+    for half in ({"x": 1, "y": 1}, {"model": 1, "x": 1}, {"y": 1}):
+        with pytest.raises(VerifyError, match="together"):
+            verify_bundle(bundle, **half)
 
 
 def test_verifying_needs_no_tensorflow(bundle: Path) -> None:
