@@ -252,7 +252,8 @@ def test_a_full_disk_leaves_whole_files_and_the_run_can_go_on(tmp_path: Path, li
     else:
         assert len(read_rounds(RunFolder(run))) == 2
         again = fl_mobile("simulate", "--out", run, "--resume", "--no-export", "--format", "json")
-        assert (again.code, again.json["rounds"]) == (0, 2)
+        assert again.code == 0, again.err
+        assert again.json["rounds"] == 2
 
 
 @pytest.mark.slow
