@@ -140,7 +140,7 @@ class Ecsq:
             square = float(np.einsum("i,i", wide, wide))
         if not square:
             return 0.0
-        step = self.step if self.absolute else self.step * math.sqrt(square / len(values))
+        step = self.step if self.absolute else _round(self.step * math.sqrt(square / len(values)))
         # No value exceeds the norm, so only a fine step needs a look at the largest value itself.
         if step * (MAX_LEVEL - 1) < math.sqrt(square):
             step = max(step, float(np.abs(values).max()) / (MAX_LEVEL - 1))
@@ -182,6 +182,12 @@ class Ecsq:
         else:
             values[at] = np.clip(sizes, -_MAX, _MAX)
         return values
+
+
+def _round(step: float) -> float:
+    """Returns 12 leading bits: processors sum in different orders, which must not make other packets."""
+    mantissa, exponent = math.frexp(step)
+    return math.ldexp(round(mantissa * 4096) / 4096, exponent)
 
 
 def _offsets(shapes: list[tuple[int, int]]) -> np.ndarray:

@@ -14,6 +14,9 @@ from fl_mobile.codecs.ecsq.rounding import LAMBDA, dead_zone, mean_shifts, rate_
 STEP_PARTS = 32
 """The factors' step is Δ·ratio/32."""
 
+_MOST = {"stochastic": 8, "rdo": lowrank.MAX_RANK}
+"""Directions to look for: with the wide steps of stochastic rounding there are never more, and each costs time."""
+
 _RATIOS = {"stochastic": 8, "rdo": 32}
 """Measured on updates of the demo's CNN. The steps of the two roundings differ as much, so the factors' do not."""
 
@@ -46,7 +49,8 @@ class Factors:
                 middle, end = at + rows * rank, at + (rows + columns) * rank
                 left = numbers[at:middle].reshape(rows, rank)
                 right = lowrank.basis(numbers[middle:end].reshape(columns, rank))
-                out[index] = lowrank.product(shifted(left, self.shifts), right) * scale
+                exact = lowrank.product(shifted(left, self.shifts), right)
+                out[index] = np.multiply(exact, scale, out=exact)
                 at = end
         return out
 
@@ -76,7 +80,7 @@ def extract(
         if not is_matrix((rows, columns)):
             continue
         matrix = values[offsets[index] : offsets[index + 1]].reshape(rows, columns).astype(np.float64)
-        right = lowrank.directions(matrix, factor_step, max_rank)
+        right = lowrank.directions(matrix, factor_step, min(max_rank, _MOST[rounding]))
         if right is not None:
             matrices[index], rights[index] = matrix, right
     none = Factors((0,) * len(shapes))
@@ -89,7 +93,7 @@ def extract(
     residual = values.copy()
     for index, matrix in matrices.items():
         part = slice(offsets[index], offsets[index + 1])
-        rest = (matrix - low[index]).astype(np.float32).ravel()
+        rest = np.subtract(matrix, low[index], out=low[index]).astype(np.float32).ravel()
         cost = _cost(rest, step, rounding) + _factor_bits(lefts[index]) + _factor_bits(rights[index])
         if cost < _cost(values[part], step, rounding):
             residual[part] = rest

@@ -96,7 +96,7 @@ class Layout:
         self._order = np.concatenate(self._orders) if self._orders else np.zeros(0, np.int64)
         self.slots = np.bincount(columns[0], sizes_of_blocks, minlength=CONTEXTS).astype(np.int64)
         self._start_of: dict[int, np.ndarray] = {}
-        for index in {int(t) for t in columns[1]} & self._axes.keys():
+        for index in self._axes:
             mine = columns[1] == index
             table = np.zeros(CLASSES * CLASSES, np.int64)
             table[columns[6][mine]] = starts[mine]

@@ -19,7 +19,7 @@ MAX_COLUMNS = 1 << 20
 """Keeps the sums of squares in `basis` inside 64 bits."""
 
 _MIN_SIDE = 16
-_EXTRA = 4
+_EXTRA = 2
 _MAX_STEPS = 1 << 18
 """At steps finer than that levels could overflow, and low rank has nothing to offer."""
 
@@ -73,15 +73,14 @@ def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the leading singular values and right vectors by two subspace iterations from fixed signs."""
-    bits: np.ndarray = np.random.Philox(key=0).random_raw(matrix.shape[0])  # type: ignore[assignment]
-    signs = 1.0 - 2.0 * ((bits[:, None] >> np.arange(count, dtype=np.uint64)) & 1)
-    right: np.ndarray = matrix.T @ signs
+    """Returns about the leading singular values and right vectors: two subspace iterations from sums of rows."""
+    rows, columns = matrix.shape
+    whole = rows - rows % count
+    right: np.ndarray = matrix[:whole].reshape(-1, count, columns).sum(axis=0).T
+    squared = right
     for _ in range(2):
-        right = np.linalg.qr(right).Q
-        right = matrix.T @ (matrix @ right)
-    right = np.linalg.qr(right).Q
-    # The triangle has the singular values and right vectors of the tall matrix, for a cheaper SVD.
-    triangle: np.ndarray = np.linalg.qr(matrix @ right).R
-    turned = np.linalg.svd(triangle)
-    return turned.S, right @ turned.Vh.T
+        right = np.linalg.qr(squared).Q
+        squared = matrix.T @ (matrix @ right)
+    values, turn = np.linalg.eigh(right.T @ squared)
+    order = np.argsort(-values)
+    return np.sqrt(np.maximum(values[order], 0.0)), right @ turn[:, order]

@@ -86,7 +86,7 @@ def fit_table(counts: np.ndarray) -> tuple[list[int], int]:
     Every symbol that occurs gets one part first; the rest is shared out in proportion, by largest remainder.
     """
     total, used = int(counts.sum()), int(np.count_nonzero(counts))
-    bits = min(MAX_TABLE_BITS, max(MIN_TABLE_BITS, total.bit_length() // 2 + 3, (2 * used).bit_length()))
+    bits = min(MAX_TABLE_BITS, max(MIN_TABLE_BITS, 2 * total.bit_length() // 3 + 1, (2 * used).bit_length()))
     shares = counts * ((1 << bits) - used)
     table = shares // total + (counts > 0)
     left = (1 << bits) - int(table.sum())
