@@ -1,4 +1,4 @@
-"""Module → ``.tflite`` with every signature in one file, then read back: nothing is claimed that the file does not say."""
+"""Module → ``.tflite`` with every signature in one file, read back: the contract says what the file says."""
 
 from __future__ import annotations
 

@@ -85,14 +85,11 @@ def _last(layer: Any) -> int:
 @contextlib.contextmanager
 def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
     """Lets the model's layers run their device form inside the block."""
-    dropped = iter(range(1 << 20))
-    undo: list[Callable[[], None]] = []
+    undo = _swap_dropout(model, batch.seed, batch.step)
     try:
         for layer in model._flatten_layers():
             kind = type(layer).__name__
-            if kind in DROPOUTS and layer.rate > 0:
-                undo.append(_swap(layer, "call", _dropout(layer, next(dropped), batch)))
-            elif kind == "BatchNormalization" and layer.trainable:
+            if kind == "BatchNormalization" and layer.trainable:
                 undo.append(_swap(layer, "call", _batch_norm(layer, batch)))
             elif hasattr(layer, "unroll"):
                 undo.append(_swap(layer, "unroll", True))
@@ -100,6 +97,28 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
     finally:
         for put_back in reversed(undo):
             put_back()
+
+
+@contextlib.contextmanager
+def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
+    """Lets a Keras model draw the device program's dropout masks inside the block, e.g. in the keras engine's step.
+
+    Args:
+        model: Any Keras model.
+        seed: ``int32`` scalar ≥ 0: the program's ``seed`` input.
+        step: ``int32`` scalar: training steps since the weights were set.
+    """
+    undo = _swap_dropout(model, seed, step)
+    try:
+        yield
+    finally:
+        for put_back in reversed(undo):
+            put_back()
+
+
+def _swap_dropout(model: Any, seed: Any, step: Any) -> list[Callable[[], None]]:
+    found = [x for x in model._flatten_layers() if type(x).__name__ in DROPOUTS and x.rate > 0]
+    return [_swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
 
 
 def _swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
@@ -116,14 +135,14 @@ def _swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
     return put_back
 
 
-def _dropout(layer: Any, index: int, batch: Batch) -> Callable[..., Any]:
+def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]:
     def call(inputs: Any, training: bool = False) -> Any:
         if not training:
             return inputs
         shape = inputs.shape.as_list()
         spatial = type(layer).__name__.startswith("Spatial")
         noise = [shape[0], *[1] * (len(shape) - 2), shape[-1]] if spatial else _noise_shape(layer, shape)
-        keep = keep_tensor(batch.seed, batch.step, index, noise, layer.rate)
+        keep = keep_tensor(seed, step, index, noise, layer.rate)
         return inputs * (keep * (1.0 / (1.0 - layer.rate)))
 
     return call

@@ -29,6 +29,7 @@ class Options:
     proximal: bool
     correction: bool
     input_dtype: str
+    input_shape: tuple[int, ...]
 
 
 def weight_name(index: int) -> str:
@@ -40,7 +41,7 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
     """Returns the ``FuncGraph`` x, y, mask, seed, step → mean loss, summed loss, right answers, outputs."""
     import tensorflow as tf
 
-    shape = [options.batch_size, *model.inputs[0].shape[1:]]
+    shape = [options.batch_size, *options.input_shape]
     loss_of = objective(options.loss).per_example
 
     @tf.function(autograph=False)
@@ -129,12 +130,12 @@ def cells_for(graph: Any, model: Any, travelling: Sequence[Any], values: Sequenc
     return cells, feeds
 
 
-def _specs(options: Options, model: Any) -> dict[str, Any]:
+def _specs(options: Options) -> dict[str, Any]:
     import tensorflow as tf
 
     batch = options.batch_size
     return {
-        "x": tf.TensorSpec([batch, *model.inputs[0].shape[1:]], tf.as_dtype(options.input_dtype), "x"),
+        "x": tf.TensorSpec([batch, *options.input_shape], tf.as_dtype(options.input_dtype), "x"),
         "y": tf.TensorSpec([batch], tf.int32, "y"),
         "mask": tf.TensorSpec([batch], tf.float32, "mask"),
     }
@@ -175,7 +176,7 @@ def _train(module: Any, model: Any, travelling: Sequence[Any], graph: Any, optio
         module.steps.assign(done + 1)
         return {"loss": tf.reshape(mean, [1]), "correct": tf.reshape(right, [1])}
 
-    specs = _specs(options, model) | {k: tf.TensorSpec([1], d, k) for k, d in scalars.items()}
+    specs = _specs(options) | {k: tf.TensorSpec([1], d, k) for k, d in scalars.items()}
     return tf.function(train, autograph=False).get_concrete_function(**specs)
 
 
@@ -196,7 +197,7 @@ def _evaluate(module: Any, model: Any, travelling: Sequence[Any], graph: Any, op
         _, total, right, _ = _run_frozen(module, model, travelling, graph, feeds)
         return {"loss_sum": tf.reshape(total, [1]), "correct": tf.reshape(right, [1])}
 
-    return tf.function(evaluate, autograph=False).get_concrete_function(**_specs(options, model))
+    return tf.function(evaluate, autograph=False).get_concrete_function(**_specs(options))
 
 
 def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
@@ -208,7 +209,7 @@ def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, optio
         feeds = [x, tf.zeros([batch], tf.int32), tf.ones([batch]), tf.constant(0), tf.constant(0)]
         return {"outputs": _run_frozen(module, model, travelling, graph, feeds)[3]}
 
-    return tf.function(infer, autograph=False).get_concrete_function(x=_specs(options, model)["x"])
+    return tf.function(infer, autograph=False).get_concrete_function(x=_specs(options)["x"])
 
 
 def _get_weights(module: Any) -> Any:

@@ -81,7 +81,7 @@ def objective(name: str) -> Objective:
 
 
 def right_answers(y: Any, out: Any, from_logits: bool) -> Any:
-    """Returns ``float32[batch]``, 1 where the largest output is the label; one output means class 1 above the middle."""
+    """Returns ``float32[batch]``, 1 where the largest output is the label; a lone output says class 1 if large."""
     import tensorflow as tf
 
     if out.shape[-1] == 1:

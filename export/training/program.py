@@ -47,6 +47,7 @@ def build_training_program(
     proximal: bool = False,
     correction: bool = False,
     input_dtype: str = "float32",
+    input_shape: tuple[int, ...] | None = None,
 ) -> TrainingProgram:
     """Returns the training program of a built Keras 3 model.
 
@@ -63,6 +64,7 @@ def build_training_program(
         correction: Adds ``set_correction``: a tensor added to every gradient (SCAFFOLD's c − cᵢ, Karimireddy et al.,
             ICML 2020).
         input_dtype: ``float32``, ``uint8`` (raw pixels, cast in the program) or ``int32`` (tokens).
+        input_shape: Of one example; only a subclassed model, which does not know its own, needs it.
 
     Raises:
         ExportError: A layer cannot train on a phone; the message names it and the nearest form that can.
@@ -71,13 +73,12 @@ def build_training_program(
         raise ExportError(f"batch_size must be at least 1, got {batch_size}: the phone's program has a fixed batch")
     if input_dtype not in ("float32", "uint8", "int32"):
         raise ExportError(f"input_dtype must be float32, uint8 or int32, got '{input_dtype}'")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ExportError(f"model '{model.name}' has several inputs or outputs; the training program takes one of each")
+    shape = _example_shape(model, input_shape)
     optimizer_row(optimizer), objective(loss)
     check_layers(model)
     options = Options(
         *(batch_size, loss, from_logits, optimizer, momentum, clip_norm, label_smoothing, proximal, correction),
-        input_dtype,
+        *(input_dtype, shape),
     )
     module, signatures = make_module(model, options)
     tflite = convert_module(module, signatures, model.name)
@@ -89,6 +90,20 @@ def build_training_program(
         sha256=hashlib.sha256(tflite).hexdigest(),
     )
     return TrainingProgram(tflite, contract)
+
+
+def _example_shape(model: Any, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if inputs is None or outputs is None:
+        if given is None:
+            raise ExportError(f"model '{model.name}' is subclassed and has no fixed input: give input_shape")
+        return tuple(given)
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ExportError(f"model '{model.name}' has several inputs or outputs; the training program takes one of each")
+    shape = tuple(inputs[0].shape[1:])
+    if None in (given or shape):
+        raise ExportError(f"model '{model.name}' takes inputs of shape {shape}: give a fixed input_shape")
+    return tuple(given or shape)
 
 
 def example_batch(contract: Contract, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.training.contract import Contract
-from fl_mobile.errors import DataError, VerifyError
+from fl_mobile.errors import DataError, SpecMismatch, VerifyError
 from fl_mobile.tensors import Tensors, check_fits
 
 Call = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -47,6 +47,9 @@ class TrainingSession:
         if not self.contract.correction:
             raise VerifyError("this program was built without correction=True; build it again")
         trained = [w for w in self.contract.weights if w.trainable]
+        missing = [w.path for w in trained if w.path not in correction]
+        if missing:
+            raise SpecMismatch(f"set_correction: expected every trainable weight, missing {missing[:3]}")
         self.call("set_correction", {w.name: np.asarray(correction[w.path], np.float32) for w in trained})
 
     def train(

@@ -172,7 +172,7 @@ def unflatten_kernel(flat: Any, shape: list[int], plan: Plan) -> Any:
 
     if plan.block == 1:
         return tf.reshape(flat, shape)
-    kh, kw, depth, out = shape
+    depth, out = shape[2:]
     s, (fh, fw) = plan.block, plan.kernel
     w = tf.transpose(tf.reshape(flat, [fh, fw, s, s * depth * out]), [0, 2, 1, 3])
     return tf.slice(tf.reshape(w, [fh * s, fw * s, depth, out]), [0, 0, 0, 0], shape)
@@ -288,8 +288,7 @@ def conv(node: Node, g: Any) -> Gradients:
             dx.append(input_gradient(part_g, part_w, plan, depth))
         if node.needs[1]:
             dw.append(kernel_gradient(node.saved["patches"][i], part_g, shape_of(part_w), plan))
-    join = [tf.concat(parts, -1) if len(parts) > 1 else (parts[0] if parts else None) for parts in (dx, dw)]
-    return join
+    return [tf.concat(parts, -1) if len(parts) > 1 else (parts[0] if parts else None) for parts in (dx, dw)]
 
 
 def transposed_forward(node: Node) -> Gradients:

@@ -52,7 +52,7 @@ def input_gradient(g: Any, w: Any, geo: Geometry) -> Any:
 
 
 def convolve(x: Any, w: Any, dilation: tuple[int, int]) -> Any:
-    """Returns the VALID depthwise convolution; the raw operation, as ``tf.nn`` would wrap dilation in batch shuffles."""
+    """Returns the VALID depthwise convolution; the raw operation: ``tf.nn`` wraps dilation in batch shuffles."""
     import tensorflow as tf
 
     return tf.raw_ops.DepthwiseConv2dNative(

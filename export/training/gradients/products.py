@@ -1,4 +1,4 @@
-"""Rules of matrix products. XNNPACK multiplies two run-time matrices near the core's peak, so everything heavy ends here."""
+"""Rules of matrix products: XNNPACK multiplies two run-time matrices near the core's peak."""
 
 from __future__ import annotations
 

@@ -159,5 +159,4 @@ class Ramp(keras.layers.Layer):
 def model_of(case: Case) -> Any:
     """Returns the built model: input, `Ramp`, the case's layers."""
     shape, layers = case
-    model = keras.Sequential([keras.Input(shape), Ramp(), *layers])
-    return model
+    return keras.Sequential([keras.Input(shape), Ramp(), *layers])

@@ -1,0 +1,83 @@
+"""Dropout masks: the formula in the docstring, its statistics, and the same bits from TensorFlow and NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.training.dropout import PRIME, dropout_mask, threshold
+
+
+def _by_the_docstring(seed: int, step: int, layer: int, rows: int, columns: int, rate: float) -> list[list[bool]]:
+    """The slow obvious version: the documented formula with Python's unbounded integers."""
+
+    def mix(h: int) -> int:
+        return pow(h, 3, PRIME)
+
+    k = mix((seed % PRIME + 1) % PRIME)
+    for number, salt in ((seed // PRIME, 2), (step % PRIME, 3), (step // PRIME, 4), (layer % PRIME, 5)):
+        k = mix((k + number + salt) % PRIME)
+    k2 = mix((k + 6) % PRIME)
+    k3 = mix((k2 + 7) % PRIME)
+    keep = []
+    for i in range(rows):
+        a = mix((mix((i % PRIME + k) % PRIME) + i // PRIME) % PRIME)
+        row = []
+        for j in range(columns):
+            b = mix((mix((j % PRIME + k2) % PRIME) + j // PRIME + k3) % PRIME)
+            h = mix((mix((a + b) % PRIME) + k3) % PRIME)
+            row.append(mix((h + a) % PRIME) >= round(rate * PRIME))
+        keep.append(row)
+    return keep
+
+
+int32 = st.integers(0, 2**31 - 1)
+
+
+@given(int32, int32, st.integers(0, 300), st.floats(0.01, 0.99))
+def test_mask_is_the_documented_one_and_nothing_overflows(seed: int, step: int, layer: int, rate: float) -> None:
+    with np.errstate(over="raise"):
+        got = dropout_mask(seed, step, layer, (3, 5), rate)
+    assert got.tolist() == _by_the_docstring(seed, step, layer, 3, 5, rate)
+
+
+def test_many_columns_use_their_high_part() -> None:
+    got = dropout_mask(3, 1, 0, (1, PRIME + 5), 0.5)
+    assert got[0, -5:].tolist() == _by_the_docstring(3, 1, 0, 1, PRIME + 5, 0.5)[0][-5:]
+
+
+def test_the_cube_is_a_permutation() -> None:
+    h = np.arange(PRIME, dtype=np.int64)
+    assert np.unique(h**3 % PRIME).size == PRIME
+
+
+@settings(max_examples=30)
+@given(int32, int32, st.sampled_from([0.1, 0.25, 0.5, 0.8]))
+def test_kept_share_is_the_rate(seed: int, step: int, rate: float) -> None:
+    mask = dropout_mask(seed, step, 0, (64, 256), rate)
+    deviation = np.sqrt(rate * (1 - rate) / mask.size)
+    assert abs(mask.mean() - (1 - threshold(rate) / PRIME)) < 8 * deviation
+
+
+def test_rows_columns_seeds_steps_and_layers_are_not_alike() -> None:
+    mask = dropout_mask(7, 3, 1, (256, 512), 0.4)
+    centred = (mask - mask.mean()) / mask.std()
+    for gram, count in ((centred @ centred.T, 512), (centred.T @ centred, 256)):
+        beside = gram[np.triu_indices(len(gram), 1)] / np.sqrt(count)
+        assert 0.8 < beside.std() < 1.2, "correlations are those of independent draws"
+    for other in ((8, 3, 1), (7, 4, 1), (7, 3, 2)):
+        there = dropout_mask(*other, (256, 512), 0.4)
+        assert abs(np.corrcoef(mask.ravel(), there.ravel())[0, 1]) < 6 / np.sqrt(mask.size)
+
+
+@pytest.mark.tf
+def test_tensorflow_draws_the_same_bits() -> None:
+    import tensorflow as tf
+
+    from export.training.dropout import keep_tensor
+
+    for seed, step, layer in ((0, 0, 0), (2**31 - 1, 2**31 - 1, 7), (123456789, 46337, 1)):
+        got = keep_tensor(tf.constant(seed), tf.constant(step), layer, [4, 3, 5], 0.3)
+        np.testing.assert_array_equal(got.numpy() > 0, dropout_mask(seed, step, layer, (4, 3, 5), 0.3))
