@@ -167,8 +167,12 @@ def gather(node: Node, g: Any) -> Gradients:
 
     table, indices = node.inputs[0], node.inputs[1]
     axis = int(node.static(2)) if len(node.inputs) > 2 else 0
+    if node.op.type == "GatherV2" and axis == node.attr("batch_dims") == len(shape_of(table)) - 1 == len(shape_of(g)):
+        # One number a row, as cross-entropy picks the label's.
+        chosen = tf.one_hot(tf.cast(indices, tf.int32), shape_of(table)[-1])
+        return (tf.expand_dims(g, -1) * chosen, None, None)
     if axis != 0 or (node.op.type == "GatherV2" and node.attr("batch_dims")):
-        raise ValueError("gather is supported along axis 0 only, as an Embedding does it")
+        raise ValueError("gather is supported along axis 0, as an Embedding does it, or one number a row")
     count = int(np.prod(shape_of(indices)))
     flat = tf.reshape(tf.cast(indices, tf.int32), [count, 1])
     rows = tf.reshape(g, [count, *shape_of(table)[1:]])
