@@ -178,7 +178,7 @@ def test_the_basis_has_length_one_in_14_bits_and_integer_products_are_exact(rows
 def test_directions_are_those_of_the_svd():
     rng = np.random.default_rng(0)
     matrix = (rng.standard_normal((200, 4)) * [8, 4, 2, 1]) @ rng.standard_normal((4, 60))
-    right = lowrank.directions(matrix, 0.05, 15)
+    right = lowrank.directions(matrix.astype(np.float32), 0.05, 15)
     assert right is not None
     assert right.shape == (60, 4)
     left = lowrank.coefficients(matrix, lowrank.basis(right))

@@ -23,6 +23,9 @@ from fl_mobile.tensors import Spec, Tensors
 ZERO, RAW, CODED = 0, 1, 2
 _HEAD = struct.Struct("<Bfbb")
 _MAX = float(np.finfo(np.float32).max)
+_SAFE = 1e28
+"""Below this step no level and no low-rank part can leave float32's range."""
+
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 _CLEARLY = 0.9
@@ -173,14 +176,13 @@ class Ecsq:
         if any(factors.ranks):
             numbers = np.zeros(sum(r * c for r, c in factors.shapes(shapes)) - total, np.int64)
             numbers[levels.positions[~mine] - total] = signed[~mine]
-            low, offsets = factors.low_rank(numbers, shapes, float(step)), _offsets(shapes)
-            full = np.zeros(total)
-            for index, matrix in low.items():
-                full[offsets[index] : offsets[index + 1]] = matrix.ravel()
-            full[at] += sizes
-            values[:] = np.clip(full, -_MAX, _MAX)
-        else:
-            values[at] = np.clip(sizes, -_MAX, _MAX)
+            offsets, scale = _offsets(shapes), factors.scale(float(step))
+            for index, matrix in factors.low_rank(numbers, shapes).items():
+                low = np.multiply(matrix, scale, out=matrix).ravel()
+                inside = (at >= offsets[index]) & (at < offsets[index + 1])
+                sizes[inside] += low[at[inside] - offsets[index]]
+                values[offsets[index] : offsets[index + 1]] = low if step < _SAFE else np.clip(low, -_MAX, _MAX)
+        values[at] = np.clip(sizes, -_MAX, _MAX)
         return values
 
 

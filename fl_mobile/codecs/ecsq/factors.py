@@ -40,17 +40,19 @@ class Factors:
         pairs = [((r, k), (c, k)) for (r, c), k in zip(shapes, self.ranks, strict=True) if k]
         return [*shapes, *(shape for pair in pairs for shape in pair)]
 
-    def low_rank(self, numbers: np.ndarray, shapes: Sequence[tuple[int, int]], step: float) -> dict[int, np.ndarray]:
-        """Returns tensor index → ``L``, ``float64[R, C]``, from the factors' levels laid end to end, ``int64[m]``."""
-        scale = step * self.ratio / STEP_PARTS * 2.0 ** -(8 + lowrank.BASIS_BITS)
+    def scale(self, step: float) -> float:
+        """Returns what one unit of `low_rank` is worth."""
+        return step * self.ratio / STEP_PARTS * 2.0 ** -(8 + lowrank.BASIS_BITS)
+
+    def low_rank(self, numbers: np.ndarray, shapes: Sequence[tuple[int, int]]) -> dict[int, np.ndarray]:
+        """Returns tensor index → ``L / scale``, whole numbers in ``float64[R, C]``, from the factors' levels."""
         out, at = {}, 0
         for index, ((rows, columns), rank) in enumerate(zip(shapes, self.ranks, strict=True)):
             if rank:
                 middle, end = at + rows * rank, at + (rows + columns) * rank
                 left = numbers[at:middle].reshape(rows, rank)
                 right = lowrank.basis(numbers[middle:end].reshape(columns, rank))
-                exact = lowrank.product(shifted(left, self.shifts), right)
-                out[index] = np.multiply(exact, scale, out=exact)
+                out[index] = lowrank.product(shifted(left, self.shifts), right)
                 at = end
         return out
 
@@ -79,7 +81,7 @@ def extract(
     for index, (rows, columns) in enumerate(shapes):
         if not is_matrix((rows, columns)):
             continue
-        matrix = values[offsets[index] : offsets[index + 1]].reshape(rows, columns).astype(np.float64)
+        matrix = values[offsets[index] : offsets[index + 1]].reshape(rows, columns)
         right = lowrank.directions(matrix, factor_step, min(max_rank, _MOST[rounding]))
         if right is not None:
             matrices[index], rights[index] = matrix, right
@@ -89,11 +91,13 @@ def extract(
     lefts, shifts = _lefts(matrices, rights, factor_step, rounding)
     factors = Factors(tuple(rights[i].shape[1] if i in rights else 0 for i in range(len(shapes))), ratio, shifts)
     numbers = _end_to_end(lefts, rights)
-    low = factors.low_rank(numbers, shapes, step)
+    low, scale = factors.low_rank(numbers, shapes), factors.scale(step)
     residual = values.copy()
     for index, matrix in matrices.items():
         part = slice(offsets[index], offsets[index + 1])
-        rest = np.subtract(matrix, low[index], out=low[index]).astype(np.float32).ravel()
+        rest = np.empty(matrix.shape, np.float32)
+        np.multiply(low.pop(index), scale, out=rest, casting="same_kind")
+        rest = np.subtract(matrix, rest, out=rest).ravel()
         cost = _cost(rest, step, rounding) + _factor_bits(lefts[index]) + _factor_bits(rights[index])
         if cost < _cost(values[part], step, rounding):
             residual[part] = rest
@@ -128,7 +132,7 @@ def _end_to_end(lefts: dict[int, np.ndarray], rights: dict[int, np.ndarray]) -> 
 def _cost(values: np.ndarray, step: float, rounding: str) -> float:
     """Returns roughly what coding these values costs: bits + squared error / (λ·Δ²)."""
     if rounding == "stochastic":
-        magnitude = float(np.abs(values).sum(dtype=np.float64)) / step
+        magnitude = float(np.abs(values).sum()) / step
         energy = float(np.einsum("i,i", values, values)) / step**2
         marks, error = min(magnitude, 0.5 * len(values)) + 1e-9, max(magnitude - energy, 0.0)
         return error / LAMBDA + marks * (np.log2(len(values) / marks) + 2)

@@ -19,6 +19,7 @@ MAX_COLUMNS = 1 << 20
 """Keeps the sums of squares in `basis` inside 64 bits."""
 
 _MIN_SIDE = 16
+_MANY_ROWS = 2048
 _EXTRA = 2
 _MAX_STEPS = 1 << 18
 """At steps finer than that levels could overflow, and low rank has nothing to offer."""
@@ -47,7 +48,7 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
     """Returns ``V`` in factor steps, ``int64[C, r]``, or None if no direction is worth its coefficients.
 
     Args:
-        matrix: ``float64[R, C]``.
+        matrix: ``float32[R, C]``.
         factor_step: The step of the coefficients.
         max_rank: At most so many directions.
     """
@@ -55,10 +56,13 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
     limit = min(max_rank, min(rows, columns) // 2)
     if min(rows, columns) < _MIN_SIDE or columns > MAX_COLUMNS or limit < 1:
         return None
+    energy = np.einsum("ij,ij->i", matrix, matrix)
     bar = _WORTH * (rows + columns) * factor_step**2
-    if float(np.einsum("ij,ij", matrix, matrix)) < bar:
+    if float(energy.sum(dtype=np.float64)) < bar:
         return None
-    singular, right = _leading(matrix, min(limit + _EXTRA, columns))
+    if rows > _MANY_ROWS:  # the directions are those of the rows that move most
+        matrix = matrix[np.sort(np.argpartition(energy, rows - _MANY_ROWS)[-_MANY_ROWS:])]
+    singular, right = _leading(matrix.astype(np.float64), min(limit + _EXTRA, columns))
     rank = min(int(np.count_nonzero(np.square(singular) > bar)), limit)
     if not rank or float(singular[0]) > _MAX_STEPS * factor_step:
         return None
@@ -69,7 +73,7 @@ def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Returns the ``U`` that brings ``U·basis(V)ᵀ`` closest to ``matrix``, ``float64[R, r]``."""
     unit = right.astype(np.float64) / (1 << BASIS_BITS)
     gram = unit.T @ unit + 1e-9 * np.eye(unit.shape[1])
-    return np.linalg.solve(gram, (matrix @ unit).T).T
+    return np.linalg.solve(gram, (matrix.astype(np.float64) @ unit).T).T
 
 
 def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
