@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 def verify(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A bundle, or a run folder with everything in it.")],
+    runtimes: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", help="Replay a bundle on this runtime, e.g. litert-js; default all installed ones."),
+    ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Prove again that a bundle or run is what it says; ends with exit code 9 if it is not.
@@ -27,14 +31,17 @@ def verify(
     Examples:
       fl-mobile verify runs/demo
       fl-mobile verify runs/demo/bundle --format json
+      fl-mobile verify runs/demo/bundle --runtime litert-js
     """
     from device_sim.run_folder import RunFolder
     from export.bundle import MANIFEST
-    from fl_mobile.errors import VerifyError
+    from fl_mobile.errors import ConfigError, VerifyError
 
     if (path / MANIFEST).exists():
-        checks = _bundle_checks(path)
+        checks = _bundle_checks(path, runtimes or [])
     elif RunFolder(path).experiment.exists():
+        if runtimes:
+            raise ConfigError(f"--runtime replays a bundle; {path} is a run. Try {RunFolder(path).bundle}")
         checks = _run_checks(RunFolder(path))
     else:
         raise VerifyError(f"{path} is neither a bundle (no {MANIFEST}) nor a run folder (no experiment.toml)")
@@ -52,11 +59,11 @@ def _run_checks(folder: RunFolder) -> list[dict[str, str]]:
         return [asdict(check) for check in verify_run(folder)]
 
 
-def _bundle_checks(path: Path) -> list[dict[str, str]]:
+def _bundle_checks(path: Path, runtimes: list[str]) -> list[dict[str, str]]:
     from export import verify_bundle
 
     with while_loading():
-        proof = verify_bundle(path)
+        proof = verify_bundle(path, runtimes=runtimes)
     files = {"part": "files", "proven": f"SHA-256 of {proof.files} files"}
     replays = [
         {

@@ -5,7 +5,7 @@ To add a runtime: one file with a ``Runtime``, one row below; ``tests/export/tes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from export.graph import TensorInfo, read_graph
 from export.quiet import captured_stderr
 from export.runtimes.litert import LITERT
 from export.runtimes.litert_compiled import LITERT_COMPILED
+from export.runtimes.litert_js import LITERT_JS
 from export.runtimes.runtime import Runtime, Session
 from export.runtimes.tf_lite import TF_LITE
 from export.runtimes.tflite_runtime import TFLITE_RUNTIME
@@ -24,13 +25,30 @@ RUNTIMES: dict[str, Runtime] = {
     "litert-compiled": LITERT_COMPILED,
     "tf-lite": TF_LITE,
     "tflite-runtime": TFLITE_RUNTIME,
+    "litert-js": LITERT_JS,
 }
+
+_ON_REQUEST = "starts a browser, so it is asked only by name: fl-mobile verify BUNDLE --runtime litert-js"
 
 
 def missing_runtimes() -> dict[str, str]:
-    """Returns the runtimes that cannot run here, with the reason of each."""
-    reasons = {name: runtime.missing() for name, runtime in RUNTIMES.items()}
+    """Returns the runtimes that are not used unasked, with the reason of each: not here, or only when named."""
+    reasons = {name: _ON_REQUEST if r.on_request else r.missing() for name, r in RUNTIMES.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def choose_runtimes(names: Sequence[str]) -> list[str]:
+    """Returns ``names`` when all can run here, or without names every runtime that needs no asking.
+
+    Raises:
+        ConfigError: A name is not known or cannot run here, or no runtime is installed.
+    """
+    missing = missing_runtimes()
+    if not names and len(missing) == len(RUNTIMES):
+        raise ConfigError(f"no runtime can run artifacts here: {'; '.join(missing.values())}")
+    for name in names:
+        _require(name)
+    return list(dict.fromkeys(names)) or [name for name in RUNTIMES if name not in missing]
 
 
 def open_session(runtime: str, data: bytes, *, signature: str = SIGNATURE, threads: int = 1) -> Session:
@@ -42,11 +60,7 @@ def open_session(runtime: str, data: bytes, *, signature: str = SIGNATURE, threa
         ConfigError: No runtime of that name, or it is not installed.
         VerifyError: The bytes are damaged, need operations the runtime lacks, or it refuses them.
     """
-    if runtime not in RUNTIMES:
-        raise ConfigError(f"runtime {runtime!r} is not known.{nearest(runtime, RUNTIMES)}")
-    reason = RUNTIMES[runtime].missing()
-    if reason is not None:
-        raise ConfigError(f"runtime {runtime!r} cannot run here: {reason}")
+    _require(runtime)
     graph = read_graph(data)
     graph.signature(signature)
     if graph.foreign_ops:
@@ -55,6 +69,14 @@ def open_session(runtime: str, data: bytes, *, signature: str = SIGNATURE, threa
         return RUNTIMES[runtime].load(data, signature, threads)
     except Exception as error:  # native loaders raise ValueError, RuntimeError and types of their own
         raise VerifyError(f"runtime {runtime!r} refuses the artifact: {error}") from error
+
+
+def _require(runtime: str) -> None:
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime {runtime!r} is not known.{nearest(runtime, RUNTIMES)}")
+    reason = RUNTIMES[runtime].missing()
+    if reason is not None:
+        raise ConfigError(f"runtime {runtime!r} cannot run here: {reason}")
 
 
 def run(runtime: str, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -27,12 +27,14 @@ class Runtime:
         load: Makes a session from flatbuffer bytes that ``read_graph`` accepted, a signature key and a number of
             threads. May raise anything on bytes it does not like; ``open_session`` translates.
         what: For people.
+        on_request: Whether it is only used when somebody names it, because it starts more than a library.
     """
 
     name: str
     missing: Callable[[], str | None]
     load: Callable[[bytes, str, int], Session]
     what: str
+    on_request: bool = False
 
 
 Forms = dict[str, tuple[tuple[int, ...], "np.dtype[Any]"]]

@@ -1,0 +1,20 @@
+"""``.tflite`` files in a web browser: LiteRT.js from npm, a loopback server, a headless Chromium.
+
+`BrowserModel` runs any signature of a file; `serving` and `litertjs_resources` also carry the camera page.
+"""
+
+from export.browser.chromium import BrowserError, open_tab
+from export.browser.litertjs import litertjs_resources, missing_litertjs
+from export.browser.server import Resource, serving
+from export.browser.session import BrowserModel, missing_browser
+
+__all__ = [
+    "BrowserError",
+    "BrowserModel",
+    "Resource",
+    "litertjs_resources",
+    "missing_browser",
+    "missing_litertjs",
+    "open_tab",
+    "serving",
+]
