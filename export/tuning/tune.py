@@ -1,0 +1,243 @@
+"""``tune``: Keras 3 model and public data in, a tuned Keras 3 copy out, with proof that it is what its name says.
+
+```
+model ─▶ make_twin ─▶ prune ─▶ cluster ─▶ qat ─▶ check_tuned ─▶ Keras 3 copy ─▶ to_tflite, verify as always
+           equal?      each stage on a fresh twin with the weights of the one before
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from export.serving import describe, frames_for
+from export.tuning.bridge import make_twin, tf_keras_and_tfmot, with_weights
+from export.tuning.stages import STAGES, Fit, tuned_paths
+from export.tuning.table import Tuning
+from fl_mobile.errors import ExportError, VerifyError
+from fl_mobile.seeds import rng_for
+from fl_mobile.tensors import Tensors
+
+ORIGINS = ("public", "server", "devices-agreed")
+"""Where tuning examples may come from. Devices' own only under the name that says their owners agreed."""
+
+_PROOF_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class TuningSet:
+    """What a model is tuned on.
+
+    Attributes:
+        x: Raw frames ``[n, ...]`` as the model takes them.
+        y: Their classes, ``int[n]``.
+        origin: One of ``ORIGINS``; there is no default, because whoever calls must know.
+        epochs: Passes over the examples in every stage.
+        learning_rate: Adam's first step size; it falls to zero over a stage as a cosine.
+        batch_size: Examples a step.
+        seed: Decides the order of examples.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    origin: str
+    epochs: int = 6
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS:
+            raise ExportError(
+                f"tuning set: origin must be {' or '.join(ORIGINS)}, got {self.origin!r}."
+                " Examples of devices are never used unless you say that their owners agreed."
+            )
+        if self.epochs < 1 or self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
+            raise ExportError(
+                f"tuning set: expected epochs ≥ 1, batch_size ≥ 1 and learning_rate > 0,"
+                f" got {self.epochs}, {self.batch_size}, {self.learning_rate}"
+            )
+        y = np.asarray(self.y)
+        if y.shape != (len(self.x),) or y.dtype.kind not in "ui" or len(y) == 0:
+            raise ExportError(
+                f"tuning set: expected one class number per frame, got {len(self.x)} frames and {y.dtype}{list(y.shape)}"
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the examples: dtype, shape and bytes of frames and classes."""
+        digest = hashlib.sha256()
+        for array in (np.asarray(self.x), np.asarray(self.y)):
+            digest.update(f"{array.dtype}{list(array.shape)}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """What one tuned kernel is like: its share of zeros and its number of distinct values."""
+
+    path: str
+    weights: int
+    zeros: float
+    distinct: int
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """How a model was tuned; goes into the bundle's report.
+
+    Attributes:
+        tuning: Name of the row.
+        origin: As the caller said.
+        examples: Number of tuning examples.
+        sha256: Of the tuning set.
+        epochs: Passes in every stage.
+        learning_rate: First step size.
+        bridge_max_abs_diff: How far the ``tf_keras`` twin's answers were from the model's before tuning.
+        kernels: The tuned kernels in model order.
+    """
+
+    tuning: str
+    origin: str
+    examples: int
+    sha256: str
+    epochs: int
+    learning_rate: float
+    bridge_max_abs_diff: float
+    kernels: tuple[KernelReport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report in JSON types."""
+        return {**asdict(self), "kernels": [asdict(kernel) for kernel in self.kernels]}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned Keras 3 copy of a model, and how it came about."""
+
+    model: Any
+    report: TuningReport
+
+
+def tune(
+    model: Any,
+    tuning: Tuning,
+    data: TuningSet,
+    *,
+    input_dtype: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Tuned:
+    """Returns a copy of ``model`` tuned on ``data``; ``model`` itself is not changed.
+
+    All layers train, frozen ones too, but frozen batch normalisation keeps its statistics.
+
+    Args:
+        model: A built Keras 3 Sequential or functional classifier; see ``bridge.LAYOUTS``.
+        tuning: A row of ``TUNINGS``.
+        data: Public or server-side examples.
+        input_dtype: See ``export.serving.describe``.
+        progress: Called with one line before each stage.
+
+    Raises:
+        ExportError: The model cannot be bridged or tuned, or the data do not fit it.
+        VerifyError: A tuned kernel is not what the name promises.
+    """
+    say = progress or _silent
+    serving = describe(model, input_dtype)
+    x = frames_for(serving, data.x, "tuning frames")
+    if np.max(data.y) >= serving.num_classes or np.min(data.y) < 0:
+        raise ExportError(f"tuning set: expected classes 0..{serving.num_classes - 1}, got up to {np.max(data.y)}")
+    current, first_diff, paths = model, None, []
+    weights: Tensors = {}
+    for stage in tuning.stages:
+        say(f"{tuning.name}: {stage}, {data.epochs} epochs of {len(x)} examples")
+        twin = make_twin(current, x[:_PROOF_FRAMES])
+        first_diff = twin.max_abs_diff if first_diff is None else first_diff
+        paths = tuned_paths(twin)
+        weights = STAGES[stage](twin, tuning, _fit_of(x, data, serving.head, stage))
+        current = with_weights(model, weights)
+    kernels = tuple(_describe_kernel(path, weights[path]) for path in paths)
+    check_tuned(tuning, weights, paths)
+    return Tuned(
+        current,
+        TuningReport(
+            *(tuning.name, data.origin, len(x), data.sha256, data.epochs, data.learning_rate),
+            float(first_diff or 0.0),
+            kernels,
+        ),
+    )
+
+
+def check_tuned(tuning: Tuning, weights: Tensors, paths: list[str]) -> None:
+    """Checks that every kernel of ``paths`` has the zeros and shared values that the tuning's name promises.
+
+    Raises:
+        VerifyError: One has not; a mask was not applied or memberships were not.
+    """
+    for path in paths:
+        kernel = weights[path]
+        if not np.isfinite(kernel).all():
+            raise VerifyError(f"kernel {path!r} is not finite after tuning; lower the tuning set's learning_rate")
+        zeros = float((kernel == 0).mean())
+        if zeros < tuning.sparsity - 1 / kernel.size:
+            raise VerifyError(
+                f"kernel {path!r}: expected {tuning.sparsity:.0%} zeros after {tuning.name!r}, found {zeros:.2%}"
+            )
+        if tuning.two_of_four and (bad := crowded_groups(kernel)):
+            raise VerifyError(f"kernel {path!r}: {bad} groups of four input weights have more than two non-zeros")
+        distinct = len(np.unique(kernel))
+        if tuning.clusters and distinct > tuning.clusters:
+            raise VerifyError(
+                f"kernel {path!r}: expected at most {tuning.clusters} values after {tuning.name!r}, found {distinct}"
+            )
+
+
+def crowded_groups(kernel: np.ndarray) -> int:
+    """Returns how many groups of four consecutive input weights of one output have more than two non-zeros.
+
+    Kernels are ``[..., inputs, outputs]``; TFLite stores them output first, so a group is contiguous in the file.
+
+    >>> crowded_groups(np.array([[1.0], [0.0], [2.0], [0.0], [1.0], [1.0], [1.0], [0.0]]))
+    1
+    """
+    inputs = kernel.shape[-2]
+    groups = np.moveaxis(kernel[..., : inputs - inputs % 4, :], -2, -1).reshape(-1, 4)
+    return int((np.count_nonzero(groups, axis=1) > 2).sum())
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def _describe_kernel(path: str, kernel: np.ndarray) -> KernelReport:
+    return KernelReport(path, kernel.size, float((kernel == 0).mean()), len(np.unique(kernel)))
+
+
+def _fit_of(x: np.ndarray, data: TuningSet, head: str, stage: str) -> Fit:
+    tf_keras, _ = tf_keras_and_tfmot()
+    steps = data.epochs * math.ceil(len(x) / data.batch_size)
+    y = np.asarray(data.y, np.int64)
+
+    def run(model: Any, callbacks: list[Any]) -> None:
+        for layer in model.layers:
+            inner = getattr(layer, "layer", layer)
+            if type(inner).__name__ != "BatchNormalization":
+                layer.trainable = True
+        rate = tf_keras.optimizers.schedules.CosineDecay(data.learning_rate, steps)
+        loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=head == "logits")
+        model.compile(tf_keras.optimizers.Adam(rate), loss)
+        for epoch in range(data.epochs):
+            order = rng_for(data.seed, stage, epoch, "tuning").permutation(len(x))
+            frames = x[order].astype(np.float32)
+            model.fit(
+                frames, y[order], batch_size=data.batch_size, shuffle=False, verbose=0, epochs=1, callbacks=callbacks
+            )
+
+    return Fit(run, steps)
