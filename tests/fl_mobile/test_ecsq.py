@@ -213,6 +213,22 @@ def test_another_process_decodes_the_same_values():
     assert done.stdout == b"".join(v.tobytes() for v in decoded.values())
 
 
+def test_without_constriction_the_same_bytes_are_written_and_asking_for_it_is_an_error():
+    script = (
+        "import sys; sys.modules['constriction'] = None\n"
+        "from fl_mobile.codecs.ecsq import Ecsq\nfrom fl_mobile.errors import ConfigError\n"
+        "from fl_mobile.seeds import rng_for\nimport numpy as np\n"
+        "delta = {'w': np.arange(-500, 500, dtype=np.float32).reshape(50, 20) ** 3}\n"
+        "try: Ecsq(coder='constriction')\n"
+        "except ConfigError as error: assert 'pip install' in str(error)\n"
+        "else: raise SystemExit('no error')\n"
+        "sys.stdout.buffer.write(Ecsq().encode(delta, rng_for(0, 0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    delta = {"w": np.arange(-500, 500, dtype=np.float32).reshape(50, 20) ** 3}
+    assert done.stdout == Ecsq(coder="constriction").encode(delta, rng_for(0, 0))
+
+
 def test_the_golden_payload_with_every_feature_decodes_to_the_golden_values():
     """Classes, sign classes, low rank, shifts and escapes: decoding is integers and IEEE, so equal on every machine."""
     payload = (FOLDER / "ecsq_structured_rdo.payload").read_bytes()

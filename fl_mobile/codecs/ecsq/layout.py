@@ -14,6 +14,7 @@ and back is arithmetic on its block, so the work is proportional to the non-zero
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     >>> matrix_shape((3, 3, 32, 64)), matrix_shape((10,)), matrix_shape(())
     ((288, 64), (1, 10), (1, 1))
     """
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if len(shape) < 2 or shape[-1] < 2 or size <= shape[-1]:
         return 1, size
     return size // shape[-1], shape[-1]
