@@ -123,6 +123,13 @@ def open_session(tflite: bytes, contract: Contract, *, threads: int = 1, interpr
         from ai_edge_litert.interpreter import Interpreter as interpreter
 
     loaded = interpreter(model_content=tflite, num_threads=threads)
-    loaded.allocate_tensors()
-    runners: dict[str, Any] = {s.name: loaded.get_signature_runner(s.name) for s in contract.signatures}
-    return TrainingSession(contract, lambda name, feeds: dict(runners[name](**feeds)))
+    runners: dict[str, Any] = {}
+
+    def call(name: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        # Made when first needed: every signature has an arena of its own, and a worker that only trains needs one.
+        if name not in runners:
+            contract.signature(name)
+            runners[name] = loaded.get_signature_runner(name)
+        return dict(runners[name](**feeds))
+
+    return TrainingSession(contract, call)
