@@ -122,9 +122,11 @@ def test_mobilenets_compute_what_keras_applications_does(built, name, applicatio
     theirs = getattr(keras.applications, application)((96, 96, 3), alpha=alpha, include_top=False, weights=None)
     theirs.set_weights(ours.get_weights()[:-2])
     x = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype(np.float32)
-    features = theirs(x / 127.5 - 1, training=False).numpy().mean(axis=(1, 2))
-    kernel, bias = ours.get_weights()[-2:]
-    assert ours(x, training=False).numpy() == pytest.approx(features @ kernel + bias, rel=1e-3, abs=1e-4)
+    wanted = theirs(x / 127.5 - 1, training=False).numpy().mean(axis=(1, 2))
+    came = keras.Model(ours.input, ours.get_layer("pool").output)(x, training=False).numpy()
+    assert (
+        np.abs(came - wanted).max() < 1e-3 * np.abs(wanted).max()
+    )  # random bases shrink their input: no absolute bound
 
 
 def test_the_smart_camera_cnn_is_the_layers_of_the_literature(built):
