@@ -76,11 +76,15 @@ def _plan_tensor(local: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray
     if not is_matrix(shape) or len(local) < _FEW:
         return TensorPlan(level)
     row, column = divide(local, columns)
-    down = _classes(np.bincount(row, magnitudes, rows), total)
     across = _classes(np.bincount(column, magnitudes, columns), total)
     small = np.minimum(magnitudes, _MAGNITUDES) - 1
+    if rows > 2 * len(local):  # two rows to a non-zero: naming their classes would cost more than it tells
+        down, choices = np.zeros(rows, np.uint8), _CHOICES[:2]
+    else:
+        down = _classes(np.bincount(row, magnitudes, rows), total)
+        choices = _CHOICES if len(local) > _MANY else _CHOICES[::3]
     best, chosen = np.inf, (False, False)
-    for use in _CHOICES if len(local) > _MANY else (_CHOICES[0], _CHOICES[-1]):
+    for use in choices:
         bits = _cost((down, row), (across, column), use, small)
         if bits < best:
             best, chosen = bits, use
