@@ -15,7 +15,7 @@ _FEW = 24
 _MANY = 1000
 """Below this many, rows or columns alone are not tried."""
 
-_CHOICES = ((False, False), (False, True), (True, False), (True, True))
+_CHOICES: tuple[tuple[bool, bool], ...] = ((False, False), (False, True), (True, False), (True, True))
 _MAGNITUDES = 16
 _SIGN_BORDERS = np.array([0.65, 0.85, 0.96])
 _LOG2_E = 1.4426950408889634
@@ -83,7 +83,7 @@ def _plan_tensor(local: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray
     else:
         down = _classes(np.bincount(row, magnitudes, rows), total)
         choices = _CHOICES if len(local) > _MANY else _CHOICES[::3]
-    best, chosen = np.inf, (False, False)
+    best, chosen = np.inf, _CHOICES[0]
     for use in choices:
         bits = _cost((down, row), (across, column), use, small)
         if bits < best:
