@@ -174,7 +174,9 @@ def main() -> None:
         print(f"{row['model']}, batch {row['batch']}: LiteRT / TensorFlow = {row['ratio_median']:.2f}{target}")
         print(f"  extra worker {measured['extra_worker_bytes'] / 1e6:.1f} MB (reach ≤ 40 for the CNN)")
         print(f"  start to first step {measured['first_step_seconds']:.3f} s (reach ≤ 0.3 for the CNN)")
-        print(f"  {row['program']['mflops_per_example']:.1f} MFLOP an example, file {row['program']['file_bytes']} bytes")
+        print(
+            f"  {row['program']['mflops_per_example']:.1f} MFLOP an example, file {row['program']['file_bytes']} bytes"
+        )
     drifted = result["drift"]
     print(f"drift after {drifted['steps']} steps: {drifted['max_abs_weight_difference']:.2g} (reach ≤ 1e-4)")
 

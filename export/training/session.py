@@ -133,3 +133,40 @@ def open_session(tflite: bytes, contract: Contract, *, threads: int = 1, interpr
         return dict(runners[name](**feeds))
 
     return TrainingSession(contract, call)
+
+
+def open_compiled_session(tflite: bytes, contract: Contract, *, threads: int = 1) -> TrainingSession:
+    """Checks the bytes, then loads them with LiteRT 2.x's ``CompiledModel``, the API apps get.
+
+    Raises:
+        VerifyError: The bytes are not the contract's; ``CompiledModel`` would kill the process (LiteRT#10080).
+    """
+    contract.check(tflite)
+    from ai_edge_litert.compiled_model import CompiledModel
+    from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+    from ai_edge_litert.options import CpuOptions, Options
+
+    options = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=CpuOptions(num_threads=threads))
+    model = CompiledModel.from_buffer(tflite, options=options)
+    buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    def call(name: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        signature = contract.signature(name)
+        if name not in buffers:
+            buffers[name] = (
+                {p.name: model.create_input_buffer_by_name(name, p.name) for p in signature.inputs},
+                {p.name: model.create_output_buffer_by_name(name, p.name) for p in signature.outputs},
+            )
+        inputs, outputs = buffers[name]
+        for key, buffer in inputs.items():
+            buffer.write(np.ascontiguousarray(feeds[key]))
+        model.run_by_name(name, inputs, outputs)
+        shapes = {p.name: p for p in signature.outputs}
+        return {k: _read(b, shapes[k].shape, shapes[k].dtype) for k, b in outputs.items()}
+
+    # The compiled model reads from the bytes as long as it lives; the closure keeps them.
+    return TrainingSession(contract, lambda name, feeds, held=tflite: call(name, feeds) if held else {})
+
+
+def _read(buffer: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    return np.asarray(buffer.read(int(np.prod(shape)), np.dtype(dtype))).reshape(shape)
