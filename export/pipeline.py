@@ -27,6 +27,8 @@ from export.recipes import Recipe, find_recipe
 from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
 from export.runtimes import RUNTIMES, answers, missing_runtimes
 from export.serving import frames_for
+from export.tuning.sources import TunedSource, check_kept, check_tuned_artifact, tuned_sources
+from export.tuning.tune import TuningSet
 from export.verify import Reference, check_parity, make_reference, measure_parity
 from fl_mobile.errors import ExportError
 
@@ -43,6 +45,7 @@ def export_model(
     provenance: Mapping[str, str],
     progress: Callable[[str], None] | None = None,
     input_dtype: str | None = None,
+    tuning: TuningSet | None = None,
 ) -> BundleReport:
     """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
 
@@ -58,6 +61,7 @@ def export_model(
         provenance: Where the model comes from, e.g. ``{"experiment": "<hash>"}``; copied into the bundle.
         progress: Called with one line before each step.
         input_dtype: ``"uint8"`` or ``"float32"``; by default rank-4 inputs are ``uint8`` camera frames.
+        tuning: Public or server-side examples that tuned recipes train on; their hash goes into the report.
 
     Raises:
         ExportError: The model, data or a recipe cannot become an artifact, or ``out`` exists.
@@ -72,7 +76,8 @@ def export_model(
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
     _check_labels(labels, reference.serving.num_classes)
     calibration = _calibration_frames(rows, representative, reference)
-    made = {recipe.name: _make(model, recipe, reference, calibration, say) for recipe in rows}
+    sources = tuned_sources(model, rows, tuning, reference, say)
+    made = {recipe.name: _make(model, recipe, reference, calibration, sources, say) for recipe in rows}
     artifacts = {name: data for name, (_, data) in made.items()}
     missing = missing_runtimes()
     report = BundleReport(
@@ -89,6 +94,7 @@ def export_model(
         missing_runtimes=missing,
         provenance=dict(provenance),
         versions=tool_versions(),
+        tunings=tuple(source.report for source in sources.values()),
     )
     say("bundle: writing and replaying the golden frames on every runtime")
     write_bundle(out, _files(report, artifacts, reference), _about(report), prove=verify_bundle)
@@ -136,12 +142,21 @@ def _calibration_frames(
 
 
 def _make(
-    model: Any, recipe: Recipe, reference: Reference, calibration: np.ndarray | None, say: Callable[[str], None]
+    model: Any,
+    recipe: Recipe,
+    reference: Reference,
+    calibration: np.ndarray | None,
+    sources: Mapping[str, TunedSource],
+    say: Callable[[str], None],
 ) -> tuple[Variant, bytes]:
     say(f"{recipe.name}: converting")
-    data = to_tflite(model, recipe, input_dtype=reference.serving.input_dtype, representative=calibration)
+    origin = sources[recipe.tuning].model if recipe.tuning else model
+    data = to_tflite(origin, recipe, input_dtype=reference.serving.input_dtype, representative=calibration)
+    if recipe.tuning:
+        check_tuned_artifact(sources[recipe.tuning], recipe, data)
     say(f"{recipe.name}: comparing with Keras on {len(reference.frames)} frames")
-    parity = check_parity(measure_parity(reference, recipe, data))
+    parity = measure_parity(reference, recipe, data)
+    parity = check_kept(parity, recipe) if recipe.tuning else check_parity(parity)
     latency = host_latency(data, reference.frames[0])
     return make_variant(recipe, data, read_graph(data), parity, latency), data
 

@@ -20,7 +20,7 @@ from export.bundle import Bundle, read_bundle
 from export.golden import Golden, unpack_golden
 from export.graph import Graph, read_graph
 from export.isolated import isolated_answers
-from export.recipes import RECIPES
+from export.recipes import find_recipe, is_recipe
 from export.report import signature_json
 from export.runtimes import choose_runtimes, missing_runtimes, real_values
 from export.serving import SIGNATURE, describe
@@ -110,7 +110,7 @@ def _report_of(bundle: Bundle) -> dict[str, Any]:
 
 def _check_artifact(bundle: Bundle, variant: Mapping[str, Any]) -> Graph:
     where = bundle.path / str(variant["file"])
-    if variant["recipe"] not in RECIPES or variant["file"] not in bundle.files:
+    if not is_recipe(variant["recipe"]) or variant["file"] not in bundle.files:
         raise VerifyError(f"{where}: the report names it, but it is not a known recipe with a file")
     try:
         graph = read_graph(bundle.files[variant["file"]])
@@ -158,7 +158,7 @@ def _replay(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden, runtime
         rows, expected = real_values(end, raw), real_values(end, golden.outputs[recipe])
         if rows.shape != expected.shape:
             raise VerifyError(f"{where}: golden.npz holds outputs {expected.shape}, the artifact answers {rows.shape}")
-        worst, allowed = float(np.abs(rows - expected).max()), RECIPES[recipe].tolerance.replay_abs
+        worst, allowed = float(np.abs(rows - expected).max()), find_recipe(recipe).tolerance.replay_abs
         if not worst <= allowed:
             raise VerifyError(
                 f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
@@ -184,5 +184,6 @@ def _against_keras(bundle: Bundle, graphs: Mapping[str, Graph], model: Any, x: A
         return ()
     reference = make_reference(model, x, y, input_dtype=_input_dtype(graphs))
     return tuple(
-        check_parity(measure_parity(reference, RECIPES[recipe], bundle.files[f"{recipe}.tflite"])) for recipe in graphs
+        check_parity(measure_parity(reference, find_recipe(recipe), bundle.files[f"{recipe}.tflite"]))
+        for recipe in graphs
     )

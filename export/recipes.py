@@ -11,6 +11,9 @@ The name decodes: what the weights are stored as, and for ``int*`` what the arit
 | ``int8-legacy`` | int8 | as ``int8``, dense layers per tensor | accelerators and TFLM older than TF 2.16 |
 | ``int16x8`` | int8 | int16 activations | when ``int8`` loses accuracy; slow reference kernels on many CPUs |
 
+Before a conversion the weights may be tuned on public data: ``TUNED_RECIPES``, named ``<tuning>-<conversion>`` with a
+row of ``export.tuning.TUNINGS``, e.g. ``sparse-80-int8``.
+
 Sources: LiteRT ``post_training_quantization.md``; LiteRT#3596 and tflite-micro#2602 for per-channel dense layers.
 To add a recipe: write one function, add one row; ``tests/export/test_recipes.py`` walks this table.
 """
@@ -18,7 +21,7 @@ To add a recipe: write one function, add one row; ``tests/export/test_recipes.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fl_mobile.errors import ConfigError, nearest
@@ -67,6 +70,9 @@ class Recipe:
             and answers in ``uint8``. Models whose input is not an image keep float32 at both ends.
         tolerance: The parity gate.
         suits: Hardware and purpose, for people.
+        tuning: Row of ``export.tuning.TUNINGS`` that the weights go through first; empty for none.
+        conversion: For tuned recipes the plain recipe whose tolerance holds between the tuned Keras model and the
+            artifact; ``tolerance`` then holds against the model before tuning.
     """
 
     name: str
@@ -76,11 +82,24 @@ class Recipe:
     integer_frames: bool
     tolerance: Tolerance
     suits: str
+    tuning: str = ""
+    conversion: str = ""
 
 
 def keep_float32(converter: Any, calibration: Calibration | None) -> None:
     """Leaves weights and arithmetic as Keras has them."""
     converter.optimizations = []
+
+
+def store_zeros_as_gaps(converter: Any, calibration: Calibration | None) -> None:
+    """Stores kernels of mostly zeros as their other values and places; arithmetic stays float32.
+
+    The runtime computes dense layers from that form or widens them at load (``DENSIFY``): a file 4 times smaller at
+    the latency of ``float32``. Never with int8: LiteRT 2.3 refuses such files (XNNPACK fails to prepare).
+    """
+    import tensorflow as tf
+
+    converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
 
 
 def store_float16(converter: Any, calibration: Calibration | None) -> None:
@@ -153,18 +172,59 @@ RECIPES: dict[str, Recipe] = {
     "int16x8": Recipe("int16x8", compute_int16, 8, True, False, _WEIGHTS_INT8, "when int8 loses accuracy; slower"),
 }
 
+# Against the model before tuning, which further training moves: probabilities may differ, accuracy may not fall.
+_TUNED = Tolerance(1.0, 0.05, 0.94, 0.02, 0.1, 0.06, 0.04)
+
+
+def _tuned(tuning: str, conversion: str, suits: str, configure: Any = None) -> Recipe:
+    plain = RECIPES[conversion]
+    return replace(
+        plain,
+        name=f"{tuning}-{conversion}",
+        configure=configure or plain.configure,
+        tolerance=replace(_TUNED, replay_abs=plain.tolerance.replay_abs),
+        suits=suits,
+        tuning=tuning,
+        conversion=conversion,
+    )
+
+
+# Clustered kernels get one scale per dense layer: with one per channel, 16 shared values would become thousands.
+_SHARED = compute_int8_dense_per_tensor
+TUNED_RECIPES: dict[str, Recipe] = {
+    row.name: row
+    for row in (
+        _tuned("sparse-80", "float32", "CPU; file 4× smaller than float32", store_zeros_as_gaps),
+        _tuned("sparse-80", "int8", "small downloads: zips 3× smaller than int8"),
+        _tuned("sparse-90", "int8", "smaller downloads, some accuracy"),
+        _tuned("sparse-2by4", "int8", "NPUs and GPUs with 2:4 sparse units"),
+        _tuned("clustered-16", "float32", "small downloads in float: zips 5× smaller than float32"),
+        _tuned("clustered-16", "int8", "small downloads; NPUs that expand shared weights", _SHARED),
+        _tuned("qat", "int8", "when int8 loses accuracy"),
+        _tuned("sparse-80-qat", "int8", "as sparse-80-int8, when that loses accuracy"),
+        _tuned("sparse-80-clustered-16", "int8", "smallest downloads", _SHARED),
+        _tuned("sparse-80-clustered-16-qat", "int8", "smallest downloads, when that loses accuracy", _SHARED),
+    )
+}
+
 CORE_RECIPES: tuple[str, ...] = ("float32", "float16", "dynamic-int8", "int8")
 
 
 def find_recipe(name: str) -> Recipe:
-    """Returns the row called ``name``.
+    """Returns the row of ``RECIPES`` or ``TUNED_RECIPES`` called ``name``.
 
     Raises:
         ConfigError: No row has that name; the message holds the nearest.
 
-    >>> find_recipe("int8").weight_bits
-    8
+    >>> find_recipe("sparse-80-int8").tuning
+    'sparse-80'
     """
-    if name not in RECIPES:
-        raise ConfigError(f"recipe {name!r} is not known.{nearest(name, RECIPES)}")
-    return RECIPES[name]
+    rows = {**RECIPES, **TUNED_RECIPES}
+    if name not in rows:
+        raise ConfigError(f"recipe {name!r} is not known.{nearest(name, rows)}")
+    return rows[name]
+
+
+def is_recipe(name: object) -> bool:
+    """Returns whether a row has that name."""
+    return name in RECIPES or name in TUNED_RECIPES

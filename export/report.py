@@ -13,8 +13,9 @@ from typing import Any
 from export.bundle import sha256
 from export.graph import Graph
 from export.latency import LABEL, Latency
-from export.recipes import RECIPES, Recipe
+from export.recipes import Recipe, find_recipe
 from export.serving import SIGNATURE, Serving
+from export.tuning.tune import TuningReport
 from export.verify import Parity
 
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "fl-mobile")
@@ -71,6 +72,7 @@ class BundleReport:
         missing_runtimes: Runtime → why it could not.
         provenance: Where the model comes from, as the caller said.
         versions: Package → version.
+        tunings: How the weights of tuned recipes came about, one per tuning.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class BundleReport:
     missing_runtimes: Mapping[str, str]
     provenance: Mapping[str, str]
     versions: Mapping[str, str]
+    tunings: tuple[TuningReport, ...] = ()
 
 
 def make_variant(recipe: Recipe, data: bytes, graph: Graph, parity: Parity, latency: Latency) -> Variant:
@@ -115,6 +118,7 @@ def to_json(report: BundleReport) -> dict[str, Any]:
             "keras_accuracy": report.keras_accuracy,
         },
         "calibration": {"frames": report.calibration_frames, "sha256": report.calibration_sha256},
+        "tunings": [tuning.to_json() for tuning in report.tunings],
         "variants": [_variant_json(variant) for variant in report.variants],
         "runtimes": {"replayed": list(report.runtimes), "missing": dict(report.missing_runtimes)},
         "provenance": dict(report.provenance),
@@ -123,7 +127,7 @@ def to_json(report: BundleReport) -> dict[str, Any]:
 
 
 def _variant_json(variant: Variant) -> dict[str, Any]:
-    parity, recipe = variant.parity, RECIPES[variant.recipe]
+    parity, recipe = variant.parity, find_recipe(variant.recipe)
     return {
         "recipe": variant.recipe,
         "suits": recipe.suits,
@@ -183,6 +187,7 @@ def to_markdown(report: BundleReport) -> str:
         f"Calibration: {report.calibration_frames} frames, SHA-256 `{report.calibration_sha256[:16]}…`."
         if report.calibration_sha256
         else "Calibration: none.",
+        *(tuning.sentence() for tuning in report.tunings),
         "",
         *(f"- {key}: {value}" for key, value in sorted(report.provenance.items())),
         f"- made with: {', '.join(f'{name} {number}' for name, number in report.versions.items())}",
@@ -191,7 +196,7 @@ def to_markdown(report: BundleReport) -> str:
 
 
 def _row(variant: Variant) -> str:
-    parity, latency, suits = variant.parity, variant.latency, RECIPES[variant.recipe].suits
+    parity, latency, suits = variant.parity, variant.latency, find_recipe(variant.recipe).suits
     diff_points = 100 * (parity.accuracy - parity.keras_accuracy)
     return (
         f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {parity.accuracy:.2%}"

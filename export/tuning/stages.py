@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from export.tuning.bridge import Twin, tf_keras_and_tfmot, weights_of
-from export.tuning.table import SMALLEST_KERNEL, Tuning
+from export.tuning.table import SMALLEST_KERNEL, ZERO_RUN, Tuning
 from fl_mobile.errors import ExportError
 from fl_mobile.tensors import Tensors
 
@@ -60,7 +60,7 @@ def prune(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
 
     Zhu & Gupta, "To prune, or not to prune" (2017). 2:4 masks are chosen once, at the first step.
     """
-    tf_keras, tfmot = tf_keras_and_tfmot()
+    _, tfmot = tf_keras_and_tfmot()
     pruning = tfmot.sparsity.keras
     if tuning.two_of_four:
         options = {"pruning_schedule": pruning.ConstantSparsity(0.5, 0), "sparsity_m_by_n": (2, 4)}
@@ -69,7 +69,12 @@ def prune(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
         rise = fit.steps // 2 // every * every  # TFMOT stops short of the goal when the last step is not a multiple
         schedule = pruning.PolynomialDecay(0.0, tuning.sparsity, 0, rise, frequency=every)
         options = {"pruning_schedule": schedule}
-    wrapped = _wrap(twin, lambda layer: pruning.prune_low_magnitude(layer, **options))
+
+    def wrapper(layer: Any) -> Any:
+        runs = type(layer).__name__ == "Dense" and layer.kernel.shape[0] % ZERO_RUN == 0 and not tuning.two_of_four
+        return pruning.prune_low_magnitude(layer, block_size=(ZERO_RUN if runs else 1, 1), **options)
+
+    wrapped = _wrap(twin, wrapper)
     fit.run(wrapped, [pruning.UpdatePruningStep()])
     return weights_of(twin, pruning.strip_pruning(wrapped))
 

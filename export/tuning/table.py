@@ -2,7 +2,7 @@
 
 | part of the name | what holds for every tuned kernel afterwards |
 |---|---|
-| ``sparse-80`` | 80 % of its weights are zero (Zhu & Gupta 2017, polynomial schedule) |
+| ``sparse-80`` | 80 % of its weights are zero, in dense layers by runs of four (Zhu & Gupta 2017) |
 | ``sparse-2by4`` | of every four weights along the input at least two are zero |
 | ``clustered-16`` | it holds at most 16 distinct values (Han et al. 2016, weight sharing) |
 | ``qat`` | trained while seeing its own int8 rounding (Jacob et al. 2018) |
@@ -19,6 +19,14 @@ from fl_mobile.errors import ConfigError, nearest
 
 SMALLEST_KERNEL = 1024
 """Kernels of fewer weights stay as they are: they weigh nothing, and a first convolution has no weight to spare."""
+
+
+ZERO_RUN = 4
+"""Zeros of a dense kernel come in runs of this many inputs of one output, which lie side by side in the file.
+
+Measured on the demo CNN at 80 %, after zip, dense ``int8`` = 1: single zeros 2.7 times smaller, runs of four 3.3 at
+0.3 points less accuracy, runs of sixteen 3.9 at 1.2. Runs of four are also what TFLite's sparse kernels compute with.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,6 @@ class Tuning:
 
 
 TUNINGS: dict[str, Tuning] = {
-    "sparse-50": Tuning("sparse-50", sparsity=0.5),
     "sparse-80": Tuning("sparse-80", sparsity=0.8),
     "sparse-90": Tuning("sparse-90", sparsity=0.9),
     "sparse-2by4": Tuning("sparse-2by4", sparsity=0.5, two_of_four=True),

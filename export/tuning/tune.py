@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from export.quiet import captured_stderr
 from export.serving import describe, frames_for
 from export.tuning.bridge import make_twin, tf_keras_and_tfmot, with_weights
 from export.tuning.stages import STAGES, Fit, tuned_paths
@@ -66,7 +67,8 @@ class TuningSet:
         y = np.asarray(self.y)
         if y.shape != (len(self.x),) or y.dtype.kind not in "ui" or len(y) == 0:
             raise ExportError(
-                f"tuning set: expected one class number per frame, got {len(self.x)} frames and {y.dtype}{list(y.shape)}"
+                f"tuning set: expected one class number per frame, got {len(self.x)} frames"
+                f" and {y.dtype}{list(y.shape)}"
             )
 
     @property
@@ -117,6 +119,13 @@ class TuningReport:
         """Returns the report in JSON types."""
         return {**asdict(self), "kernels": [asdict(kernel) for kernel in self.kernels]}
 
+    def sentence(self) -> str:
+        """Returns what ``report.md`` says about the data."""
+        return (
+            f"Tuning `{self.tuning}`: {self.examples} {self.origin} examples, {self.epochs} epochs a stage,"
+            f" SHA-256 `{self.sha256[:16]}…`."
+        )
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -161,7 +170,8 @@ def tune(
         twin = make_twin(current, x[:_PROOF_FRAMES])
         first_diff = twin.max_abs_diff if first_diff is None else first_diff
         paths = tuned_paths(twin)
-        weights = STAGES[stage](twin, tuning, _fit_of(x, data, serving.head, stage))
+        with captured_stderr():  # tf_keras warns of the kernels behind shared values, which have no gradient
+            weights = STAGES[stage](twin, tuning, _fit_of(x, data, serving.head, stage))
         current = with_weights(model, weights)
     kernels = tuple(_describe_kernel(path, weights[path]) for path in paths)
     check_tuned(tuning, weights, paths)
