@@ -139,3 +139,19 @@ def test_tflite_runtime_of_2023_trains_alike(name: str, tmp_path: Path) -> None:
     # Batch statistics of four examples amplify rounding, step after step.
     bound = 1e-4 if name in ("smart-camera-cnn", "text-classifier") else 5e-2
     _same(json.loads(done.stdout), ten_steps(open_session(made.tflite, made.contract)), bound)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smart-camera-cnn", "ds-cnn"])
+def test_browser_trains_alike(name: str) -> None:
+    """``infer`` and ten ``train`` steps of the same file on LiteRT.js in a headless Chromium."""
+    from export.browser import BrowserModel, missing_browser
+    from export.training import TrainingSession
+
+    if reason := missing_browser():
+        pytest.fail(reason)
+    _, made = _built(name)
+    made.contract.check(made.tflite)
+    with BrowserModel.load(made.tflite) as browser:
+        got = ten_steps(TrainingSession(made.contract, browser.run))
+    _same(got, ten_steps(open_session(made.tflite, made.contract)), 1e-4 if name == "smart-camera-cnn" else 5e-2)
