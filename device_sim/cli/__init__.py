@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from device_sim.cli import quiet
+from device_sim.cli.camera import camera
 from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
 from device_sim.cli.edge import DEBUG_VARIABLE, exit_codes, reported
@@ -25,7 +26,7 @@ from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, sweep, export, verify, datasets, codecs, models, new)
+VERBS = (simulate, sweep, export, verify, camera, datasets, codecs, models, new)
 
 
 def _version(wanted: bool) -> None:

@@ -226,7 +226,7 @@ def _attach(tab: Tab) -> None:
     targets = tab.call("Target.getTargets", _START_SECONDS)["targetInfos"]
     page = next(target for target in targets if target["type"] == "page")
     tab.session = tab.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-    for domain in ("Page", "Runtime", "Network", "Inspector"):
+    for domain in ("Page", "Inspector"):
         tab.call(f"{domain}.enable")
 
 

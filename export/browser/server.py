@@ -139,7 +139,9 @@ class _Request(BaseHTTPRequestHandler):
             "Content-Type": resource.mime_type,
             "Content-Length": str(len(resource.data)),
             "Content-Security-Policy": self.server.policy,
+            # Isolated from other origins, a page gets clocks of 5 microseconds instead of 100 for its latencies.
             "Cross-Origin-Opener-Policy": "same-origin",
+            "Cross-Origin-Embedder-Policy": "require-corp",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
             "Referrer-Policy": "no-referrer",

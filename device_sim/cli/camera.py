@@ -1,0 +1,58 @@
+"""``fl-mobile camera``: a bundle on the webcam of a browser, on this computer only."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from device_sim.cli.output import Format, FormatOption, print_json, say
+from device_sim.cli.quiet import while_loading
+
+
+def camera(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, e.g. runs/demo/bundle.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this computer; 0 picks a free one.")] = 8000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Try a bundle in the browser: webcam or pictures in, top-3 labels out, every recipe; until Ctrl-C.
+
+    The bundle is proven first. The page is served to this computer only and loads nothing from elsewhere. LiteRT.js,
+    which runs the .tflite files there, comes from npm once and is checked against a pinned hash.
+
+    Examples:
+      fl-mobile camera runs/demo/bundle --open
+      fl-mobile camera runs/demo/bundle --port 0 --format json
+    """
+    from export.browser import serving
+    from export.camera import camera_resources
+
+    say("camera: proving the bundle")
+    with while_loading():
+        resources = camera_resources(bundle)
+    with serving(resources, port) as url:
+        if output is Format.JSON:
+            recipes = [path[1:].removesuffix(".tflite") for path in resources if path.endswith(".tflite")]
+            print_json({"url": url, "bundle": str(bundle), "recipes": recipes})
+        else:
+            number = url.rstrip("/").rpartition(":")[2]
+            print(f"Camera:   {url}")
+            # Pages get a camera on https or localhost only, so a phone needs the tunnel rather than this address.
+            print(f"On a phone over USB: adb reverse tcp:{number} tcp:{number}, then http://localhost:{number}/ there")
+        sys.stdout.flush()  # whoever reads a pipe wants the address now, not when the server ends
+        say("camera: Ctrl-C ends it")
+        if open_browser:
+            typer.launch(url)
+        _until_interrupted()
+
+
+def _until_interrupted() -> None:
+    """Ctrl-C is the normal end of a server, so it is no error here."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        say("camera: ended")
