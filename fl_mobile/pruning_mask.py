@@ -1,0 +1,129 @@
+"""Pruning while training federatedly: which weights stay zero in a round, computed alike by server and devices.
+
+```
+broadcast weights, round ─▶ masks_for ─▶ device: masked weights, masked delta ─▶ server: masked new weights
+```
+The mask is a function of the round number and of the weights every device has just decoded, so no mask travels.
+Magnitude pruning under a polynomial schedule: Zhu & Gupta, "To prune, or not to prune" (2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fl_mobile.errors import ConfigError
+from fl_mobile.tensors import Spec, Tensors
+
+Masks = dict[str, np.ndarray]
+"""Variable path → ``bool`` array of its shape, True where a weight lives; absent paths are not pruned."""
+
+SCHEDULES = ("polynomial", "constant")
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """[train.pruning]: when weights become zero, and how many.
+
+    Attributes:
+        sparsity: Share of zeros of every pruned kernel at the end; 0 is off.
+        begin_round: First round with a mask.
+        end_round: From this round on the share is ``sparsity``; masks then stay as they are.
+        schedule: ``"polynomial"`` rises as a cubic from ``begin_round`` to ``end_round``, ``"constant"`` at once.
+        zero_run: Zeros of kernels of rank 2 come in runs of this many inputs of one output, as TFLite stores them;
+            1 chooses every weight by itself. Kernels with another number of inputs fall back to 1.
+        smallest_kernel: Kernels of fewer weights are not pruned.
+    """
+
+    sparsity: float = 0.0
+    begin_round: int = 0
+    end_round: int = 0
+    schedule: str = "polynomial"
+    zero_run: int = 4
+    smallest_kernel: int = 1024
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise ConfigError(f"train.pruning.sparsity must be in [0, 1), got {self.sparsity}")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"train.pruning.schedule must be {' or '.join(SCHEDULES)}, got '{self.schedule}'")
+        if not 0 <= self.begin_round <= self.end_round:
+            raise ConfigError(
+                f"train.pruning: expected 0 ≤ begin-round ≤ end-round, got {self.begin_round} and {self.end_round}"
+            )
+        if self.zero_run < 1 or self.smallest_kernel < 1:
+            raise ConfigError("train.pruning.zero-run and smallest-kernel must be ≥ 1")
+
+
+def sparsity_at(plan: PruningPlan, round_num: int) -> float:
+    """Returns the share of zeros in round ``round_num``; it never falls.
+
+    >>> plan = PruningPlan(0.8, begin_round=10, end_round=20)
+    >>> [round(sparsity_at(plan, r), 3) for r in (9, 10, 15, 20, 99)]
+    [0.0, 0.0, 0.7, 0.8, 0.8]
+    """
+    if round_num < plan.begin_round:
+        return 0.0
+    if plan.schedule == "constant" or round_num >= plan.end_round:
+        return plan.sparsity
+    done = (round_num - plan.begin_round) / (plan.end_round - plan.begin_round)
+    return plan.sparsity * (1.0 - (1.0 - done) ** 3)
+
+
+def masks_for(plan: PruningPlan, weights: Tensors, spec: Spec, round_num: int) -> Masks:
+    """Returns the masks of ``round_num``; empty before the first.
+
+    Of every kernel the ``round(sparsity · size)`` weights of least magnitude go, ties by position, so two computers
+    with equal weights make equal masks.
+
+    Args:
+        weights: The model as devices decoded it, zeros of earlier rounds included.
+    """
+    share = sparsity_at(plan, round_num)
+    if not share:
+        return {}
+    return {path: _mask(weights[path], share, plan.zero_run) for path in pruned_paths(plan, spec)}
+
+
+def pruned_paths(plan: PruningPlan, spec: Spec) -> list[str]:
+    """Returns the paths that are pruned: trainable, of rank 2 or more, and not small."""
+    return [
+        path
+        for path, tensor in spec.items()
+        if tensor.trainable and len(tensor.shape) >= 2 and tensor.size >= plan.smallest_kernel
+    ]
+
+
+def apply_masks(tensors: Tensors, masks: Mapping[str, np.ndarray]) -> Tensors:
+    """Returns ``tensors`` with zeros where a mask is False; the same arrays where there is no mask.
+
+    >>> apply_masks({"k": np.ones(3, np.float32)}, {"k": np.array([True, False, True])})["k"].tolist()
+    [1.0, 0.0, 1.0]
+    """
+    return {
+        path: np.where(masks[path], value, np.float32(0.0)) if path in masks else value
+        for path, value in tensors.items()
+    }
+
+
+def zero_share(tensors: Tensors, paths: list[str]) -> float:
+    """Returns the share of exact zeros among the tensors called ``paths``; 0.0 when there are none."""
+    total = sum(tensors[path].size for path in paths)
+    return sum(int((tensors[path] == 0).sum()) for path in paths) / total if total else 0.0
+
+
+def _mask(kernel: np.ndarray, share: float, zero_run: int) -> np.ndarray:
+    inputs = kernel.shape[0]
+    run = zero_run if kernel.ndim == 2 and inputs % zero_run == 0 else 1
+    if run == 1:
+        magnitude = np.abs(kernel).ravel()
+    else:
+        groups = np.abs(kernel).reshape(inputs // run, run, kernel.shape[1])
+        magnitude = groups.astype(np.float64).sum(axis=1).ravel()
+    lives = np.ones(magnitude.size, bool)
+    lives[np.argsort(magnitude, kind="stable")[: round(share * magnitude.size)]] = False
+    if run == 1:
+        return lives.reshape(kernel.shape)
+    return np.repeat(lives.reshape(inputs // run, kernel.shape[1]), run, axis=0)
