@@ -137,7 +137,8 @@ def make_twin(model: Any, frames: np.ndarray) -> Twin:
     Raises:
         ExportError: The model cannot be bridged; the message names the layer and why.
     """
-    function = _functional(model)
+    function = graph_of(model)
+    _refuse(model, function)
     tf_keras, _ = tf_keras_and_tfmot()
     doubles = {id(op): _double(op, tf_keras) for op in function.operations if type(op).__name__ != "InputLayer"}
     entry = function.inputs[0]
@@ -189,20 +190,26 @@ def with_weights(model: Any, weights: Tensors) -> Any:
     return copy
 
 
-def _functional(model: Any) -> Any:
-    """Returns the functional graph behind ``model``, or says what is in the way."""
+def graph_of(model: Any) -> Any:
+    """Returns the functional graph behind a Keras 3 ``model``.
+
+    Raises:
+        ExportError: It has none, because it is subclassed or not built.
+    """
     import keras
 
     if not isinstance(model, keras.Model) or not model.built:
         raise ExportError(f"expected a built Keras 3 model, got {type(model).__module__}.{type(model).__name__}")
-    function = model
-    if isinstance(model, keras.Sequential):
-        function = model._functional
+    function = model._functional if isinstance(model, keras.Sequential) else model
     if not hasattr(function, "_run_through_graph"):
         raise ExportError(
             f"model {model.name!r} is subclassed ({type(model).__name__}): its layers are known, but not what happens"
             " between them. Write it as a functional model, or use recipes without tuning."
         )
+    return function
+
+
+def _refuse(model: Any, function: Any) -> None:
     if len(function.inputs) != 1 or len(function.outputs) != 1:
         raise ExportError(
             f"model {model.name!r}: expected one input and one output,"
@@ -214,7 +221,6 @@ def _functional(model: Any) -> Any:
     twice = [op.name for op in function.operations if used.count(id(op)) > 1]
     if twice:
         raise ExportError(f"layer {twice[0]!r} is shared: used more than once, which TFMOT cannot tune")
-    return function
 
 
 def _refuse_unknown(model: Any, operation: Any) -> None:
