@@ -9,6 +9,7 @@ from typing import Any
 from export.graph import Graph, read_graph
 from export.quiet import captured_stderr
 from export.training.contract import FORMAT, Port, Signature, Weight
+from export.training.tidy import tidy
 from fl_mobile.errors import ExportError
 
 
@@ -28,7 +29,7 @@ def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) 
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             converter.experimental_enable_resource_variables = True
-            data = bytes(converter.convert())
+            data = tidy(bytes(converter.convert()))
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             raise ExportError(_explain(model_name, f"{error}\n{chatter()}")) from error
     foreign = read_graph(data).foreign_ops

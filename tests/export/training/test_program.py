@@ -243,6 +243,24 @@ def test_file_holds_builtin_operations_and_an_input_a_signature() -> None:
     assert all(s.inputs and s.outputs for s in made.contract.signatures)
 
 
+def test_file_stores_no_zeros_and_assigns_last() -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    _, made = _plain()
+    assert len(made.tflite) < 60_000
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(made.tflite, 0))
+    assign = [c.builtinCode for c in model.operatorCodes].index(schema.BuiltinOperator.ASSIGN_VARIABLE)
+    for graph in model.subgraphs:
+        kinds = [op.opcodeIndex == assign for op in graph.operators]
+        if graph.name != b"NoOp":
+            assert kinds == sorted(kinds), "a weight assigned before its last use would be used new"
+    for number in range((model.buffers and len(model.buffers)) or 0):
+        buffer = schema.Model.GetRootAs(made.tflite, 0).Buffers(number)
+        if buffer.DataLength() >= 16:
+            start = buffer._tab.Vector(buffer._tab.Offset(4))
+            assert start % 16 == 0, "kernels load constants by whole vectors"
+
+
 def test_contract_survives_json_and_refuses_what_is_none() -> None:
     contract = _plain()[1].contract
     assert contract_from_json(json.loads(json.dumps(contract.to_json()))) == contract
