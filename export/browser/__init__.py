@@ -3,7 +3,7 @@
 `BrowserModel` runs any signature of a file; `serving` and `litertjs_resources` also carry the camera page.
 """
 
-from export.browser.chromium import BrowserError, open_tab
+from export.browser.chromium import BrowserError, Tab, open_tab
 from export.browser.litertjs import litertjs_resources, missing_litertjs
 from export.browser.server import Resource, serving
 from export.browser.session import BrowserModel, missing_browser
@@ -12,6 +12,7 @@ __all__ = [
     "BrowserError",
     "BrowserModel",
     "Resource",
+    "Tab",
     "litertjs_resources",
     "missing_browser",
     "missing_litertjs",

@@ -1,0 +1,101 @@
+"""What the page is told about a bundle, and which bundles it does not get."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.bundle import read_bundle
+from export.camera import camera_resources
+from export.camera.site import describe_bundle, refuse_other_inputs
+from export.golden import unpack_golden
+from export.graph import read_graph
+from export.runtimes import answers, real_values
+from export.serving import SIGNATURE
+from fl_mobile.errors import ExportError, VerifyError
+from tests.export.camera.conftest import RECIPES_HERE
+
+pytestmark = pytest.mark.tf
+
+
+def test_the_page_is_told_the_truth(whole_bundle: Path) -> None:
+    bundle = read_bundle(whole_bundle)
+    told = describe_bundle(bundle)
+    golden = unpack_golden(bundle.files["golden.npz"])
+    assert told["input"] == {"name": "image", "height": 8, "width": 8, "channels": 1}
+    assert told["labels"] == [f"digit {n}" for n in range(10)]
+    assert base64.b64decode(told["golden"]["frames"]) == golden.frames.tobytes()
+    for variant in told["variants"]:
+        data = bundle.files[variant["url"][1:]]
+        end = read_graph(data).signature(SIGNATURE).outputs[0]
+        rows = real_values(end, answers("litert", data, golden.frames))
+        assert variant["golden"] == rows.argmax(axis=1).tolist()
+        assert variant["output"] == {"name": end.name, "scale": end.scale, "zeroPoint": end.zero_point}
+        assert variant["bytes"] == len(data)
+    assert json.loads(json.dumps(told)) == told
+
+
+def damage_artifact(bundle: Path) -> None:
+    file = bundle / "int8.tflite"
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
+
+
+def add_file(bundle: Path) -> None:
+    (bundle / "extra.js").write_text("alert(1)")
+
+
+def rename_labels(bundle: Path) -> None:
+    (bundle / "labels.txt").write_text("cat\n" * 10)
+
+
+@pytest.mark.parametrize("damage", [damage_artifact, add_file, rename_labels])
+def test_a_damaged_bundle_is_not_served(damage: Callable[[Path], None], whole_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(whole_bundle, tmp_path / "bundle"))
+    damage(copy)
+    with pytest.raises(VerifyError):
+        camera_resources(copy)
+
+
+def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, tmp_path: Path) -> None:
+    """The manifest fits, but the artifact does not answer the golden frames as the bundle says."""
+    from export.bundle import write_bundle
+
+    bundle = read_bundle(whole_bundle)
+    files = dict(bundle.files)
+    golden = unpack_golden(files["golden.npz"])
+    from export.golden import Golden, pack_golden
+
+    wrong = {name: np.roll(rows, 1, axis=1) for name, rows in golden.outputs.items()}
+    files["golden.npz"] = pack_golden(Golden(golden.frames, golden.labels, golden.keras, wrong))
+    about = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema", "manifest_sha256")}
+    write_bundle(tmp_path / "lie", files, about)
+    with pytest.raises(VerifyError, match="golden outputs differ"):
+        camera_resources(tmp_path / "lie")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [([1, 30], "float32"), ([1, 8, 8, 1], "float32"), ([1, 8, 8, 2], "uint8"), ([1, 64], "uint8")]
+)
+def test_other_inputs_are_refused_by_name(shape: list[int], dtype: str, whole_bundle: Path) -> None:
+    bundle = read_bundle(whole_bundle)
+    report: dict[str, Any] = json.loads(bundle.files["report.json"])
+    report["model"] |= {"input_shape": shape, "input_dtype": dtype}
+    changed = type(bundle)(bundle.path, {**bundle.files, "report.json": json.dumps(report).encode()}, bundle.manifest)
+    with pytest.raises(ExportError, match=rf"camera page needs .* this one takes {dtype}\["):
+        refuse_other_inputs(changed)
+    refuse_other_inputs(bundle)
+
+
+@pytest.mark.slow
+def test_only_the_bundle_and_the_page_are_in_it(browser: None, digits_bundle: Path) -> None:
+    paths = set(camera_resources(digits_bundle))
+    assert {f"/{name}.tflite" for name in RECIPES_HERE} <= paths
+    assert {"/", "/bundle.json", "/camera.js"} <= paths
+    assert not paths & {"/golden.npz", "/manifest.json", "/report.json", "/runner.js"}
