@@ -256,7 +256,8 @@ def _draw(axes: Any, shown: Sequence[Measurement]) -> None:
         axes.scatter(*_coordinates([m for m in shown if m.unbiased == unbiased]), marker=marker, label=label)
     for m in shown:
         at = (m.bits_per_parameter, m.nmse)
-        axes.annotate(m.codec, at, textcoords="offset points", xytext=(5, 4), fontsize=7)
+        axes.annotate(m.codec, at, textcoords="offset points", xytext=(4, 4), fontsize=7, rotation=15)
+    axes.set_xlim(bits[0], 2.5 * bits[-1])  # room for the last label
 
 
 def _coordinates(measurements: Sequence[Measurement]) -> tuple[list[float], list[float]]:

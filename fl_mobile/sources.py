@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -20,7 +21,10 @@ MOST_BYTES = 2**31
 """An update file that declares more than this is refused before anything is read."""
 
 _FLOATS = ("<f2", "<f4", "<f8")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError)
+_DAMAGED = (  # what zipfile, zlib and NumPy's header parser raise on damaged files
+    *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError),
+    *(SyntaxError, tokenize.TokenError),
+)
 
 
 def _generalised_gaussian(rng: np.random.Generator, size: int) -> np.ndarray:

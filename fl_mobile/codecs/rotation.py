@@ -61,14 +61,19 @@ def unrotate(groups: list[np.ndarray], seed: int, count: int) -> np.ndarray:
 def hadamard(blocks: np.ndarray) -> np.ndarray:
     """Returns the orthonormal Walsh–Hadamard transform of each row; its own inverse.
 
-    H of length a·b is the Kronecker product of those of a and b, so one row is two small matrix products.
+    H of length p·q·r is the Kronecker product of those of p, q and r, so a row is a few small matrix products; small,
+    because BLAS would start threads for large ones, and threads of many workers on few cores wait for each other.
 
     >>> hadamard(np.array([[1.0, 0.0]], np.float32)).round(3).tolist()
     [[0.7070000171661377, 0.7070000171661377]]
     """
     rows, n = blocks.shape
-    a = 1 << (n.bit_length() // 2)
-    out = _matrix(a) @ blocks.reshape(rows, a, n // a) @ _matrix(n // a)
+    r = min(n, 32)
+    q = min(n // r, 32)
+    p = n // (q * r)
+    out = blocks.reshape(rows * p, q, r) @ _matrix(r)
+    out = (_matrix(q) @ out).reshape(rows, p, q * r)
+    out = _matrix(p) @ out
     return (out * np.float32(n**-0.5)).reshape(rows, n)
 
 
