@@ -51,8 +51,11 @@ def _descriptor(stream: object) -> int | None:
 
 @contextlib.contextmanager
 def _python_chatter_off() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    # The empty name is the root: TFMOT warns there, and the first warning would leave it a handler on our stream,
+    # which is closed when the block ends.
+    loggers = [logging.getLogger(name) for name in ("", "tensorflow", "absl")]
     levels = [logger.level for logger in loggers]
+    handlers = logging.getLogger().handlers[:]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -62,3 +65,4 @@ def _python_chatter_off() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        logging.getLogger().handlers[:] = handlers

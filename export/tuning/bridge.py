@@ -149,7 +149,7 @@ def make_twin(model: Any, frames: np.ndarray) -> Twin:
         places = _copy_weights(function, twin)
     except (TypeError, ValueError, AttributeError) as error:
         raise ExportError(f"model {model.name!r} cannot be rebuilt in tf_keras: {error}") from error
-    return Twin(twin, places, _prove_equal(model, twin, frames))
+    return Twin(twin, places, prove_equal(model, twin, frames))
 
 
 def weights_of(twin: Twin, tuned: Any) -> Tensors:
@@ -275,8 +275,14 @@ def _copy_weights(function: Any, twin: Any) -> dict[str, tuple[str, str]]:
     return places
 
 
-def _prove_equal(model: Any, twin: Any, frames: np.ndarray) -> float:
-    """Compares answers, not weights: swapped weights of one shape or another meaning of a key show only here."""
+def prove_equal(model: Any, twin: Any, frames: np.ndarray) -> float:
+    """Returns the largest difference between the answers of ``model`` and its ``tf_keras`` double on ``frames``.
+
+    Answers, not weights: weights that changed places, or a key with another meaning, show only here.
+
+    Raises:
+        ExportError: They differ by more than float32 rounding.
+    """
     x = np.asarray(frames, np.float32)
     ours, theirs = np.asarray(model(x, training=False)), np.asarray(twin(x, training=False))
     if ours.shape != theirs.shape:

@@ -139,6 +139,8 @@ def quantize_aware(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
     if tuning.sparsity:  # the wrappers mask inside the graph; the variables underneath may have moved
         for path in tuned_paths(twin):
             after[path] = after[path] * (before[path] != 0)
+            if tuning.clusters:
+                after[path] = _without_drifted_zero(after[path], tuning.clusters)
     return after
 
 
@@ -154,6 +156,18 @@ STAGES: dict[str, Callable[[Twin, Tuning, Fit], Tensors]] = {
     "cluster": cluster,
     "qat": quantize_aware,
 }
+
+
+def _without_drifted_zero(kernel: np.ndarray, clusters: int) -> np.ndarray:
+    """Returns ``kernel`` with its least value set to zero when it holds one value too many.
+
+    TFMOT lets the centroid at zero drift while its mask keeps the zeros: one shared value becomes two.
+    """
+    values = np.unique(kernel)
+    if len(values) <= clusters:
+        return kernel
+    least = values[values != 0][np.abs(values[values != 0]).argmin()]
+    return np.where(kernel == least, np.float32(0), kernel)
 
 
 def _is_tuned(layer: Any) -> bool:
