@@ -90,7 +90,7 @@ class LitertEngine:
         """
         if plan.batch_size < 1:
             raise ConfigError("engine litert needs train.batch-size ≥ 1: a phone's program has a fixed batch")
-        key = (plan.batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
+        key: Key = (plan.batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
         key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm)
         with self._building:
             if key not in self._programs:

@@ -179,7 +179,7 @@ def DeviceBatchNorm() -> Any:
     """
     import tensorflow as tf
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def DeviceBatchNorm(x: Any, gamma: Any, beta: Any, mask: Any, epsilon: Any) -> Any:
         axes = list(range(len(x.shape) - 1))
         weights = tf.reshape(mask, [-1, *[1] * len(axes)]) * tf.ones_like(x[..., :1])

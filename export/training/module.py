@@ -44,7 +44,7 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
     shape = [options.batch_size, *options.input_shape]
     loss_of = objective(options.loss).per_example
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any, y: Any, mask: Any, seed: Any, step: Any) -> Any:
         x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
         with traced_for_training(model, Batch(mask, seed, step)):

@@ -23,10 +23,12 @@ class TrainingSession:
     Attributes:
         contract: What the bytes were checked against.
         call: Runs a signature.
+        held: Bytes that must live as long as the session.
     """
 
     contract: Contract
     call: Call
+    held: bytes = b""
 
     def set_weights(self, weights: Tensors) -> None:
         """Writes the weights; optimizer state, step count, proximal anchor and correction start afresh.
@@ -164,8 +166,8 @@ def open_compiled_session(tflite: bytes, contract: Contract, *, threads: int = 1
         shapes = {p.name: p for p in signature.outputs}
         return {k: _read(b, shapes[k].shape, shapes[k].dtype) for k, b in outputs.items()}
 
-    # The compiled model reads from the bytes as long as it lives; the closure keeps them.
-    return TrainingSession(contract, lambda name, feeds, held=tflite: call(name, feeds) if held else {})
+    # The compiled model reads from the bytes as long as it lives: the session holds both.
+    return TrainingSession(contract, call, held=tflite)
 
 
 def _read(buffer: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:

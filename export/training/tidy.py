@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 
 _ALIGNMENT = 16  # `force_align` of Buffer.data in the TFLite schema, which the Python writer does not know

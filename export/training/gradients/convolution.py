@@ -58,6 +58,8 @@ def geometry(
     if node.attr("data_format") != "NHWC":
         raise ValueError("channels_first is not supported on phones; build the model with channels_last")
     stride = tuple(node.attr("strides")[1:3])
+    if dilated and 1 in out:  # one window along an axis, as Conv1D has: its step means nothing there
+        stride = (max(s for s, o in zip(stride, out, strict=True) if o > 1 or out == (1, 1)),) * 2
     dilation = tuple(node.attr("dilations")[1:3]) if dilated else (1, 1)
     if node.attr("padding") == "EXPLICIT":
         pads = node.attr("explicit_paddings")
@@ -126,8 +128,8 @@ def plan_of(geo: Geometry) -> Plan:
         return Plan(geo, 1, geo.kernel, (geo.span(0), geo.span(1)))
     if geo.dilation != (1, 1):
         raise ValueError("strides and dilation_rate both above 1 are not supported; use one of them")
-    kernel = tuple(-(-k // s) for k in geo.kernel)
-    padded = tuple((o - 1 + k) * s for o, k in zip(geo.out, kernel, strict=True))
+    kernel = (-(-geo.kernel[0] // s), -(-geo.kernel[1] // s))
+    padded = ((geo.out[0] - 1 + kernel[0]) * s, (geo.out[1] - 1 + kernel[1]) * s)
     return Plan(geo, s, kernel, padded)
 
 

@@ -46,7 +46,7 @@ def input_gradient(g: Any, w: Any, geo: Geometry) -> Any:
     (kh, kw), (dh, dw) = geo.kernel, geo.dilation
     g = stretch(stretch(g, 1, geo.stride[0]), 2, geo.stride[1])
     reach = ((kh - 1) * dh, (kw - 1) * dw)
-    size = tuple(geo.span(a) + reach[a] for a in (0, 1))
+    size = (geo.span(0) + reach[0], geo.span(1) + reach[1])
     g = place(g, reach, size)
     return lift(convolve(g, tf.reverse(w, [0, 1]), (dh, dw)), geo.before, geo.size)
 

@@ -64,7 +64,9 @@ def _slice_of(node: Node, whole: list[int]) -> tuple[list[int], list[int], list[
     """Returns start, step and count for every axis of the input, whatever masks the slice was written with."""
     begin, end, step = (node.static(i).tolist() for i in (1, 2, 3))
     masks = {k: node.attr(f"{k}_mask") for k in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
-    starts, steps, counts = [], [], []
+    starts: list[int] = []
+    steps: list[int] = []
+    counts: list[int] = []
     given = sum(1 for i in range(len(begin)) if not masks["new_axis"] >> i & 1 and not masks["ellipsis"] >> i & 1)
     for i in range(len(begin)):
         if masks["new_axis"] >> i & 1:

@@ -83,7 +83,11 @@ LAYERS: dict[str, Callable[[Pick], Case]] = {
     "separable": lambda pick: (_image(pick), [L.SeparableConv2D(4, 3, pick([1, 2]), pick(["same", "valid"]))]),
     "conv2d-transpose": _transposed,
     "batch-norm": lambda pick: (_image(pick), [L.BatchNormalization()]),
-    "batch-norm-dense": lambda pick: ((6, pick([3, 6])), [L.Dense(5), L.BatchNormalization(scale=pick([True, False]))]),
+    # Without bias: behind it stands a BatchNormalization, so its true gradient is zero and only rounding is compared.
+    "batch-norm-dense": lambda pick: (
+        (16, pick([3, 6])),
+        [L.Dense(5, use_bias=False), L.BatchNormalization(scale=pick([True, False]))],
+    ),
     "batch-norm-frozen": lambda pick: (_image(pick), [L.Conv2D(3, 3), L.BatchNormalization(trainable=False)]),
     "layer-norm": lambda pick: ((pick([4, 5]), 6), [L.LayerNormalization()]),
     "group-norm": lambda pick: ((pick([4, 5]), 5, 6), [L.GroupNormalization(pick([1, 2, 3]))]),
