@@ -2,9 +2,10 @@
 
 ``tune`` (tune.py) runs the stages (stages.py, TFMOT) of a row of ``TUNINGS`` (table.py) on the ``tf_keras`` twin of a
 Keras 3 model (bridge.py). Federated instead, so that no data leaves the devices: ``fl_mobile.pruning_mask`` and
-``with_fake_quant`` (fake_quant.py). Importing this package loads neither TensorFlow nor Keras.
+``with_kept_zeros`` and ``with_fake_quant`` (on_device.py). Importing this package loads neither TensorFlow nor Keras.
 """
 
+from export.tuning.on_device import with_fake_quant, with_kept_zeros
 from export.tuning.table import TUNINGS, Tuning, find_tuning
 from export.tuning.tune import ORIGINS, Tuned, TuningReport, TuningSet, check_tuned, tune
 
@@ -18,4 +19,6 @@ __all__ = [
     "check_tuned",
     "find_tuning",
     "tune",
+    "with_fake_quant",
+    "with_kept_zeros",
 ]

@@ -1,4 +1,4 @@
-"""The rounding twin: same variables, the converter's own grid, gradients that pass."""
+"""Models for devices: same variables, the converter's own grid, gradients that pass, zeros that stay."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from export.convert import to_tflite
 from export.recipes import RECIPES
 from export.serving import describe, predict
-from export.tuning.fake_quant import round_activations, round_kernel, with_fake_quant
+from export.tuning.on_device import round_activations, round_kernel, with_fake_quant, with_kept_zeros
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ExportError
+from fl_mobile.pruning_mask import PruningPlan, apply_masks, masks_for
 from tests.export.topologies import Digits, inputs_for
 
 pytestmark = pytest.mark.tf
@@ -23,11 +24,11 @@ TOPOLOGIES = ("sequential-logits", "functional-batchnorm", "features-mlp", "shar
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_same_variables_in_the_same_order(topology: str, model_of: Any) -> None:
     model = model_of(topology)
-    rounded = with_fake_quant(model)
-    assert keras_bridge.spec_of(rounded) == keras_bridge.spec_of(model)
-    assert list(keras_bridge.spec_of(rounded)) == list(keras_bridge.spec_of(model))
-    ours, theirs = (keras_bridge.travelling_variables(m) for m in (rounded, model))
-    assert all(a is b for a, b in zip(ours, theirs, strict=True)), "one set of weights, not a copy"
+    for other in (with_fake_quant(model), with_kept_zeros(model)):
+        assert keras_bridge.spec_of(other) == keras_bridge.spec_of(model)
+        assert list(keras_bridge.spec_of(other)) == list(keras_bridge.spec_of(model))
+        ours, theirs = (keras_bridge.travelling_variables(m) for m in (other, model))
+        assert all(a is b for a, b in zip(ours, theirs, strict=True)), "one set of weights, not a copy"
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -103,6 +104,37 @@ def test_batch_norm_statistics_still_move(model_of: Any, data: Digits) -> None:
         keras_bridge.write(model, before)
 
 
+@pytest.mark.parametrize("topology", ["sequential-logits", "functional-batchnorm"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_zeros_stay_zero_through_training(topology: str, optimizer: str, model_of: Any, data: Digits) -> None:
+    import keras
+
+    plan = PruningPlan(0.8, smallest_kernel=64)
+    plain = keras.models.clone_model(model_of(topology))
+    spec = keras_bridge.spec_of(plain)
+    keras_bridge.write(plain, keras_bridge.read(model_of(topology)))
+    whole = keras_bridge.read(plain)
+    masks = masks_for(plan, whole, spec, 0)
+    assert masks
+    for variant, stays in (
+        (with_kept_zeros(plain), True),
+        (with_fake_quant(plain, keep_zeros=True), True),
+        (with_fake_quant(plain), False),
+    ):
+        pruned = apply_masks(whole, masks)
+        keras_bridge.write(plain, pruned)
+        answers = [predict(each, describe(plain), data.x_test[:32]) for each in (plain, variant)]
+        assert np.abs(answers[0] - answers[1]).mean() < 0.02
+        variant.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        variant.fit(data.x_train[:128].astype(np.float32), data.y_train[:128], batch_size=32, epochs=1, verbose=0)
+        after = keras_bridge.read(plain)
+        zeros = [not after[path][~mask].any() for path, mask in masks.items()]
+        assert all(zeros) if stays else not all(zeros)
+        assert all((after[path][mask] != whole[path][mask]).any() for path, mask in masks.items()), "the rest learns"
+
+
 def test_subclassed_models_are_refused(model_of: Any) -> None:
     with pytest.raises(ExportError, match="'subclassed' is subclassed"):
         with_fake_quant(model_of("subclassed"))
+    with pytest.raises(ExportError, match="'subclassed' is subclassed"):
+        with_kept_zeros(model_of("subclassed"))

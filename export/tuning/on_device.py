@@ -1,12 +1,16 @@
-"""A Keras 3 model that sees its own int8 rounding, for quantisation-aware training on devices.
+"""Keras 3 models that train on devices as if they were small already: they see their int8 rounding, they keep zeros.
 
-``with_fake_quant(build())`` trains in any engine that trains ``build()``: same variables, same paths, same order, so
-weights, updates and checkpoints are interchangeable and a run may switch for its last rounds. Export the plain model.
+``with_fake_quant(build())`` and ``with_kept_zeros(build())`` train in any engine that trains ``build()``: same
+variables, same paths, same order, so weights, updates and checkpoints are interchangeable and a run may switch for its
+last rounds. Export the plain model.
 
-Kernels round to 255 levels per output channel around zero, activations to 256 per tensor over the range of the batch:
-the grid of the ``int8`` recipe. Batch normalisation after a convolution scales whole output channels, so rounding
-before or after folding it is the same. Gradients pass rounding unchanged (straight-through; Bengio et al. 2013,
-Jacob et al. 2018).
+*Fake quantisation.* Kernels round to 255 levels per output channel around zero, activations to 256 per tensor over the
+range of the batch: the grid of the ``int8`` recipe. Batch normalisation after a convolution scales whole output
+channels, so rounding before or after folding it is the same. Gradients pass rounding unchanged (straight-through;
+Bengio et al. 2013, Jacob et al. 2018).
+
+*Kept zeros.* A weight that is exactly zero gets no gradient, so it is zero after local training too: the mask of
+``fl_mobile.pruning_mask`` holds in every local step, and the other weights learn to do without. No mask is stored.
 """
 
 from __future__ import annotations
@@ -26,32 +30,54 @@ _KERNEL_AXES = {"Dense": (0,), "Conv1D": (0, 1), "Conv2D": (0, 1, 2), "Depthwise
 """Layer → axes of its kernel that share one scale; the others are output channels."""
 
 
-def with_fake_quant(model: Any) -> Any:
+def with_fake_quant(model: Any, *, keep_zeros: bool = False) -> Any:
     """Returns a Keras 3 model over the variables of ``model`` that rounds as its int8 artifact will.
 
     Args:
         model: A built Sequential or functional model. Layers outside ``_KERNEL_AXES`` keep float kernels.
+        keep_zeros: Zero weights stay zero as well.
 
     Raises:
         ExportError: The model is subclassed or not built.
     """
+    unrounded = {id(op) for op in graph_of(model).operations if _stays_float(op)}
+
+    def kernel_rule(kernel: Any, axes: tuple[int, ...]) -> Any:
+        return round_kernel(hold_zeros(kernel) if keep_zeros else kernel, axes)
+
+    return _rewired(model, kernel_rule, lambda op, out: out if id(op) in unrounded else round_activations(out))
+
+
+def with_kept_zeros(model: Any) -> Any:
+    """Returns a Keras 3 model over the variables of ``model`` whose zero kernel weights stay zero while it trains.
+
+    Not before the first mask: kernels that are zero from the start would never learn.
+
+    Raises:
+        ExportError: The model is subclassed or not built.
+    """
+    return _rewired(model, lambda kernel, axes: hold_zeros(kernel), lambda op, out: out)
+
+
+def _rewired(model: Any, kernel_rule: Callable[..., Any], output_rule: Callable[..., Any]) -> Any:
+    """Returns a model that walks the graph of ``model`` with other kernels and outputs, over the same variables."""
     import keras
 
     function = graph_of(model)
-    unrounded = {id(op) for op in function.operations if _stays_float(op)}
 
     def step(operation: Any, training: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if getattr(operation, "_call_has_training_arg", False) and training is not None:
                 kwargs = {"training": training, **kwargs}
             axes = _KERNEL_AXES.get(type(operation).__name__)
-            out = operation(*args, **kwargs) if axes is None else _run_rounded(operation, axes, *args)
-            return out if id(operation) in unrounded else round_activations(out)
+            if axes is None:
+                return output_rule(operation, operation(*args, **kwargs))
+            return output_rule(operation, _with_kernel(operation, lambda kernel: kernel_rule(kernel, axes), *args))
 
         return run
 
-    class FakeQuantized(keras.Model):
-        """Walks the graph of the plain model with rounding in between."""
+    class Rewired(keras.Model):
+        """Holds the plain model, whose variables are its own."""
 
         def __init__(self) -> None:
             super().__init__(name=model.name)
@@ -60,9 +86,16 @@ def with_fake_quant(model: Any) -> Any:
         def call(self, frames: Any, training: Any = None) -> Any:
             return function._run_through_graph([frames], operation_fn=lambda op: step(op, training))
 
-    rounded = FakeQuantized()
-    rounded.build(tuple(function.inputs[0].shape))
-    return rounded
+    rewired = Rewired()
+    rewired.build(tuple(function.inputs[0].shape))
+    return rewired
+
+
+def hold_zeros(kernel: Any) -> Any:
+    """Returns ``kernel`` itself; its zeros get no gradient."""
+    from keras import ops
+
+    return kernel * ops.stop_gradient(ops.cast(ops.not_equal(kernel, 0.0), kernel.dtype))
 
 
 def round_kernel(kernel: Any, axes: tuple[int, ...]) -> Any:
@@ -84,11 +117,11 @@ def round_activations(x: Any) -> Any:
     return x + ops.stop_gradient((levels - zero) * scale - x)
 
 
-def _run_rounded(layer: Any, axes: tuple[int, ...], *args: Any) -> Any:
-    """Calls ``layer`` with its kernel rounded; the variable itself keeps full precision and gets the gradient."""
+def _with_kernel(layer: Any, rule: Callable[[Any], Any], *args: Any) -> Any:
+    """Calls ``layer`` with ``rule(kernel)`` for its kernel; the variable itself stays and gets the gradient."""
     import keras
 
-    values = [round_kernel(v.value, axes) if v.name == "kernel" else v.value for v in layer.variables]
+    values = [rule(v.value) if v.name == "kernel" else v.value for v in layer.variables]
     pairs = list(zip(layer.variables, values, strict=True))
     with keras.StatelessScope(state_mapping=pairs):
         return layer.call(*args)
