@@ -272,8 +272,9 @@ const showRecipes = (chosen) => {
 // ---- start -------------------------------------------------------------------------------------------------------
 
 const dropZone = document.documentElement;
-dropZone.ondragover = (event) => {
+dropZone.ondragenter = dropZone.ondragover = (event) => {
   event.preventDefault();
+  event.dataTransfer.dropEffect = "copy";
   document.body.classList.add("dropping");
 };
 dropZone.ondragleave = (event) => event.relatedTarget || document.body.classList.remove("dropping");
