@@ -91,7 +91,7 @@ class TrainingSession:
         return self.call("infer", {"x": padded})["outputs"][: len(x)]
 
     def _batch(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-        """Pads a batch by repeating its first example, which keeps padding rows in the data's range, mask 0."""
+        """Pads a batch by repeating its last example, which keeps padding rows in the data's range, mask 0."""
         port = next(p for p in self.contract.signature("train").inputs if p.name == "x")
         size = self.contract.batch_size
         if not 0 < len(x) <= size or len(x) != len(y) or tuple(x.shape[1:]) != port.shape[1:]:
@@ -122,8 +122,9 @@ def open_session(tflite: bytes, contract: Contract, *, threads: int = 1, interpr
     """
     contract.check(tflite)
     if interpreter is None:
-        from ai_edge_litert.interpreter import Interpreter as interpreter
+        from ai_edge_litert.interpreter import Interpreter
 
+        interpreter = Interpreter
     loaded = interpreter(model_content=tflite, num_threads=threads)
     runners: dict[str, Any] = {}
 

@@ -6,7 +6,16 @@ function replace the operation itself as well: TFLite lacks it, or runs it slowl
 
 from __future__ import annotations
 
-from export.training.gradients import convolution, depthwise, elementwise, losses, normalization, pooling, products
+from export.training.gradients import (
+    activations,
+    convolution,
+    depthwise,
+    elementwise,
+    losses,
+    normalization,
+    pooling,
+    products,
+)
 from export.training.gradients import shaping as move
 from export.training.gradients.elementwise import blocked
 from export.training.gradients.rule import Node, Rule
@@ -38,8 +47,8 @@ RULES: dict[str, Rule] = {
     "Log1p": Rule(elementwise.log1p, elementwise.log1p_forward),
     "Sin": Rule(elementwise.sine),
     "Cos": Rule(elementwise.cosine),
-    "Erf": Rule(elementwise.erf, elementwise.erf_forward),
-    "Erfc": Rule(elementwise.erfc, elementwise.erfc_forward),
+    "Erf": Rule(activations.erf, activations.erf_forward),
+    "Erfc": Rule(activations.erfc, activations.erfc_forward),
     "ClipByValue": Rule(elementwise.clip, elementwise.clip_forward),
     "Cast": Rule(elementwise.cast),
     "Select": Rule(elementwise.select),
@@ -62,15 +71,15 @@ RULES: dict[str, Rule] = {
     "OnesLike": Rule(blocked),
     "Shape": Rule(blocked),
     # activations
-    "Relu": Rule(elementwise.relu),
-    "Relu6": Rule(elementwise.relu6),
-    "LeakyRelu": Rule(elementwise.leaky_relu),
-    "Elu": Rule(elementwise.elu),
-    "Selu": Rule(elementwise.selu, elementwise.selu_forward),
-    "Tanh": Rule(elementwise.tanh),
-    "Sigmoid": Rule(elementwise.sigmoid),
-    "Softplus": Rule(elementwise.softplus, elementwise.softplus_forward),
-    "Softsign": Rule(elementwise.softsign, elementwise.softsign_forward),
+    "Relu": Rule(activations.relu),
+    "Relu6": Rule(activations.relu6),
+    "LeakyRelu": Rule(activations.leaky_relu),
+    "Elu": Rule(activations.elu),
+    "Selu": Rule(activations.selu, activations.selu_forward),
+    "Tanh": Rule(activations.tanh),
+    "Sigmoid": Rule(activations.sigmoid),
+    "Softplus": Rule(activations.softplus, activations.softplus_forward),
+    "Softsign": Rule(activations.softsign, activations.softsign_forward),
     "Softmax": Rule(losses.softmax),
     "LogSoftmax": Rule(losses.log_softmax),
     "SparseSoftmaxCrossEntropyWithLogits": Rule(losses.sparse_cross_entropy, losses.sparse_cross_entropy_forward),

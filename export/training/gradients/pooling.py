@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from export.training.gradients.activations import masked_by_pools
 from export.training.gradients.convolution import Geometry, geometry, lift, place
-from export.training.gradients.elementwise import masked_by_pools
 from export.training.gradients.rule import Gradients, Node, positive, shape_of
 from export.training.gradients.shaping import stretch
 
