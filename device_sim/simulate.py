@@ -78,7 +78,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
         state, report, traffic = play_round(federation, memory, state, folder.updates)
-        plan = federation.plan(state.round_num)
+        plan = federation.plan(report.round_num)
         score = federation.engine.evaluate(state.weights, federation.dataset.test.x, federation.dataset.test.y, plan)
         if not math.isfinite(score.loss):
             raise DivergedError(
