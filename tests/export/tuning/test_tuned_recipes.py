@@ -151,7 +151,7 @@ def test_it_catches_an_artifact_of_the_untuned_model(source_of: Any, model: Any,
         check_tuned_artifact(source_of("sparse-80"), TUNED_RECIPES["sparse-80-float32"], artifact)
 
 
-def test_it_catches_weights_stored_twice(model: Any) -> None:
+def test_it_catches_weights_of_another_width(model: Any) -> None:
     artifact, weights = to_tflite(model, RECIPES["float32"]), describe(model).kernel_weights
     assert account_for(artifact, weights, RECIPES["float32"]).error < 0.03
     assert account_for(artifact, weights, RECIPES["float16"]).error > 0.2
