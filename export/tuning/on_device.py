@@ -76,7 +76,7 @@ def _rewired(model: Any, kernel_rule: Callable[..., Any], output_rule: Callable[
 
         return run
 
-    class Rewired(keras.Model):
+    class Rewired(keras.Model):  # type: ignore[misc]
         """Holds the plain model, whose variables are its own."""
 
         def __init__(self) -> None:
