@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,14 +80,21 @@ class Tab:
     _buffer: bytes = b""
     _last_id: int = 0
 
-    def call(self, method: str, timeout_seconds: float = 60, **params: Any) -> dict[str, Any]:
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_seconds: float = 60
+    ) -> dict[str, Any]:
         """Sends one command of the protocol and returns its result.
+
+        Args:
+            method: E.g. ``Page.navigate``.
+            params: Its parameters.
+            timeout_seconds: How long to wait for the answer.
 
         Raises:
             BrowserError: The browser refused it, ended, or did not answer in time.
         """
         self._last_id += 1
-        message = {"id": self._last_id, "method": method, "params": params}
+        message = {"id": self._last_id, "method": method, "params": dict(params or {})}
         if self.session:
             message["sessionId"] = self.session
         try:
@@ -112,14 +119,9 @@ class Tab:
         Raises:
             BrowserError: It threw, or as `call`.
         """
-        answer = self.call(
-            "Runtime.evaluate",
-            timeout_seconds,
-            expression=expression,
-            awaitPromise=True,
-            returnByValue=True,
-            userGesture=True,
-        )
+        # userGesture: scripts here stand for a person's clicks, and file dialogs and cameras open for those only.
+        params = {"expression": expression, "awaitPromise": True, "returnByValue": True, "userGesture": True}
+        answer = self.call("Runtime.evaluate", params, timeout_seconds=timeout_seconds)
         if "exceptionDetails" in answer:
             details = answer["exceptionDetails"]
             text = details.get("exception", {}).get("description") or details.get("text", "")
@@ -148,7 +150,7 @@ class Tab:
             BrowserError: It could not be loaded.
         """
         seen = len(self.events)
-        answer = self.call("Page.navigate", url=url)
+        answer = self.call("Page.navigate", {"url": url})
         if answer.get("errorText"):
             raise BrowserError(f"{url}: {answer['errorText']}")
         deadline = time.monotonic() + _START_SECONDS
@@ -223,9 +225,10 @@ def _start(command: Sequence[str]) -> Tab:
 
 
 def _attach(tab: Tab) -> None:
-    targets = tab.call("Target.getTargets", _START_SECONDS)["targetInfos"]
+    targets = tab.call("Target.getTargets", timeout_seconds=_START_SECONDS)["targetInfos"]
     page = next(target for target in targets if target["type"] == "page")
-    tab.session = tab.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+    attached = tab.call("Target.attachToTarget", {"targetId": page["targetId"], "flatten": True})
+    tab.session = attached["sessionId"]
     for domain in ("Page", "Inspector"):
         tab.call(f"{domain}.enable")
 

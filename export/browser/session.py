@@ -54,17 +54,20 @@ class BrowserModel:
             ConfigError: No browser or no LiteRT.js; the message says how to get it.
             BrowserError: LiteRT.js refuses the bytes.
         """
-        with contextlib.ExitStack() as stack:
-            url = stack.enter_context(serving(_resources(tflite)))
-            tab = stack.enter_context(open_tab())
+        opened = contextlib.ExitStack()
+        try:
+            url = opened.enter_context(serving(_resources(tflite)))
+            tab = opened.enter_context(open_tab())
             tab.open(url)
             found = tab.evaluate("runner.load()")
-            signatures = {
-                key: {end["name"]: (tuple(end["shape"]), np.dtype(end["dtype"])) for end in ends["inputs"]}
-                for key, ends in found.items()
-            }
-            return cls(signatures, tab, stack.pop_all())
-        raise AssertionError("unreachable")  # ExitStack never swallows
+        except BaseException:
+            opened.close()
+            raise
+        signatures = {
+            key: {end["name"]: (tuple(end["shape"]), np.dtype(end["dtype"])) for end in ends["inputs"]}
+            for key, ends in found.items()
+        }
+        return cls(signatures, tab, opened)
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the raw outputs of one call, by name, in stored dtypes.

@@ -6,6 +6,8 @@ import { centreCrop, showFrame, toFrame } from "./frame.js";
 const $ = (id) => document.getElementById(id);
 const page = document.body.dataset;
 const MEDIAN_OF = 30;
+const MAX_PICTURES = 24;
+const MAX_SIDE = 1600;
 const STILL_BUDGET_MS = 200; // how long a still picture may be run again and again to find its median latency
 
 const bundle = await (await fetch("/bundle.json")).json();
@@ -102,11 +104,12 @@ const inTurn = (work) => (switching = switching.then(work).catch(fail));
 
 const classifyLive = async () => {
   const video = $("video");
-  while (stream) {
+  const filming = stream;
+  while (stream === filming) {
     await new Promise((next) => requestAnimationFrame(next));
-    if (!stream || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) continue;
+    if (stream !== filming || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) continue;
     await inTurn(() =>
-      stream && classifyFrame(toFrame(video, video.videoWidth, video.videoHeight, input, $("invert").checked)),
+      stream === filming && classifyFrame(toFrame(video, video.videoWidth, video.videoHeight, input, $("invert").checked)),
     );
     if (page.state === "failed") return;
   }
@@ -158,19 +161,31 @@ const showStrip = () => {
   $("strip").scrollLeft = scrollLeft;
 };
 
+/** Decodes a file; photographs are made smaller at once, for a dozen of them at full size fill a phone's memory. */
+const readPicture = async (file) => {
+  const image = await createImageBitmap(file);
+  const scale = MAX_SIDE / Math.max(image.width, image.height);
+  if (scale >= 1) return image;
+  const [resizeWidth, resizeHeight] = [image.width, image.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const smaller = await createImageBitmap(image, { resizeWidth, resizeHeight, resizeQuality: "high" });
+  image.close();
+  return smaller;
+};
+
 const addPictures = async (chosen) => {
   const refused = [];
   const added = [];
   for (const file of chosen) {
     try {
-      added.push({ kind: "picture", title: file.name, image: await createImageBitmap(file) });
+      added.push({ kind: "picture", title: file.name, image: await readPicture(file) });
     } catch {
       refused.push(file.name);
     }
   }
   say(refused.length ? `Not a picture this browser can read: ${refused.join(", ")}` : "");
   if (!added.length) return;
-  pictures = [...added, ...pictures].slice(0, 24);
+  pictures = [...added, ...pictures];
+  for (const old of pictures.splice(MAX_PICTURES)) old.image.close();
   await showStill(added[0]);
 };
 
@@ -183,6 +198,7 @@ const CAMERA_ERRORS = {
 };
 
 const startCamera = async () => {
+  $("camera").disabled = true; // a second click while the browser asks for permission would film twice
   try {
     if (!navigator.mediaDevices) throw new Error("pages get a camera only on http://localhost or https");
     const size = { width: { ideal: 1280 }, height: { ideal: 720 } };
@@ -190,8 +206,11 @@ const startCamera = async () => {
   } catch (error) {
     const [state, text] = CAMERA_ERRORS[error.name] ?? ["failed", `The camera did not start: ${error.message}.`];
     page.camera = state;
+    if (page.source === "camera") page.source = "none";
     say(`${text} Pictures and samples work without it.`);
     return;
+  } finally {
+    $("camera").disabled = false;
   }
   say("");
   still = null;
@@ -238,6 +257,7 @@ const checkGolden = async (variant) => {
 
 const useRecipe = (variant) =>
   inTurn(async () => {
+    if (page.state === "failed") say("");
     page.state = "loading";
     const next = await openClassifier(variant, input);
     classifier?.close();

@@ -19,7 +19,7 @@ export const centreCrop = (width, height, input) => {
  */
 const scaleTo = (source, width, height, input) => {
   const [x, y, w, h] = centreCrop(width, height, input);
-  let [nowWidth, nowHeight] = [Math.round(w), Math.round(h)];
+  let [nowWidth, nowHeight] = [Math.max(1, Math.round(w)), Math.max(1, Math.round(h))];
   let current = canvasOf(nowWidth, nowHeight);
   const context = current.getContext("2d");
   context.fillStyle = "#fff"; // transparent pictures lie on paper

@@ -78,14 +78,14 @@ def drop(tab: Tab, *files: Path) -> None:
     """Drags files from outside the browser onto the page."""
     data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
-        tab.call("Input.dispatchDragEvent", type=kind, x=200, y=200, data=data)
+        tab.call("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 200, "data": data})
 
 
 def choose(tab: Tab, *files: Path) -> None:
     """Chooses files in the page's file dialog."""
     document = tab.call("DOM.getDocument")["root"]["nodeId"]
-    node = tab.call("DOM.querySelector", nodeId=document, selector="#files")["nodeId"]
-    tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+    node = tab.call("DOM.querySelector", {"nodeId": document, "selector": "#files"})["nodeId"]
+    tab.call("DOM.setFileInputFiles", {"nodeId": node, "files": [str(file) for file in files]})
 
 
 def use_recipe(tab: Tab, recipe: str) -> None:
@@ -191,7 +191,8 @@ def test_what_is_no_picture_is_said_by_name(tab: Tab, digits_page: str, digits_b
 
 
 def permit_camera(tab: Tab, url: str, setting: str) -> None:
-    tab.call("Browser.setPermission", permission={"name": "camera"}, setting=setting, origin=url.rstrip("/"))
+    permission = {"permission": {"name": "camera"}, "setting": setting, "origin": url.rstrip("/")}
+    tab.call("Browser.setPermission", permission)
 
 
 def test_the_camera_films_until_it_is_stopped(tab: Tab, digits_page: str) -> None:
@@ -276,7 +277,8 @@ def test_a_model_the_browser_refuses_is_said(tab: Tab, digits_bundle: Path) -> N
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (820, 1180), (390, 844), (320, 568)])
 def test_it_fits_the_window(width: int, height: int, tab: Tab, digits_page: str) -> None:
-    tab.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 800)
+    window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800}
+    tab.call("Emulation.setDeviceMetricsOverride", window)
     open_page(tab, digits_page)
     after(tab, "document.querySelectorAll('#strip button')[1].click()")
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out sideways"
