@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from device_sim.datasets.records import DataOptions
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
@@ -39,7 +41,11 @@ class Data:
     partition: str = _key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
     alpha: float = _key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = _key(2, "shards: label-sorted slices each device gets")
-    min_examples: int = _key(1, "no device holds fewer")
+    min_examples: int = _key(1, "no device holds fewer; 0 allows empty devices")
+    image_size: str = _key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
+    color: str = _key("", "image-folder, synthetic: rgb | gray")
+    examples: int = _key(0, "synthetic: how many; 0 is its default")
+    classes: int = _key(0, "synthetic: how many; 0 is its default")
 
     def __post_init__(self) -> None:
         _positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
@@ -47,6 +53,23 @@ class Data:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
         if self.min_examples < 0:
             raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
+        if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
+            raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
+        if self.color not in ("", "rgb", "gray"):
+            raise ConfigError(f"data.color must be rgb or gray, got '{self.color}'")
+
+    def options(self) -> DataOptions:
+        """Returns the options only some datasets read."""
+        height, _, width = self.image_size.partition("x")
+        size = (int(height), int(width)) if self.image_size else None
+        made_up = self.dataset == "synthetic"
+        return DataOptions(
+            image_size=None if made_up else size,
+            color=None if made_up else self.color or None,
+            shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,
+            examples=self.examples or None,
+            classes=self.classes or None,
+        )
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def open_dataset(experiment: Experiment) -> Dataset:
         seed=experiment.seed,
         path=Path(keys.path) if keys.path else None,
         test_fraction=keys.test_fraction,
+        options=keys.options(),
     )
 
 

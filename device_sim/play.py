@@ -24,10 +24,11 @@ from fl_mobile.broadcast import Lattice
 from fl_mobile.codecs import Codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import DivergedError, RunError
-from fl_mobile.files import replace_atomic
+from fl_mobile.files import write_json
 from fl_mobile.records import RoundReport, ServerState, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.server import server_round
+from fl_mobile.sources import write_update
 from fl_mobile.tensors import Tensors
 
 VERSIONS_KEPT = 50
@@ -223,5 +224,6 @@ def _keep(federation: Federation, updates: Path, round_num: int, device: int, de
         return
     path = updates / f"round-{round_num:05d}-device-{device:06d}.npz"
     if path.exists() or len(list(updates.glob(f"round-{round_num:05d}-*.npz"))) < min(2, wanted):
-        arrays: dict[str, np.ndarray] = dict(delta)
-        replace_atomic(path, lambda tmp: np.savez(tmp, **arrays))  # type: ignore[arg-type]
+        write_update(path, delta)
+        tensors = federation.engine.spec.items()
+        write_json(updates / "spec.json", {p: {"shape": t.shape, "trainable": t.trainable} for p, t in tensors})

@@ -7,6 +7,7 @@ order, ``s/<slot>/<i>`` the slot's ``i``-th tensor. Every member has zip's CRC-3
 from __future__ import annotations
 
 import json
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,8 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
         AttributeError,
         EOFError,
         zipfile.BadZipFile,
+        tokenize.TokenError,
+        SyntaxError,
         SpecMismatch,
     ) as error:
         raise RunError(

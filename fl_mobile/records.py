@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, DataError, nearest
 from fl_mobile.tensors import Spec, Tensors
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -75,6 +75,10 @@ class Update:
     num_examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.num_examples < 0:
+            raise DataError(f"an update cannot stand on {self.num_examples} examples")
+
 
 @dataclass(frozen=True)
 class ServerState:
@@ -113,4 +117,4 @@ class RoundReport:
     num_examples: int
     upload_bytes: tuple[int, ...]
     loss: float
-    mean: Tensors | None = None
+    mean: Tensors | None = field(default=None, compare=False, repr=False)

@@ -10,6 +10,10 @@ Nothing here imports TensorFlow before a verb needs it: ``--help`` and the table
 from __future__ import annotations
 
 import os
+
+# Parallelism comes from workers; BLAS threads of their own would only fight them. NumPy reads this when it is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from typing import Annotated
 
 import typer
@@ -20,13 +24,14 @@ from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
 from device_sim.cli.edge import DEBUG_VARIABLE, exit_codes, reported
 from device_sim.cli.export import export
+from device_sim.cli.measure import measure
 from device_sim.cli.models import models
 from device_sim.cli.new import new
 from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, sweep, export, verify, camera, datasets, codecs, models, new)
+VERBS = (simulate, sweep, measure, export, verify, camera, datasets, codecs, models, new)
 
 
 def _version(wanted: bool) -> None:

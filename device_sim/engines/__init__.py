@@ -77,6 +77,12 @@ def _keras(build: Callable[[], Any], workers: int, probe: np.ndarray) -> Engine:
     return KerasEngine(build, workers, probe=probe)
 
 
+def _litert(build: Callable[[], Any], workers: int, probe: np.ndarray) -> Engine:
+    from device_sim.engines.litert import LitertEngine
+
+    return LitertEngine(build, workers, probe=probe)
+
+
 @dataclass(frozen=True)
 class EngineRow:
     """One row of `ENGINES`: ``open(build_model, workers, a few examples)`` and a line for ``--help``."""
@@ -87,4 +93,5 @@ class EngineRow:
 
 ENGINES: dict[str, EngineRow] = {
     "keras": EngineRow(_keras, "a compiled Keras step per worker thread, reused for every device"),
+    "litert": EngineRow(_litert, "the phone's own training program, an interpreter per worker thread"),
 }

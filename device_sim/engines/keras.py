@@ -202,7 +202,7 @@ def _compile_fit(model: Any, plan: FitPlan, examples: list[Any]) -> tuple[Any, A
 
     numbers = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32), *[tf.TensorSpec((), tf.float32)] * 3]
 
-    @tf.function(input_signature=[*examples, *numbers])
+    @tf.function(input_signature=[*examples, *numbers])  # type: ignore[untyped-decorator]
     def fit(x: Any, y: Any, order: Any, batch: Any, rate: Any, mu: Any, clip: Any) -> Any:
         optimizer.learning_rate.assign(rate)
         start = [tf.identity(v.value) for v in trainable] if plan.proximal_mu > 0 else []
@@ -233,7 +233,7 @@ def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
 
     loss_of = _loss(plan)
 
-    @tf.function(input_signature=examples)
+    @tf.function(input_signature=examples)  # type: ignore[untyped-decorator]
     def score(x: Any, y: Any) -> Any:
         out = model(_as_input(x), training=False)
         if out.shape[-1] == 1:  # one logit or probability: class 1 above the middle

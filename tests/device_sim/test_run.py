@@ -167,7 +167,7 @@ def test_divergence_names_device_and_round_and_keeps_the_last_good_round(tmp_pat
 
 def test_keeps_a_few_updates_and_no_more(tmp_path: Path) -> None:
     play(tmp_path / "run")
-    kept = sorted(p.name for p in (tmp_path / "run" / "updates").iterdir())
+    kept = sorted(p.name for p in (tmp_path / "run" / "updates").glob("*.npz"))
     assert len(kept) == 4
     assert len({name.split("-device")[0] for name in kept}) == 2
     with np.load(tmp_path / "run" / "updates" / kept[0]) as file:
