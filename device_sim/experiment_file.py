@@ -155,6 +155,7 @@ def _lines(record: Any, comments: bool) -> list[str]:
         value = getattr(record, f.name)
         if not is_dataclass(value):
             text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+            text = text.replace("\x7f", "\\u007f")  # the one control character JSON leaves as it is and TOML refuses
             out.append(f"{_kebab(f.name)} = {text}" + (f"  # {f.metadata['doc']}" if comments else ""))
     return out
 
