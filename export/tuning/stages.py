@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.tuning.bridge import Twin, tf_keras_and_tfmot, weights_of
+from export.tuning.bridge import QUANTIZED, Twin, tf_keras_and_tfmot, weights_of
 from export.tuning.table import SMALLEST_KERNEL, ZERO_RUN, Tuning
 from fl_mobile.errors import ExportError
 from fl_mobile.tensors import Tensors
@@ -31,10 +31,12 @@ class Fit:
     Attributes:
         run: Called with the model and a list of ``tf_keras`` callbacks.
         steps: Optimizer steps of one run.
+        frames: ``float32[k, ...]`` some of the tuning frames, to measure activation ranges on.
     """
 
     run: Callable[[Any, list[Any]], None]
     steps: int
+    frames: np.ndarray
 
 
 def tuned_paths(twin: Twin) -> list[str]:
@@ -132,6 +134,7 @@ def quantize_aware(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
             wrapped = quantization.quantize_apply(annotated, scheme)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ExportError(f"TFMOT cannot train model {twin.model.name!r} under fake quantisation: {error}") from error
+    _start_ranges(wrapped, twin, fit.frames)
     fit.run(wrapped, [])
     if tuning.clusters:
         wrapped = combine_stripped(wrapped)
@@ -142,6 +145,27 @@ def quantize_aware(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
             if tuning.clusters:
                 after[path] = _without_drifted_zero(after[path], tuning.clusters)
     return after
+
+
+def _start_ranges(wrapped: Any, twin: Twin, frames: np.ndarray) -> None:
+    """Sets the activation ranges of ``wrapped`` to those of the float model on ``frames``.
+
+    TFMOT starts them all at -6..6 and follows by a thousandth a step: for the first thousands of steps every larger
+    activation is cut off, and the weights learn to live with that (demo CNN, seed 1: 0.5 points lost).
+    """
+    tf_keras, _ = tf_keras_and_tfmot()
+    layers = [layer for layer in twin.model.layers if type(layer).__name__ != "InputLayer"]
+    answers = tf_keras.Model(twin.model.input, [layer.output for layer in layers])(frames, training=False)
+    ranges = {layer.name: (float(np.min(a)), float(np.max(a))) for layer, a in zip(layers, answers, strict=True)}
+    ranges["quantize_layer"] = float(frames.min()), float(frames.max())
+    for layer in wrapped.layers:
+        low, high = ranges.get(layer.name.removeprefix(QUANTIZED), (0.0, 0.0))
+        for variable in layer.weights if low < high else ():
+            name = variable.name.split(":")[0].rpartition("/")[2]
+            if name.endswith("_min") and not name.startswith(("kernel", "depthwise_kernel")):
+                variable.assign(min(low, 0.0))
+            elif name.endswith("_max") and not name.startswith(("kernel", "depthwise_kernel")):
+                variable.assign(max(high, 0.0))
 
 
 def combine_stripped(wrapped: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from export.quiet import captured_stderr
-from export.serving import describe, frames_for
+from export.serving import Serving, describe, frames_for, predict
 from export.tuning.bridge import make_twin, tf_keras_and_tfmot, with_weights
 from export.tuning.stages import STAGES, Fit, tuned_paths
 from export.tuning.table import Tuning
@@ -28,7 +28,12 @@ from fl_mobile.tensors import Tensors
 ORIGINS = ("public", "server", "devices-agreed")
 """Where tuning examples may come from. Devices' own only under the name that says their owners agreed."""
 
-_PROOF_FRAMES = 64
+_PROOF_FRAMES, _RANGE_FRAMES = 64, 256
+# Pruning takes four weights of five away and the others must learn anew. Sharing values and rounding break little, so
+# there the steps are small, nothing is dropped out and the model's own answers are the goal: mending must not move the
+# model further than the damage did.
+_RATE_SHARE = {"prune": 1.0, "cluster": 0.1, "qat": 0.1}
+_LEARNS_ANEW = ("prune",)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class TuningSet:
         y: Their classes, ``int[n]``.
         origin: One of ``ORIGINS``; there is no default, because whoever calls must know.
         epochs: Passes over the examples in every stage.
-        learning_rate: Adam's first step size; it falls to zero over a stage as a cosine.
+        learning_rate: Adam's first step size while pruning, a tenth of it in the other stages; it falls to zero over
+            a stage as a cosine.
         batch_size: Examples a step.
         seed: Decides the order of examples.
     """
@@ -163,6 +169,8 @@ def tune(
     x = frames_for(serving, data.x, "tuning frames")
     if np.max(data.y) >= serving.num_classes or np.min(data.y) < 0:
         raise ExportError(f"tuning set: expected classes 0..{serving.num_classes - 1}, got up to {np.max(data.y)}")
+    labels = np.eye(serving.num_classes, dtype=np.float32)[np.asarray(data.y)]
+    own_answers = _own_answers(model, serving, x, labels)
     current, first_diff, paths = model, None, []
     weights: Tensors = {}
     for stage in tuning.stages:
@@ -171,7 +179,9 @@ def tune(
         first_diff = twin.max_abs_diff if first_diff is None else first_diff
         paths = tuned_paths(twin)
         with captured_stderr():  # tf_keras warns of the kernels behind shared values, which have no gradient
-            weights = STAGES[stage](twin, tuning, _fit_of(x, data, serving.head, stage))
+            weights = STAGES[stage](
+                twin, tuning, _fit_of(x, labels if stage in _LEARNS_ANEW else own_answers, data, serving.head, stage)
+            )
         current = with_weights(model, weights)
     kernels = tuple(_describe_kernel(path, weights[path]) for path in paths)
     check_tuned(tuning, weights, paths)
@@ -230,24 +240,31 @@ def _describe_kernel(path: str, kernel: np.ndarray) -> KernelReport:
     return KernelReport(path, kernel.size, float((kernel == 0).mean()), len(np.unique(kernel)))
 
 
-def _fit_of(x: np.ndarray, data: TuningSet, head: str, stage: str) -> Fit:
+def _own_answers(model: Any, serving: Serving, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns ``float32[n, classes]``: the model's answers where right, else the label (Hinton et al. 2015)."""
+    own = predict(model, serving, x)
+    own = own / np.maximum(own.sum(axis=1, keepdims=True), 1e-12)
+    right = (own.argmax(axis=1) == labels.argmax(axis=1))[:, None]
+    return np.where(right, own, labels).astype(np.float32)
+
+
+def _fit_of(x: np.ndarray, targets: np.ndarray, data: TuningSet, head: str, stage: str) -> Fit:
     tf_keras, _ = tf_keras_and_tfmot()
     steps = data.epochs * math.ceil(len(x) / data.batch_size)
-    y = np.asarray(data.y, np.int64)
 
     def run(model: Any, callbacks: list[Any]) -> None:
         for layer in model.layers:
             inner = getattr(layer, "layer", layer)
+            if hasattr(inner, "rate") and stage not in _LEARNS_ANEW:
+                inner.rate = 0.0
             if type(inner).__name__ != "BatchNormalization":
                 layer.trainable = True
-        rate = tf_keras.optimizers.schedules.CosineDecay(data.learning_rate, steps)
-        loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=head == "logits")
+        rate = tf_keras.optimizers.schedules.CosineDecay(data.learning_rate * _RATE_SHARE[stage], steps)
+        loss = tf_keras.losses.CategoricalCrossentropy(from_logits=head == "logits")
         model.compile(tf_keras.optimizers.Adam(rate), loss)
         for epoch in range(data.epochs):
             order = rng_for(data.seed, stage, epoch, "tuning").permutation(len(x))
-            frames = x[order].astype(np.float32)
-            model.fit(
-                frames, y[order], batch_size=data.batch_size, shuffle=False, verbose=0, epochs=1, callbacks=callbacks
-            )
+            frames, wanted = x[order].astype(np.float32), targets[order]
+            model.fit(frames, wanted, batch_size=data.batch_size, shuffle=False, verbose=0, callbacks=callbacks)
 
-    return Fit(run, steps)
+    return Fit(run, steps, x[:_RANGE_FRAMES].astype(np.float32))

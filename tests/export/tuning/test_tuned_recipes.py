@@ -161,11 +161,11 @@ def test_tuning_that_costs_accuracy_is_refused(model: Any, data: Digits, tmp_pat
     from export import export_model
 
     wrong = tuning_set(data, y=(data.y_train[:640] + 1) % 10, epochs=3, learning_rate=0.01)
-    with pytest.raises(VerifyError, match=r"tuning 'qat' cost too much.*more tuning examples or epochs"):
+    with pytest.raises(VerifyError, match=r"tuning 'sparse-80' cost too much.*more tuning examples or epochs"):
         export_model(
             model,
             tmp_path / "bundle",
-            recipes=["qat-int8"],
+            recipes=["sparse-80-int8"],
             labels=LABELS,
             representative=data.x_train[:50],
             x_test=data.x_test,
