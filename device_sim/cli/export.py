@@ -29,6 +29,11 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="Class names, one a line; default the dataset's.")
     ] = None,
     changes: SetOption = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="Export the program that trains on the phone instead.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="--training: rows of every batch.")] = 16,
+    optimizer: Annotated[str, typer.Option(help="--training: sgd, momentum or adam.")] = "sgd",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -40,7 +45,13 @@ def export(
       fl-mobile export runs/demo --out bundles/small --recipe int8
       fl-mobile export runs/demo/model.keras --out bundles/digits --dataset mnist-5k
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
+      fl-mobile export smart-camera-cnn --training --out programs/camera
     """
+    if training:
+        from device_sim.cli.program import export_program
+
+        export_program(model, out, batch_size=batch_size, optimizer=optimizer, quiet=quiet, output=output)
+        return
     from device_sim.cli.tables import artifact_rows
     from device_sim.federation import open_dataset
     from device_sim.finish import export_with_held_out, summarise_export
