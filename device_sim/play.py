@@ -226,4 +226,4 @@ def _keep(federation: Federation, updates: Path, round_num: int, device: int, de
     if path.exists() or len(list(updates.glob(f"round-{round_num:05d}-*.npz"))) < min(2, wanted):
         write_update(path, delta)
         tensors = federation.engine.spec.items()
-        write_json(updates / "spec.json", {p: {"shape": t.shape, "trainable": t.trainable} for p, t in tensors})
+        write_json(updates / "spec.json", [{"path": p, "shape": t.shape, "trainable": t.trainable} for p, t in tensors])

@@ -87,7 +87,7 @@ def _updates(target: str, size: int) -> tuple[list[Tensors], Spec]:
     spec: Spec | None = None
     if (folder / "spec.json").is_file():
         told = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-        spec = {p: TensorSpec(tuple(t["shape"]), t["trainable"]) for p, t in told.items()}
+        spec = {t["path"]: TensorSpec(tuple(t["shape"]), t["trainable"]) for t in told}
     updates = read_updates(folder, spec)
     return updates, spec or spec_of(updates[0])
 
