@@ -182,13 +182,18 @@ def plot(lines: Sequence[ArmResult], path: Path) -> None:
 
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    middle = math.sqrt(max(line.upload_bytes for line in lines) * min(line.upload_bytes for line in lines))
     for line in lines:
-        axes.errorbar(line.upload_bytes / 1e3, 100 * line.accuracy, 100 * line.accuracy_sd, fmt="o", capsize=3)
+        at = (line.upload_bytes / 1e3, 100 * line.accuracy)
+        axes.errorbar(*at, 100 * line.accuracy_sd, fmt="o", capsize=3)
+        text = line.arm.replace(";", "\n") + f"\n{line.upload_ratio:.0f}×"
+        left = line.upload_bytes > middle  # labels point inward, so that none leaves the picture
         axes.annotate(
-            f"{line.arm}\n{line.upload_ratio:.0f}×",
-            (line.upload_bytes / 1e3, 100 * line.accuracy),
+            text,
+            at,
             textcoords="offset points",
-            xytext=(6, 4),
+            xytext=(-8 if left else 8, 4),
+            ha="right" if left else "left",
             fontsize=7,
         )
     front = pareto_front(lines)
