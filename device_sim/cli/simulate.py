@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,12 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Short for --set engine.workers=…; never changes a result.")
     ] = None,
+    target_ratio: Annotated[
+        float | None, typer.Option(help="Short for --set upload.target-ratio=…: adapt the codec's step to this ratio.")
+    ] = None,
+    upload_budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The same as bytes of one upload: 20kB, 1.5MB or a number.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same bytes.")] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Stop after model.keras and summary.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
@@ -45,12 +52,19 @@ def simulate(
       fl-mobile simulate
       fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
+      fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 10
     """
     from device_sim import run_folder
     from device_sim.finish import read_summary
 
     path = out or default_folder(file)
-    short = {"train.rounds": rounds, "seed": seed, "engine.workers": workers}
+    short = {
+        "train.rounds": rounds,
+        "seed": seed,
+        "engine.workers": workers,
+        "upload.target-ratio": target_ratio,
+        "upload.budget-bytes": None if upload_budget is None else byte_count(upload_budget),
+    }
     changed = [*(changes or ()), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     experiment = choose_experiment(file, changed, path, resume=resume)
     if resume:
@@ -65,6 +79,20 @@ def simulate(
         run_folder.refuse_existing(path)
         summary = run(experiment, path, () if no_export else experiment.output.recipes, resume=False, quiet=quiet)
     show(summary, path, output)
+
+
+def byte_count(text: str) -> int:
+    """Returns a size in bytes; k and M are decimal.
+
+    >>> byte_count("20kB"), byte_count("1.5 MB"), byte_count("900")
+    (20000, 1500000, 900)
+    """
+    from fl_mobile.errors import ConfigError
+
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kM]?)B?\s*", text)
+    if not found:
+        raise ConfigError(f"--upload-budget {text}: expected a size such as 20kB, 1.5MB or 20000")
+    return round(float(found[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[found[2]])
 
 
 def default_folder(file: Path | None) -> Path:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_sim.cli.simulate import byte_count
 from device_sim.experiment_file import parse_experiment
 from device_sim.run_folder import create
 from device_sim.simulate import simulate
+from fl_mobile.errors import ConfigError
 from fl_mobile.sources import write_update
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.run_until_killed import EXPERIMENT
@@ -66,3 +68,9 @@ def test_mistakes(words: list[str], code: int, told: str) -> None:
     assert done.returncode == code
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_upload_budgets_are_sizes() -> None:
+    assert [byte_count(text) for text in ("20kB", "1.5 MB", "900", "0.5k")] == [20_000, 1_500_000, 900, 500]
+    with pytest.raises(ConfigError, match="20kB"):
+        byte_count("lots")
