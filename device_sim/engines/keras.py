@@ -95,11 +95,12 @@ def _one_thread_per_op() -> None:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError:  # TensorFlow has started already, e.g. in a notebook
-        if tf.config.threading.get_intra_op_parallelism_threads() != 1:
+        chosen = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
+        if str(chosen) != "1":
             raise ModelError(
                 "TensorFlow was used in this process before the keras engine was made, with several threads per op, so"
-                " results would depend on the machine. Make the engine first, or call"
-                " tf.config.threading.set_intra_op_parallelism_threads(1) at the top of your program."
+                " results would depend on the machine. Make the engine first, or set TF_NUM_INTRAOP_THREADS=1 in the"
+                " environment of your program."
             ) from None
     tf.config.experimental.enable_op_determinism()
 
