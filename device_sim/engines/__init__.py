@@ -6,7 +6,9 @@ weights, tasks and plan give the same updates whatever the number of workers.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,6 +71,20 @@ class Engine(Protocol):
     def close(self) -> None:
         """Ends worker threads or processes."""
         ...
+
+
+def in_task_order(
+    submit: Callable[[Task], Future[Update]], tasks: Iterable[Task], ahead: int
+) -> Iterator[tuple[Task, Update]]:
+    """Yields every task with its update in task order, at most ``ahead`` of them under way at once."""
+    waiting: deque[tuple[Task, Future[Update]]] = deque()
+    for task in tasks:
+        waiting.append((task, submit(task)))
+        if len(waiting) >= ahead:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    for done, future in waiting:
+        yield done, future.result()
 
 
 def _keras(build: Callable[[], Any], workers: int, probe: np.ndarray) -> Engine:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from device_sim.engines import Evaluation, Task
+from device_sim.engines import Evaluation, Task, in_task_order
 from export.training import Contract, TrainingSession, open_session
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
@@ -56,14 +55,9 @@ class LitertEngine:
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
         """Yields every task with its update, in task order."""
         key, program = self.program(plan)
-        waiting: deque[tuple[Task, Future[Update]]] = deque()
-        for task in tasks:
-            waiting.append((task, self._threads.submit(self._fit, key, program, weights, task, plan)))
-            if len(waiting) >= self._ahead:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
+        yield from in_task_order(
+            lambda task: self._threads.submit(self._fit, key, program, weights, task, plan), tasks, self._ahead
+        )
 
     def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
         """Returns accuracy and mean loss."""
