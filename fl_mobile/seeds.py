@@ -29,6 +29,33 @@ def rng_for(seed: int, *keys: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=seed_for(seed, *keys)))
 
 
+def hashes(seed: int, *keys: int | str, index: np.ndarray) -> np.ndarray:
+    """Returns ``uint64[…]``: one hash per element of ``index``, whatever else is asked at the same time.
+
+    SplitMix64 (Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) at position
+    ``index`` of the stream that ``seed`` and ``keys`` name: a million devices cost ten array operations, not a
+    million generators.
+    """
+    start, golden = np.uint64(seed_for(seed, *keys)), np.uint64(0x9E3779B97F4A7C15)
+    with np.errstate(over="ignore"):  # NumPy warns where a scalar wraps around, which is meant here
+        return splitmix64(start + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * golden)
+
+
+def splitmix64(z: np.ndarray) -> np.ndarray:
+    """Returns the SplitMix64 finaliser of ``uint64[…]``; a bijection."""
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed: np.ndarray = z ^ (z >> np.uint64(31))
+        return mixed
+
+
+def uniforms(seed: int, *keys: int | str, index: np.ndarray) -> np.ndarray:
+    """Returns ``float64[…]`` in [0, 1): the top 53 bits of `hashes`."""
+    draws: np.ndarray = (hashes(seed, *keys, index=index) >> np.uint64(11)) * 2.0**-53
+    return draws
+
+
 def uniform(rng: np.random.Generator, count: int) -> np.ndarray:
     """Returns ``float32[count]`` in [0, 1) from the raw bits: 24 bits of each half of a 64-bit draw, low half first.
 
