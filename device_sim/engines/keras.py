@@ -123,9 +123,10 @@ class _Worker:
         run, optimizer = self._fits[key]
         self._start(weights, task.seed, optimizer)
         batch = plan.batch_size or len(task.y)
-        order = _orders(task, plan)
+        order, seed = _orders(task, plan), seed_for(task.seed, "dropout") & 0x7FFFFFFF
         loss = run(
-            *(tf.constant(task.x), tf.constant(task.y), tf.constant(order), tf.constant(batch, tf.int32)),
+            *(tf.constant(task.x), tf.constant(task.y), tf.constant(order)),
+            *(tf.constant(batch, tf.int32), tf.constant(seed, tf.int32)),
             *(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
         )
         delta = {p: v.numpy() - w for (p, w), v in zip(weights.items(), self._variables, strict=True)}
@@ -189,25 +190,28 @@ def _compile_fit(model: Any, plan: FitPlan, examples: list[Any]) -> tuple[Any, A
     """
     import tensorflow as tf
 
-    optimizer, loss_of = _optimizer(plan), _loss(plan)
+    from export.training.layers import keyed_call
+
+    optimizer, loss_of, forward = _optimizer(plan), _loss(plan), keyed_call(model)
     trainable = model.trainable_variables
     optimizer.build(trainable)
 
-    numbers = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32), *[tf.TensorSpec((), tf.float32)] * 3]
+    numbers = [tf.TensorSpec((None, None), tf.int32), *[tf.TensorSpec((), tf.int32)] * 2]
+    numbers += [tf.TensorSpec((), tf.float32)] * 3
 
     @tf.function(input_signature=[*examples, *numbers])  # type: ignore[untyped-decorator]
-    def fit(x: Any, y: Any, order: Any, batch: Any, rate: Any, mu: Any, clip: Any) -> Any:
+    def fit(x: Any, y: Any, order: Any, batch: Any, seed: Any, rate: Any, mu: Any, clip: Any) -> Any:
         optimizer.learning_rate.assign(rate)
         start = [tf.identity(v.value) for v in trainable] if plan.proximal_mu > 0 else []
         count = tf.shape(order)[1]
-        total = tf.constant(0.0)
+        total, step = tf.constant(0.0), tf.constant(0)
         for epoch in tf.range(tf.shape(order)[0]):
             total = tf.constant(0.0)
             at = tf.constant(0)
             while at < count:
                 rows = order[epoch, at : at + batch]
                 with tf.GradientTape() as tape:
-                    out = model(_as_input(tf.gather(x, rows)), training=True)
+                    out = forward(_as_input(tf.gather(x, rows)), seed, step)
                     loss = tf.reduce_mean(loss_of(tf.gather(y, rows), out)) + sum(model.losses)
                 gradients = tape.gradient(loss, [v.value for v in trainable])
                 if start:
@@ -216,6 +220,7 @@ def _compile_fit(model: Any, plan: FitPlan, examples: list[Any]) -> tuple[Any, A
                 optimizer.apply(gradients, trainable)
                 total += loss * tf.cast(tf.size(rows), tf.float32)
                 at += batch
+                step += 1
         return total / tf.cast(count, tf.float32)
 
     return fit, optimizer

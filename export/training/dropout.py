@@ -55,13 +55,21 @@ def dropout_mask(seed: int, step: int, layer_index: int, shape: Sequence[int], r
     return (_hash(np.int32(seed), np.int32(step), layer_index, i, j) >= threshold(rate)).reshape(shape)
 
 
-def keep_tensor(seed: Any, step: Any, layer_index: int, shape: Sequence[int], rate: float) -> Any:
-    """Returns the same mask as ``float32[shape]`` of 0 and 1, from scalar ``int32`` tensors ``seed`` and ``step``."""
+def keep_tensor(seed: Any, step: Any, layer_index: int, shape: Sequence[Any], rate: float) -> Any:
+    """Returns the same mask as ``float32[shape]`` of 0 and 1, from scalar ``int32`` tensors ``seed`` and ``step``.
+
+    A pure function of its tensors: it may stand in a loop, and ``tf.vectorized_map`` may map it over seeds. The first
+    axis of ``shape`` may be a scalar ``int32`` tensor, where the batch is not known while tracing; a short batch gets
+    the first rows of a full one's mask.
+    """
     import tensorflow as tf
 
     rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
-    i, j = np.arange(rows, dtype=np.int32)[:, None], np.arange(columns, dtype=np.int32)[None, :]
-    hashed = _hash(tf.reshape(seed, [1, 1]), tf.reshape(step, [1, 1]), layer_index, tf.constant(i), tf.constant(j))
+    i = np.arange(rows, dtype=np.int32)[:, None] if isinstance(rows, int) else tf.range(rows)[:, None]
+    j = np.arange(columns, dtype=np.int32)[None, :]
+    hashed = _hash(
+        tf.reshape(seed, [1, 1]), tf.reshape(step, [1, 1]), layer_index, tf.convert_to_tensor(i), tf.constant(j)
+    )
     return tf.reshape(tf.cast(hashed >= threshold(rate), tf.float32), shape)
 
 

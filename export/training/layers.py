@@ -99,15 +99,26 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
             put_back()
 
 
+def keyed_call(model: Any) -> Callable[[Any, Any, Any], Any]:
+    """Returns ``call(x, seed, step)``: the model in training mode, with the dropout masks the device program draws.
+
+    ``seed`` and ``step`` are scalar ``int32`` tensors: the program's ``seed`` input, ≥ 0, and the training steps since
+    the weights were set. The call holds no state and draws nothing, so it may stand in a ``tf.while_loop`` and under
+    ``tf.vectorized_map``; layers are swapped only while it is traced.
+    """
+    import tensorflow as tf
+
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def call(x: Any, seed: Any, step: Any) -> Any:
+        with keyed_dropout(model, seed, step):
+            return model(x, training=True)
+
+    return call
+
+
 @contextlib.contextmanager
 def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
-    """Lets a Keras model draw the device program's dropout masks inside the block, e.g. in the keras engine's step.
-
-    Args:
-        model: Any Keras model.
-        seed: ``int32`` scalar ≥ 0: the program's ``seed`` input.
-        step: ``int32`` scalar: training steps since the weights were set.
-    """
+    """Lets a Keras model draw the device program's dropout masks inside the block; see `keyed_call`."""
     undo = _swap_dropout(model, seed, step)
     try:
         yield
@@ -136,10 +147,14 @@ def _swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
 
 
 def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]:
+    import tensorflow as tf
+
     def call(inputs: Any, training: bool = False) -> Any:
         if not training:
             return inputs
         shape = inputs.shape.as_list()
+        if shape[0] is None:
+            shape[0] = tf.shape(inputs)[0]
         spatial = type(layer).__name__.startswith("Spatial")
         noise = [shape[0], *[1] * (len(shape) - 2), shape[-1]] if spatial else _noise_shape(layer, shape)
         keep = keep_tensor(seed, step, index, noise, layer.rate)
@@ -148,7 +163,7 @@ def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]
     return call
 
 
-def _noise_shape(layer: Any, shape: list[int]) -> list[int]:
+def _noise_shape(layer: Any, shape: list[Any]) -> list[Any]:
     given = getattr(layer, "noise_shape", None)
     return shape if given is None else [s if n is None else n for s, n in zip(shape, given, strict=True)]
 

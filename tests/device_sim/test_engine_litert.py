@@ -37,19 +37,6 @@ def keras(build: Any) -> Any:
     return KerasEngine(build, 1, probe=task(0, 8).x)
 
 
-def without_dropout(build: Any) -> Any:
-    """The keras engine draws Keras' own masks unless it is told otherwise, so dropout is switched off to compare."""
-
-    def built() -> Any:
-        model = build()
-        for layer in model._flatten_layers():
-            if type(layer).__name__ == "Dropout":
-                layer.rate = 0.0
-        return model
-
-    return built
-
-
 def compare(build: Any, plan: FitPlan, bound: float = 2e-5) -> None:
     """Both engines train three devices; the second starts where nothing of the first may be left."""
     two, one = keras(build), litert(build)  # keras first: it sets TensorFlow to one thread
@@ -75,7 +62,7 @@ def _held_out() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_topology_trains_as_on_keras(name: str) -> None:
-    compare(without_dropout(MODELS[name]), PLAN)
+    compare(MODELS[name], PLAN)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,3 +83,34 @@ def test_tensorflow_draws_the_same_bits() -> None:
     for seed, step, layer in ((0, 0, 0), (2**31 - 1, 2**31 - 1, 7), (123456789, 46337, 1)):
         got = keep_tensor(tf.constant(seed), tf.constant(step), layer, [4, 3, 5], 0.3)
         np.testing.assert_array_equal(got.numpy() > 0, dropout_mask(seed, step, layer, (4, 3, 5), 0.3))
+
+
+@pytest.mark.tf
+def test_a_mapped_loop_over_devices_draws_every_devices_masks() -> None:
+    """As the keras engine needs them: many seeds at once, steps in a loop, a batch unknown while tracing."""
+    import keras
+    import tensorflow as tf
+
+    from export.training.layers import keyed_call
+
+    rate, seeds = 0.4, [3, 2**31 - 1, 77]
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dropout(rate)])
+    call = keyed_call(model)
+
+    def two_steps(x: Any, seeds: Any) -> Any:
+        total = tf.zeros_like(x)
+        for step in tf.range(2):
+            steps = tf.fill(tf.shape(seeds), step)
+            total += tf.vectorized_map(lambda device: call(*device), (x, seeds, steps)) * tf.cast(
+                1 + 9 * step, tf.float32
+            )
+        return total
+
+    specs = [tf.TensorSpec([None, None, 5]), tf.TensorSpec([None], tf.int32)]
+    compiled = tf.function(two_steps, input_signature=specs)
+    for rows in (4, 2):
+        got = compiled(tf.ones([3, rows, 5]), tf.constant(seeds)).numpy()
+        for device, seed in enumerate(seeds):
+            first, second = (dropout_mask(seed, step, 0, (4, 5), rate)[:rows] for step in (0, 1))
+            np.testing.assert_allclose(got[device], (first + 10 * second) / (1 - rate), rtol=1e-6)
+    assert "call" not in vars(model.layers[0]), "the user's layer must be as it was"
