@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import ParamSpec
 
 import typer
@@ -25,8 +28,10 @@ def reported(verb: Callable[_P, None]) -> Callable[_P, None]:
     @functools.wraps(verb)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
-            verb(*args, **kwargs)
-            sys.stdout.flush()
+            with _ctrl_c_counted():
+                verb(*args, **kwargs)
+                sys.stdout.flush()
+                stop_if_interrupted()
         except BrokenPipeError:
             # Whoever read our output has gone (`| head`): end without a word, and without Python's own complaint.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,6 +43,44 @@ def reported(verb: Callable[_P, None]) -> Callable[_P, None]:
             raise typer.Exit(exit_code_of(error)) from None
 
     return run
+
+
+class CtrlC:
+    """A SIGINT handler that remembers: the first raises `KeyboardInterrupt`, the second ends the process at once.
+
+    Python drops the exception where nobody can catch it (a ``__del__``, a weakref or C++ callback), and libraries
+    swallow it; `stop_if_interrupted` raises it again at the next round or step.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.pressed:
+            os._exit(INTERRUPTED)  # nothing is half written: every file is swapped in whole
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raises `KeyboardInterrupt` if Ctrl-C was pressed and its exception got lost."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, CtrlC) and handler.pressed:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _ctrl_c_counted() -> Iterator[None]:
+    # A process started with SIGINT ignored (`&` in a script) keeps ignoring it, as every Unix program does.
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, CtrlC())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def debugging() -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from device_sim.cli.edge import stop_if_interrupted
+
 if TYPE_CHECKING:
     from device_sim.simulate import Round
 
@@ -17,19 +19,26 @@ _ETA_ROUNDS = 5
 
 
 def follow(rounds: Iterable[Round], limit: int, already: int, *, quiet: bool) -> Iterator[Round]:
-    """Yields ``rounds`` and reports each on stderr.
+    """Yields ``rounds`` and reports each on stderr; a Ctrl-C that a library swallowed is raised again here.
 
     Args:
         limit: Rounds the experiment has at most.
         already: Rounds that were on disk before; they are shown once, together.
         quiet: Report nothing.
     """
+    stoppable = _until_ctrl_c(rounds)
     if quiet:
-        yield from rounds
+        yield from stoppable
     elif sys.stderr.isatty():
-        yield from _live(rounds, limit)
+        yield from _live(stoppable, limit)
     else:
-        yield from _plain(rounds, limit, already)
+        yield from _plain(stoppable, limit, already)
+
+
+def _until_ctrl_c(rounds: Iterable[Round]) -> Iterator[Round]:
+    for done in rounds:
+        stop_if_interrupted()
+        yield done
 
 
 @contextmanager

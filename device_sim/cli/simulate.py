@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from device_sim.cli.edge import stop_if_interrupted
 from device_sim.cli.output import Format, FormatOption, SetOption, print_json, print_tables, say
 from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import while_loading
@@ -122,7 +123,11 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     from device_sim.finish import finish
     from device_sim.simulate import simulate as play
 
-    tell = (lambda _: None) if quiet else say
+    def tell(line: str) -> None:
+        stop_if_interrupted()
+        if not quiet:
+            say(line)
+
     with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
         federation = open_federation(experiment)
     data = federation.dataset

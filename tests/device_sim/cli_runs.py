@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,11 @@ class Ended:
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", START, *map(str, arguments)]
+
+
+def interruptible() -> None:
+    """For ``preexec_fn``: tests started with ``&`` from a script inherit an ignored SIGINT and would pass it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment(**more: str) -> dict[str, str]:

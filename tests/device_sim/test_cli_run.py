@@ -18,7 +18,7 @@ from device_sim.experiment_file import read_experiment
 from device_sim.proof import verify_run
 from device_sim.run_folder import RunFolder, read_rounds
 from fl_mobile.errors import FlMobileError, VerifyError
-from tests.device_sim.cli_runs import SMALL, Ended, command, environment, fl_mobile, the_message
+from tests.device_sim.cli_runs import SMALL, Ended, command, environment, fl_mobile, interruptible, the_message
 from tests.device_sim.test_cli import NAMES, examples
 
 pytestmark = pytest.mark.tf
@@ -182,23 +182,26 @@ def test_a_damaged_bundle_ends_with_exit_code_9(finished: tuple[Path, Ended], tm
     assert "int8.tflite" in the_message(ended)
 
 
-def test_ctrl_c_saves_and_resume_ends_at_the_same_bytes(finished: tuple[Path, Ended], tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["round 2/6", "model.keras:", "float32:"])
+def test_ctrl_c_saves_and_resume_ends_at_the_same_bytes(
+    finished: tuple[Path, Ended], tmp_path: Path, moment: str
+) -> None:
     run = tmp_path / "run"
     arguments = command("simulate", *SMALL, *RECIPES, "--rounds", "6", "--out", run, "--workers", "1")
-    child = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    child = subprocess.Popen(arguments, text=True, env=environment(), preexec_fn=interruptible, **pipes)
     assert child.stderr is not None
     told = ""
     for line in child.stderr:
         told += line
-        if line.startswith("round 2/6"):
+        if line.startswith(moment):
             child.send_signal(signal.SIGINT)
             break
     told += child.stderr.read()
     ended = Ended(child.wait(timeout=60), child.stdout.read() if child.stdout else "", told)
     assert (ended.code, ended.out) == (130, "")
     assert f"fl-mobile simulate --out {run} --resume" in the_message(ended)
-    assert 2 <= len(read_rounds(RunFolder(run))) < 6
-    assert not RunFolder(run).summary.exists()
+    assert 2 <= len(read_rounds(RunFolder(run))) <= 6, "on a busy machine rounds go on until the signal arrives"
 
     resumed = fl_mobile("simulate", "--out", run, "--resume", "--workers", "2", "--format", "json")
     assert resumed.code == 0, resumed.err
