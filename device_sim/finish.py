@@ -76,6 +76,7 @@ def export_with_held_out(
     provenance: dict[str, str],
     say: Say,
     labels: Sequence[str] | None = None,
+    keep_float: Sequence[str] = (),
 ) -> BundleReport:
     """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
 
@@ -93,6 +94,7 @@ def export_with_held_out(
         y_test=dataset.test.y[proof],
         provenance=provenance,
         progress=say,
+        keep_float=keep_float,
     )
 
 
@@ -126,6 +128,8 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
                 "accuracy_diff": variant.parity.accuracy - variant.parity.keras_accuracy,
                 "argmax_agreement": variant.parity.argmax_agreement,
                 "max_abs_diff": variant.parity.max_abs_diff,
+                "kept_float": [] if variant.layers is None else list(variant.layers.kept_float),
+                "advice": "" if variant.layers is None else variant.layers.advice,
             }
             for variant in report.variants
         ],

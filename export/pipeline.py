@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from export.convert import needs_frames, to_tflite
 from export.golden import Golden, choose_frames, pack_golden
 from export.graph import read_graph
 from export.latency import host_latency
+from export.layers import FloatTwin, check_keep_float, float_twin, keep_in_float, measure_layers
 from export.prove import verify_bundle
 from export.recipes import Recipe, find_recipe
 from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
@@ -46,6 +48,7 @@ def export_model(
     progress: Callable[[str], None] | None = None,
     input_dtype: str | None = None,
     tuning: TuningSet | None = None,
+    keep_float: Sequence[str] = (),
 ) -> BundleReport:
     """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
 
@@ -62,6 +65,7 @@ def export_model(
         progress: Called with one line before each step.
         input_dtype: ``"uint8"`` or ``"float32"``; by default rank-4 inputs are ``uint8`` camera frames.
         tuning: Public or server-side examples that tuned recipes train on; their hash goes into the report.
+        keep_float: Keras layers that recipes with 8-bit weights leave in float32; a report names those that cost most.
 
     Raises:
         ExportError: The model, data or a recipe cannot become an artifact, or ``out`` exists.
@@ -76,8 +80,13 @@ def export_model(
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
     _check_labels(labels, reference.serving.num_classes)
     calibration = _calibration_frames(rows, representative, reference)
+    plain = _origin(model, rows, reference.serving.input_dtype)
+    check_keep_float(keep_float, rows, plain.twin)
     sources = tuned_sources(model, rows, tuning, reference, say)
-    made = {recipe.name: _make(model, recipe, reference, calibration, sources, say) for recipe in rows}
+    origins = {"": plain, **{name: _tuned_origin(source, rows) for name, source in sources.items()}}
+    made = {
+        recipe.name: _make(recipe, origins[recipe.tuning], reference, calibration, keep_float, say) for recipe in rows
+    }
     artifacts = {name: data for name, (_, data) in made.items()}
     missing = missing_runtimes()
     report = BundleReport(
@@ -141,24 +150,47 @@ def _calibration_frames(
     return frames_for(reference.serving, representative, "representative frames")
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """What artifacts are converted from: a Keras model, and for a tuned one how it came about."""
+
+    model: Any
+    twin: FloatTwin | None
+    tuned: TunedSource | None = None
+
+
+def _origin(model: Any, rows: Sequence[Recipe], input_dtype: str, tuned: TunedSource | None = None) -> _Origin:
+    """The float32 twin is what quantised artifacts are compared with layer by layer; others need none."""
+    quantized = any(recipe.weight_bits == 8 for recipe in rows)
+    return _Origin(model, float_twin(model, input_dtype) if quantized else None, tuned)
+
+
+def _tuned_origin(source: TunedSource, rows: Sequence[Recipe]) -> _Origin:
+    return _origin(source.model, rows, source.reference.serving.input_dtype, source)
+
+
 def _make(
-    model: Any,
     recipe: Recipe,
+    origin: _Origin,
     reference: Reference,
     calibration: np.ndarray | None,
-    sources: Mapping[str, TunedSource],
+    keep_float: Sequence[str],
     say: Callable[[str], None],
 ) -> tuple[Variant, bytes]:
     say(f"{recipe.name}: converting")
-    origin = sources[recipe.tuning].model if recipe.tuning else model
-    data = to_tflite(origin, recipe, input_dtype=reference.serving.input_dtype, representative=calibration)
-    if recipe.tuning:
-        check_tuned_artifact(sources[recipe.tuning], recipe, data)
+    data = to_tflite(origin.model, recipe, input_dtype=reference.serving.input_dtype, representative=calibration)
+    twin = origin.twin if recipe.weight_bits == 8 else None
+    if keep_float and twin:
+        data = keep_in_float(data, twin, keep_float)
+    if origin.tuned is not None:
+        check_tuned_artifact(origin.tuned, recipe, data)
     say(f"{recipe.name}: comparing with Keras on {len(reference.frames)} frames")
     parity = measure_parity(reference, recipe, data)
     parity = check_kept(parity, recipe) if recipe.tuning else check_parity(parity)
     latency = host_latency(data, reference.frames[0])
-    return make_variant(recipe, data, read_graph(data), parity, latency), data
+    golden = reference.frames[choose_frames(reference.labels)]
+    layers = measure_layers(data, twin, golden, keep_float) if twin else None
+    return make_variant(recipe, data, read_graph(data), parity, latency, layers), data
 
 
 def _files(report: BundleReport, artifacts: Mapping[str, bytes], reference: Reference) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 from export.bundle import sha256
 from export.graph import Graph
 from export.latency import LABEL, Latency
+from export.layers import LayerReport, layer_lines
 from export.recipes import Recipe, find_recipe
 from export.serving import SIGNATURE, Serving
 from export.tuning.tune import TuningReport
@@ -38,6 +39,7 @@ class Variant:
         graph: What the flatbuffer holds.
         parity: Against Keras on the whole held-out set, on LiteRT.
         latency: On the exporting host.
+        layers: Noise of every layer; None for artifacts that are not quantised.
     """
 
     recipe: str
@@ -47,6 +49,7 @@ class Variant:
     graph: Graph
     parity: Parity
     latency: Latency
+    layers: LayerReport | None = None
 
     @property
     def file(self) -> str:
@@ -91,9 +94,12 @@ class BundleReport:
     tunings: tuple[TuningReport, ...] = ()
 
 
-def make_variant(recipe: Recipe, data: bytes, graph: Graph, parity: Parity, latency: Latency) -> Variant:
+def make_variant(
+    recipe: Recipe, data: bytes, graph: Graph, parity: Parity, latency: Latency, layers: LayerReport | None
+) -> Variant:
     """Returns the record of the artifact ``data``."""
-    return Variant(recipe.name, len(data), len(zlib.compress(data, 9)), sha256(data), graph, parity, latency)
+    zipped_bytes = len(zlib.compress(data, 9))
+    return Variant(recipe.name, len(data), zipped_bytes, sha256(data), graph, parity, latency, layers)
 
 
 def tool_versions() -> dict[str, str]:
@@ -149,6 +155,7 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
         "builtin_ops_only": not variant.graph.foreign_ops,
         "signature": signature_json(variant.graph),
         "latency": asdict(variant.latency),
+        "layers": variant.layers.to_json() if variant.layers else None,
         "calibrated": recipe.calibrated,
     }
 
@@ -188,6 +195,12 @@ def to_markdown(report: BundleReport) -> str:
         if report.calibration_sha256
         else "Calibration: none.",
         *(tuning.sentence() for tuning in report.tunings),
+        *(
+            line
+            for variant in report.variants
+            if variant.layers
+            for line in layer_lines(variant.recipe, variant.layers)
+        ),
         "",
         *(f"- {key}: {value}" for key, value in sorted(report.provenance.items())),
         f"- made with: {', '.join(f'{name} {number}' for name, number in report.versions.items())}",

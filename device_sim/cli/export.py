@@ -28,6 +28,12 @@ def export(
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class names, one a line; default the dataset's.")
     ] = None,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-float", metavar="LAYER", help="Keras layer that 8-bit recipes leave in float; repeatable."
+        ),
+    ] = None,
     changes: SetOption = None,
     training: Annotated[
         bool, typer.Option("--training", help="Export the program that trains on the phone instead.")
@@ -43,6 +49,7 @@ def export(
 
     Examples:
       fl-mobile export runs/demo --out bundles/small --recipe int8
+      fl-mobile export runs/demo --out bundles/mixed --recipe int8 --keep-float logits
       fl-mobile export runs/demo/model.keras --out bundles/digits --dataset mnist-5k
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
       fl-mobile export smart-camera-cnn --training --out programs/camera
@@ -68,12 +75,16 @@ def export(
         provenance={"model": model, "dataset": data.fingerprint},
         say=tell,
         labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
+        keep_float=keep_float or (),
     )
     summary = summarise_export(report)
     if output is Format.JSON:
         print_json({"bundle": str(out), **summary})
         return
     print_tables([make_table("", ("artifact", "size", "parity"), artifact_rows(summary))])
+    for artifact in summary["artifacts"]:
+        if artifact["advice"]:
+            print(f"{artifact['file']}: {artifact['advice']}")
     print(f"Bundle:   {out}\nProve it: {shlex.join(['fl-mobile', 'verify', str(out)])}")
 
 

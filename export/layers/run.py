@@ -1,0 +1,106 @@
+"""Running a whole artifact or a slice of one on frames, with every tensor between kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.layers.flatbuffer import activations, slice_model, write_model
+from export.quiet import captured_stderr
+from fl_mobile.errors import VerifyError
+
+Values = dict[int, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a tensor stores real numbers: ``real = factor · (stored − zero_point)``; factor 0 stores them as they are."""
+
+    dtype: np.dtype[Any]
+    factor: float
+    zero_point: int
+
+    def stored(self, real: np.ndarray) -> np.ndarray:
+        """Rounds ``real`` to what the tensor can hold."""
+        if not self.factor:
+            return real.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        rounded = np.round(real.astype(np.float64) / self.factor) + self.zero_point
+        return np.clip(rounded, limits.min, limits.max).astype(self.dtype)
+
+    def real(self, stored: np.ndarray) -> np.ndarray:
+        """Returns ``float64`` values of stored ones."""
+        if not self.factor:
+            return stored.astype(np.float64)
+        return (stored.astype(np.float64) - self.zero_point) * self.factor
+
+
+def scale_of(model: Any, index: int) -> Scale:
+    """Returns how tensor ``index`` of a ``ModelT`` stores its values."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = model.subgraphs[0].tensors[index]
+    names = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+    quantization = tensor.quantization
+    scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) == 1
+    factor = float(quantization.scale[0]) if scaled else 0.0
+    return Scale(np.dtype(names[tensor.type].lower()), factor, int(quantization.zeroPoint[0]) if scaled else 0)
+
+
+def every_tensor(data: bytes, model: Any, frames: np.ndarray) -> Values:
+    """Returns what each computed tensor of the artifact holds, as stored, ``[n, ...]``, for ``frames`` ``[n, ...]``."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    graph = model.subgraphs[0]
+    wanted = sorted({i for op in graph.operators for i in activations(model, [*op.inputs, *op.outputs])})
+    rows: dict[int, list[np.ndarray]] = {index: [] for index in wanted}
+    with captured_stderr():
+        # A delegate would own the tensors between its operations; the builtin kernels leave every one readable.
+        interpreter = Interpreter(
+            model_content=data,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_preserve_all_tensors=True,
+        )
+        interpreter.allocate_tensors()
+        for frame in frames:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame[None])
+            interpreter.invoke()
+            for index in wanted:
+                rows[index].append(interpreter.get_tensor(index))
+        del interpreter
+    return {index: np.stack(values) for index, values in rows.items()}
+
+
+def run_slice(model: Any, values: Mapping[int, np.ndarray], outputs: Sequence[int]) -> list[np.ndarray]:
+    """Returns tensors ``outputs`` as stored, ``[n, ...]``, computed from ``values``: tensor → stored ``[n, ...]``.
+
+    Raises:
+        VerifyError: The slice needs a tensor that ``values`` does not hold.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    part = slice_model(model, list(values), outputs)
+    inputs = [int(index) for index in part.subgraphs[0].inputs]
+    missing = [index for index in inputs if index not in values]
+    if missing:
+        raise VerifyError(f"a slice of the artifact needs tensors {missing}, which were not computed")
+    rows: list[list[np.ndarray]] = [[] for _ in outputs]
+    with captured_stderr():
+        interpreter = Interpreter(model_content=write_model(part))
+        interpreter.allocate_tensors()
+        ends = [[detail["index"] for detail in side] for side in _details(interpreter)]
+        for number in range(len(values[inputs[0]])):
+            for index, end in zip(inputs, ends[0], strict=True):
+                interpreter.set_tensor(end, values[index][number])
+            interpreter.invoke()
+            for row, end in zip(rows, ends[1], strict=True):
+                row.append(interpreter.get_tensor(end))
+        del interpreter
+    return [np.stack(row) for row in rows]
+
+
+def _details(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return interpreter.get_input_details(), interpreter.get_output_details()

@@ -1,0 +1,100 @@
+"""What a bundle's report says about the layers of one artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from export.layers.error import LayerError, advice, layer_errors
+from export.layers.names import FloatTwin, check_layers
+from export.recipes import Recipe
+from fl_mobile.errors import ExportError, VerifyError
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """The layers of one quantised artifact.
+
+    Attributes:
+        kept_float: Keras layers that were left in float32 on request.
+        errors: Noise of every other operation that adds any, in execution order.
+        not_measured: Why ``errors`` is empty though the artifact is quantised; else empty.
+    """
+
+    kept_float: tuple[str, ...]
+    errors: tuple[LayerError, ...]
+    not_measured: str = ""
+
+    @property
+    def advice(self) -> str:
+        """Which layer to keep in float first; empty when nothing was measured."""
+        return advice(self.errors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report in JSON types."""
+        return {
+            "kept_float": list(self.kept_float),
+            "errors": [asdict(error) for error in self.errors],
+            "advice": self.advice,
+            "not_measured": self.not_measured,
+        }
+
+
+def measure_layers(data: bytes, twin: FloatTwin, frames: np.ndarray, kept: Sequence[str]) -> LayerReport:
+    """Returns the report of the artifact ``data``; one that cannot be compared with its twin says why."""
+    try:
+        return LayerReport(tuple(kept), layer_errors(data, twin, frames))
+    except VerifyError as error:
+        return LayerReport(tuple(kept), (), str(error))
+
+
+def check_keep_float(layers: Sequence[str], recipes: Iterable[Recipe], twin: FloatTwin | None) -> None:
+    """Refuses layers to keep in float that would change nothing.
+
+    Raises:
+        ExportError: No recipe quantises the arithmetic, or the model has no such layer.
+    """
+    if not layers:
+        return
+    if twin is None:
+        raise ExportError(
+            f"--keep-float {layers[0]} would change nothing: it takes layers out of recipes with 8-bit weights, and"
+            f" none of {', '.join(recipe.name for recipe in recipes)} is one. Add --recipe int8."
+        )
+    check_layers(twin, layers)
+
+
+def layer_lines(recipe: str, report: LayerReport) -> list[str]:
+    """Returns the Markdown section of one artifact in ``report.md``."""
+    head = ["", f"## Layers of `{recipe}`", ""]
+    if report.kept_float:
+        head += [f"Kept in float32: {', '.join(report.kept_float)}.", ""]
+    if report.not_measured:
+        return [*head, f"Not measured: {report.not_measured}."]
+    return [
+        *head,
+        "Signal to quantisation noise on the golden frames, in dB; larger is better. *Own*: what this operation adds,"
+        " at its end. *At the answer*: the same noise when all else is float32. *So far*: all noise up to here.",
+        "",
+        "| layer | operation | own | at the answer | so far | share of the noise |",
+        "|---|---|--:|--:|--:|--:|",
+        *(
+            f"| {error.layer or '–'} | {error.op} | {decibel(error.own_snr_db)} | {decibel(error.answer_snr_db)}"
+            f" | {decibel(error.total_snr_db)} | {error.noise_share:.1%} |"
+            for error in report.errors
+        ),
+        "",
+        report.advice,
+    ]
+
+
+def decibel(ratio: float | None) -> str:
+    """Returns a ratio as people read it.
+
+    >>> decibel(43.21), decibel(None)
+    ('43.2', 'exact')
+    """
+    return "exact" if ratio is None else f"{ratio:.1f}"
