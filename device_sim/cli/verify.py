@@ -8,31 +8,47 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from device_sim.cli.output import Format, FormatOption, make_table, print_json, print_tables
+from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables
 from device_sim.cli.quiet import while_loading
+from device_sim.cli.verify_engines import verify_engines
 
 if TYPE_CHECKING:
     from device_sim.run_folder import RunFolder
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A bundle, or a run folder with everything in it.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="A bundle or a run folder; with --engines EXPERIMENT.toml.")
+    ] = None,
     runtimes: Annotated[
         list[str] | None,
         typer.Option("--runtime", help="Replay a bundle on this runtime, e.g. litert-js; default all installed ones."),
     ] = None,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Train a small federation on keras and on the phone's program; compare.")
+    ] = False,
+    changes: SetOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Prove again that a bundle or run is what it says; ends with exit code 9 if it is not.
 
     A bundle: every file's SHA-256, builtin operations only, golden frames on every runtime installed here. A run:
-    experiment hash, rounds, weights of checkpoint and model.keras, and its bundle.
+    experiment hash, rounds, weights of checkpoint and model.keras, and its bundle. With --engines: every update of an
+    experiment trained on both engines from equal weights, and both final accuracies; without a file three rounds of
+    the default experiment.
 
     Examples:
       fl-mobile verify runs/demo
       fl-mobile verify runs/demo/bundle --format json
       fl-mobile verify runs/demo/bundle --runtime litert-js
+      fl-mobile verify --engines
+      fl-mobile verify --engines experiment.toml --set train.rounds=2 --set model.name=ds-cnn
     """
+    if engines:
+        verify_engines(path, changes or [], output)
+        return
+    if path is None or changes:
+        raise typer.BadParameter("give a bundle or a run folder, or --engines with an experiment and --set")
     from device_sim.run_folder import RunFolder
     from export.bundle import MANIFEST
     from fl_mobile.errors import ConfigError, VerifyError
