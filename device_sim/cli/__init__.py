@@ -24,6 +24,7 @@ from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
 from device_sim.cli.edge import DEBUG_VARIABLE, exit_codes, reported
 from device_sim.cli.export import export
+from device_sim.cli.keys import keys
 from device_sim.cli.measure import measure
 from device_sim.cli.models import models
 from device_sim.cli.new import new
@@ -31,7 +32,7 @@ from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, sweep, measure, export, verify, camera, datasets, codecs, models, new)
+VERBS = (simulate, sweep, measure, export, verify, keys, camera, datasets, codecs, models, new)
 
 
 def _version(wanted: bool) -> None:
