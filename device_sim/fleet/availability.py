@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from device_sim.fleet.behaviour import Behaviour, read_behaviour
+from device_sim.fleet.devices import Devices
 from device_sim.fleet.draws import normals, pair
-from device_sim.fleet.fleet import Devices
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import first_of
+from device_sim.fleet.traces import row_of
+from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.seeds import uniforms
 
 HOUR = 3600.0
@@ -101,6 +105,45 @@ def diurnal(seed: int, clock: Clock) -> Presence:
 
 
 PRESENCES: dict[str, Callable[[int, Clock], Presence]] = {"always": always, "diurnal": diurnal}
+"""Without a file; `traced` is what phones did."""
+
+
+def traced(seed: int, population: int, behaviour: Behaviour) -> Presence:
+    """Returns phones that do what a trace says: FedScale's active phones are on power, unused and online."""
+
+    def presence(devices: Devices, at_seconds: float) -> Doing:
+        row = row_of(seed, population, len(behaviour), devices.index)
+        active, full = behaviour.is_active(row, at_seconds), np.ones(len(devices))
+        return Doing(active, active, ~active, full, np.full(len(devices), at_seconds))
+
+    return presence
+
+
+def open_presence(
+    name: str, seed: int, population: int, *, clock: Clock, availability_file: str | Path = ""
+) -> Presence:
+    """Returns what decides when the devices of a fleet can.
+
+    Args:
+        name: Of `PRESENCES`, or ``trace`` for FedScale's ``client_behave_trace`` in ``availability_file``.
+
+    Raises:
+        ConfigError: No such name, a trace without a file, or a file without a trace.
+        DataError: The file is missing or malformed.
+    """
+    if name not in (*PRESENCES, TRACE):
+        raise ConfigError(f"unknown fleet.availability '{name}'.{nearest(name, (*PRESENCES, TRACE))}")
+    if (name == TRACE) != bool(availability_file):
+        raise ConfigError(
+            f"fleet.availability '{TRACE}' and fleet.availability-file belong together, got '{name}' and"
+            f" '{availability_file}'. Give both or neither."
+        )
+    if name == TRACE:
+        return traced(seed, population, read_behaviour(availability_file))
+    return PRESENCES[name](seed, clock)
+
+
+TRACE = "trace"
 
 BUSY = np.repeat([0.03, 0.01, 0.12, 0.25, 0.22, 0.25, 0.35, 0.20], 3)
 """``float64[24]``: chance that a phone is in use, by local hour. 4.3 hours a day in all, an evening peak and a quiet

@@ -2,85 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from device_sim.fleet.devices import LINK_NAMES, PROFILE_NAMES, Devices
 from device_sim.fleet.draws import lognormals, rows_of
-from device_sim.fleet.energy import RadioColumns, radio_joules
-from device_sim.fleet.links import LINKS, Air, draw_air, transfer_seconds
+from device_sim.fleet.links import LINKS
 from device_sim.fleet.profiles import PROFILES
+from device_sim.fleet.traces import DeviceRows, read_devices, row_of
 from fl_mobile.errors import ConfigError, nearest
 
 MIXED = "mixed"
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Some devices of a fleet as columns, one entry per device.
-
-    Attributes:
-        index: ``int64[n]``.
-        profile: ``int64[n]``, a position in `PROFILE_NAMES`.
-        link: ``int64[n]``, a position in `LINK_NAMES`.
-        train_flops_per_s: ``float64[n]``, and so are all the others; units are in the names.
-        jitter_sigma: Of the rate between two transfers.
-        loss: Probability that an upload breaks off.
-        metered: ``bool[n]``.
-    """
-
-    index: np.ndarray
-    profile: np.ndarray
-    link: np.ndarray
-    train_flops_per_s: np.ndarray
-    ram_bytes: np.ndarray
-    battery_joules: np.ndarray
-    train_watts: np.ndarray
-    idle_watts: np.ndarray
-    down_bps: np.ndarray
-    up_bps: np.ndarray
-    latency_s: np.ndarray
-    jitter_sigma: np.ndarray
-    loss: np.ndarray
-    metered: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def take(self, chosen: np.ndarray) -> Devices:
-        """Returns the devices at ``chosen``: positions ``int64[m]`` or a mask ``bool[n]``."""
-        return Devices(*(getattr(self, column.name)[chosen] for column in fields(self)))
-
-    def air(self, seed: int, round_num: int) -> Air:
-        """Returns what the devices' transfers of one round meet."""
-        return draw_air(seed, round_num, self.index, self.jitter_sigma, self.loss)
-
-    def radio(self) -> RadioColumns:
-        """Returns what the devices' radios draw."""
-        radios = [link.radio for link in LINKS.values()]
-        return RadioColumns(*(np.array([getattr(r, f.name) for r in radios])[self.link] for f in fields(RadioColumns)))
-
-    def down_joules(self, packet_bytes: np.ndarray | int, seconds: np.ndarray) -> np.ndarray:
-        """Returns ``float64[n]``: what a download of that length and time takes."""
-        radio = self.radio()
-        return radio_joules(radio.down_joules_per_megabit, radio, packet_bytes, seconds)
-
-    def up_joules(self, packet_bytes: np.ndarray | int, seconds: np.ndarray) -> np.ndarray:
-        """Returns ``float64[n]``: what an upload of that length and time takes."""
-        radio = self.radio()
-        return radio_joules(radio.up_joules_per_megabit, radio, packet_bytes, seconds)
-
-    def down_seconds(self, packet_bytes: np.ndarray | int, air: Air | None = None) -> np.ndarray:
-        """Returns ``float64[n]`` seconds of one download; at the device's median rate without ``air``."""
-        return transfer_seconds(packet_bytes, self.down_bps, self.latency_s, air.down_factor if air else 1.0)
-
-    def up_seconds(self, packet_bytes: np.ndarray | int, air: Air | None = None) -> np.ndarray:
-        """Returns ``float64[n]`` seconds of one upload; at the device's median rate without ``air``."""
-        return transfer_seconds(packet_bytes, self.up_bps, self.latency_s, air.up_factor if air else 1.0)
-
-
-PROFILE_NAMES = tuple(PROFILES)
-LINK_NAMES = tuple(LINKS)
 
 
 @dataclass(frozen=True)
@@ -92,12 +26,14 @@ class Fleet:
         population: Devices are 0 to ``population`` − 1.
         profile: A name of `PROFILES`, or ``mixed`` for each in proportion to its share.
         link: A name of `LINKS`, or ``mixed``.
+        rows: Devices read from a file; what it leaves open is drawn.
     """
 
     seed: int
     population: int
     profile: str = MIXED
     link: str = MIXED
+    rows: DeviceRows | None = None
 
     def __post_init__(self) -> None:
         for key, name, table in (("profile", self.profile, PROFILES), ("link", self.link, LINKS)):
@@ -109,13 +45,14 @@ class Fleet:
     def devices(self, index: np.ndarray) -> Devices:
         """Returns columns of the devices at ``index`` ``int64[n]``, each the same whoever else is asked."""
         index = np.asarray(index, np.int64)
-        profile = self._row(PROFILE_NAMES, self.profile, [p.share for p in PROFILES.values()], "profile", index)
-        link = self._row(LINK_NAMES, self.link, [k.share for k in LINKS.values()], "link", index)
+        row = row_of(self.seed, self.population, len(self.rows), index) if self.rows else None
+        profile = self._profile(index, row)
+        link = self._link(index, row)
         speed = lognormals(_profiles("flops_sigma")[profile], self.seed, "speed", index=index)
         # One reception for both directions: who stands in a cellar downloads slowly as well.
         rate = lognormals(_links("rate_sigma")[link], self.seed, "rate", index=index)
         latency = lognormals(_links("latency_sigma")[link], self.seed, "latency", index=index)
-        return Devices(
+        drawn = Devices(
             index=index,
             profile=profile,
             link=link,
@@ -131,20 +68,47 @@ class Fleet:
             loss=_links("loss")[link],
             metered=_links("metered")[link],
         )
+        return self._as_in_file(drawn, row)
 
-    def _row(self, names: tuple[str, ...], name: str, shares: list[float], key: str, index: np.ndarray) -> np.ndarray:
-        if name != MIXED:
-            return np.full(len(index), names.index(name), np.int64)
-        return rows_of(np.array(shares), self.seed, key, index=index)
+    def _profile(self, index: np.ndarray, row: np.ndarray | None) -> np.ndarray:
+        drawn = _position(PROFILE_NAMES, self.profile, _profiles("share"), self.seed, "profile", index)
+        given = self.rows.profile[row] if self.rows else -1
+        return np.where(given >= 0, given, drawn)
+
+    def _link(self, index: np.ndarray, row: np.ndarray | None) -> np.ndarray:
+        drawn = _position(LINK_NAMES, self.link, _links("share"), self.seed, "link", index)
+        given = self.rows.link[row] if self.rows else -1
+        return np.where(given >= 0, given, drawn)
+
+    def _as_in_file(self, drawn: Devices, row: np.ndarray | None) -> Devices:
+        """Returns the devices with the numbers that the file has for them."""
+        if not self.rows:
+            return drawn
+        given = {name: column[row] for name, column in self.rows.numbers.items()}
+        return replace(drawn, **{name: np.where(np.isnan(v), getattr(drawn, name), v) for name, v in given.items()})
 
 
-def open_fleet(seed: int, population: int, *, profile: str = MIXED, link: str = MIXED) -> Fleet:
+def open_fleet(
+    seed: int, population: int, *, profile: str = MIXED, link: str = MIXED, devices_file: str | Path = ""
+) -> Fleet:
     """Returns a fleet.
+
+    Args:
+        devices_file: See `traces.read_devices`; empty draws everything.
 
     Raises:
         ConfigError: No profile or link of that name, or no device.
+        DataError: The file is missing or malformed.
     """
-    return Fleet(seed, population, profile, link)
+    return Fleet(seed, population, profile, link, read_devices(devices_file) if devices_file else None)
+
+
+def _position(
+    names: tuple[str, ...], name: str, shares: np.ndarray, seed: int, key: str, index: np.ndarray
+) -> np.ndarray:
+    if name != MIXED:
+        return np.full(len(index), names.index(name), np.int64)
+    return rows_of(shares, seed, key, index=index)
 
 
 def _profiles(field: str) -> np.ndarray:

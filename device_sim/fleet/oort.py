@@ -22,14 +22,14 @@ _CLIP_PERCENTILE = 95.0
 _CUT_OFF = 0.95
 _UNCERTAINTY = 0.1
 _EXPLORE_WINDOW = 5
+_PIECE = 1024
 
 
 def oort(request: Request, ledger: Ledger) -> Choice:
     """Returns mostly devices of high utility, and some never seen, the quick ones first."""
     plan = request.plan
     share = max(plan.exploration_min, plan.exploration * plan.exploration_decay**request.round_num)
-    wanted = max(request.count - int(request.count * share), 0) if len(ledger) else 0
-    known, refused = _exploit(request, ledger, wanted)
+    known, refused = _exploit(request, ledger, request.count - int(request.count * share))
     new = first(
         request,
         _EXPLORE_WINDOW * (request.count - len(known)),
@@ -42,47 +42,48 @@ def oort(request: Request, ledger: Ledger) -> Choice:
     return choice(np.concatenate([known, found]), np.concatenate([refused, new.refused]))
 
 
-def utilities(request: Request, ledger: Ledger) -> np.ndarray:
-    """Returns ``float64[m]``, one for each of ``ledger.devices()``; equation 2 with the uncertainty term."""
-    useful = np.nan_to_num(ledger.column("examples") * ledger.column("loss"))
+def utilities(request: Request, ledger: Ledger, seen: np.ndarray) -> np.ndarray:
+    """Returns ``float64[n]`` for the devices ``seen`` ``int64[n]``; equation 2 with the uncertainty term."""
+    useful = np.nan_to_num(ledger.column("examples", seen) * ledger.column("loss", seen))
     clipped = np.minimum(useful, np.percentile(useful, _CLIP_PERCENTILE))
     spread = max(float(np.ptp(clipped)), np.finfo(float).tiny)
-    round_num = request.round_num + 1
-    since = np.sqrt(_UNCERTAINTY * np.log(round_num) / np.maximum(ledger.column("last_round") + 1, 1))
-    scores: np.ndarray = ((clipped - clipped.min()) / spread + since) * _penalty(
-        request, ledger, ledger.column("task_seconds")
-    )
+    last_round = ledger.column("last_round", seen) + 1  # the paper counts from 1
+    unsure = np.sqrt(_UNCERTAINTY * np.log(request.round_num + 1) / last_round)
+    in_time = _penalty(request, ledger, ledger.column("task_seconds", seen))
+    scores: np.ndarray = ((clipped - clipped.min()) / spread + unsure) * in_time
     return scores
 
 
 def _exploit(request: Request, ledger: Ledger, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``count`` devices drawn in proportion to utility from the best, and the refusals of those asked."""
-    if not count or not len(ledger):
+    """Returns ``count`` devices drawn in proportion to utility from the best, and what those asked said."""
+    seen = ledger.devices()
+    seen = seen[~np.isnan(ledger.column("rounds", seen))]
+    if not count or not len(seen):
         return np.zeros(0, np.int64), np.zeros(0, np.uint8)
-    scores, devices = utilities(request, ledger), ledger.devices()
+    scores = utilities(request, ledger, seen)
     order = np.argsort(-scores, kind="stable")
-    codes = request.ask(devices[order])
-    order, last = order[codes == 0], np.flatnonzero(codes == 0)[:count]
-    if not len(order):
-        return np.zeros(0, np.int64), codes
-    asked = codes[: last[-1] + 1]
-    bar = _CUT_OFF * scores[order[min(count, len(order)) - 1]]
-    best = order[scores[order] >= bar]
-    return _weighted(request, "exploit", devices[best], scores[best], count), asked
+    codes, bar = np.zeros(0, np.uint8), 0.0
+    for start in range(0, len(order), _PIECE):  # from the best down to where enough can
+        codes = np.concatenate([codes, request.ask(seen[order[start : start + _PIECE]])])
+        willing = order[: len(codes)][codes == 0]
+        bar = _CUT_OFF * scores[willing[count - 1]] if len(willing) >= count else 0.0
+        if scores[order[len(codes) - 1]] < bar:
+            break
+    best = willing[scores[willing] >= bar]
+    asked = codes[: np.searchsorted(-scores[order], -bar, side="right")]
+    return _weighted(request, "exploit", seen[best], scores[best], count), asked
 
 
 def _penalty(request: Request, ledger: Ledger, seconds: np.ndarray) -> np.ndarray:
     """Returns ``float64[n]``: 1 for tasks in time, ``(preferred / seconds) ** round_penalty`` for longer ones."""
-    known = ledger.column("task_seconds")
+    plan, known = request.plan, ledger.column("task_seconds")
     known = known[np.isfinite(known)]
-    percentile = request.plan.round_percentile + request.plan.pacer_step * (
-        request.round_num // request.plan.pacer_rounds
-    )
+    percentile = plan.round_percentile + plan.pacer_step * (request.round_num // plan.pacer_rounds)
     if not len(known) or percentile >= 100:
         return np.ones(len(seconds))
     preferred = np.percentile(known, percentile)
     late: np.ndarray = np.where(seconds > preferred, preferred / np.maximum(seconds, 1e-9), 1.0)
-    return late**request.plan.round_penalty
+    return late**plan.round_penalty
 
 
 def _weighted(request: Request, purpose: str, devices: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
