@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from device_sim.cli.edge import forget_interrupt
 from device_sim.cli.output import Format, FormatOption, print_json, say
 from device_sim.cli.quiet import while_loading
 
@@ -55,4 +56,5 @@ def _until_interrupted() -> None:
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
+        forget_interrupt()
         say("camera: ended")

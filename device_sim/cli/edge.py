@@ -69,6 +69,13 @@ def stop_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
+def forget_interrupt() -> None:
+    """For a verb that Ctrl-C ends as planned: it counts as a success, and the next Ctrl-C as the first."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, CtrlC):
+        handler.pressed = False
+
+
 @contextlib.contextmanager
 def _ctrl_c_counted() -> Iterator[None]:
     # A process started with SIGINT ignored (`&` in a script) keeps ignoring it, as every Unix program does.

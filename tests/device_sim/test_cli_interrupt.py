@@ -9,7 +9,7 @@ import sys
 import pytest
 import typer
 
-from device_sim.cli.edge import reported, stop_if_interrupted
+from device_sim.cli.edge import forget_interrupt, reported, stop_if_interrupted
 from device_sim.cli.progress import follow
 from tests.device_sim.cli_runs import environment, interruptible
 from tests.device_sim.test_cli_progress import played
@@ -53,6 +53,18 @@ def test_a_ctrl_c_swallowed_in_the_last_step_still_stops_the_script_around_it() 
         reported(lambda: PressesCtrlC() and None)()
     assert ended.value.exit_code == 130
     stop_if_interrupted()  # the next command starts afresh
+
+
+@pytest.mark.usefixtures("default_sigint")
+def test_a_server_that_ctrl_c_ends_as_planned_has_succeeded(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            forget_interrupt()
+
+    reported(verb)()
+    assert capsys.readouterr() == ("", "")
 
 
 SWALLOWS_EVERYTHING = """
