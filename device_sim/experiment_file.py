@@ -30,7 +30,7 @@ def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such experiment file. `fl-mobile new DIR` writes one.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (IsADirectoryError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     return parse_experiment(text, changes, where=str(path))
 

@@ -6,8 +6,8 @@ files of its own number, so going back to a checkpoint means deleting the files 
 
 from __future__ import annotations
 
+import os
 import re
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,31 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import RunError
-from fl_mobile.files import replace_atomic
+from fl_mobile.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Tensors
 
+_FILE = re.compile(r"([\w-]+)\.(\d+)\.npz")
 
-@dataclass(frozen=True)
+
 class Shelf:
-    """Tensors on disk by (what, round): ``memory/<what>.<round>.npz``; memory does not grow with devices or rounds."""
+    """Tensors on disk by (what, round): ``memory/<what>.<round>.npz``; memory does not grow with devices or rounds.
 
-    path: Path
+    The folder is listed once and belongs to this object from then on: a listing per device and round would be
+    quadratic in the population.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rounds: dict[str, list[int]] | None = None
 
     def put(self, what: str, round_num: int, tensors: Tensors) -> None:
         """Stores tensors a round has made; playing the round again writes the same bytes."""
         arrays = {str(i): value for i, value in enumerate(tensors.values())}
         names = np.frombuffer("\n".join(tensors).encode(), np.uint8)
-        replace_atomic(self.path / f"{what}.{round_num}.npz", lambda tmp: np.savez(tmp, names=names, **arrays))  # type: ignore[arg-type]
+        write_arrays(self._file(what, round_num), {"names": names, **arrays})
+        rounds = self._index().setdefault(what, [])
+        if round_num not in rounds:
+            rounds.append(round_num)
 
     def get(self, what: str, before: int) -> Tensors | None:
         """Returns the newest tensors made before round ``before``, or None.
@@ -37,36 +47,50 @@ class Shelf:
         Raises:
             RunError: The file is damaged.
         """
-        rounds = [r for r in self._rounds(what) if r < before]
+        rounds = [r for r in self._index().get(what, ()) if r < before]
         return self.get_exactly(what, max(rounds)) if rounds else None
 
     def get_exactly(self, what: str, round_num: int) -> Tensors | None:
         """Returns the tensors one round made, or None if they are not kept."""
-        path = self.path / f"{what}.{round_num}.npz"
-        if not path.exists():
+        if round_num not in self._index().get(what, ()):
             return None
+        path = self._file(what, round_num)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                names = file["names"].tobytes().decode().split("\n")
-                return {name: file[str(i)] for i, name in enumerate(names)}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_arrays(path)
+            names = arrays["names"].tobytes().decode().split("\n")
+            return {name: arrays[str(i)] for i, name in enumerate(names)}
+        except (FileNotFoundError, ValueError, KeyError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); restore it from a copy, or start again with another --out"
             ) from None
 
     def forget(self, what: str, before: int, *, keep: int) -> None:
         """Deletes all but the newest ``keep`` files made before round ``before``."""
-        for old in sorted(r for r in self._rounds(what) if r < before)[:-keep]:
-            (self.path / f"{what}.{old}.npz").unlink(missing_ok=True)
+        for old in sorted(r for r in self._index().get(what, ()) if r < before)[:-keep]:
+            self._delete(what, old)
 
     def rewind(self, round_num: int) -> None:
         """Deletes what rounds from ``round_num`` on have made: they will be played again."""
-        for path in self.path.glob("*.npz"):
-            if (found := re.fullmatch(r"[\w-]+\.(\d+)\.npz", path.name)) and int(found[1]) >= round_num:
-                path.unlink()
+        for what, rounds in self._index().items():
+            for late in [r for r in rounds if r >= round_num]:
+                self._delete(what, late)
 
-    def _rounds(self, what: str) -> list[int]:
-        return [int(path.name.split(".")[1]) for path in self.path.glob(f"{what}.*.npz")]
+    def _delete(self, what: str, round_num: int) -> None:
+        self._file(what, round_num).unlink(missing_ok=True)
+        self._index()[what].remove(round_num)
+
+    def _file(self, what: str, round_num: int) -> Path:
+        return self.path / f"{what}.{round_num}.npz"
+
+    def _index(self) -> dict[str, list[int]]:
+        if self._rounds is None:
+            rounds: dict[str, list[int]] = {}
+            # Not glob: on some versions of Python it takes a folder that cannot be read for an empty one.
+            for name in os.listdir(self.path) if self.path.is_dir() else ():
+                if found := _FILE.fullmatch(name):
+                    rounds.setdefault(found[1], []).append(int(found[2]))
+            self._rounds = rounds
+        return self._rounds
 
 
 @dataclass

@@ -24,7 +24,7 @@ from typing import Any
 from device_sim.experiment import Experiment, experiment_hash
 from device_sim.experiment_file import read_experiment, to_toml
 from fl_mobile.errors import RunError
-from fl_mobile.files import append_line, write_atomic
+from fl_mobile.files import append_line, clear_temporaries, is_temporary, naming, write_atomic
 
 
 @dataclass(frozen=True)
@@ -80,20 +80,28 @@ def create(path: Path, experiment: Experiment) -> RunFolder:
 
 def refuse_existing(path: Path) -> None:
     """Raises `RunError` unless ``path`` is free for a new run; asked before anything slow is loaded."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # What is left of a run that was killed while it wrote its first file is free to be used.
+    if path.exists() and (not path.is_dir() or not all(map(is_temporary, path.iterdir()))):
         raise RunError(f"{path} exists and is not empty. Continue it with --resume, or choose another --out.")
 
 
 def discard(folder: RunFolder) -> None:
-    """Removes a run that failed before its first checkpoint: there is nothing in it to continue from."""
-    if folder.checkpoint.exists():
-        return
-    for path in (folder.experiment, folder.rounds):
-        path.unlink(missing_ok=True)
-    for path in (folder.updates, folder.memory):
-        shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):  # it holds a file of somebody else's
-        folder.path.rmdir()
+    """Removes a run that failed before its first checkpoint: there is nothing in it to continue from.
+
+    If the disk refuses that as well, or a file of somebody else's lies there, the rest stays and can be resumed:
+    experiment.toml is the last to go.
+    """
+    with contextlib.suppress(OSError):
+        if folder.checkpoint.exists():
+            return
+        for path in (folder.updates, folder.memory):
+            if path.exists():
+                shutil.rmtree(path)
+        clear_temporaries(folder.path)
+        folder.rounds.unlink(missing_ok=True)
+        if os.listdir(folder.path) == [folder.experiment.name]:
+            folder.experiment.unlink()
+            folder.path.rmdir()
 
 
 def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder, Experiment]:
@@ -113,12 +121,17 @@ def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder,
 
 @contextlib.contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Holds the run for one process; released by the kernel even after ``kill -9``."""
+    """Holds the run for one process, and clears away what a killed one left half written.
+
+    The kernel releases the lock even after ``kill -9``.
+    """
     with open(folder.experiment, "rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            with naming(folder.experiment):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise RunError(f"{folder.path} is being written by another process; wait for it or stop it.") from None
+        clear_temporaries(folder.path)
         yield
 
 

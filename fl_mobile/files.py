@@ -1,16 +1,24 @@
-"""Files that are either whole or absent: every write goes to a neighbour, is synced, then renamed."""
+"""Files that are either whole or absent: every write goes to a neighbour, is synced, then renamed.
+
+Neighbours are called ``.<stem>.<pid>.tmp<suffix>``. Only a process that was killed leaves one behind; whoever owns the
+folder clears them away when it starts.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.\w+)?")
 
-def write_atomic(path: Path, data: bytes) -> None:
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Writes ``data`` to ``path`` so that a crash or full disk leaves the old file or the new one, never half.
 
     Raises:
@@ -24,20 +32,54 @@ def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
     The temporary name keeps the suffix of ``path`` because Keras chooses its format by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with naming(path):
+        _make_folder(path.parent)
+        tmp = temporary(path)
+        try:
+            write(tmp)
+            with open(tmp, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(tmp, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                tmp.unlink()
+            raise
+        _sync_folder(path.parent)
+
+
+def temporary(path: Path) -> Path:
+    """Returns the neighbour that is written in place of ``path``, a file or a folder, and then renamed to it."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Returns whether `temporary` gave a file or folder its name.
+
+    >>> is_temporary(Path("run/.checkpoint.4711.tmp.npz")), is_temporary(Path("run/.gitignore"))
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def clear_temporaries(folder: Path) -> None:
+    """Deletes what killed processes left in ``folder`` and the folders in it; nobody else may be writing there."""
+    for entry in list(os.scandir(folder)):
+        path = Path(entry)
+        if is_temporary(path):
+            shutil.rmtree(path) if entry.is_dir(follow_symlinks=False) else path.unlink()
+        elif entry.is_dir(follow_symlinks=False):
+            clear_temporaries(path)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an `OSError` from inside the block the name ``path`` if it has none: a failed write does not say where."""
     try:
-        write(tmp)
-        with open(tmp, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(tmp, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # a write that fails half way does not say where
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
         raise
-    _sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,10 +89,17 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Appends one line and syncs it; a torn last line is possible after a crash and readers must drop it."""
-    with open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

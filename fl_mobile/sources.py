@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
@@ -13,7 +12,8 @@ from typing import IO
 import numpy as np
 
 from fl_mobile.errors import ConfigError, DataError, nearest
-from fl_mobile.files import replace_atomic
+from fl_mobile.files import write_atomic
+from fl_mobile.npz import DAMAGED
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
@@ -21,10 +21,6 @@ MOST_BYTES = 2**31
 """An update file that declares more than this is refused before anything is read."""
 
 _FLOATS = ("<f2", "<f4", "<f8")
-_DAMAGED = (  # what zipfile, zlib and NumPy's header parser raise on damaged files
-    *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError),
-    *(SyntaxError, tokenize.TokenError),
-)
 
 
 def _generalised_gaussian(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -60,14 +56,12 @@ def spec_of(update: Mapping[str, np.ndarray]) -> Spec:
 
 def write_update(path: Path, update: Mapping[str, np.ndarray]) -> None:
     """Writes an update as ``.npz``: one array per tensor, named by its variable path, in model order; atomic."""
-
-    def write(tmp: Path) -> None:
-        with zipfile.ZipFile(tmp, "w", zipfile.ZIP_STORED) as archive:
-            for name, value in update.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(value, "<f4"), version=(1, 0), allow_pickle=False)
-
-    replace_atomic(path, write)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, value in update.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(value, "<f4"), version=(1, 0), allow_pickle=False)
+    write_atomic(path, buffer.getbuffer())
 
 
 def read_update(path: Path) -> Tensors:
@@ -85,7 +79,7 @@ def read_update(path: Path) -> Tensors:
             tensors = {m.filename.removesuffix(".npy"): _read_array(archive, m, path) for m in members}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; a run stores updates in its folder 'updates'") from None
-    except (*_DAMAGED, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         raise DataError(f"{path} is not a readable .npz file of updates: {error}") from error
     if not tensors or len(tensors) != len(members):
         raise DataError(f"{path} must hold one array per tensor, got {len(members)} of {len(tensors)} names")
