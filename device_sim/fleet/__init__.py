@@ -4,7 +4,7 @@
  profiles ─┐                     availability ─┐
  links ────┼─▶ fleet.devices(d) ─▶ policies ───┼─▶ gate ─▶ samplers.choose ─▶ cohort
  traces ───┘        │                   ledger ┘
-                    └─▶ timing, links, energy, mishaps: seconds, joules and losses of one task
+                    └─▶ task (timing, links, energy, mishaps): seconds, joules and losses of one task
 ```
 Everything about device d is a function of (seed, d), drawn when it is asked; only devices that took part have a row
 in the `ledger`. NumPy only.

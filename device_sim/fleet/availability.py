@@ -188,10 +188,24 @@ def _charge(seed: int, devices: Devices, hours: np.ndarray) -> tuple[np.ndarray,
 
 def battery_left(doing: Doing, devices: Devices, ledger: Ledger) -> np.ndarray:
     """Returns ``float64[n]``, 0 to 1: the battery less what federated work took since it was last full."""
-    last = ledger.column("last_seconds", devices.index)
-    spent = np.where(last > doing.full_at, ledger.column("joules", devices.index), 0.0)
-    left: np.ndarray = np.clip(doing.battery - np.nan_to_num(spent) / devices.battery_joules, 0.0, 1.0)
+    left: np.ndarray = np.clip(doing.battery - _spent(doing, devices, ledger) / devices.battery_joules, 0.0, 1.0)
     return left
+
+
+def spend(doing: Doing, devices: Devices, ledger: Ledger, joules: np.ndarray, at_seconds: float) -> None:
+    """Writes down what federated work took from each battery, ``float64[n]`` joules, whether or not it came to an end.
+
+    Args:
+        doing: What the devices are doing at ``at_seconds``.
+    """
+    total = _spent(doing, devices, ledger) + joules
+    ledger.record(devices.index, {"joules": total, "joules_seconds": np.full(len(devices), at_seconds)})
+
+
+def _spent(doing: Doing, devices: Devices, ledger: Ledger) -> np.ndarray:
+    """Returns ``float64[n]`` joules since each battery was last full."""
+    since_full = ledger.column("joules_seconds", devices.index) >= doing.full_at
+    return np.where(since_full, ledger.column("joules", devices.index), 0.0)
 
 
 def refusals(doing: Doing, devices: Devices, rules: Rules, battery: np.ndarray) -> np.ndarray:

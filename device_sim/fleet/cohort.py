@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from device_sim.fleet.walk import walk
+from device_sim.fleet.walk import head, walk
+
+_SAMPLE = 4096
 
 Ask = Callable[[np.ndarray], np.ndarray]
 """Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can and should."""
@@ -83,6 +85,13 @@ class Choice:
     refused: np.ndarray
 
 
+def measured_shares(stratum_of: Callable[[np.ndarray], np.ndarray], seed: int, population: int) -> tuple[float, ...]:
+    """Returns the part of the population in each stratum, from 4,096 devices of it, or all where there are fewer."""
+    sample = head(seed, "strata", population=population, count=_SAMPLE)
+    found = np.bincount(stratum_of(sample))
+    return tuple((found / found.sum()).tolist())
+
+
 def most_asked(request: Request) -> int:
     """Returns how many candidates a round asks before it goes on with fewer devices than it wanted."""
     return min(request.population, 100 * request.count + 1000)
@@ -101,12 +110,7 @@ def limited(request: Request) -> Iterator[np.ndarray]:
 
 def candidates(request: Request, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns ``size`` candidates ``int64[size]`` in random order and what they say."""
-    taken: list[np.ndarray] = []
-    for piece in walk(request.seed, request.round_num, "cohort", population=request.population):
-        taken.append(piece)
-        if sum(map(len, taken)) >= size:
-            break
-    asked = np.concatenate(taken)[:size]
+    asked = head(request.seed, request.round_num, "cohort", population=request.population, count=size)
     return asked, request.ask(asked)
 
 

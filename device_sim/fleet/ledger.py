@@ -12,9 +12,9 @@ import numpy as np
 
 from fl_mobile.errors import RunError
 
-COLUMNS = ("rounds", "last_round", "last_seconds", "task_seconds", "examples", "loss", "joules")
-"""Times taken part, the last round and its virtual time, its length, examples trained on, local loss, and joules spent
-since the battery was full."""
+COLUMNS = ("rounds", "last_round", "last_seconds", "task_seconds", "examples", "loss", "joules", "joules_seconds")
+"""Of a device's last participation: how many there were, its round, virtual time, length, examples and local loss. Of
+its battery: joules that federated work took since it was last full, and when that was last written down."""
 
 
 class Ledger:
@@ -54,6 +54,35 @@ class Ledger:
             self._values = grown
         for name, column in values.items():
             self._values[rows, COLUMNS.index(name)] = column
+
+    def took_part(
+        self,
+        index: np.ndarray,
+        *,
+        round_num: int,
+        at_seconds: float | np.ndarray,
+        task_seconds: np.ndarray,
+        examples: np.ndarray,
+        loss: np.ndarray,
+    ) -> None:
+        """Writes down one participation of each device at ``index``; samplers and policies go by it.
+
+        Args:
+            at_seconds: Virtual time of the update's arrival.
+            task_seconds: ``float64[n]`` from being asked to that.
+        """
+        times = np.nan_to_num(self.column("rounds", index)) + 1
+        self.record(
+            index,
+            {
+                "rounds": times,
+                "last_round": np.full(len(index), round_num),
+                "last_seconds": np.broadcast_to(at_seconds, len(index)),
+                "task_seconds": task_seconds,
+                "examples": examples,
+                "loss": loss,
+            },
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Returns a JSON value that `from_json` restores bit for bit."""

@@ -50,7 +50,18 @@ LINKS: dict[str, Link] = {
     "4g": Link(25e6, 8e6, 0.09, 0.8, 0.5, 0.4, 0.02, True, 0.20, Radio(0.052, 0.438, 1.288, 12.3)),
     "3g": Link(3e6, 1e6, 0.25, 0.6, 0.5, 0.5, 0.05, True, 0.05, Radio(0.122, 0.869, 0.818, 7.0)),
 }
-"""``ideal`` takes no time, loses nothing and costs nothing."""
+"""``ideal`` takes no time, loses nothing and costs nothing.
+
+Rates: about half of what speed tests report, because one transfer to one server is no speed test: Ookla's global
+medians are 84 Mbit/s down and 38 up for fixed lines behind Wi-Fi (Q3 2023), 166 to 203 down and 21 up for 5G (2021,
+2023); 4G is Ookla's US mobile mean of 2018 (27 and 8.6), against 13 and 6 in Huang et al. 2012. 3G, latencies, losses,
+sigmas and shares are round assumptions.
+
+Radios: Huang et al., "A close examination of performance and power characteristics of 4G LTE networks" (MobiSys 2012),
+table 4 and its tails (LTE 11.6 s at 1.06 W; 3G 8.1 s at 0.80 W and 0.8 s at 0.60 W; Wi-Fi 0.24 s at 0.12 W). 5G is a
+round assumption in the sense of Narayanan et al., "A variegated look at 5G in the wild" (SIGCOMM 2021): a flatter slope
+on a higher base than 4G.
+"""
 
 
 @dataclass(frozen=True)

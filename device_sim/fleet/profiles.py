@@ -40,4 +40,14 @@ PROFILES: dict[str, Profile] = {
     "low": Profile(3e9, 0.3, 4 * GIB, 5000 * JOULES_PER_MAH, 3.6, 0.7, 0.25),
     "entry": Profile(1e9, 0.4, 2 * GIB, 3000 * JOULES_PER_MAH, 2.5, 0.5, 0.10),
 }
-"""``ideal`` trains in no time and holds everything."""
+"""``ideal`` trains in no time and holds everything.
+
+Speeds are round assumptions between two published anchors. A Pixel 4 infers MobileNetV1 (569 M multiply-accumulates) in
+14 ms on four threads (LiteRT ``performance/measurement.md``), 81 GFLOP/s; training sustains a tenth to a quarter of
+that: small batches, weights that change and cannot be packed, gradients without tuned kernels, a hot phone. FedScale
+(ICML 2022) publishes devices around 160 ms for MobileNet, 3.7 GFLOP/s, between ``low`` and ``mid`` here.
+
+Watts follow the peak CPU power of phones in Kim and Wu, "AutoScale" (MICRO 2020): 3.6 W for a low-end and 5.5 W for a
+high-end one. Memory and batteries are those of data sheets, idle draw is a battery that lasts a day, sigmas and shares
+are round assumptions: none of them is a measurement of yours. Give ``fleet.devices-file`` for that.
+"""

@@ -34,6 +34,17 @@ def walk(seed: int, *keys: int | str, population: int, piece: int = 1024) -> Ite
         yield order[order < population]
 
 
+def head(seed: int, *keys: int | str, population: int, count: int) -> np.ndarray:
+    """Returns the first ``count`` of `walk`, ``int64[min(count, population)]``."""
+    taken, size = [np.zeros(0, np.int64)], 0
+    for piece in walk(seed, *keys, population=population):
+        if size >= count:
+            break
+        taken.append(piece)
+        size += len(piece)
+    return np.concatenate(taken)[:count]
+
+
 def _feistel(position: np.ndarray, half: np.uint64, start_key: int) -> np.ndarray:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = position >> half, position & mask
