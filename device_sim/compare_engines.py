@@ -16,23 +16,25 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from device_sim.engines import Engine, Evaluation, Task
+from device_sim.engines import Engine, Evaluation, Task, Then, pairs
 from device_sim.experiment import Experiment
 from device_sim.federation import Federation, open_federation
 from device_sim.run_folder import create
 from device_sim.simulate import Round, simulate
-from fl_mobile.records import FitPlan, Update
+from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors
 
 REFERENCE = "keras"
+T = TypeVar("T")
 
 TOLERANCE = 1e-4
 """Relative difference that is equal for any model: a few hundred float32 roundings on the way through one."""
@@ -125,13 +127,13 @@ class Comparison:
 
 
 def compare_engines(experiment: Experiment) -> Comparison:
-    """Plays the experiment on ``keras`` and on the engine it names, or on ``litert`` if that is ``keras``.
+    """Plays the experiment on ``keras`` and on the engine it names, or on ``litert`` if that is ``keras`` or ``auto``.
 
     Raises:
         ConfigError, DataError, ModelError: As `open_federation`.
         ExportError: The model cannot train on a phone.
     """
-    names = (REFERENCE, experiment.engine.name if experiment.engine.name != REFERENCE else "litert")
+    names = (REFERENCE, "litert" if experiment.engine.name in (REFERENCE, "auto") else experiment.engine.name)
     # The reference first: it sets TensorFlow to one thread per op, which must happen before TensorFlow starts.
     first, second = (open_federation(replace(experiment, engine=replace(experiment.engine, name=n))) for n in names)
     with contextlib.closing(first.engine), contextlib.closing(second.engine):
@@ -178,14 +180,18 @@ class _Both:
     def from_logits(self) -> bool:
         return self.first.from_logits
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        """Yields the first engine's updates."""
+    @property
+    def about(self) -> str:
+        return f"{self.first.about}; checked against {self.second.about}"
+
+    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
+        """Yields what ``then`` makes of the first engine's updates."""
         cohort = list(tasks)
-        mine = list(self.first.train(weights, cohort, plan))
-        nudged = self.first.train(moved(weights, 0, ROUNDING), cohort, plan)
+        mine = list(self.first.train(weights, cohort, plan, pairs))
+        nudged = self.first.train(moved(weights, 0, ROUNDING), cohort, plan, pairs)
         rounding = [relative_difference(a.delta, b.delta) for (_, a), (_, b) in zip(mine, nudged, strict=True)]
         allowed = max(TOLERANCE, ROUNDINGS * float(np.median(rounding)))
-        theirs = self.second.train(weights, cohort, plan)
+        theirs = self.second.train(weights, cohort, plan, pairs)
         found = [
             UpdateDifference(
                 *(self.rounds, task.device, max_difference(a.delta, b.delta)),
@@ -197,14 +203,14 @@ class _Both:
         aside = self._aside(weights, again, plan)
         self.differences.extend(replace(u, aside=aside.get(u.device)) for u in found)
         self.rounds += 1
-        yield from mine
+        yield from then(cohort, [update for _, update in mine])
 
     def _aside(self, weights: Tensors, tasks: list[Task], plan: FitPlan) -> dict[int, float]:
         """Returns device → smallest relative difference over starts a little aside."""
         smallest: dict[int, float] = {}
         for key in range(STARTS_ASIDE if tasks else 0):
             start = moved(weights, key, ASIDE)
-            runs = (engine.train(start, tasks, plan) for engine in (self.first, self.second))
+            runs = (engine.train(start, tasks, plan, pairs) for engine in (self.first, self.second))
             for (task, a), (_, b) in zip(*runs, strict=True):
                 now = relative_difference(a.delta, b.delta)
                 smallest[task.device] = min(now, smallest.get(task.device, now))
@@ -213,6 +219,14 @@ class _Both:
     def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
         """Returns the first engine's evaluation."""
         return self.first.evaluate(weights, x, y, plan)
+
+    def evaluate_each(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[Evaluation]:
+        """Yields the first engine's evaluations."""
+        return self.first.evaluate_each(weights, tasks, plan)
+
+    def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        """Runs ``work(*args)`` on a worker of the first engine."""
+        return self.first.submit(work, *args)
 
     def close(self) -> None:
         """Ends both."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from device_sim.datasets.records import DataOptions
+from device_sim.engines import ENGINES, POOLS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
@@ -225,10 +226,17 @@ class Stop:
 class Engine:
     """[engine]: what runs the local training. Changes speed, never results."""
 
-    name: str = _key("keras", "a name from the engine table")
+    name: str = _key("auto", f"{' | '.join(ENGINES)}")
+    pool: str = _key("threads", f"{' | '.join(POOLS)}: where workers live")
     workers: int = _key(0, "0 is one per core")
 
     def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise ConfigError(f"unknown engine.name '{self.name}'.{nearest(self.name, ENGINES)}")
+        if self.pool not in ENGINES[self.name].pools:
+            raise ConfigError(
+                f"engine.pool must be {' or '.join(ENGINES[self.name].pools)} for '{self.name}', got '{self.pool}'"
+            )
         if self.workers < 0:
             raise ConfigError(f"engine.workers must be ≥ 0, got {self.workers}")
 

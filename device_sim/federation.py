@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.datasets import Dataset, load_dataset
-from device_sim.engines import ENGINES, Engine, Task
+from device_sim.engines import Engine, Task, open_engine
 from device_sim.experiment import Experiment
 from device_sim.network import Link, link_of
 from device_sim.partition import partition
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs import Codec, parse_codec
-from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.models import build_model
 from fl_mobile.rate import RateControl
 from fl_mobile.records import FitPlan
@@ -75,13 +74,11 @@ def open_federation(experiment: Experiment) -> Federation:
         DataError, ConfigError, ModelError: What it names cannot be had.
     """
     link_of(experiment.fleet.link, experiment.seed, 0)
-    if experiment.engine.name not in ENGINES:
-        raise ConfigError(f"unknown engine.name '{experiment.engine.name}'.{nearest(experiment.engine.name, ENGINES)}")
     dataset = open_dataset(experiment)
     shards = deal_out(experiment, dataset)
     build = build_of(experiment, dataset)
-    workers = experiment.engine.workers or os.cpu_count() or 1
-    engine = ENGINES[experiment.engine.name].open(build, workers, dataset.train.x[:8])
+    keys = experiment.engine
+    engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
     return Federation(
         *(experiment, dataset, shards, engine, experiment.server.build()),
         *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
@@ -118,7 +115,8 @@ def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
 
 def build_of(experiment: Experiment, dataset: Dataset) -> Callable[[], Any]:
     """Returns a function that builds the experiment's model for the dataset, the same one every time."""
-    return lambda: build_model(
+    return partial(
+        build_model,
         experiment.model.name,
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device_sim.engines import pairs
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory
 from device_sim.network import arrives
@@ -176,7 +177,7 @@ def _packets(
     """Yields the packets that reach the server; memory holds a few updates at a time."""
     seed, round_num = federation.experiment.seed, state.round_num
     tasks = (federation.task(device, round_num) for device in down.packet_bytes)
-    for task, update in federation.engine.train(down.weights, tasks, federation.plan(round_num)):
+    for task, update in federation.engine.train(down.weights, tasks, federation.plan(round_num), pairs):
         wanted = _wanted(federation, memory, state, task.device, update, down.prediction)
         rng = rng_for(seed, round_num, task.device, "codec")
         try:

@@ -1,113 +1,109 @@
 """Engines: *how* local training runs. One seam, `Engine.train`; one row each in `ENGINES`.
 
-An engine gets the weights a cohort received and one `Task` a device, and yields their updates in task order. Same
-weights, tasks and plan give the same updates whatever the number of workers.
+An engine gets the weights a cohort received and one `Task` a device, and yields what becomes of their updates in task
+order. Same weights, tasks and plan give the same updates whatever the number of workers.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from fl_mobile.records import FitPlan, Update
-from fl_mobile.tensors import Spec, Tensors
+from device_sim.engines.batches import visits
+from device_sim.engines.pooled import LocalWorker, PooledEngine, Worker
+from device_sim.engines.process import ProcessWorker
+from device_sim.engines.records import Engine, Evaluation, Task, Then, Trainer, pairs
+
+__all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "pairs", "visits"]
+
+Build = Callable[[], Any]
+Open = Callable[[], Trainer]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One device's work in one round.
-
-    Attributes:
-        device: Index of the device in the fleet.
-        x: Its examples, ``uint8[n, …]`` raw pixels or ``float32[n, …]``.
-        y: Their labels, ``int64[n]``.
-        seed: Seeds shuffling and dropout on this device in this round, and nothing else.
-    """
-
-    device: int
-    x: np.ndarray
-    y: np.ndarray
-    seed: int
+def _keras(build: Build, probe: np.ndarray) -> Open:
+    return partial(_open_keras, build, probe)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy in [0, 1] and mean loss over ``examples`` held-out examples."""
+def _open_keras(build: Build, probe: np.ndarray) -> Trainer:
+    from device_sim.engines.keras import KerasTrainer
 
-    accuracy: float
-    loss: float
-    examples: int
+    return KerasTrainer(build, probe)
 
 
-class Engine(Protocol):
-    """Trains cohorts and evaluates the global model.
-
-    Attributes:
-        spec: What travels.
-        initial: The model's first weights.
-        from_logits: Whether the model's outputs still need softmax or sigmoid.
-    """
-
-    @property
-    def spec(self) -> Spec: ...
-    @property
-    def initial(self) -> Tensors: ...
-    @property
-    def from_logits(self) -> bool: ...
-
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        """Yields every task with its update, in task order; memory holds a few updates at a time."""
-        ...
-
-    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
-        """Returns accuracy and loss of the weights on held-out examples."""
-        ...
-
-    def close(self) -> None:
-        """Ends worker threads or processes."""
-        ...
+def _vectorized(build: Build, probe: np.ndarray) -> Open:
+    return partial(_open_vectorized, build, probe)
 
 
-def in_task_order(
-    submit: Callable[[Task], Future[Update]], tasks: Iterable[Task], ahead: int
-) -> Iterator[tuple[Task, Update]]:
-    """Yields every task with its update in task order, at most ``ahead`` of them under way at once."""
-    waiting: deque[tuple[Task, Future[Update]]] = deque()
-    for task in tasks:
-        waiting.append((task, submit(task)))
-        if len(waiting) >= ahead:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
+def _open_vectorized(build: Build, probe: np.ndarray) -> Trainer:
+    from device_sim.engines.vectorized import VectorizedTrainer
+
+    return VectorizedTrainer(build, probe)
 
 
-def _keras(build: Callable[[], Any], workers: int, probe: np.ndarray) -> Engine:
-    from device_sim.engines.keras import KerasEngine
-
-    return KerasEngine(build, workers, probe=probe)
+def _auto(build: Build, probe: np.ndarray) -> Open:
+    return partial(_open_auto, build, probe)
 
 
-def _litert(build: Callable[[], Any], workers: int, probe: np.ndarray) -> Engine:
-    from device_sim.engines.litert import LitertEngine
+def _open_auto(build: Build, probe: np.ndarray) -> Trainer:
+    from device_sim.engines.auto import AutoTrainer
 
-    return LitertEngine(build, workers, probe=probe)
+    return AutoTrainer(build, probe)
+
+
+def _litert(build: Build, probe: np.ndarray) -> Open:
+    from device_sim.engines.litert import LitertTrainer, Programs
+
+    return partial(LitertTrainer, Programs(build, probe))
 
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One row of `ENGINES`: ``open(build_model, workers, a few examples)`` and a line for ``--help``."""
+    """One row of `ENGINES`.
 
-    open: Callable[[Callable[[], Any], int, np.ndarray], Engine]
+    Attributes:
+        trainers: (build a model, a few examples) → what opens one worker's trainer.
+        pools: Rows of `POOLS` it can run in.
+        summary: A line of help.
+    """
+
+    trainers: Callable[[Build, np.ndarray], Open]
+    pools: tuple[str, ...]
     summary: str
 
 
-ENGINES: dict[str, EngineRow] = {
-    "keras": EngineRow(_keras, "a compiled Keras step per worker thread, reused for every device"),
-    "litert": EngineRow(_litert, "the phone's own training program, an interpreter per worker thread"),
+POOLS: dict[str, Callable[[Open], Worker]] = {
+    "threads": lambda open_trainer: LocalWorker(open_trainer()),
+    "processes": ProcessWorker,
 }
+"""Where workers live. TensorFlow and NumPy leave Python's lock while they compute, so threads are the default."""
+
+ENGINES: dict[str, EngineRow] = {
+    "auto": EngineRow(_auto, ("threads", "processes"), "vectorized where it wins, keras elsewhere; says which and why"),
+    "keras": EngineRow(_keras, ("threads", "processes"), "devices and steps looped in one compiled Keras graph"),
+    "vectorized": EngineRow(_vectorized, ("threads", "processes"), "many small devices side by side in one graph"),
+    "litert": EngineRow(_litert, ("threads",), "the phone's own training program, an interpreter per worker"),
+}
+
+
+def open_engine(name: str, build: Build, probe: np.ndarray, *, workers: int = 0, pool: str = "threads") -> Engine:
+    """Returns an engine.
+
+    Args:
+        name: A row of `ENGINES`.
+        build: Returns a new, built model, the same one every time; picklable for workers in processes.
+        probe: A few examples as devices hold them.
+        workers: How many; 0 is one per core.
+        pool: A row of `POOLS` that the engine can run in.
+
+    Raises:
+        ConfigError: The engine cannot train this model.
+        ModelError: The model cannot be built or federated.
+    """
+    open_trainer, open_worker = ENGINES[name].trainers(build, probe), POOLS[pool]
+    # One after another: Keras' naming is global, and only the first model's paths are used.
+    return PooledEngine([open_worker(open_trainer) for _ in range(workers or os.cpu_count() or 1)])

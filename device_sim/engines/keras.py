@@ -1,190 +1,120 @@
-"""Local training on Keras: one model and one compiled graph per worker, reused for every device.
+"""Local training on Keras: a chunk of devices, their epochs and steps are one loop *inside* one compiled graph.
 
-A device's whole round — epochs, batches, optimizer — is a loop *inside* one ``tf.function`` call, so nothing is
-dispatched per step. Every worker computes on one thread: results do not depend on how many workers there are.
+```
+fit(examples, order, …):  for device:  variables ← weights;  for step: gradient, optimizer;  deltas[device] ← variables
+```
+Nothing is dispatched per step or per device, and a device's result does not depend on who shares its chunk.
 """
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from device_sim.engines import Evaluation, Task, in_task_order
+from device_sim.engines.batches import lay_out
+from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.steps import (
+    as_input,
+    clip,
+    examples_signature,
+    loss_of,
+    one_thread_per_op,
+    optimizer_of,
+    right_answers,
+)
 from fl_mobile import keras_bridge
-from fl_mobile.errors import ModelError
 from fl_mobile.records import FitPlan, Update
-from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 
 EVALUATE_BATCH = 250
 
 
-class KerasEngine:
-    """`Engine` over ``workers`` threads; 0 means one per core.
+class KerasTrainer:
+    """`Trainer` over one Keras model.
 
     Args:
-        build: Returns a new, built model; called once per worker.
-        workers: Number of threads.
+        build: Returns a new, built model.
         probe: A few examples, to find out whether the model gives logits or probabilities.
     """
 
-    def __init__(self, build: Callable[[], Any], workers: int = 0, *, probe: np.ndarray) -> None:
-        count = workers or os.cpu_count() or 1
-        _one_thread_per_op()
-        # Models are built one after another: Keras' naming is global, and only the first one's paths are used.
-        built = [_Worker(build()) for _ in range(count)]
-        self.spec, self.initial = keras_bridge.spec_of(built[0].model), keras_bridge.read(built[0].model)
-        self.from_logits = not keras_bridge.gives_probabilities(built[0].model, probe)
-        self._workers: SimpleQueue[_Worker] = SimpleQueue()
-        for worker in built:
-            worker.check_like(built[0])
-            self._workers.put(worker)
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="keras-engine")
-        self._ahead = 2 * count
+    about = "keras: devices and steps looped in one compiled graph"
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        """Yields every task with its update, in task order."""
-        yield from in_task_order(lambda task: self._threads.submit(self._fit, weights, task, plan), tasks, self._ahead)
-
-    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
-        """Returns accuracy and mean loss."""
-        cuts = range(0, len(y), EVALUATE_BATCH)
-        parts = [(x[at : at + EVALUATE_BATCH], y[at : at + EVALUATE_BATCH]) for at in cuts]
-        futures = [self._threads.submit(self._score, weights, *part, plan) for part in parts]
-        scores = [future.result() for future in futures]
-        right, loss = sum(s[0] for s in scores), math.fsum(s[1] for s in scores)
-        return Evaluation(right / len(y), loss / len(y), len(y))
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._threads.shutdown(cancel_futures=True)
-
-    def _fit(self, weights: Tensors, task: Task, plan: FitPlan) -> Update:
-        worker = self._workers.get()
-        try:
-            return worker.fit(weights, task, plan)
-        finally:
-            self._workers.put(worker)
-
-    def _score(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> tuple[int, float]:
-        worker = self._workers.get()
-        try:
-            return worker.score(weights, x, y, plan)
-        finally:
-            self._workers.put(worker)
-
-
-def _one_thread_per_op() -> None:
-    """Makes TensorFlow reproducible: one thread inside each op, kernels that do not race."""
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-    except RuntimeError:  # TensorFlow has started already, e.g. in a notebook
-        chosen = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
-        if str(chosen) != "1":
-            raise ModelError(
-                "TensorFlow was used in this process before the keras engine was made, with several threads per op, so"
-                " results would depend on the machine. Make the engine first, or set TF_NUM_INTRAOP_THREADS=1 in the"
-                " environment of your program."
-            ) from None
-    tf.config.experimental.enable_op_determinism()
-
-
-class _Worker:
-    """One model with its optimizer and compiled graphs; used by one thread at a time."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self._variables = keras_bridge.travelling_variables(model)
-        self._local = [(v, v.numpy()) for v in keras_bridge.local_variables(model)]
-        self._fits: dict[tuple[object, ...], tuple[Any, Any]] = {}
+    def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
+        one_thread_per_op()
+        self.model = build()
+        self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
+        self.from_logits = not keras_bridge.gives_probabilities(self.model, probe)
+        self._variables = keras_bridge.travelling_variables(self.model)
+        self._fits: dict[tuple[object, ...], Any] = {}
         self._scores: dict[tuple[object, ...], Any] = {}
 
-    def check_like(self, first: _Worker) -> None:
-        """Raises `ModelError` if this replica was not built like the first one."""
-        mine, other = ([tuple(v.shape) for v in w._variables] for w in (self, first))
-        if mine != other:
-            raise ModelError("the model function built two different models; it must build the same one every time")
-
-    def fit(self, weights: Tensors, task: Task, plan: FitPlan) -> Update:
-        """Returns the update of one device: global weights in, local training, the difference out."""
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        """Returns each task's update."""
         import tensorflow as tf
 
-        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0)
+        own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
+        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled)
         if key not in self._fits:
-            self._fits[key] = _compile_fit(self.model, plan, _examples(task.x, task.y))
-        run, optimizer = self._fits[key]
-        self._start(weights, task.seed, optimizer)
-        batch = plan.batch_size or len(task.y)
-        order, seed = _orders(task, plan), seed_for(task.seed, "dropout") & 0x7FFFFFFF
-        loss = run(
-            *(tf.constant(task.x), tf.constant(task.y), tf.constant(order)),
-            *(tf.constant(batch, tf.int32), tf.constant(seed, tf.int32)),
-            *(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
+            self._fits[key] = _compile_fit(self.model, plan, tasks[0], own=own, pulled=pulled)
+        batches = lay_out(tasks, plan)
+        deltas, losses = self._fits[key](
+            tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),
+            tuple(tf.constant(a) for a in (batches.order, batches.starts, batches.first, batches.share)),
+            tf.constant([seed_for(t.seed, "dropout") & 0x7FFFFFFF for t in tasks], tf.int32),
+            tf.constant(flat(weights)),
+            tf.constant(np.stack([flat({**weights, **(t.start or {})}) for t in tasks]) if own else _NONE),
+            tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
+            tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
         )
-        delta = {p: v.numpy() - w for (p, w), v in zip(weights.items(), self._variables, strict=True)}
-        return Update(delta, len(task.y), {"loss": float(loss)})
+        return updates_of(weights, tasks, deltas.numpy(), losses.numpy())
 
-    def score(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> tuple[int, float]:
-        """Returns the number of right answers and the summed loss."""
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        """Returns accuracy and mean loss on each task's examples."""
+        if any(t.start for t in tasks):
+            return [self._score({**weights, **(t.start or {})}, [t], plan)[0] for t in tasks]
+        return self._score(weights, tasks, plan)
+
+    def _score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         import tensorflow as tf
 
+        x, y = (np.concatenate([getattr(t, k) for t in tasks]) for k in "xy")
         key = (plan.loss, plan.from_logits)
         if key not in self._scores:
-            self._scores[key] = _compile_score(self.model, plan, _examples(x, y))
-        self._write(weights)
-        right, loss = self._scores[key](tf.constant(x), tf.constant(y))
-        return int(right), float(loss)
-
-    def _write(self, weights: Tensors) -> None:
+            self._scores[key] = _compile_score(self.model, plan, examples_signature(x, y))
         for variable, value in zip(self._variables, weights.values(), strict=True):
             variable.assign(value)
-
-    def _start(self, weights: Tensors, seed: int, optimizer: Any) -> None:
-        self._write(weights)
-        for index, (variable, value) in enumerate(self._local):
-            if "seed_generator_state" in variable.path:
-                value = np.array([seed_for(seed, "dropout", index) & 0x7FFFFFFF, 0], value.dtype)
-            variable.assign(value)
-        for variable in optimizer.variables:
-            if "learning_rate" not in variable.path:
-                variable.assign(np.zeros(variable.shape, variable.dtype))
+        cuts = [slice(at, at + EVALUATE_BATCH) for at in range(0, len(y), EVALUATE_BATCH)]
+        parts = [self._scores[key](tf.constant(x[cut]), tf.constant(y[cut])) for cut in cuts]
+        right, loss = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
+        ends = np.cumsum([len(t.y) for t in tasks])[:-1]
+        each = zip(np.split(right, ends), np.split(loss, ends), strict=True)
+        return [Evaluation(float(r.mean()), float(v.mean(dtype=np.float64)), len(r)) for r, v in each]
 
 
-def _orders(task: Task, plan: FitPlan) -> np.ndarray:
-    """Returns ``int32[epochs, n]``: the order in which each epoch visits the examples."""
-    count = len(task.y)
-    if not plan.shuffle:
-        return np.tile(np.arange(count, dtype=np.int32), (plan.epochs, 1))
-    rng = rng_for(task.seed, "shuffle")
-    return np.stack([rng.permutation(count) for _ in range(plan.epochs)]).astype(np.int32)
+_NONE = np.zeros((0, 0), np.float32)
 
 
-def _examples(x: np.ndarray, y: np.ndarray) -> list[Any]:
-    """Returns the signature of examples, their number left open.
-
-    Open even in the first trace: a trace with a known number divides by a folded constant and differs in the last bit.
-    """
-    import tensorflow as tf
-
-    return [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (x, y)]
-
-
-def _as_input(x: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
+def updates_of(weights: Tensors, tasks: Sequence[Task], deltas: np.ndarray, losses: np.ndarray) -> list[Update]:
+    """Returns the updates in ``deltas``, ``float32[devices, parameters]``; their tensors are views of it."""
+    ends = np.cumsum([value.size for value in weights.values()]).tolist()
+    cuts = [(p, slice(end - v.size, end), v.shape) for (p, v), end in zip(weights.items(), ends, strict=True)]
+    return [
+        Update({path: row[cut].reshape(shape) for path, cut, shape in cuts}, len(task.y), {"loss": float(loss)})
+        for task, row, loss in zip(tasks, deltas, losses, strict=True)
+    ]
 
 
-def _compile_fit(model: Any, plan: FitPlan, examples: list[Any]) -> tuple[Any, Any]:
-    """Returns the compiled round of one device and its optimizer.
+def flat(tensors: Tensors, like: Tensors | None = None) -> np.ndarray:
+    """Returns the tensors end to end, in the order of ``like``; those that are missing are zeros."""
+    values = [tensors.get(p, np.zeros_like(v)) for p, v in like.items()] if like else list(tensors.values())
+    return np.concatenate([np.ravel(value) for value in values]).astype(np.float32, copy=False)
+
+
+def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool) -> Any:
+    """Returns the compiled round of a chunk of devices.
 
     The graph is specialised on what changes its shape (optimizer, loss, proximal term or not); rates are inputs.
     """
@@ -192,90 +122,78 @@ def _compile_fit(model: Any, plan: FitPlan, examples: list[Any]) -> tuple[Any, A
 
     from export.training.layers import keyed_call
 
-    optimizer, loss_of, forward = _optimizer(plan), _loss(plan), keyed_call(model)
-    trainable = model.trainable_variables
+    optimizer, loss, forward = optimizer_of(plan), loss_of(plan), keyed_call(model)
+    travelling, trainable = keras_bridge.travelling_variables(model), model.trainable_variables
+    sizes = [int(np.prod(v.shape)) for v in travelling]
+    local = [(v, v.numpy()) for v in keras_bridge.local_variables(model)]
     optimizer.build(trainable)
+    slots = [v for v in optimizer.variables if "learning_rate" not in v.path]
 
-    numbers = [tf.TensorSpec((None, None), tf.int32), *[tf.TensorSpec((), tf.int32)] * 2]
-    numbers += [tf.TensorSpec((), tf.float32)] * 3
+    def cut(flat: Any) -> dict[int, Any]:
+        parts = zip(travelling, tf.split(flat, sizes), strict=True)
+        return {id(v): tf.reshape(part, v.shape) for v, part in parts}
 
-    @tf.function(input_signature=[*examples, *numbers])  # type: ignore[untyped-decorator]
-    def fit(x: Any, y: Any, order: Any, batch: Any, seed: Any, rate: Any, mu: Any, clip: Any) -> Any:
+    def begin(values: dict[int, Any]) -> None:
+        for variable in travelling:
+            variable.assign(values[id(variable)])
+        for variable, value in local:
+            variable.assign(value)
+        for variable in slots:
+            variable.assign(tf.zeros(variable.shape, variable.dtype))
+
+    def step(x: Any, y: Any, seed: Any, number: Any, pull: dict[int, Any], centre: Any, mu: Any, limit: Any) -> Any:
+        with tf.GradientTape() as tape:
+            out = forward(as_input(x), seed, number)
+            value = tf.reduce_mean(loss(y, out)) + sum(model.losses)
+        gradients = tape.gradient(value, [v.value for v in trainable])
+        if plan.proximal_mu > 0:
+            gradients = [g + mu * (v.value - centre[id(v)]) for g, v in zip(gradients, trainable, strict=True)]
+        if pulled:
+            gradients = [g + pull[id(v)] for g, v in zip(gradients, trainable, strict=True)]
+        optimizer.apply(clip(gradients, limit), trainable)
+        return value
+
+    @tf.function(input_signature=_fit_signature(example))  # type: ignore[untyped-decorator]
+    def fit(examples: Any, steps: Any, seeds: Any, weights: Any, own_weights: Any, pulls: Any, rates: Any) -> Any:
+        (x, y), (order, starts, first, share), (rate, mu, limit) = examples, steps, rates
         optimizer.learning_rate.assign(rate)
-        start = [tf.identity(v.value) for v in trainable] if plan.proximal_mu > 0 else []
-        count = tf.shape(order)[1]
-        total, step = tf.constant(0.0), tf.constant(0)
-        for epoch in tf.range(tf.shape(order)[0]):
+        centre = cut(weights)
+        deltas = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=(sum(sizes),))
+        losses = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=())
+        for device in tf.range(tf.size(seeds)):
+            begin(cut(own_weights[device]) if own else centre)
+            pull = cut(pulls[device]) if pulled else {}
             total = tf.constant(0.0)
-            at = tf.constant(0)
-            while at < count:
-                rows = order[epoch, at : at + batch]
-                with tf.GradientTape() as tape:
-                    out = forward(_as_input(tf.gather(x, rows)), seed, step)
-                    loss = tf.reduce_mean(loss_of(tf.gather(y, rows), out)) + sum(model.losses)
-                gradients = tape.gradient(loss, [v.value for v in trainable])
-                if start:
-                    gradients = [g + mu * (v.value - w) for g, v, w in zip(gradients, trainable, start, strict=True)]
-                gradients = _clip(gradients, clip)
-                optimizer.apply(gradients, trainable)
-                total += loss * tf.cast(tf.size(rows), tf.float32)
-                at += batch
-                step += 1
-        return total / tf.cast(count, tf.float32)
+            for at in tf.range(first[device], first[device + 1]):
+                rows = order[starts[at] : starts[at + 1]]
+                number = at - first[device]
+                value = step(tf.gather(x, rows), tf.gather(y, rows), seeds[device], number, pull, centre, mu, limit)
+                total += share[at] * value
+            after = tf.concat([tf.reshape(v.value, [-1]) for v in travelling], 0)
+            deltas = deltas.write(device, after - weights)
+            losses = losses.write(device, total)
+        return deltas.stack(), losses.stack()
 
-    return fit, optimizer
+    return fit
+
+
+def _fit_signature(example: Task) -> list[Any]:
+    """Returns the shapes of (examples), (order, starts, first, share), seeds, weights, own weights, pulls, (rates)."""
+    import tensorflow as tf
+
+    integers, row, rows = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,)), tf.TensorSpec((None, None))
+    steps, rates = (integers, integers, integers, row), (tf.TensorSpec(()),) * 3
+    return [tuple(examples_signature(example.x, example.y)), steps, integers, row, rows, rows, rates]
 
 
 def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
     import tensorflow as tf
 
-    loss_of = _loss(plan)
+    loss = loss_of(plan)
 
     @tf.function(input_signature=examples)  # type: ignore[untyped-decorator]
     def score(x: Any, y: Any) -> Any:
-        out = model(_as_input(x), training=False)
-        if out.shape[-1] == 1:  # one logit or probability: class 1 above the middle
-            guess = tf.cast(out[..., 0] > (0.0 if plan.from_logits else 0.5), y.dtype)
-        else:
-            guess = tf.argmax(out, axis=-1, output_type=y.dtype)
-        return tf.reduce_sum(tf.cast(guess == y, tf.int32)), tf.reduce_sum(loss_of(y, out))
+        out = model(as_input(x), training=False)
+        return right_answers(y, out, from_logits=plan.from_logits), loss(y, out)
 
     return score
-
-
-def _clip(gradients: list[Any], clip: Any) -> list[Any]:
-    import tensorflow as tf
-
-    norm = tf.linalg.global_norm(gradients)
-    scale = tf.where((clip > 0) & (norm > clip), clip / norm, 1.0)
-    return [g * scale for g in gradients]
-
-
-def _optimizer(plan: FitPlan) -> Any:
-    import keras
-
-    if plan.optimizer == "adam":
-        return keras.optimizers.Adam(plan.learning_rate)
-    return keras.optimizers.SGD(plan.learning_rate, momentum=plan.momentum if plan.optimizer == "momentum" else 0.0)
-
-
-def _loss(plan: FitPlan) -> Callable[[Any, Any], Any]:
-    """Returns labels, outputs → ``float32[batch]``."""
-    import keras
-
-    losses = keras.losses
-    table: dict[str, Callable[[Any, Any], Any]] = {
-        "sparse-categorical-crossentropy": lambda y, out: losses.sparse_categorical_crossentropy(
-            y, out, from_logits=plan.from_logits
-        ),
-        "categorical-crossentropy": lambda y, out: losses.categorical_crossentropy(
-            keras.ops.one_hot(y, out.shape[-1]), out, from_logits=plan.from_logits
-        ),
-        "binary-crossentropy": lambda y, out: losses.binary_crossentropy(
-            keras.ops.cast(y, "float32")[:, None], out, from_logits=plan.from_logits
-        ),
-        "mse": lambda y, out: losses.mean_squared_error(keras.ops.one_hot(y, out.shape[-1]), out),
-        "mae": lambda y, out: losses.mean_absolute_error(keras.ops.one_hot(y, out.shape[-1]), out),
-        "huber": lambda y, out: losses.huber(keras.ops.one_hot(y, out.shape[-1]), out),
-    }
-    return table[plan.loss]

@@ -6,39 +6,34 @@ interpreter's ``invoke`` releases the GIL, so threads are enough.
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from device_sim.engines import Evaluation, Task, in_task_order
+from device_sim.engines.batches import visits
+from device_sim.engines.records import Evaluation, Task
 from export.training import Contract, TrainingSession, open_session
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
-from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 
 Key = tuple[object, ...]
 Program = tuple[bytes, Contract]
 
 
-class LitertEngine:
-    """`Engine` over ``workers`` threads; 0 means one per core.
+class Programs:
+    """The training programs of one model: built when first asked for, shared by all workers.
 
     Args:
         build: Returns a new, built model; called once, to make programs from.
-        workers: Number of threads.
         probe: A few examples: their dtype is the program's input, and they show whether the model gives probabilities.
     """
 
-    def __init__(self, build: Callable[[], Any], workers: int = 0, *, probe: np.ndarray) -> None:
-        count = workers or os.cpu_count() or 1
+    def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
         self._model = build()
         self.spec, self.initial = keras_bridge.spec_of(self._model), keras_bridge.read(self._model)
         self.from_logits = not keras_bridge.gives_probabilities(self._model, probe)
@@ -46,37 +41,12 @@ class LitertEngine:
         self._input_shape = tuple(probe.shape[1:])
         self._programs: dict[Key, Program] = {}
         self._building = Lock()
-        self._workers: SimpleQueue[_Worker] = SimpleQueue()
-        for _ in range(count):
-            self._workers.put(_Worker())
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="litert-engine")
-        self._ahead = 2 * count
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        """Yields every task with its update, in task order."""
-        key, program = self.program(plan)
-        yield from in_task_order(
-            lambda task: self._threads.submit(self._fit, key, program, weights, task, plan), tasks, self._ahead
-        )
+    def get(self, plan: FitPlan, *, pulled: bool = False) -> tuple[Key, Program]:
+        """Returns the program that trains by ``plan``; rates are its inputs.
 
-    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
-        """Returns accuracy and mean loss."""
-        key, program = self.program(plan)
-        part = -(-len(y) // self._ahead)
-        cuts = range(0, len(y), part)
-        futures = [
-            self._threads.submit(self._score, key, program, weights, x[at : at + part], y[at : at + part])
-            for at in cuts
-        ]
-        scores = [future.result() for future in futures]
-        return Evaluation(sum(s[0] for s in scores) / len(y), math.fsum(s[1] for s in scores) / len(y), len(y))
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._threads.shutdown(cancel_futures=True)
-
-    def program(self, plan: FitPlan) -> tuple[Key, Program]:
-        """Returns the program that trains by ``plan``, built when first asked for; rates are its inputs.
+        Args:
+            pulled: Whether a tensor is added to every gradient.
 
         Raises:
             ConfigError: The plan has no fixed batch size.
@@ -85,7 +55,7 @@ class LitertEngine:
         if plan.batch_size < 1:
             raise ConfigError("engine litert needs train.batch-size ≥ 1: a phone's program has a fixed batch")
         key: Key = (plan.batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
-        key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm)
+        key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm, pulled)
         with self._building:
             if key not in self._programs:
                 from export.training.program import build_training_program
@@ -99,74 +69,68 @@ class LitertEngine:
                     momentum=plan.momentum,
                     clip_norm=plan.clip_gradient_norm,
                     proximal=plan.proximal_mu > 0,
+                    correction=pulled,
                     input_dtype=self._input_dtype,
                     input_shape=self._input_shape,
                 )
                 self._programs[key] = (made.tflite, made.contract)
             return key, self._programs[key]
 
-    def _fit(self, key: Key, program: Program, weights: Tensors, task: Task, plan: FitPlan) -> Update:
-        worker = self._workers.get()
-        try:
-            return fit(worker.session(key, program), weights, task, plan)
-        finally:
-            self._workers.put(worker)
 
-    def _score(self, key: Key, program: Program, weights: Tensors, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-        worker = self._workers.get()
-        try:
-            return score(worker.session(key, program), weights, x, y)
-        finally:
-            self._workers.put(worker)
+class LitertTrainer:
+    """`Trainer` over one interpreter per program."""
 
+    about = "litert: every device runs the phone's own training program"
 
-class _Worker:
-    """The interpreters of one thread, one per program."""
-
-    def __init__(self) -> None:
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self.spec, self.initial, self.from_logits = programs.spec, programs.initial, programs.from_logits
         self._sessions: dict[Key, TrainingSession] = {}
 
-    def session(self, key: Key, program: Program) -> TrainingSession:
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        """Returns each task's update."""
+        return [fit(self._session(plan, pulled=task.pull is not None), weights, task, plan) for task in tasks]
+
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        """Returns accuracy and mean loss on each task's examples."""
+        return [score(self._session(plan), {**weights, **(t.start or {})}, t.x, t.y) for t in tasks]
+
+    def _session(self, plan: FitPlan, *, pulled: bool = False) -> TrainingSession:
+        key, program = self._programs.get(plan, pulled=pulled)
         if key not in self._sessions:
             self._sessions[key] = open_session(*program, threads=1)
         return self._sessions[key]
 
 
 def fit(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -> Update:
-    """Returns the update of one device: the same batches in the same order as the keras engine."""
-    session.set_weights(weights)
-    count = len(task.y)
-    seed = seed_for(task.seed, "dropout") & 0x7FFFFFFF
-    total = 0.0
-    for order in orders(task, plan):
-        total = 0.0
-        for at in range(0, count, plan.batch_size):
-            rows = order[at : at + plan.batch_size]
-            loss, _ = session.train(
-                task.x[rows],
-                task.y[rows],
-                learning_rate=plan.learning_rate,
-                seed=seed,
-                prox_mu=plan.proximal_mu,
-            )
+    """Returns the update of one device: the same batches in the same order as the keras engine.
+
+    Raises:
+        ConfigError: The proximal term would have to pull to other weights than those the device starts at.
+    """
+    if task.start and plan.proximal_mu > 0:
+        raise ConfigError('engine litert: a personal start with a proximal term (ditto) needs engine.name = "keras"')
+    start = {**weights, **(task.start or {})}
+    session.set_weights(start)
+    if task.pull is not None:
+        session.set_correction(task.pull)
+    count, seed, total = len(task.y), seed_for(task.seed, "dropout") & 0x7FFFFFFF, 0.0
+    steps = visits(task, plan)
+    for number, rows in enumerate(steps):
+        loss, _ = session.train(
+            task.x[rows], task.y[rows], learning_rate=plan.learning_rate, seed=seed, prox_mu=plan.proximal_mu
+        )
+        if number >= len(steps) - len(steps) // plan.epochs:
             total += loss * len(rows)
     after = session.get_weights()
     return Update({path: after[path] - weights[path] for path in weights}, count, {"loss": total / count})
 
 
-def score(session: TrainingSession, weights: Tensors, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Returns the number of right answers and the summed loss."""
+def score(session: TrainingSession, weights: Tensors, x: np.ndarray, y: np.ndarray) -> Evaluation:
+    """Returns accuracy and mean loss."""
     session.set_weights(weights)
     right, loss, batch = 0.0, 0.0, session.contract.batch_size
     for at in range(0, len(y), batch):
         part_loss, part_right = session.evaluate(x[at : at + batch], y[at : at + batch])
         right, loss = right + part_right, loss + part_loss
-    return right, loss
-
-
-def orders(task: Task, plan: FitPlan) -> Iterator[np.ndarray]:
-    """Yields the order in which each epoch visits the examples, ``int[n]``: the keras engine's own draws."""
-    count = len(task.y)
-    rng = rng_for(task.seed, "shuffle")
-    for _ in range(plan.epochs):
-        yield rng.permutation(count) if plan.shuffle else np.arange(count)
+    return Evaluation(right / len(y), loss / len(y), len(y))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from device_sim.datasets.records import Dataset, Samples, make_dataset
-from device_sim.engines import Evaluation, Task
+from device_sim.engines import Engine, Evaluation, Task, visits
+from device_sim.engines.pooled import LocalWorker, PooledEngine
 from device_sim.experiment import Experiment
 from device_sim.federation import Federation
 from fl_mobile.codecs import parse_codec
@@ -16,32 +17,46 @@ from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 
-class NumpyEngine:
-    """`Engine` for softmax regression over flat inputs."""
+class NumpyTrainer:
+    """`Trainer` for softmax regression over flat inputs."""
+
+    about = "numpy, for tests"
 
     def __init__(self, inputs: int, classes: int) -> None:
         self.spec: Spec = {"out/kernel": TensorSpec((inputs, classes)), "out/bias": TensorSpec((classes,))}
         self.initial: Tensors = {p: np.zeros(t.shape, np.float32) for p, t in self.spec.items()}
         self.from_logits = True
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        for task in tasks:
-            local = {p: v.copy() for p, v in weights.items()}
-            rng, losses = rng_for(task.seed, "shuffle"), []
-            for _ in range(plan.epochs):
-                order = rng.permutation(len(task.y))
-                for at in range(0, len(order), plan.batch_size or len(order)):
-                    rows = order[at : at + (plan.batch_size or len(order))]
-                    losses.append(_step(local, _flat(task.x[rows]), task.y[rows], plan.learning_rate))
-            delta = {p: local[p] - weights[p] for p in local}
-            yield task, Update(delta, len(task.y), {"loss": float(np.mean(losses))})
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        return [self._fit(weights, task, plan) for task in tasks]
 
-    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
-        p = _softmax(_flat(x) @ weights["out/kernel"] + weights["out/bias"])
-        loss = float(-np.log(p[np.arange(len(y)), y] + 1e-12).mean())
-        return Evaluation(float((p.argmax(axis=1) == y).mean()), loss, len(y))
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        return [_score({**weights, **(task.start or {})}, task.x, task.y) for task in tasks]
 
-    def close(self) -> None: ...
+    def _fit(self, weights: Tensors, task: Task, plan: FitPlan) -> Update:
+        local = {p: v.copy() for p, v in {**weights, **(task.start or {})}.items()}
+        losses = []
+        for rows in visits(task, plan):
+            before = {p: v.copy() for p, v in local.items()}
+            losses.append(_step(local, _flat(task.x[rows]), task.y[rows], plan.learning_rate))
+            for p, pull in (task.pull or {}).items():
+                local[p] -= np.float32(plan.learning_rate) * pull
+            if plan.proximal_mu:
+                for p in local:
+                    local[p] -= np.float32(plan.learning_rate * plan.proximal_mu) * (before[p] - weights[p])
+        delta = {p: local[p] - weights[p] for p in local}
+        return Update(delta, len(task.y), {"loss": float(np.mean(losses))})
+
+
+def _score(weights: Tensors, x: np.ndarray, y: np.ndarray) -> Evaluation:
+    p = _softmax(_flat(x) @ weights["out/kernel"] + weights["out/bias"])
+    loss = float(-np.log(p[np.arange(len(y)), y] + 1e-12).mean())
+    return Evaluation(float((p.argmax(axis=1) == y).mean()), loss, len(y))
+
+
+def numpy_engine(trainer: NumpyTrainer | None = None) -> PooledEngine:
+    """A real engine that starts in milliseconds."""
+    return PooledEngine([LocalWorker(trainer or NumpyTrainer(144, 3))])
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
@@ -73,13 +88,13 @@ def stripes(count: int = 120, classes: int = 3, seed: int = 0) -> Dataset:
     return make_dataset("stripes", *parts, tuple(map(str, range(classes))), source="made in a test")
 
 
-def numpy_federation(experiment: Experiment, engine: NumpyEngine | None = None) -> Federation:
+def numpy_federation(experiment: Experiment, engine: Engine | None = None) -> Federation:
     """A federation over `stripes` whose devices hold every n-th example."""
     dataset = stripes()
     devices = experiment.data.devices
     shards = [np.arange(d, len(dataset.train.y), devices) for d in range(devices)]
     return Federation(
-        *(experiment, dataset, shards, engine or NumpyEngine(144, 3), experiment.server.build()),
+        *(experiment, dataset, shards, engine or numpy_engine(), experiment.server.build()),
         *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
         lambda: None,  # build: there is no Keras model here
     )

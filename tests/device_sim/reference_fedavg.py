@@ -31,9 +31,8 @@ def federated_averaging(x, y, shards, *, seed, rounds, cohort, epochs, batch, ra
 def train(x, y, kernel, bias, seed, epochs, batch, rate):  # type: ignore[no-untyped-def]
     """Returns one device's model after its local epochs."""
     kernel, bias = kernel.copy(), bias.copy()
-    rng = rng_for(seed, "shuffle")
-    for _ in range(epochs):
-        order = rng.permutation(len(y))
+    for epoch in range(epochs):
+        order = sorted(range(len(y)), key=lambda i: mix(seed + ((epoch << 32) + i + 1) * 0x9E3779B97F4A7C15))
         for at in range(0, len(y), batch):
             rows = order[at : at + batch]
             gradient_kernel, gradient_bias = np.zeros_like(kernel), np.zeros_like(bias)
@@ -47,3 +46,11 @@ def train(x, y, kernel, bias, seed, epochs, batch, rate):  # type: ignore[no-unt
             kernel -= rate * gradient_kernel
             bias -= rate * gradient_bias
     return kernel, bias
+
+
+def mix(z: int) -> int:
+    """SplitMix64's finaliser, as its authors print it."""
+    z %= 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)

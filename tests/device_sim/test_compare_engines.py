@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from fl_mobile.errors import VerifyError
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
 from tests.device_sim.cli_runs import SMALL, fl_mobile
-from tests.device_sim.numpy_engine import NumpyEngine, numpy_federation
+from tests.device_sim.numpy_engine import NumpyTrainer, numpy_engine, numpy_federation
 
 SMALL_RUN = Experiment(
     data=Data(devices=6, alpha=1.0),
@@ -29,54 +29,55 @@ SMALL_RUN = Experiment(
 NAMES = ("one", "two")
 
 
-class Damaged(NumpyEngine):
+class Damaged(NumpyTrainer):
     """Changes every update by a factor per tensor."""
 
     def __init__(self, factors: dict[str, float]) -> None:
         super().__init__(144, 3)
         self.factors = factors
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        for task, update in super().train(weights, tasks, plan):
-            delta = {p: (v * np.float32(self.factors.get(p, 1.0))) for p, v in update.delta.items()}
-            yield task, replace(update, delta=delta)
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        return [
+            replace(update, delta={p: v * np.float32(self.factors.get(p, 1.0)) for p, v in update.delta.items()})
+            for update in super().train(weights, tasks, plan)
+        ]
 
 
-class OtherOrder(NumpyEngine):
+class OtherOrder(NumpyTrainer):
     """Shuffles by another seed."""
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-        for task in tasks:
-            ((_, update),) = super().train(weights, [replace(task, seed=task.seed + 1)], plan)
-            yield task, update
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        return super().train(weights, [replace(task, seed=task.seed + 1) for task in tasks], plan)
 
 
-class Corner(NumpyEngine):
+class Corner(NumpyTrainer):
     """Has a jump at one exact set of weights, as ReLU has at zero."""
 
     def __init__(self, wide: float) -> None:
         super().__init__(144, 3)
         self.wide, self.at = wide, np.float32(0)
 
-    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         probe = float(np.abs(weights["out/kernel"]).sum())
         self.at = self.at or np.float32(probe)
-        for task, update in super().train(weights, tasks, plan):
-            jump = 1.1 if probe and abs(probe - self.at) <= self.wide * self.at else 1.0
-            yield task, replace(update, delta={p: v * np.float32(jump) for p, v in update.delta.items()})
+        jump = np.float32(1.1 if probe and abs(probe - self.at) <= self.wide * self.at else 1.0)
+        return [
+            replace(update, delta={p: v * jump for p, v in update.delta.items()})
+            for update in super().train(weights, tasks, plan)
+        ]
 
 
-class WrongScore(NumpyEngine):
-    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
-        return replace(super().evaluate(weights, x, y, plan), accuracy=0.1)
+class WrongScore(NumpyTrainer):
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        return [replace(found, accuracy=0.1) for found in super().score(weights, tasks, plan)]
 
 
-def against(second: NumpyEngine) -> Comparison:
-    return compare(numpy_federation(SMALL_RUN), second, NAMES)
+def against(second: NumpyTrainer) -> Comparison:
+    return compare(numpy_federation(SMALL_RUN), numpy_engine(second), NAMES)
 
 
 def test_the_same_engine_is_the_same() -> None:
-    found = against(NumpyEngine(144, 3))
+    found = against(NumpyTrainer(144, 3))
     assert found.problems() == []
     assert [(u.round_num, u.max_abs, u.relative) for u in found.updates] == [(r, 0.0, 0.0) for r in (0, 0, 0, 1, 1, 1)]
     assert found.accuracy[0] == found.accuracy[1] > 0.3
@@ -98,7 +99,7 @@ def test_a_corner_is_told_apart_from_a_defect() -> None:
 
 
 @pytest.mark.parametrize("second", [Damaged({"out/bias": 1.05}), Damaged({"out/kernel": 1.001}), OtherOrder(144, 3)])
-def test_an_update_that_differs_is_caught_with_device_and_round(second: NumpyEngine) -> None:
+def test_an_update_that_differs_is_caught_with_device_and_round(second: NumpyTrainer) -> None:
     (problem,) = against(second).problems()
     assert f"of {len(against(second).updates)} updates differ" in problem
     assert "device" in problem
@@ -112,13 +113,13 @@ def test_an_evaluation_that_differs_is_caught() -> None:
 
 
 def test_updates_that_are_not_numbers_are_caught() -> None:
-    found = against(NumpyEngine(144, 3))
+    found = against(NumpyTrainer(144, 3))
     broken = replace(found, updates=(replace(found.updates[0], relative=float("nan")),), accuracy=(0.5, float("nan")))
     assert len(broken.problems()) == 2
 
 
 def test_what_is_shown_and_how_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
-    same = against(NumpyEngine(144, 3))
+    same = against(NumpyTrainer(144, 3))
     show(same, Format.TEXT)
     assert "one and two: the same federation" in capsys.readouterr().out
     wrong = against(Damaged({"out/kernel": 1.01}))

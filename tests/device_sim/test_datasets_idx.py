@@ -78,10 +78,10 @@ GOOD_IDX = idx_bytes(np.arange(24).reshape(2, 3, 4))
         (GOOD_IDX + b"x", "longer than it declares"),
         (b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 2**31), "the limit is"),
         (b"\0\0\x08\x03" + struct.pack(">3I", 50_000, 200, 200), "cannot hold them"),
-        (gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 50_000, 200, 200)), "cannot hold them"),
-        (gzip.compress(GOOD_IDX)[:-12], "cannot be read|truncated"),
-        (gzip.compress(GOOD_IDX)[:12] + b"\xff" * 9, "cannot be read|truncated"),
-        (gzip.compress(GOOD_IDX[:-3]), "truncated"),
+        (gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 50_000, 200, 200), mtime=0), "cannot hold them"),
+        (gzip.compress(GOOD_IDX, mtime=0)[:-12], "cannot be read|truncated"),
+        (gzip.compress(GOOD_IDX, mtime=0)[:12] + b"\xff" * 9, "cannot be read|truncated"),
+        (gzip.compress(GOOD_IDX[:-3], mtime=0), "truncated"),
     ],
 )
 def test_damaged_idx_files_are_named_and_refused(tmp_path, data, says):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.engines import Task
+from device_sim.engines import Task, open_engine, pairs, visits
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ModelError, SpecMismatch
 from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan
@@ -28,9 +28,7 @@ def task(device: int, count: int = 11) -> Task:
 
 
 def engine(build: Any, workers: int = 1) -> Any:
-    from device_sim.engines.keras import KerasEngine
-
-    return KerasEngine(build, workers, probe=task(0, 8).x)
+    return open_engine("keras", build, task(0, 8).x, workers=workers)
 
 
 def same(a: Tensors, b: Tensors) -> bool:
@@ -43,8 +41,8 @@ def test_same_updates_for_any_workers_and_any_company(name: str) -> None:
     one, two = engine(MODELS[name], 1), engine(MODELS[name], 2)
     plan = replace(PLAN, from_logits=one.from_logits)
     tasks = [task(d, 5 + 3 * d) for d in range(6)]
-    alone = {t.device: next(iter(one.train(one.initial, [t], plan)))[1] for t in reversed(tasks)}
-    for done, update in two.train(two.initial, tasks, plan):
+    alone = {t.device: next(iter(one.train(one.initial, [t], plan, pairs)))[1] for t in reversed(tasks)}
+    for done, update in two.train(two.initial, tasks, plan, pairs):
         assert same(update.delta, alone[done.device].delta)
         assert update.metrics == alone[done.device].metrics
         assert update.num_examples == len(done.y)
@@ -89,19 +87,15 @@ def oracle_sgd(build: Any, weights: Tensors, work: Task, plan: FitPlan) -> Tenso
     model = build()
     keras_bridge.write(model, weights)
     start = [tf.identity(v.value) for v in model.trainable_variables]
-    rng = rng_for(work.seed, "shuffle")
     loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=plan.from_logits)
-    for _ in range(plan.epochs):
-        order = rng.permutation(len(work.y))
-        for at in range(0, len(order), plan.batch_size):
-            rows = order[at : at + plan.batch_size]
-            with tf.GradientTape() as tape:
-                out = model(work.x[rows].astype(np.float32), training=True)
-                loss = loss_fn(work.y[rows], out)
-            for v, g, w in zip(
-                model.trainable_variables, tape.gradient(loss, model.trainable_variables), start, strict=True
-            ):
-                v.assign_sub(plan.learning_rate * (g + plan.proximal_mu * (v - w)))
+    for rows in visits(work, plan):
+        with tf.GradientTape() as tape:
+            out = model(work.x[rows].astype(np.float32), training=True)
+            loss = loss_fn(work.y[rows], out)
+        for v, g, w in zip(
+            model.trainable_variables, tape.gradient(loss, model.trainable_variables), start, strict=True
+        ):
+            v.assign_sub(plan.learning_rate * (g + plan.proximal_mu * (v - w)))
     after = keras_bridge.read(model)
     return {p: new - old for (p, old), new in zip(weights.items(), after.values(), strict=True)}
 
@@ -120,7 +114,7 @@ def test_equals_an_eager_loop_with_last_short_batch_and_proximal_term(count: int
 
     plan, work = replace(PLAN, proximal_mu=mu, learning_rate=0.001), task(3, count)
     under_test = engine(build)
-    ((_, update),) = under_test.train(under_test.initial, [work], plan)
+    ((_, update),) = under_test.train(under_test.initial, [work], plan, pairs)
     expected = oracle_sgd(build, under_test.initial, work, plan)
     for (path, value), other in zip(update.delta.items(), expected.values(), strict=True):
         np.testing.assert_allclose(value, other, rtol=2e-3, atol=2e-6, err_msg=path)
@@ -130,7 +124,7 @@ def test_equals_an_eager_loop_with_last_short_batch_and_proximal_term(count: int
 def test_optimizer_state_starts_afresh_on_every_device(optimizer: str) -> None:
     under_test = engine(three_dense)
     plan = replace(PLAN, optimizer=optimizer, learning_rate=0.01)
-    updates = [u for _, u in under_test.train(under_test.initial, [task(1), task(2), task(1)], plan)]
+    updates = [u for _, u in under_test.train(under_test.initial, [task(1), task(2), task(1)], plan, pairs)]
     assert same(updates[0].delta, updates[2].delta)
     assert not same(updates[0].delta, updates[1].delta)
 
@@ -141,7 +135,7 @@ def test_every_loss_falls(loss: str) -> None:
     plan = replace(PLAN, loss=loss, learning_rate=1e-4, epochs=1)
     work = task(1, 12)
     before = under_test.evaluate(under_test.initial, work.x, work.y, plan).loss
-    ((_, update),) = under_test.train(under_test.initial, [work], replace(plan, epochs=20))
+    ((_, update),) = under_test.train(under_test.initial, [work], replace(plan, epochs=20), pairs)
     after = {p: w + update.delta[p] for p, w in under_test.initial.items()}
     assert under_test.evaluate(after, work.x, work.y, plan).loss < before
 
@@ -149,7 +143,7 @@ def test_every_loss_falls(loss: str) -> None:
 def test_gradient_clipping_bounds_one_step() -> None:
     under_test = engine(three_dense)
     plan = replace(PLAN, epochs=1, batch_size=0, learning_rate=1.0, clip_gradient_norm=0.5)
-    ((_, update),) = under_test.train(under_test.initial, [task(1)], plan)
+    ((_, update),) = under_test.train(under_test.initial, [task(1)], plan, pairs)
     norm = np.sqrt(sum(float(np.sum(v.astype(np.float64) ** 2)) for v in update.delta.values()))
     assert norm == pytest.approx(0.5, rel=1e-3)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from device_sim.engines import Task
+from device_sim.engines import Task, open_engine, pairs
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan
 from fl_mobile.seeds import rng_for
@@ -26,15 +27,11 @@ def task(device: int, count: int = 11) -> Task:
 
 
 def litert(build: Any, workers: int = 1) -> Any:
-    from device_sim.engines.litert import LitertEngine
-
-    return LitertEngine(build, workers, probe=task(0, 8).x)
+    return open_engine("litert", build, task(0, 8).x, workers=workers)
 
 
 def keras(build: Any) -> Any:
-    from device_sim.engines.keras import KerasEngine
-
-    return KerasEngine(build, 1, probe=task(0, 8).x)
+    return open_engine("keras", build, task(0, 8).x, workers=1)
 
 
 def compare(build: Any, plan: FitPlan, bound: float = 2e-5) -> None:
@@ -43,8 +40,8 @@ def compare(build: Any, plan: FitPlan, bound: float = 2e-5) -> None:
     plan = replace(plan, from_logits=one.from_logits)
     assert one.from_logits == two.from_logits
     tasks = [task(d, n) for d, n in enumerate((11, 4, 7))]
-    pairs = zip(one.train(one.initial, tasks, plan), two.train(two.initial, tasks, plan), strict=True)
-    for (done, mine), (_, theirs) in pairs:
+    both = zip(one.train(one.initial, tasks, plan, pairs), two.train(two.initial, tasks, plan, pairs), strict=True)
+    for (done, mine), (_, theirs) in both:
         assert list(mine.delta) == list(one.spec)
         assert mine.num_examples == theirs.num_examples == len(done.y)
         assert mine.metrics["loss"] == pytest.approx(theirs.metrics["loss"], rel=1e-4)
@@ -87,8 +84,8 @@ def test_order_of_the_examples() -> None:
 def test_same_bits_for_any_number_of_workers() -> None:
     one, two = litert(with_batchnorm, 1), litert(with_batchnorm, 2)
     tasks = [task(d, 5 + 3 * d) for d in range(5)]
-    alone = {t.device: next(iter(one.train(one.initial, [t], PLAN)))[1] for t in reversed(tasks)}
-    for done, update in two.train(two.initial, tasks, PLAN):
+    alone = {t.device: next(iter(one.train(one.initial, [t], PLAN, pairs)))[1] for t in reversed(tasks)}
+    for done, update in two.train(two.initial, tasks, PLAN, pairs):
         assert update.metrics == alone[done.device].metrics
         for a, b in zip(update.delta.values(), alone[done.device].delta.values(), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -102,12 +99,11 @@ def test_a_batch_larger_than_the_device_and_frozen_layers() -> None:
 def test_dropout_depends_on_the_devices_seed() -> None:
     engine = litert(subclassed)
     plan = replace(PLAN, from_logits=engine.from_logits, shuffle=False)
-    first, again, other = (
-        next(iter(engine.train(engine.initial, [replace(task(1), seed=s)], plan)))[1].metrics["loss"] for s in (1, 1, 2)
-    )
+    train = partial(engine.train, engine.initial, plan=plan, then=pairs)
+    first, again, other = (next(iter(train([replace(task(1), seed=s)])))[1].metrics["loss"] for s in (1, 1, 2))
     assert first == again != other
 
 
 def test_a_plan_without_a_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch-size"):
-        next(iter(litert(three_dense).train({}, [task(0)], replace(PLAN, batch_size=0))))
+        next(iter(litert(three_dense).train({}, [task(0)], replace(PLAN, batch_size=0), pairs)))

@@ -14,7 +14,7 @@ from device_sim.run_folder import create
 from device_sim.simulate import Round, restore, simulate
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.tensors import Tensors
-from tests.device_sim.numpy_engine import NumpyEngine, numpy_federation
+from tests.device_sim.numpy_engine import NumpyTrainer, numpy_federation
 from tests.device_sim.test_oracle import PLAIN
 
 
@@ -124,7 +124,7 @@ def test_a_budget_below_the_overhead_is_refused() -> None:
 
 
 def test_shelf_forgets_rewinds_and_refuses_damage(tmp_path: Path) -> None:
-    shelf, weights = Shelf(tmp_path), NumpyEngine(4, 2).initial
+    shelf, weights = Shelf(tmp_path), NumpyTrainer(4, 2).initial
     for round_num in range(5):
         shelf.put("x", round_num, {p: v + round_num for p, v in weights.items()})
     newest = shelf.get("x", before=4)

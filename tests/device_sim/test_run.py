@@ -21,7 +21,7 @@ from fl_mobile import checkpoint
 from fl_mobile.errors import DivergedError, RunError
 from fl_mobile.feedback import MEMORIES
 from fl_mobile.tensors import fp32_bytes, weights_hash
-from tests.device_sim.numpy_engine import NumpyEngine, numpy_federation
+from tests.device_sim.numpy_engine import NumpyTrainer, numpy_engine, numpy_federation
 from tests.device_sim.run_until_killed import EXPERIMENT
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_it_learns_and_every_number_is_of_real_packets(tmp_path: Path) -> None:
     rounds, _ = play(tmp_path / "run", "fleet.dropout-rate=0", "download.mode=full")
     assert rounds[-1].accuracy > 0.9
     assert rounds[-1].loss < 0.5 * rounds[0].loss
-    size = fp32_bytes(NumpyEngine(144, 3).spec)
+    size = fp32_bytes(NumpyTrainer(144, 3).spec)
     for done in rounds:
         assert done.uploads == 5
         assert done.accepted + sum(done.dropped.values()) == 5
@@ -149,15 +149,16 @@ def test_a_round_nobody_survives_leaves_the_model_as_it_was(tmp_path: Path) -> N
 
 
 def test_divergence_names_device_and_round_and_keeps_the_last_good_round(tmp_path: Path) -> None:
-    class Explodes(NumpyEngine):
+    class Explodes(NumpyTrainer):
         def train(self, weights, tasks, plan):  # type: ignore[no-untyped-def]
-            for task, update in super().train(weights, tasks, plan):
+            updates = super().train(weights, tasks, plan)
+            for task, update in zip(tasks, updates, strict=True):
                 if plan.learning_rate < 0.47 and task.device >= 3:
                     update.delta["out/bias"][0] = np.nan
-                yield task, update
+            return updates
 
     changes = ("train.schedule=exponential", "train.decay=0.98", "fleet.dropout-rate=0")
-    federation = numpy_federation(experiment(*changes), Explodes(144, 3))
+    federation = numpy_federation(experiment(*changes), numpy_engine(Explodes(144, 3)))
     folder = create(tmp_path / "run", federation.experiment)
     with pytest.raises(DivergedError, match=r"device \d+, round 4: tensor 'out/bias'"):
         list(simulate(federation, folder))
@@ -212,7 +213,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     assert weights_hash(loaded.weights) == weights_hash(state.weights)
     assert {k: weights_hash(v) for k, v in loaded.slots.items()} == {k: weights_hash(v) for k, v in state.slots.items()}
     with pytest.raises(RunError, match="another model"):
-        checkpoint.load(tmp_path / "c.npz", NumpyEngine(143, 3).spec)
+        checkpoint.load(tmp_path / "c.npz", NumpyTrainer(143, 3).spec)
 
 
 def test_missing_rounds_are_noticed(tmp_path: Path) -> None:

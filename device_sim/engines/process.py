@@ -1,0 +1,85 @@
+"""A trainer in a process of its own, for work that holds Python's lock."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from device_sim.engines.records import Trainer
+from fl_mobile.errors import RunError
+
+T = TypeVar("T")
+
+
+class ProcessWorker:
+    """A worker process; starts at once, and is asked for its trainer by the first `call`.
+
+    Args:
+        open_trainer: Makes the trainer, in the new process; must be picklable.
+    """
+
+    def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads in the middle of work
+        self._pipe, child = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child, open_trainer), daemon=True, name="engine-worker")
+        self._process.start()
+        child.close()
+
+    def call(self, work: Callable[..., T], *args: Any) -> T:
+        """Returns ``work(trainer, *args)``.
+
+        Raises:
+            RunError: The process died, e.g. because the machine ran out of memory.
+        """
+        try:
+            self._pipe.send((work, args))
+            fine, result = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            self._process.join(1)
+            raise RunError(
+                f"an engine worker process died (exit code {self._process.exitcode}); if the machine is out of memory,"
+                " use fewer engine.workers. Continue with --resume."
+            ) from None
+        if not fine:
+            raise result
+        answer: T = result
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join(5)
+        self._process.kill()
+
+
+def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked; it closes the pipe
+    trainer, broken = None, None
+    try:
+        trainer = open_trainer()
+    except Exception as error:
+        broken = error
+    while True:
+        try:
+            work, args = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            if broken:
+                raise broken
+            answer = True, work(trainer, *args)
+        except Exception as error:
+            answer = False, _picklable(error)
+        pipe.send(answer)
+
+
+def _picklable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,124 @@
+"""What goes into an engine and what comes out; the seam every engine has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from fl_mobile.records import FitPlan, Update
+from fl_mobile.tensors import Spec, Tensors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One device's work in one round.
+
+    Attributes:
+        device: Index of the device in the fleet.
+        x: Its examples, ``uint8[n, …]`` raw pixels or ``float32[n, …]``; at least one.
+        y: Their labels, ``int64[n]``.
+        seed: ``uint64``; seeds shuffling and dropout on this device in this round, and nothing else.
+        start: Tensors that start at a value of the device's own instead of the received weights: its private layers,
+            or all of its personal model.
+        pull: Is added to every step's gradient: a control variate (SCAFFOLD) or a linear penalty (FedDyn).
+    """
+
+    device: int
+    x: np.ndarray
+    y: np.ndarray
+    seed: int
+    start: Tensors | None = None
+    pull: Tensors | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy in [0, 1] and mean loss over ``examples`` examples."""
+
+    accuracy: float
+    loss: float
+    examples: int
+
+
+Then = Callable[[Sequence[Task], Sequence[Update]], list[T]]
+"""What a worker does with a chunk's updates as soon as they are trained: the phones' half of the wire."""
+
+
+def pairs(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[Task, Update]]:
+    """Returns every task with its update: the `Then` of who wants the updates themselves."""
+    return list(zip(tasks, updates, strict=True))
+
+
+class Trainer(Protocol):
+    """One worker's model; used by one thread at a time, computes on one thread.
+
+    Attributes:
+        spec: What travels.
+        initial: The model's first weights.
+        from_logits: Whether the model's outputs still need softmax or sigmoid.
+        about: One line: how it trains, and why so.
+    """
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def initial(self) -> Tensors: ...
+    @property
+    def from_logits(self) -> bool: ...
+    @property
+    def about(self) -> str: ...
+
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        """Returns each task's update relative to ``weights``."""
+        ...
+
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        """Returns accuracy and mean loss on each task's examples; a task's ``start`` replaces weights."""
+        ...
+
+
+class Engine(Protocol):
+    """Trains cohorts and evaluates models; attributes as in `Trainer`."""
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def initial(self) -> Tensors: ...
+    @property
+    def from_logits(self) -> bool: ...
+    @property
+    def about(self) -> str: ...
+
+    def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
+        """Yields what ``then`` makes of every task, in task order; memory holds a few chunks at a time.
+
+        Args:
+            weights: What the cohort received.
+            tasks: Taken one at a time, as workers become free.
+            plan: How to train.
+            then: Runs in the worker, on a chunk of tasks and their updates, and returns one result a task; it must
+                be picklable, because workers may be processes. See `pairs`.
+        """
+        ...
+
+    def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
+        """Returns accuracy and loss of the weights on held-out examples."""
+        ...
+
+    def evaluate_each(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[Evaluation]:
+        """Yields, in task order, accuracy and loss on every task's examples; a task's ``start`` replaces weights."""
+        ...
+
+    def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        """Runs ``work(*args)`` on a worker; it must be picklable, because workers may be processes."""
+        ...
+
+    def close(self) -> None:
+        """Ends worker threads or processes."""
+        ...
