@@ -9,6 +9,8 @@ Each step leaves whole files behind, and a run that died between two of them goe
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from device_sim.run_folder import RunFolder
 from device_sim.simulate import Round, restore
 from device_sim.summary import summarise
 from export import BundleReport, export_model
+from export.bundle import read_bundle
 from fl_mobile import keras_bridge
-from fl_mobile.errors import RunError
-from fl_mobile.files import write_json
+from fl_mobile.errors import RunError, VerifyError
+from fl_mobile.files import temporary, write_json
 from fl_mobile.seeds import rng_for
 
 CALIBRATION_EXAMPLES = 100
@@ -55,6 +58,7 @@ def finish(
     write_json(folder.summary, summary)
     if not recipes:
         return summary
+    clear_unnamed_bundle(folder, summary["experiment_sha256"])
     report = export_with_held_out(
         *(model, folder.bundle, federation.dataset, federation.experiment.seed),
         recipes=recipes,
@@ -64,6 +68,25 @@ def finish(
     summary["export"] = summarise_export(report)
     write_json(folder.summary, summary)
     return summary
+
+
+def clear_unnamed_bundle(folder: RunFolder, experiment_sha256: str) -> None:
+    """Removes the bundle of a run that was killed after the bundle was in place and before the summary named it.
+
+    Raises:
+        RunError: Something else lies there.
+    """
+    if not folder.bundle.exists():
+        return
+    try:
+        made_by = read_bundle(folder.bundle).manifest["provenance"]["experiment_sha256"]
+    except (VerifyError, KeyError, TypeError):
+        made_by = None
+    if made_by != experiment_sha256:
+        raise RunError(f"{folder.bundle} is not a bundle of this run. Move it away and run again with --resume.")
+    doomed = temporary(folder.bundle)
+    os.rename(folder.bundle, doomed)  # a kill from here on leaves what the next start clears away
+    shutil.rmtree(doomed)
 
 
 def export_with_held_out(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 from export.graph import Graph, read_graph
 from export.quiet import captured_stderr
 from export.recipes import Calibration, Recipe
+from export.scratch import scratch_folder
 from export.serving import OUTPUT, SIGNATURE, Serving, describe, frames_for, inner_functions_inlined
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -61,7 +61,7 @@ def to_tflite(
     # operation they lack. It is traced from float32 and the converter makes the input integer.
     integer_frames = recipe.integer_frames and serving.is_image
     traced_dtype = "float32" if integer_frames else serving.input_dtype
-    with tempfile.TemporaryDirectory(prefix="fl-mobile-export-") as folder, captured_stderr() as chatter:
+    with scratch_folder("export") as folder, captured_stderr() as chatter:
         try:
             _save(model, serving, traced_dtype, folder)
             data = _convert(folder, recipe, integer_frames, _calibration(serving, frames, traced_dtype))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from export.scratch import scratch_folder
 from fl_mobile.errors import VerifyError
 
 _TIME_LIMIT_SECONDS = 300
@@ -35,7 +35,7 @@ def isolated_answers(
     Raises:
         VerifyError: An artifact was refused, failed, ran out of time or killed its child; the message names both.
     """
-    with tempfile.TemporaryDirectory(prefix="fl-mobile-replay-") as name:
+    with scratch_folder("replay") as name:
         folder = Path(name)
         np.save(folder / "frames.npy", frames)
         for artifact, data in artifacts.items():

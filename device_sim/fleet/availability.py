@@ -37,6 +37,10 @@ class Rules:
     idle: bool = False
     min_battery: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_battery <= 1:
+            raise ConfigError(f"fleet.min-battery must be a share of the battery, 0 to 1, got {self.min_battery}")
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -49,6 +53,12 @@ class Clock:
 
     start_hour: float = 0.0
     time_zones: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_hour < DAY_HOURS:
+            raise ConfigError(f"fleet.start-hour must be in [0, 24), got {self.start_hour}")
+        if not 1 <= self.time_zones <= DAY_HOURS:
+            raise ConfigError(f"fleet.time-zones must be 1 to 24, got {self.time_zones}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_sim.fleet.walk import head, walk
+from fl_mobile.errors import ConfigError
 
 _SAMPLE = 4096
 
@@ -47,6 +48,21 @@ class SamplerPlan:
     pacer_rounds: int = 20
     pacer_step: float = 5.0
     round_penalty: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, fits, limits in (
+            ("candidates", self.candidates >= 0, "≥ 0"),
+            ("exploration", 0 <= self.exploration <= 1, "a share, 0 to 1"),
+            ("exploration-decay", 0 < self.exploration_decay <= 1, "in (0, 1]"),
+            ("exploration-min", 0 <= self.exploration_min <= 1, "a share, 0 to 1"),
+            ("round-percentile", 0 < self.round_percentile <= 100, "in (0, 100]"),
+            ("pacer-rounds", self.pacer_rounds >= 1, "at least 1"),
+            ("pacer-step", self.pacer_step >= 0, "≥ 0"),
+            ("round-penalty", self.round_penalty >= 0, "≥ 0"),
+        ):
+            if not fits:
+                value = getattr(self, name.replace("-", "_"))
+                raise ConfigError(f"selection.{name} must be {limits}, got {value}")
 
 
 @dataclass(frozen=True)

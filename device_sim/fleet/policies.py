@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -33,6 +33,13 @@ class PolicyPlan:
     examples_per_hour: float = 10.0
     min_update_norm: float = 0.0
     min_loss_drift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.period_seconds > 0:
+            raise ConfigError(f"policy.period-seconds must be above 0, got {self.period_seconds}")
+        for field in fields(self):
+            if not (value := getattr(self, field.name)) >= 0:
+                raise ConfigError(f"policy.{field.name.replace('_', '-')} must be ≥ 0, got {value}")
 
 
 @dataclass(frozen=True)

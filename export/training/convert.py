@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from export.graph import Graph, read_graph
 from export.quiet import captured_stderr
+from export.scratch import scratch_folder
 from export.training.contract import FORMAT, Port, Signature, Weight
 from export.training.tidy import tidy
 from fl_mobile.errors import ExportError
@@ -21,7 +21,7 @@ def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) 
     """
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory(prefix="fl-mobile-training-") as folder, captured_stderr() as chatter:
+    with scratch_folder("training") as folder, captured_stderr() as chatter:
         try:
             # No custom gradients in the file: they are not ours, and the converter cannot load some of them.
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from export.browser import missing_litertjs
-from tests.device_sim.cli_runs import command, environment, fl_mobile, the_message
+from tests.device_sim.cli_runs import command, environment, fl_mobile, interruptible, the_message
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 
@@ -37,6 +37,8 @@ def test_it_serves_the_page_until_ctrl_c(whole_bundle: Path, browser: None) -> N
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
+        preexec_fn=interruptible,
+        preexec_fn=interruptible,
     )
     try:
         told = read_json(process.stdout)

@@ -1,0 +1,141 @@
+"""Forks of this process whose file-system calls are counted and broken: by strace, or by Python itself.
+
+A fork has everything imported already, so the calls that are counted are those of the run and no others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS_TO_END = 60
+
+
+@dataclass(frozen=True)
+class Call:
+    """The ``number``-th call of ``name`` in a run, counted from 1; ``text`` is how the tracer wrote it down."""
+
+    name: str
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a fork ended: exit code, or minus the signal; what it said; what strace wrote down."""
+
+    code: int
+    told: str
+    trace: str
+
+
+def strace_is_missing() -> str:
+    """Returns why strace cannot be used here, or an empty string."""
+    if not shutil.which("strace"):
+        return "strace is not installed"
+    probe = ["strace", "-qq", "-o", os.devnull, "-e", "inject=fsync:error=EIO", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True)
+    return "" if done.returncode == 0 else f"strace does not work here: {done.stderr.strip()}"
+
+
+def in_fork(run: Callable[[], int], strace: Sequence[str] = ()) -> Ended:
+    """Runs ``run`` in a fork; with ``strace`` options, every call it makes is traced."""
+    here, there = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        here.close()
+        _be_the_fork(run, there)
+    there.close()
+    with here, tempfile.TemporaryDirectory(prefix="broken-fork-") as folder:
+        trace = Path(folder) / "trace"
+        tracer = _attached(["strace", "-o", str(trace), *strace, "-p", str(pid)]) if strace else None
+        here.send(b"!")
+        told = _heard(here, pid)
+        _, status = os.waitpid(pid, 0)
+        if tracer:
+            tracer.communicate()
+        return Ended(os.waitstatus_to_exitcode(status), told, trace.read_text() if tracer else "")
+
+
+def _be_the_fork(run: Callable[[], int], there: socket.socket) -> None:
+    # It talks over a socket, because `send` is none of the calls that are broken: a full disk silences nobody.
+    sys.stdout = sys.stderr = there.makefile("w")
+    code = 99
+    try:
+        there.recv(1)
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _heard(here: socket.socket, pid: int) -> str:
+    here.settimeout(SECONDS_TO_END)
+    heard = bytearray()
+    try:
+        while more := here.recv(65536):
+            heard += more
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        heard += f"\nTraceback: none, but no end within {SECONDS_TO_END} s".encode()
+    return heard.decode()
+
+
+def _attached(command: list[str]) -> subprocess.Popen[str]:
+    tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert tracer.stderr is not None
+    if "attached" not in (line := tracer.stderr.readline()):
+        raise RuntimeError(f"strace did not attach: {line}")
+    return tracer
+
+
+def parse_trace(text: str, below: Path) -> Iterator[Call]:
+    """Yields the calls of an strace log that name a path at or below ``below``."""
+    seen: Counter[str] = Counter()
+    for line in text.splitlines():
+        if found := re.match(r"(\w+)\(", line):
+            seen[found[1]] += 1
+            if str(below) in line:
+                yield Call(found[1], seen[found[1]], line.replace(str(below), "RUN"))
+
+
+EVENTS = frozenset(
+    ("open", "os.fsync", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.listdir", "os.scandir", "fcntl.flock")
+)
+"""Python's audit events of the file system, and `os.fsync`, which has none."""
+
+
+def count_or_break(below: Path, act: Callable[[int, str, str], None]) -> None:
+    """From now on every file-system event at or below ``below`` calls ``act(number, event, arguments)`` first.
+
+    What ``act`` raises comes out of the call that the event announces.
+    """
+    count = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in EVENTS and (str(below) in str(arguments) or event in ("os.fsync", "fcntl.flock")):
+            count += 1
+            act(count, event, str(arguments))
+
+    sync = os.fsync
+
+    def fsync(fd: int) -> None:
+        hook("os.fsync", (fd,))
+        sync(fd)
+
+    os.fsync = fsync
+    sys.addaudithook(hook)

@@ -1,0 +1,65 @@
+"""The real ``fl-mobile simulate`` over the NumPy federation: a whole run in milliseconds, to be broken often."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import device_sim.federation
+from device_sim.cli import make_app
+from device_sim.experiment import Experiment
+from device_sim.federation import Federation
+from fl_mobile.tensors import Tensors
+from tests.device_sim.numpy_engine import NumpyEngine, numpy_federation
+
+
+class NumpyVariable:
+    """What `keras_bridge` asks of a Keras variable."""
+
+    trainable, dtype = True, "float32"
+
+    def __init__(self, path: str, value: np.ndarray) -> None:
+        self.path, self.shape, self._value = path, value.shape, value.copy()
+
+    def assign(self, value: np.ndarray) -> None:
+        self._value = value.copy()
+
+    def numpy(self) -> np.ndarray:
+        return self._value
+
+
+class NumpyModel:
+    """The model `NumpyEngine` trains, as `finish` wants it: it takes weights and saves itself."""
+
+    name, built = "softmax", True
+
+    def __init__(self, weights: Tensors) -> None:
+        self.weights = self.trainable_variables = [NumpyVariable(p, v) for p, v in weights.items()]
+
+    def _flatten_layers(self) -> Iterator[NumpyModel]:
+        return iter(())
+
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **{v.path: v.numpy() for v in self.weights})
+        path.write_bytes(buffer.getbuffer())
+
+
+def open_federation(experiment: Experiment) -> Federation:
+    """Stands where `device_sim.federation.open_federation` would load TensorFlow."""
+    engine = NumpyEngine(144, 3)
+    return replace(numpy_federation(experiment, engine), build=lambda: NumpyModel(engine.initial))
+
+
+def simulate(experiment: Path, run: Path, *, resume: bool) -> int:
+    """Runs the command to its end in this process and returns its exit code."""
+    device_sim.federation.open_federation = open_federation
+    try:
+        make_app()(["simulate", str(experiment), "--out", str(run), *(["--resume"] if resume else [])])
+    except SystemExit as end:
+        return int(end.code or 0)
+    raise AssertionError("the command did not exit")

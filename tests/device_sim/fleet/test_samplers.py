@@ -1,0 +1,290 @@
+"""Samplers: laws over every row, and what each promises."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_sim.fleet.cohort import Choice, Request, SamplerPlan, measured_shares, most_asked
+from device_sim.fleet.fleet import open_fleet
+from device_sim.fleet.ledger import Ledger
+from device_sim.fleet.profiles import PROFILES
+from device_sim.fleet.reasons import code_of
+from device_sim.fleet.samplers import SAMPLERS, apportion, choose
+from fl_mobile.errors import ConfigError
+
+
+def everyone(index):
+    return np.zeros(len(index), np.uint8)
+
+
+def only(part):
+    """Devices whose index is in ``part`` of every ten can."""
+    return lambda index: np.where(np.isin(index % 10, part), 0, code_of("busy")).astype(np.uint8)
+
+
+def ledger_of(index, *, loss=1.0, examples=10.0, seconds=10.0, last_round=0):
+    ledger, ones = Ledger(), np.ones(len(index))
+    ledger.took_part(
+        np.asarray(index),
+        round_num=last_round,
+        at_seconds=0.0,
+        task_seconds=seconds * ones,
+        examples=examples * ones,
+        loss=loss * ones,
+    )
+    return ledger
+
+
+def request(population=500, count=20, *, round_num=0, seed=1, ask=everyone, **options):
+    return Request(seed, round_num, population, count, ask, **options)
+
+
+requests = st.builds(
+    lambda population, count, round_num, seed, part, strata: request(
+        population,
+        min(count, population),
+        round_num=round_num,
+        seed=seed,
+        ask=only(part),
+        stratum_of=lambda index: index % strata,
+        stratum_shares=(1 / strata,) * strata,
+    ),
+    st.integers(1, 6000),
+    st.integers(1, 60),
+    st.integers(0, 200),
+    st.integers(0, 2**32),
+    st.lists(st.integers(0, 9), max_size=10),
+    st.integers(1, 4),
+)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@given(wanted=requests, seen=st.integers(0, 200))
+@settings(max_examples=60, deadline=None)
+def test_cohorts_are_seeded_distinct_and_can(name, wanted, seen):
+    index = np.arange(min(seen, wanted.population))
+    ledger = ledger_of(index, loss=np.sin(index) + 1, seconds=np.cos(index) + 2) if len(index) else Ledger()
+    asked = []
+
+    def ask(devices):
+        asked.append(devices)
+        return wanted.ask(devices)
+
+    chosen = choose(name, replace(wanted, ask=ask), ledger)
+    again = choose(name, wanted, ledger)
+    assert np.array_equal(chosen.devices, again.devices)
+    assert np.array_equal(chosen.refused, again.refused)
+    assert chosen.devices.dtype == np.int64
+    assert (np.diff(chosen.devices) > 0).all(), "rising, none twice"
+    assert ((chosen.devices >= 0) & (chosen.devices < wanted.population)).all()
+    assert not wanted.ask(chosen.devices).any(), "who cannot is not asked to"
+    assert (chosen.refused > 0).all()
+    assert name == "poisson" or len(chosen.devices) <= wanted.count
+    assert np.isin(chosen.devices, np.concatenate([*asked, np.zeros(0, np.int64)])).all()
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "poisson"])
+@pytest.mark.parametrize("population", [25, 100_000])
+def test_cohorts_are_full_where_enough_can(name, population):
+    for round_num in range(4):
+        assert len(choose(name, request(population, round_num=round_num), Ledger()).devices) == 20
+        ledger = ledger_of(np.arange(25))
+        assert len(choose(name, request(population, round_num=round_num), ledger).devices) == 20
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_rounds_and_seeds_differ(name):
+    cohorts = {tuple(choose(name, request(round_num=r, seed=s), Ledger()).devices) for r in range(5) for s in range(5)}
+    assert len(cohorts) == 25
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_fleet_in_which_nobody_can_gives_nobody_and_ends(name):
+    chosen = choose(name, request(1_000_000, 50, ask=only([])), Ledger())
+    assert not len(chosen.devices)
+    assert len(chosen.refused) <= most_asked(request(1_000_000, 50))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_memory_does_not_grow_with_the_population(name):
+    ledger = ledger_of(np.arange(2000))
+
+    def peak_bytes(population):
+        wanted = request(population, 200, ask=only([3]), round_num=9)
+        tracemalloc.start()
+        choose(name, wanted, ledger)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(10_000)
+    assert peak_bytes(1_000_000) < 1.5 * peak_bytes(10_000) < 3_000_000
+
+
+@pytest.mark.parametrize("name", ["uniform", "poisson"])
+def test_everybody_is_as_likely(name):
+    """Chi-squared of 50 devices that can over 600 rounds; its 99.9th percentile at 49 is 85.4."""
+    found = np.zeros(100)
+    for round_num in range(600):
+        found[choose(name, request(100, 20, ask=only([0, 2, 4, 6, 8]), round_num=round_num), Ledger()).devices] += 1
+    assert not found[1::2].any()
+    expected = found[::2].mean()
+    assert expected == pytest.approx(600 * (0.4 if name == "uniform" else 0.2), rel=0.03)
+    inclusion = expected / 600
+    assert ((found[::2] - expected) ** 2 / (expected * (1 - inclusion))).sum() < 85.4
+
+
+def test_every_refusal_up_to_the_last_device_found_is_counted():
+    chosen = choose("uniform", request(10_000, 100, ask=only([0, 1])), Ledger())
+    assert len(chosen.refused) / 100 == pytest.approx(4, rel=0.3), "eight of ten cannot"
+    assert set(chosen.refused) == {code_of("busy")}
+    whole = choose("uniform", request(300, 100, ask=only([0, 1])), Ledger())
+    assert len(whole.devices) + len(whole.refused) == 300, "too few can: everybody was asked"
+
+
+@pytest.mark.parametrize("population", [1000, 100_000])
+def test_poisson_sizes_are_binomial(population):
+    sizes = np.array(
+        [len(choose("poisson", request(population, 50, round_num=r), Ledger()).devices) for r in range(800)]
+    )
+    rate = 50 / population
+    assert sizes.mean() == pytest.approx(50, abs=4 * np.sqrt(50 / 800))
+    assert sizes.var() == pytest.approx(50 * (1 - rate), rel=0.2)
+
+
+def test_poisson_devices_are_independent():
+    """Two devices are together as often as the product of their chances; uniform samples of fixed size are not."""
+    together = alone = 0
+    for round_num in range(3000):
+        chosen = choose("poisson", request(10, 5, round_num=round_num), Ledger()).devices
+        alone += 0 in chosen
+        together += 0 in chosen and 1 in chosen
+    assert alone / 3000 == pytest.approx(0.5, abs=0.04)
+    assert together / 3000 == pytest.approx(0.25, abs=0.035), "4/9 * 1/2 = 0.222 without replacement at fixed size"
+
+
+def test_a_cohort_of_the_whole_population_is_the_population():
+    for name in SAMPLERS:
+        chosen = choose(name, request(30, 30), ledger_of(np.arange(10)))
+        assert chosen.devices.tolist() == list(range(30))
+
+
+@given(st.integers(0, 500), st.lists(st.floats(0.01, 1), min_size=1, max_size=8))
+def test_apportionment(count, shares):
+    seats = apportion(count, np.array(shares))
+    exact = count * np.array(shares) / sum(shares)
+    assert seats.sum() == count
+    assert (np.abs(seats - exact) < 1 + 1e-9).all(), "within one of the exact share (Hamilton's quota rule)"
+
+
+@pytest.mark.parametrize("ask", [everyone, only([1, 2, 3])])
+def test_strata_have_their_shares(ask):
+    fleet = open_fleet(2, 200_000)
+
+    def stratum_of(index):
+        return fleet.devices(index).profile
+
+    shares = measured_shares(stratum_of, 2, 200_000)
+    np.testing.assert_allclose(shares, [p.share for p in PROFILES.values()], atol=0.025)
+    exact = tuple(p.share for p in PROFILES.values())
+    wanted = request(200_000, 100, ask=ask, stratum_of=stratum_of, stratum_shares=exact)
+    found = np.bincount(stratum_of(choose("stratified", wanted, Ledger()).devices), minlength=len(PROFILES))
+    assert found.tolist() == [0, 10, 20, 35, 25, 10]
+
+
+def test_a_stratum_in_which_too_few_can_is_not_filled_from_others():
+    wanted = request(
+        5000, 40, ask=only([0, 1, 2]), stratum_of=lambda i: (i % 10 == 3).astype(int), stratum_shares=(0.5, 0.5)
+    )
+    assert len(choose("stratified", wanted, Ledger()).devices) == 20
+
+
+def test_power_of_choice_takes_the_highest_losses_of_its_candidates():
+    """The oracle: the uniform sampler's 60 candidates, sorted by loss."""
+    loss = np.random.default_rng(0).random(500)
+    wanted = request(500, 20, plan=SamplerPlan(candidates=60))
+    candidates = choose("uniform", replace(wanted, count=60), Ledger()).devices
+    best = sorted(candidates, key=lambda d: -loss[d])[:20]
+    chosen = choose("power-of-choice", wanted, ledger_of(np.arange(500), loss=loss))
+    assert chosen.devices.tolist() == sorted(best)
+
+
+def test_power_of_choice_asks_the_unknown_first():
+    wanted = request(500, 20, plan=SamplerPlan(candidates=60))
+    candidates = choose("uniform", replace(wanted, count=60), Ledger()).devices
+    known = candidates[:45]
+    chosen = choose("power-of-choice", wanted, ledger_of(known, loss=99.0)).devices
+    assert set(candidates[45:]) <= set(chosen)
+
+
+def oort(ledger, **options) -> Choice:
+    plan = SamplerPlan(exploration=0.0, exploration_min=0.0, round_percentile=50)
+    return choose("oort", request(1000, 50, round_num=5, plan=plan, **options), ledger)
+
+
+def test_oort_prefers_devices_that_still_learn():
+    devices = np.arange(1000)
+    useful = devices % 4 == 0
+    chosen = oort(ledger_of(devices, loss=np.where(useful, 2.0, 0.1))).devices
+    assert useful[chosen].mean() == 1
+
+
+def test_oort_prefers_more_examples_at_the_same_loss():
+    devices = np.arange(1000)
+    many = devices % 4 == 0
+    assert many[oort(ledger_of(devices, examples=np.where(many, 200.0, 5.0))).devices].mean() == 1
+
+
+def test_oort_prefers_the_fast_at_the_same_utility():
+    devices = np.arange(1000)
+    slow = devices % 4 == 0
+    loss = np.linspace(1, 1.01, 1000)
+    chosen = oort(ledger_of(devices, loss=loss, seconds=np.where(slow, 100.0, 10.0))).devices
+    assert not slow[chosen].any()
+    both = oort(ledger_of(devices, loss=loss)).devices
+    assert slow[both].mean() == pytest.approx(0.25, abs=0.2), "it catches: equally fast, both kinds are chosen"
+
+
+def test_oort_comes_back_to_those_it_has_not_seen_for_long():
+    devices = np.arange(1000)
+    stale = devices % 4 == 0
+    ledger = ledger_of(devices, last_round=0)
+    ledger.record(devices[~stale], {"last_round": np.full(750, 4.0)})
+    assert stale[oort(ledger).devices].mean() == 1
+
+
+def test_oort_explores_less_and_less_and_the_quick_first():
+    def part_new(round_num):
+        wanted = request(10_000, 100, round_num=round_num, seconds_of=lambda i: np.where(i % 2, 1.0, 1000.0))
+        chosen = choose("oort", wanted, ledger_of(np.arange(2000), seconds=10.0)).devices
+        new = chosen[chosen >= 2000]
+        assert (new % 2).mean() > 0.95, "a slow newcomer weighs (10/1000)²"
+        return len(new)
+
+    parts = [part_new(round_num) for round_num in (0, 10, 30, 100)]
+    assert parts[0] == 90
+    assert parts == sorted(parts, reverse=True)
+    assert parts[-1] == 30
+
+
+def test_oort_relaxes_the_preferred_duration():
+    """By round 280 the pacer is at 30 + 14 x 5 = 100 percent: the slow are no longer penalised."""
+    devices = np.arange(1000)
+    slow = devices % 4 == 0
+    ledger = ledger_of(devices, loss=np.where(slow, 2.0, 1.0), seconds=np.where(slow, 1e4, 10.0), last_round=3)
+    plan = SamplerPlan(exploration=0.0, exploration_min=0.0)
+    early, late = (
+        slow[choose("oort", request(1000, 50, round_num=r, plan=plan), ledger).devices].mean() for r in (5, 280)
+    )
+    assert (early, late) == (0, 1)
+
+
+def test_an_unknown_sampler_is_named():
+    with pytest.raises(ConfigError, match=r"unknown selection\.sampler 'unifrom'\. Did you mean 'uniform'"):
+        choose("unifrom", request(), Ledger())

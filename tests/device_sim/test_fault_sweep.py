@@ -1,0 +1,95 @@
+"""Killed, out of disk, out of luck at any file-system call: a run stops cleanly and goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.device_sim.broken_fork import strace_is_missing
+from tests.device_sim.fault_sweep import CONFIGURATIONS, STARTS
+
+ROOT = Path(__file__).parents[2]
+STRACE, PYTHON = "tests.device_sim.fault_sweep", "tests.device_sim.fault_sweep_portable"
+
+needs_strace = pytest.mark.skipif(bool(strace_is_missing()), reason=strace_is_missing())
+
+
+def sweep(module: str, *arguments: str, planted: str = "") -> list[dict[str, Any]]:
+    """Returns the points of a sweep that runs in a process of its own, because it forks."""
+    code = f"{planted}\nimport sys, {module} as sweep\nsweep.main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def wrong(points: list[dict[str, Any]]) -> list[str]:
+    return [f"{p['fault']} at {p['call']['text']}: {p['wrong']}" for p in points if p["wrong"]]
+
+
+@needs_strace
+def test_a_run_survives_faults_at_every_rename_and_sync_and_some_others() -> None:
+    points = sweep(STRACE, "memory", "--start", "new", "--calls", "rename|fsync", "--sample", "25")
+    assert wrong(points) == []
+    ended = Counter((p["fault"], p["ended"]) for p in points)
+    assert ended["kill -9", "killed"] > 50
+    assert ended["disk full", "told"] > 50
+    assert ended["I/O error", "told"] > 50
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_a_run_survives_faults_at_every_call(configuration: str, start: str) -> None:
+    points = sweep(STRACE, configuration, "--start", start)
+    assert wrong(points) == []
+    assert len(points) > 300
+
+
+PLANTED = {
+    "written in place": (
+        "import fl_mobile.npz as npz\n"
+        "npz.write_atomic = lambda path, data: (path.parent.mkdir(exist_ok=True), path.write_bytes(data))",
+        ("--start", "new", "--calls", "write"),
+        "is damaged",
+    ),
+    "checkpoint before log": (
+        "import device_sim.simulate as s; log = s.append_round; save = s.checkpoint.save; kept = []\n"
+        "s.append_round = lambda *of: kept.append(of)\n"
+        "s.checkpoint.save = lambda *of: (save(*of), log(*kept.pop()))",
+        ("--start", "new", "--calls", "write"),
+        "cannot be resumed",
+    ),
+    "temporaries stay": (
+        "import device_sim.run_folder as r; r.clear_temporaries = lambda folder: None",
+        ("--start", "new", "--calls", "rename"),
+        "tmp.npz extra",
+    ),
+}
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("bug", "where", "told"),
+    [
+        pytest.param(*row, id=name, marks=() if i == 0 else pytest.mark.slow)
+        for i, (name, row) in enumerate(PLANTED.items())
+    ],
+)
+def test_the_sweep_finds_a_planted_bug(bug: str, where: tuple[str, ...], told: str) -> None:
+    found = wrong(sweep(STRACE, "memory", *where, planted=bug))
+    assert [line for line in found if told in line] != []
+
+
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", STARTS)
+def test_without_strace_faults_are_raised_by_python_itself(start: str, every: int) -> None:
+    points = sweep(PYTHON, "memory", "--start", start, "--every", str(every))
+    assert wrong(points) == []
+    assert len(points) > 40 * (9 / every)
