@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from device_sim.datasets.records import DataOptions
+from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
+from export.recipes import find_recipe
+from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
@@ -249,10 +251,37 @@ class Output:
     recipes: tuple[str, ...] = _keys(
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
+    tuning_data: str = _key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
+    tuning_origin: str = _key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
+    tuning_epochs: int = _key(6, "passes over them in every stage of a tuning")
 
     def __post_init__(self) -> None:
         if self.keep_updates < 0:
             raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
+        self._check_recipes()
+        if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
+            raise ConfigError(
+                f"output.tuning-data '{self.tuning_data}' is no dataset and no .npz file."
+                f"{nearest(self.tuning_data, DATASETS)}"
+            )
+        if self.tuning_origin not in ORIGINS:
+            raise ConfigError(
+                f"unknown output.tuning-origin '{self.tuning_origin}'.{nearest(self.tuning_origin, ORIGINS)}"
+            )
+        _positive("output", tuning_epochs=self.tuning_epochs)
+
+    def _check_recipes(self) -> None:
+        if len(set(self.recipes)) != len(self.recipes):
+            raise ConfigError(f"output.recipes: each name once, got {', '.join(self.recipes)}")
+        try:
+            tuned = [row for row in map(find_recipe, self.recipes) if row.tuning]
+        except ConfigError as error:
+            raise ConfigError(f"output.recipes: {error}") from None
+        if tuned and not self.tuning_data:
+            raise ConfigError(
+                f"output.recipes: {tuned[0].name!r} trains the model further and needs examples that are not the"
+                f" devices'. Name them with output.tuning-data, or take {tuned[0].conversion!r}."
+            )
 
 
 @dataclass(frozen=True)

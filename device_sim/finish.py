@@ -23,8 +23,10 @@ from device_sim.keras_file import write_model
 from device_sim.run_folder import RunFolder
 from device_sim.simulate import Round, restore
 from device_sim.summary import summarise
+from device_sim.tuning_data import open_tuning_set
 from export import BundleReport, export_model
 from export.bundle import read_bundle
+from export.tuning import TuningSet
 from fl_mobile import keras_bridge
 from fl_mobile.errors import RunError, VerifyError
 from fl_mobile.files import temporary, write_json
@@ -62,6 +64,13 @@ def finish(
     report = export_with_held_out(
         *(model, folder.bundle, federation.dataset, federation.experiment.seed),
         recipes=recipes,
+        tuning=open_tuning_set(
+            federation.experiment.output,
+            held_out=federation.dataset.test,
+            on_devices=federation.dataset.train,
+            seed=federation.experiment.seed,
+            say=say,
+        ),
         provenance={"experiment_sha256": summary["experiment_sha256"], "dataset": federation.dataset.fingerprint},
         say=say,
     )
@@ -99,6 +108,7 @@ def export_with_held_out(
     provenance: dict[str, str],
     say: Say,
     labels: Sequence[str] | None = None,
+    tuning: TuningSet | None = None,
     keep_float: Sequence[str] = (),
 ) -> BundleReport:
     """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
@@ -117,6 +127,7 @@ def export_with_held_out(
         y_test=dataset.test.y[proof],
         provenance=provenance,
         progress=say,
+        tuning=tuning,
         keep_float=keep_float,
     )
 

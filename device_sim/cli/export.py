@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from device_sim.cli.quiet import while_loading
 
 if TYPE_CHECKING:
     from device_sim.datasets import Dataset
-    from device_sim.experiment import Experiment
+    from device_sim.experiment import Experiment, Output
 
 
 def export(
@@ -34,6 +36,13 @@ def export(
             "--keep-float", metavar="LAYER", help="Keras layer that 8-bit recipes leave in float; repeatable."
         ),
     ] = None,
+    tuning_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET|FILE.npz", help="What sparse-, clustered- and qat- recipes train on."),
+    ] = None,
+    tuning_origin: Annotated[
+        str | None, typer.Option(help="Whose those examples are: public, server or devices-agreed.")
+    ] = None,
     changes: SetOption = None,
     training: Annotated[
         bool, typer.Option("--training", help="Export the program that trains on the phone instead.")
@@ -45,12 +54,14 @@ def export(
 ) -> None:
     """Export a Keras model to TFLite, each variant compared with Keras before anything is written.
 
-    100 held-out examples calibrate int8, the others prove parity.
+    100 held-out examples calibrate int8, the others prove parity. Tuned recipes train on --tuning-data, from which
+    everything held out and everything that devices hold is left out first.
 
     Examples:
       fl-mobile export runs/demo --out bundles/small --recipe int8
       fl-mobile export runs/demo --out bundles/mixed --recipe int8 --keep-float logits
       fl-mobile export runs/demo/model.keras --out bundles/digits --dataset mnist-5k
+      fl-mobile export runs/demo --out bundles/tuned --recipe qat-int8 --tuning-data mine.npz --tuning-origin server
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
       fl-mobile export smart-camera-cnn --training --out programs/camera
     """
@@ -62,20 +73,29 @@ def export(
     from device_sim.cli.tables import artifact_rows
     from device_sim.federation import open_dataset
     from device_sim.finish import export_with_held_out, summarise_export
+    from device_sim.tuning_data import open_tuning_set
     from export import CORE_RECIPES
 
     tell = (lambda _: None) if quiet else say
     experiment = _experiment(model, dataset, changes or [])
+    wanted = _output(experiment, recipes or CORE_RECIPES, tuning_data, tuning_origin)
     data = open_dataset(experiment)
     with while_loading():
         keras_model = _model(model, experiment, data)
     report = export_with_held_out(
         *(keras_model, out, data, experiment.seed),
-        recipes=recipes or CORE_RECIPES,
+        recipes=wanted.recipes,
         provenance={"model": model, "dataset": data.fingerprint},
         say=tell,
         labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
         keep_float=keep_float or (),
+        tuning=open_tuning_set(
+            wanted,
+            held_out=data.test,
+            on_devices=data.train if _is_run(model) else None,
+            seed=experiment.seed,
+            say=tell,
+        ),
     )
     summary = summarise_export(report)
     if output is Format.JSON:
@@ -88,6 +108,19 @@ def export(
     print(f"Bundle:   {out}\nProve it: {shlex.join(['fl-mobile', 'verify', str(out)])}")
 
 
+def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, origin: str | None) -> Output:
+    """Returns [output] of the experiment with what the command line says instead."""
+    given = {"tuning_data": data, "tuning_origin": origin}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return replace(experiment.output, recipes=tuple(recipes), **changes)
+
+
+def _is_run(model: str) -> bool:
+    from device_sim.run_folder import RunFolder
+
+    return RunFolder(Path(model)).experiment.exists()
+
+
 def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experiment:
     """Returns where the data comes from and, for a named model, what it is built like."""
     from device_sim.experiment_file import parse_experiment, read_experiment
@@ -95,9 +128,8 @@ def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experime
     from fl_mobile.errors import ConfigError
 
     named = [f"data.dataset={dataset}"] if dataset else []
-    folder = RunFolder(Path(model))
-    if folder.experiment.exists():
-        return read_experiment(folder.experiment, [*named, *changes])
+    if _is_run(model):
+        return read_experiment(RunFolder(Path(model)).experiment, [*named, *changes])
     if not named:
         raise ConfigError(
             "--dataset is missing: a bundle is only written after every artifact was compared with Keras on held-out"
@@ -111,9 +143,8 @@ def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
     from device_sim.keras_file import read_model, read_run_model
     from device_sim.run_folder import RunFolder
 
-    folder = RunFolder(Path(model))
-    if folder.experiment.exists():
-        return read_run_model(folder.model, experiment)
+    if _is_run(model):
+        return read_run_model(RunFolder(Path(model)).model, experiment)
     return read_model(Path(model)) if _is_file(model) else build_of(experiment, data)()
 
 

@@ -45,6 +45,18 @@ def load_npz(request: LoadRequest) -> Dataset:
     return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of)
 
 
+def read_examples(path: Path) -> Samples:
+    """Returns ``x`` and ``y`` of the file at ``path``, whole: nothing is held out.
+
+    Raises:
+        DataError: It is not there, damaged, or holds something else.
+    """
+    arrays = _read(path)
+    x, y = _inputs(path, "x", arrays["x"]), _classes(path, "y", arrays["y"])
+    _same_length(path, "x", x, "y", y)
+    return Samples(x, y)
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
