@@ -151,8 +151,9 @@ def patches(x: Any, plan: Plan) -> Any:
         # One channel: CONCATENATION would copy single floats. Whole views one under the other, then one TRANSPOSE,
         # take an eighth of the time.
         return tf.transpose(tf.concat([tf.reshape(v, [1, batch * oh * ow]) for v in views], 0))
-    joined = tf.concat(views, -1) if len(views) > 1 else x
-    return tf.reshape(joined, [batch * oh * ow, len(starts) * depth])
+    # Each view as a matrix before they are joined: a RESHAPE of the joined patches would be a copy of them all.
+    flat = [tf.reshape(v, [batch * oh * ow, depth]) for v in views]
+    return tf.concat(flat, -1) if len(flat) > 1 else flat[0]
 
 
 def flat_kernel(w: Any, plan: Plan) -> Any:
