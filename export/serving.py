@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from export.ends import OUTPUT, Opening, answers_of, opening_of
+from export.ends import Opening, answers_of, opening_of
+from export.heads import heads_of
 from fl_mobile.errors import ExportError, nearest
 from fl_mobile.tensors import weights_hash
 
@@ -26,8 +27,6 @@ Frames = dict[str, np.ndarray]
 """Input name → ``uint8`` or ``float32[n, ...]``; every input has the same n."""
 
 _BATCH = 256
-# Operations that only hand a tensor on, between a model's last activation and its output.
-_PASS_THROUGH = frozenset({"Identity", "IdentityN", "Cast", "Reshape", "Squeeze", "StopGradient"})
 _CONTROL_FLOW = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 
@@ -264,30 +263,8 @@ def _ends(model: Any, opening: Opening, concrete: Any, names: list[str]) -> tupl
             f"model {model.name!r}: expected an output [batch, classes] with 2 or more classes, got"
             f" {list_ends(ends)}. Export the classifier; a single sigmoid unit becomes Dense(2, activation='softmax')."
         )
-    graph = concrete.graph.as_graph_def()
-    last = [_last_operation(graph, tensor.op.name) for tensor in concrete.outputs]
-    if len(ends) == 1:
-        return (replace(ends[0], head=_only_head(model, opening, last[0])),)
-    heads = [name.lower() if name in ("Softmax", "Sigmoid") else "values" for name in last]
+    heads = heads_of(model, opening, concrete)
     return tuple(replace(end, head=head) for end, head in zip(ends, heads, strict=True))
-
-
-def _only_head(model: Any, opening: Opening, last: str) -> str:
-    """Returns the last activation of a classifier, checked against what the model really answers."""
-    if last in ("Softmax", "Sigmoid"):
-        return last.lower()
-    if last.endswith("PartitionedCall"):
-        raise ExportError(
-            f"model {model.name!r}: its last activation is hidden inside a function call. Add"
-            " Activation('softmax') as last layer, so that export knows what the outputs are."
-        )
-    # A softmax written out by hand ends in a division. Adding a second one would flatten every answer.
-    rng = np.random.default_rng(0)
-    probe = [rng.integers(0, 256, (8, *shape[1:])).astype(np.float32) for shape in opening.shapes]
-    answers = np.asarray(answers_of(model, opening, probe)[OUTPUT], np.float64)
-    if (answers >= 0).all() and np.abs(answers.sum(axis=1) - 1).max() < 1e-3:
-        return "softmax"
-    return "logits"
 
 
 def _refuse_half_precision(model: Any, concrete: Any) -> None:
@@ -310,11 +287,3 @@ def _check_weights(model: Any) -> None:
                 f"weight {weight.path!r}: {bad} of {values.size} values are not finite; training diverged."
                 " Export an earlier round or train with a lower learning rate."
             )
-
-
-def _last_operation(graph: Any, name: str) -> str:
-    """Returns the type of the operation that computes ``name``, seen through casts and the like."""
-    nodes = {node.name: node for node in graph.node}
-    while name in nodes and nodes[name].op in _PASS_THROUGH:
-        name = nodes[name].input[0].split(":")[0]
-    return str(nodes[name].op) if name in nodes else "Placeholder"
