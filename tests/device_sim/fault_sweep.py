@@ -116,7 +116,7 @@ class Sweep:
     def calls(self) -> list[Call]:
         """Returns the calls of a run without faults that touch the run folder."""
         run = self.begin()
-        ended = self.play(run, ["-y", "-s", "0", "-e", "trace=%file,%desc"])
+        ended = self.play(run, ["-f", "-y", "-s", "0", "-e", "trace=%file,%desc"])
         assert ended.code == 0, ended.told
         shutil.rmtree(run)
         return list(parse_trace(ended.trace, run))

@@ -68,7 +68,7 @@ PLANTED = {
     ),
     "temporaries stay": (
         "import device_sim.run_folder as r; r.clear_temporaries = lambda folder: None",
-        ("--start", "new", "--calls", "rename"),
+        ("--start", "resumed", "--calls", "rename"),
         "tmp.npz extra",
     ),
 }
@@ -87,9 +87,9 @@ def test_the_sweep_finds_a_planted_bug(bug: str, where: tuple[str, ...], told: s
     assert [line for line in found if told in line] != []
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("start", STARTS)
 def test_without_strace_faults_are_raised_by_python_itself(start: str, every: int) -> None:
     points = sweep(PYTHON, "memory", "--start", start, "--every", str(every))
     assert wrong(points) == []
-    assert len(points) > 40 * (9 / every)
+    assert len(points) > 300 / every
