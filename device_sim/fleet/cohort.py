@@ -13,7 +13,7 @@ from fl_mobile.errors import ConfigError
 _SAMPLE = 4096
 
 Ask = Callable[[np.ndarray], np.ndarray]
-"""Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can and should."""
+"""Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can: `gate.Gate.refusals`."""
 
 
 def _all_in_one(index: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Request:
 
     Attributes:
         count: Devices wanted; the mean number of them for ``poisson``.
-        ask: Which candidates can and should.
+        ask: Which candidates can.
         stratum_of: Devices ``int64[n]`` → stratum ``int64[n]``, for ``stratified``.
         stratum_shares: ``float64[strata]``: part of the cohort each stratum gets.
         seconds_of: Devices ``int64[n]`` → expected seconds of a task ``float64[n]``, for ``oort``.

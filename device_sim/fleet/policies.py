@@ -1,4 +1,7 @@
-"""Whether phones should: update policies, decided on the phone before it downloads and before it uploads."""
+"""Whether phones should: update policies, decided on a chosen phone before it downloads and before it uploads.
+
+One that declines is not replaced; what it would have cost is saved (`reasons.saved_bytes`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is asked: cohorts of one round, drawn from candidates that can and should, never by a scan of the population."""
+"""Who is asked: cohorts of one round, drawn from candidates that can, never by a scan of the population."""
 
 from __future__ import annotations
 

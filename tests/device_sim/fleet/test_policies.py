@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.policies import POLICIES, Moment, PolicyPlan, Trained, open_policy
-from device_sim.fleet.reasons import AFTER_TRAINING, BEFORE_DOWNLOAD, REASONS, code_of, count, first_of, saved_bytes
+from device_sim.fleet.reasons import (
+    AFTER_TRAINING,
+    DECLINED,
+    REASONS,
+    UNAVAILABLE,
+    code_of,
+    count,
+    first_of,
+    saved_bytes,
+)
 from fl_mobile.errors import ConfigError
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -126,18 +135,20 @@ def test_an_unknown_policy_is_named():
 
 
 def test_bytes_saved_by_hand():
-    skipped = Counter({"busy": 2, "period": 1, "small-update": 3})
-    assert saved_bytes(skipped, download_bytes=1000, upload_bytes=10) == 3 * 1010 + 3 * 10
+    """Two chosen devices decline, three keep their update; those that cannot are replaced and save nothing."""
+    skipped = Counter({"busy": 7, "period": 1, "few-new-examples": 1, "small-update": 3})
+    assert saved_bytes(skipped, download_bytes=1000, upload_bytes=10) == 2 * 1010 + 3 * 10
     assert saved_bytes(Counter(), download_bytes=1000, upload_bytes=10) == 0
 
 
 @given(st.lists(st.sampled_from(REASONS)))
-def test_every_reason_is_counted_and_saves_something(reasons):
+def test_every_reason_is_counted_and_saves_what_its_kind_saves(reasons):
     codes = np.array([code_of(reason) for reason in reasons], np.uint8)
     expected = Counter(reason for reason in reasons if reason)
     assert count(codes) == expected
-    assert set(REASONS) == {"", *BEFORE_DOWNLOAD, *AFTER_TRAINING}
-    assert saved_bytes(expected, download_bytes=1, upload_bytes=1) >= expected.total() if expected else True
+    assert set(REASONS) == {"", *UNAVAILABLE, *DECLINED, *AFTER_TRAINING}
+    kept_out = sum(n for reason, n in expected.items() if reason not in UNAVAILABLE)
+    assert kept_out <= saved_bytes(expected, download_bytes=1, upload_bytes=1) <= 2 * kept_out
 
 
 def test_the_first_reason_counts():
