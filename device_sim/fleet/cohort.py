@@ -124,12 +124,6 @@ def limited(request: Request) -> Iterator[np.ndarray]:
             return
 
 
-def candidates(request: Request, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``size`` candidates ``int64[size]`` in random order and what they say."""
-    asked = head(request.seed, request.round_num, "cohort", population=request.population, count=size)
-    return asked, request.ask(asked)
-
-
 def first(request: Request, count: int, among: Callable[[np.ndarray], np.ndarray] | None = None) -> Choice:
     """Returns the first ``count`` candidates that can; those behind the last of them are not asked.
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from device_sim.fleet.cohort import Choice, Request, candidates, choice, first, limited
+from device_sim.fleet.cohort import Choice, Request, choice, first, limited
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.oort import oort
+from device_sim.fleet.walk import head
 from fl_mobile.errors import ConfigError, nearest
-from fl_mobile.seeds import rng_for
+from fl_mobile.seeds import rng_for, uniforms
 
 
 def uniform(request: Request, ledger: Ledger) -> Choice:
@@ -26,7 +27,8 @@ def poisson(request: Request, ledger: Ledger) -> Choice:
     """
     rng = rng_for(request.seed, request.round_num, "cohort-size")
     size = int(rng.binomial(request.population, min(1.0, request.count / request.population)))
-    asked, codes = candidates(request, size)
+    asked = head(request.seed, request.round_num, "cohort", population=request.population, count=size)
+    codes = request.ask(asked)
     return choice(asked[codes == 0], codes)
 
 
@@ -55,7 +57,8 @@ def power_of_choice(request: Request, ledger: Ledger) -> Choice:
     """
     drawn = first(request, max(request.count, request.plan.candidates or 2 * request.count))
     loss = np.nan_to_num(ledger.column("loss", drawn.devices), nan=np.inf)
-    order = np.argsort(-loss, kind="stable")
+    ties = uniforms(request.seed, request.round_num, "ties", index=drawn.devices)
+    order = np.lexsort((ties, -loss))
     return choice(drawn.devices[order[: request.count]], drawn.refused)
 
 

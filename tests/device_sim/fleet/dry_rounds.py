@@ -13,7 +13,7 @@ from device_sim.fleet.fleet import Fleet, open_fleet
 from device_sim.fleet.gate import Gate
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.mishaps import draw_mishaps
-from device_sim.fleet.policies import Moment, PolicyPlan, Trained, open_policy
+from device_sim.fleet.policies import PolicyPlan, Trained, open_policy
 from device_sim.fleet.profiles import GIB
 from device_sim.fleet.reasons import count
 from device_sim.fleet.samplers import choose
@@ -46,7 +46,7 @@ def new_run(population: int, seed: int = 0) -> Run:
 def play(run: Run, round_num: int, *, sampler: str, policy: str, wanted: int) -> None:
     """Plays one round and moves the run's time to its end."""
     fleet, seed = run.fleet, run.fleet.seed
-    moment, rules_of_policy = Moment(seed, round_num, run.now), open_policy(policy, PLAN)
+    rules_of_policy = open_policy(policy, PLAN, seed)
     presence = open_presence("diurnal", seed, fleet.population, clock=Clock())
     gate = Gate(fleet, presence, RULES, 0.6 * GIB, 0.25)
     request = Request(
@@ -57,7 +57,7 @@ def play(run: Run, round_num: int, *, sampler: str, policy: str, wanted: int) ->
         seconds_of=lambda index: 1e10 / fleet.devices(index).train_flops_per_s,
     )
     chosen = choose(sampler, request, run.ledger)
-    declined = rules_of_policy.before(run.ledger, moment, chosen.devices)
+    declined = rules_of_policy.before(run.ledger, run.now, chosen.devices)
     devices = fleet.devices(chosen.devices[declined == 0])
     size, index = len(devices), devices.index
     examples = np.floor(10 + 90 * uniforms(seed, "examples", index=index))

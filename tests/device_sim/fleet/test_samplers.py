@@ -115,6 +115,7 @@ def test_a_fleet_in_which_nobody_can_gives_nobody_and_ends(name):
 def test_a_cohort_of_a_million_takes_less_than_a_byte_a_device(name):
     ledger = ledger_of(np.arange(2000))
     wanted = request(1_000_000, 200, ask=only([3]), round_num=9)
+    choose(name, wanted, ledger)  # NumPy loads parts of itself at first use
     tracemalloc.start()
     choose(name, wanted, ledger)
     peak = tracemalloc.get_traced_memory()[1]
@@ -216,6 +217,14 @@ def test_power_of_choice_asks_the_unknown_first():
     known = candidates[:45]
     chosen = choose("power-of-choice", wanted, ledger_of(known, loss=99.0)).devices
     assert set(candidates[45:]) <= set(chosen)
+
+
+def test_power_of_choice_among_the_unknown_is_even():
+    found = np.zeros(500)
+    for round_num in range(400):
+        found[choose("power-of-choice", request(500, 20, round_num=round_num), Ledger()).devices] += 1
+    low, high = found[:250].sum(), found[250:].sum()
+    assert abs(low - high) < 4 * np.sqrt(8000)
 
 
 def oort(ledger, **options) -> Choice:
