@@ -67,23 +67,25 @@ def under_strace(run: Path, trace: Path, *options: str) -> Ended:
 @pytest.mark.slow
 @pytest.mark.skipif(bool(strace_is_missing()), reason=strace_is_missing())
 def test_faults_while_the_results_are_written(finished: Path, tmp_path: Path) -> None:
-    """Every rename from model.keras on, killed and on a full disk."""
+    """Killed at every rename from the first summary on, out of disk at some; TensorFlow starts anew every time."""
     trace = tmp_path / "trace"
     assert under_strace(tmp_path / "clean", trace).code == 0
-    renamed = re.findall(r'rename\("[^"]*", "([^"]*)"\) = 0', trace.read_text())
-    last = [n for n, path in enumerate(renamed, 1) if n > renamed.index(str(tmp_path / "clean" / "model.keras"))]
-    assert len(last) >= 8
-    for number in last:
-        for fault in ("signal=KILL", "error=ENOSPC"):
-            run = tmp_path / f"{fault}-{number}"
-            ended = under_strace(run, trace, "-e", f"inject=rename:{fault}:when={number}")
-            if fault == "signal=KILL":
-                assert ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
-            else:
-                assert ended.code == 12
-                assert "No space left" in the_message(ended)
-            again = fl_mobile("simulate", "--out", run, "--resume", "-q")
-            assert again.code == 0, (number, fault, again.err)
-            assert made(run) == made(finished), (number, fault)
-            verify_run(RunFolder(run))
-            shutil.rmtree(run)
+    first = trace.read_text().split(maxsplit=1)[0]  # strace counts by thread
+    renamed = re.findall(rf'^{first} +rename\("[^"]*", "([^"]*)"\) = 0', trace.read_text(), re.MULTILINE)
+    names = [Path(name).name for name in renamed]
+    last = range(names.index("model.keras") + 1, len(names))
+    assert {"summary.json", "float32.tflite", "manifest.json", "bundle"} <= {names[at] for at in last}
+    full = [at for at in last if names[at] in ("summary.json", "bundle")]
+    for at, fault in [*((at, "signal=KILL") for at in last), *((at, "error=ENOSPC") for at in full)]:
+        run = tmp_path / f"{fault}-{names[at]}"
+        ended = under_strace(run, trace, "-e", f"inject=rename:{fault}:when={at + 1}")
+        if fault == "signal=KILL":
+            assert ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        else:
+            assert ended.code == 12
+            assert "No space left" in the_message(ended)
+        again = fl_mobile("simulate", "--out", run, "--resume", "-q")
+        assert again.code == 0, (names[at], fault, again.err)
+        assert made(run) == made(finished), (names[at], fault)
+        verify_run(RunFolder(run))
+        shutil.rmtree(run)
