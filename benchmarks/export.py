@@ -4,10 +4,11 @@
 
 The smart-camera CNN learns the 4,000 training digits of mnist-5k for two epochs; 100 held-out digits calibrate, 900
 prove. Export is timed twice: ``export_model`` in this process, with all its proofs on every runtime, and the command
-from a cold start, with its imports. Latency comes from ``export.benchmark``: processes of their own, recipes in turn, so
-that only the ratio means anything. Memory is what this process holds after free pages were given back, after the
-fourth conversion (one of each core recipe) and after the fiftieth. ``--large`` does the same with MobileNetV2 at 96 px,
-2.3 million weights at random, and takes minutes; it also shows what the child process spares: ten conversions here.
+from a cold start, with its imports. Latency comes from ``export.benchmark``: processes of their own, recipes in
+turn, so that only the ratio means anything. Memory is what this process holds after free pages were given back,
+after the fourth conversion (one of each core recipe) and after the fiftieth. ``--large`` does the same with
+MobileNetV2 at 96 px, 2.3 million weights at random, and takes minutes; it also shows what the child process spares:
+ten conversions here.
 """
 
 from __future__ import annotations
