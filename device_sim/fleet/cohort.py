@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from device_sim.fleet.walk import head, walk
+from device_sim.fleet.walk import walk
 from fl_mobile.errors import ConfigError
-
-_SAMPLE = 4096
 
 Ask = Callable[[np.ndarray], np.ndarray]
 """Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can: `gate.Gate.refusals`."""
@@ -72,8 +70,8 @@ class Request:
     Attributes:
         count: Devices wanted; the mean number of them for ``poisson``.
         ask: Which candidates can.
-        stratum_of: Devices ``int64[n]`` → stratum ``int64[n]``, for ``stratified``.
-        stratum_shares: ``float64[strata]``: part of the cohort each stratum gets.
+        stratum_of: `strata.Strata.of`, for ``stratified``.
+        stratum_shares: `strata.Strata.shares`: part of the cohort each stratum gets.
         seconds_of: Devices ``int64[n]`` → expected seconds of a task ``float64[n]``, for ``oort``.
     """
 
@@ -99,13 +97,6 @@ class Choice:
 
     devices: np.ndarray
     refused: np.ndarray
-
-
-def measured_shares(stratum_of: Callable[[np.ndarray], np.ndarray], seed: int, population: int) -> tuple[float, ...]:
-    """Returns the part of the population in each stratum, from 4,096 devices of it, or all where there are fewer."""
-    sample = head(seed, "strata", population=population, count=_SAMPLE)
-    found = np.bincount(stratum_of(sample))
-    return tuple((found / found.sum()).tolist())
 
 
 def most_asked(request: Request) -> int:

@@ -33,11 +33,11 @@ def poisson(request: Request, ledger: Ledger) -> Choice:
 
 
 def stratified(request: Request, ledger: Ledger) -> Choice:
-    """Returns ``count`` devices of which each stratum has its share, by largest remainder."""
-    wanted = apportion(request.count, np.array(request.stratum_shares))
+    """Returns ``count`` devices, each stratum with its share by largest remainder; one without a share gets none."""
+    wanted = np.append(apportion(request.count, np.array(request.stratum_shares)), 0)
     taken, refused, got = [], [], np.zeros(len(wanted), np.int64)
     for asked in limited(request):
-        stratum, codes = request.stratum_of(asked), request.ask(asked)
+        stratum, codes = np.minimum(request.stratum_of(asked), len(wanted) - 1), request.ask(asked)
         for device, code, its in zip(asked, codes, stratum, strict=True):
             if got[its] < wanted[its]:
                 refused.append(code)

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.cohort import Choice, Request, SamplerPlan, measured_shares
+from device_sim.fleet.cohort import Choice, Request, SamplerPlan
 from device_sim.fleet.fleet import open_fleet
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.profiles import PROFILES
 from device_sim.fleet.reasons import code_of
 from device_sim.fleet.samplers import SAMPLERS, apportion, choose
+from device_sim.fleet.strata import STRATA, Holdings, open_strata
 from device_sim.fleet.walk import head
 from fl_mobile.errors import ConfigError
+
+HOLDINGS = Holdings(majority_label=lambda index: index % 7, examples=lambda index: index % 100)
 
 
 def everyone(index):
@@ -188,16 +191,40 @@ def test_apportionment(count, shares):
 @pytest.mark.parametrize("ask", [everyone, only([1, 2, 3])])
 def test_strata_have_their_shares(ask):
     fleet = open_fleet(2, 200_000)
-
-    def stratum_of(index):
-        return fleet.devices(index).profile
-
-    shares = measured_shares(stratum_of, 2, 200_000)
-    np.testing.assert_allclose(shares, [p.share for p in PROFILES.values()], atol=0.025)
+    stratum_of = open_strata("profile", fleet, HOLDINGS).of
     exact = tuple(p.share for p in PROFILES.values())
     wanted = request(200_000, 100, ask=ask, stratum_of=stratum_of, stratum_shares=exact)
     found = np.bincount(stratum_of(choose("stratified", wanted, Ledger()).devices), minlength=len(PROFILES))
     assert found.tolist() == [0, 10, 20, 35, 25, 10]
+
+
+@pytest.mark.parametrize("name", STRATA)
+@pytest.mark.parametrize("population", [700, 50_000])
+def test_strata_are_whole_numbers_with_the_shares_they_have(name, population):
+    strata = open_strata(name, open_fleet(4, population), HOLDINGS)
+    found = np.bincount(strata.of(np.arange(population)), minlength=len(strata.shares)) / population
+    np.testing.assert_allclose(strata.shares, found, atol=0.025 if population > 4096 else 1e-12)
+    assert sum(strata.shares) == pytest.approx(1)
+    wanted = request(population, 60, stratum_of=strata.of, stratum_shares=strata.shares)
+    cohort = strata.of(choose("stratified", wanted, Ledger()).devices)
+    assert (np.abs(np.bincount(cohort, minlength=len(found)) - 60 * np.array(strata.shares)) < 1).all()
+
+
+def test_sizes_are_quartered():
+    strata = open_strata("size", open_fleet(4, 1000), HOLDINGS)
+    np.testing.assert_allclose(strata.shares, 0.25, atol=0.01)
+    assert (np.diff(strata.of(np.arange(100))) >= 0).all()
+
+
+def test_an_unknown_division_is_named():
+    with pytest.raises(ConfigError, match=r"unknown selection\.strata 'labels'\. Did you mean 'label'"):
+        open_strata("labels", open_fleet(0, 10), HOLDINGS)
+
+
+def test_a_stratum_that_no_share_was_measured_for_gets_nobody():
+    wanted = request(100, 20, stratum_of=lambda index: index % 5, stratum_shares=(0.5, 0.5))
+    found = np.bincount(choose("stratified", wanted, Ledger()).devices % 5)
+    assert found.tolist() == [10, 10]
 
 
 def test_a_stratum_in_which_too_few_can_is_not_filled_from_others():
