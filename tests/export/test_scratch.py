@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ def test_tensorflow_out_of_disk_is_an_os_error_that_names_the_way_out() -> None:
         tf.io.write_file("/dev/full", "x" * 100_000)
     assert caught.value.errno == errno.ENOSPC
     assert not Path(folder).exists()
+
+
+def test_no_room_at_all_is_told_before_anything_is_compiled() -> None:
+    """A limit on the size of files stands for a temporary disk that is full; in a process of its own, as it lasts."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    code = "from export.scratch import check_scratch; check_scratch()"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    done = subprocess.run([sys.executable, "-c", limited + code], capture_output=True, text=True)
+    assert "OSError: [Errno 27] File too large for temporary files (set TMPDIR to another disk)" in done.stderr
 
 
 def test_other_errors_come_through() -> None:
