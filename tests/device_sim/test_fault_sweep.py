@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.device_sim.broken_fork import strace_is_missing
+from tests.device_sim.cli_runs import command
 from tests.device_sim.fault_sweep import CONFIGURATIONS, STARTS
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +101,12 @@ def test_a_run_that_is_broken_again_and_again_ends_at_the_same_bytes(walks: int)
     points = sweep(PYTHON, "memory", "--start", "new", "--every", "10000", "--walks", str(walks))
     assert wrong(points) == []
     assert sum(p["call"]["number"] for p in points if p["fault"] == "all of them") > 3 * walks
+
+
+def test_a_log_on_the_full_disk_does_not_hide_the_exit_code(tmp_path: Path) -> None:
+    arguments = command("simulate", tmp_path / "missing.toml")
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(arguments, stderr=full).returncode == 3
+        done = subprocess.run(command("codecs"), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 12
+    assert done.stderr.startswith("fl-mobile: No space left on device. Make room")
