@@ -13,7 +13,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -71,6 +71,9 @@ class End:
         return self.shape[1] if len(self.shape) == 2 and self.shape[1] > 1 else 0
 
 
+_Tensor = TypeVar("_Tensor", Entry, End)
+
+
 @dataclass(frozen=True)
 class Serving:
     """The contract between the artifact and the app.
@@ -105,9 +108,7 @@ class Serving:
         Raises:
             ExportError: There are several.
         """
-        if len(self.inputs) != 1:
-            raise ExportError(f"expected a model with one input, this one has {list_ends(self.inputs)}")
-        return self.inputs[0]
+        return _only(self.inputs, "input")
 
     @property
     def end(self) -> End:
@@ -116,9 +117,7 @@ class Serving:
         Raises:
             ExportError: There are several.
         """
-        if len(self.outputs) != 1:
-            raise ExportError(f"expected a model with one output, this one has {list_ends(self.outputs)}")
-        return self.outputs[0]
+        return _only(self.outputs, "output")
 
     @property
     def input_dtypes(self) -> dict[str, str]:
@@ -161,7 +160,7 @@ def predict(model: Any, serving: Serving, frames: Frames) -> dict[str, np.ndarra
     """
     opening, batches = opening_of(model), []
     for start in range(0, len(next(iter(frames.values()))), _BATCH):
-        batch = [np.asarray(frames[name][start : start + _BATCH], np.float32) for name in opening.names]
+        batch = [np.asarray(frames[entry.name][start : start + _BATCH], np.float32) for entry in serving.inputs]
         batches.append(answers_of(model, opening, batch))
     answers = {}
     for end in serving.outputs:
@@ -186,6 +185,12 @@ def inner_functions_inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+def _only(ends: tuple[_Tensor, ...], what: str) -> _Tensor:
+    if len(ends) != 1:
+        raise ExportError(f"expected a model with one {what}, this one has {list_ends(ends)}")
+    return ends[0]
 
 
 def list_ends(ends: tuple[Entry, ...] | tuple[End, ...]) -> str:

@@ -129,7 +129,10 @@ def test_loaded_model_has_the_same_weights_hash(topology: str, model_of: Any, tm
     assert describe(again).weights_sha256 != describe(model).weights_sha256
 
 
-@pytest.mark.parametrize("topology", ["frozen-base", "lstm", *SEVERAL])
+_LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("frozen-base", "lstm", *SEVERAL[1:-1])]
+
+
+@pytest.mark.parametrize("topology", [SEVERAL[0], SEVERAL[-1], *_LONGER])
 def test_bundle_is_proven(topology: str, model_of: Any, data: Digits, tmp_path: Path) -> None:
     model, recipes = model_of(topology), ["float32", "dynamic-int8" if topology == "lstm" else "int8"]
     x, y = inputs_for(topology, data.x_test), classes_for(topology, data.y_test)
