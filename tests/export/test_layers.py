@@ -257,6 +257,24 @@ def test_layers_are_found_whatever_they_are_called(data: Digits) -> None:
     assert measure_layers(artifact, twin, {"image": data.x_test[:4]}, ()).advice
 
 
+def test_every_output_counts(model_of: Any, data: Digits) -> None:
+    """Noise that only reaches one of two answers counts half there, and layers before the fork reach both."""
+    from export.frames import frames_for
+    from export.serving import describe
+
+    fork = model_of("two-outputs")
+    twin = float_twin(fork, None)
+    artifact = to_tflite(fork, find_recipe("int8"), representative=data.x_train[:100])
+    frames = frames_for(describe(fork), data.x_test[:16], "frames")
+    errors = layer_errors(artifact, twin, frames)
+    assert sum(error.noise_share for error in errors) == pytest.approx(1)
+    for layer in ("digit", "brightness"):
+        (head,) = [error for error in errors if error.layer == layer]
+        assert head.answer_snr_db == pytest.approx(head.own_snr_db + 10 * np.log10(2), abs=1)
+    mixed = keep_in_float(artifact, twin, ["brightness"])
+    assert "brightness" not in {error.layer for error in layer_errors(mixed, twin, frames)}
+
+
 def test_a_file_with_other_operations_is_not_compared(artifact: Any, twin: FloatTwin, data: Digits) -> None:
     edited = read_model(artifact("int8"))
     pool = next(op for op in edited.subgraphs[0].operators if op_name(edited, op) == "MAX_POOL_2D")
