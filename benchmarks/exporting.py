@@ -1,6 +1,6 @@
 """Export against its numbers (issue 6): seconds, memory over 50 conversions, int8 latency, and where the bytes are.
 
-    python benchmarks/export.py [--format json] [--seed 0] [--large]
+    python benchmarks/exporting.py [--format json] [--seed 0] [--large]
 
 The smart-camera CNN learns the 4,000 training digits of mnist-5k for two epochs; 100 held-out digits calibrate, 900
 prove. Export is timed twice: ``export_model`` in this process, with all its proofs on every runtime, and the command
