@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -51,6 +52,23 @@ def test_a_run_survives_faults_at_every_call(configuration: str, start: str) -> 
     points = sweep(STRACE, configuration, "--start", start)
     assert wrong(points) == []
     assert len(points) > 300
+
+
+@needs_strace
+def test_every_file_is_synced_before_it_is_swapped_in_and_its_folder_after() -> None:
+    """What a kill cannot show: after a loss of power a rename without them may leave an empty file, or none."""
+    calls = sweep(STRACE, "memory", "--start", "new", "--list")
+    acts = [c["text"] for c in calls if c["name"] in ("write", "rename", "fsync")]
+    renames = [(at, *re.findall(r'"([^"]+)"', text)) for at, text in enumerate(acts) if text.startswith("rename")]
+    assert len(renames) > 10
+    for at, old, new in renames:
+        of_old = [text for text in acts[:at] if f"<{old}>" in text]
+        assert of_old[-1].startswith("fsync("), old
+        assert acts[at + 1].startswith("fsync("), new
+        assert f"<{Path(new).parent}>" in acts[at + 1], new
+    appended = [at for at, text in enumerate(acts) if text.startswith("write(") and "jsonl>" in text]
+    assert appended
+    assert all(acts[at + 1].startswith("fsync(") for at in appended)
 
 
 PLANTED = {
