@@ -54,6 +54,7 @@ def power_of_choice(request: Request, ledger: Ledger) -> Choice:
 
     Cho, Wang and Joshi, "Client selection in federated learning: convergence analysis and power-of-choice selection
     strategies" (2020), the variant rpow-d that asks nobody for a loss: a device not seen yet counts as infinitely bad.
+    Candidates are drawn evenly here, in the paper in proportion to their examples.
     """
     drawn = first(request, max(request.count, request.plan.candidates or 2 * request.count))
     loss = np.nan_to_num(ledger.column("loss", drawn.devices), nan=np.inf)
