@@ -55,10 +55,12 @@ def _open_auto(build: Build, probe: np.ndarray) -> Trainer:
     return AutoTrainer(build, probe)
 
 
-def _litert(build: Build, probe: np.ndarray) -> Open:
+def _litert(runtime: str, build: Build, probe: np.ndarray) -> Open:
     from device_sim.engines.litert import LitertTrainer, Programs
+    from export.runtimes import choose_runtimes
 
-    return partial(LitertTrainer, Programs(build, probe))
+    choose_runtimes([runtime])  # refuses one that is not installed, with how to install it
+    return partial(LitertTrainer, Programs(build, probe), runtime)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,15 @@ ENGINES: dict[str, EngineRow] = {
     "auto": EngineRow(_auto, ("threads", "processes"), "vectorized where it wins, keras elsewhere; says which and why"),
     "keras": EngineRow(_keras, ("threads", "processes"), "devices and steps looped in one compiled Keras graph"),
     "vectorized": EngineRow(_vectorized, ("threads", "processes"), "many small devices side by side in one graph"),
-    "litert": EngineRow(_litert, ("threads",), "the phone's own training program, an interpreter per worker"),
+    "litert": EngineRow(
+        partial(_litert, "litert"), ("threads",), "the phone's own training program, an interpreter per worker"
+    ),
+    "litert-compiled": EngineRow(
+        partial(_litert, "litert-compiled"), ("threads",), "the same program on the API apps get, CompiledModel"
+    ),
+    "tflite-runtime": EngineRow(
+        partial(_litert, "tflite-runtime"), ("threads",), "the same program on tflite-runtime, where it is installed"
+    ),
 }
 
 

@@ -7,6 +7,7 @@ interpreter's ``invoke`` releases the GIL, so threads are enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -14,15 +15,19 @@ import numpy as np
 
 from device_sim.engines.batches import visits
 from device_sim.engines.records import Evaluation, Task
-from export.training import Contract, TrainingSession, open_session
+from export.training import Contract, TrainingSession
+from export.training.session import SESSIONS
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
-from fl_mobile.tensors import Tensors
+from fl_mobile.tensors import Spec, Tensors
 
 Key = tuple[object, ...]
 Program = tuple[bytes, Contract]
+
+SCORE_BATCH = 256
+"""Most examples a program evaluates at a time where the plan leaves the batch open; its arena grows with them."""
 
 
 class Programs:
@@ -42,19 +47,18 @@ class Programs:
         self._programs: dict[Key, Program] = {}
         self._building = Lock()
 
-    def get(self, plan: FitPlan, *, pulled: bool = False) -> tuple[Key, Program]:
+    def get(self, plan: FitPlan, batch_size: int, *, pulled: bool = False) -> tuple[Key, Program]:
         """Returns the program that trains by ``plan``; rates are its inputs.
 
         Args:
+            plan: How to train.
+            batch_size: Rows of the program's batches.
             pulled: Whether a tensor is added to every gradient.
 
         Raises:
-            ConfigError: The plan has no fixed batch size.
             ExportError: The model cannot train on a phone.
         """
-        if plan.batch_size < 1:
-            raise ConfigError("engine litert needs train.batch-size ≥ 1: a phone's program has a fixed batch")
-        key: Key = (plan.batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
+        key: Key = (batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
         key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm, pulled)
         with self._building:
             if key not in self._programs:
@@ -62,7 +66,7 @@ class Programs:
 
                 made = build_training_program(
                     self._model,
-                    batch_size=plan.batch_size,
+                    batch_size=batch_size,
                     loss=plan.loss,
                     from_logits=plan.from_logits,
                     optimizer=plan.optimizer,
@@ -77,29 +81,94 @@ class Programs:
             return key, self._programs[key]
 
 
+@dataclass(frozen=True)
+class ExportedPrograms:
+    """One program that was exported before, for workers that shall not load TensorFlow.
+
+    Attributes:
+        program: Its bytes and contract.
+        initial: First weights; the file holds none.
+    """
+
+    program: Program
+    initial: Tensors
+
+    @property
+    def spec(self) -> Spec:
+        """What travels."""
+        return self.program[1].spec
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether the model's outputs still need softmax or sigmoid."""
+        return self.program[1].from_logits
+
+    def get(self, plan: FitPlan, batch_size: int, *, pulled: bool = False) -> tuple[Key, Program]:
+        """Returns the program.
+
+        Raises:
+            ConfigError: It was exported for another plan.
+        """
+        contract = self.program[1]
+        wanted = {
+            "batch_size": batch_size,
+            "optimizer": plan.optimizer,
+            "momentum": plan.momentum if plan.optimizer == "momentum" else contract.momentum,
+            "loss": plan.loss,
+            "from_logits": plan.from_logits,
+            "clip_norm": plan.clip_gradient_norm,
+            "proximal": contract.proximal or plan.proximal_mu > 0,
+            "correction": contract.correction or pulled,
+        }
+        for name, value in wanted.items():
+            if getattr(contract, name) != value:
+                raise ConfigError(
+                    f"the training program was exported with {name} = {getattr(contract, name)!r}, the plan needs"
+                    f" {value!r}: export it again, or change the plan"
+                )
+        return (), self.program
+
+
 class LitertTrainer:
-    """`Trainer` over one interpreter per program."""
+    """`Trainer` over one interpreter per program.
 
-    about = "litert: every device runs the phone's own training program"
+    Args:
+        programs: Where they come from.
+        runtime: Row of `SESSIONS`.
+    """
 
-    def __init__(self, programs: Programs) -> None:
-        self._programs = programs
+    def __init__(self, programs: Programs | ExportedPrograms, runtime: str = "litert") -> None:
+        self._programs, self._open = programs, SESSIONS[runtime]
         self.spec, self.initial, self.from_logits = programs.spec, programs.initial, programs.from_logits
+        self.about = f"{runtime}: every device runs the phone's own training program"
         self._sessions: dict[Key, TrainingSession] = {}
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
-        return [fit(self._session(plan, pulled=task.pull is not None), weights, task, plan) for task in tasks]
+        return [
+            fit(self._session(plan, len(task.y), pulled=task.pull is not None), weights, task, plan) for task in tasks
+        ]
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
-        return [score(self._session(plan), {**weights, **(t.start or {})}, t.x, t.y) for t in tasks]
+        return [
+            score(self._session(plan, min(len(t.y), SCORE_BATCH)), {**weights, **(t.start or {})}, t.x, t.y)
+            for t in tasks
+        ]
 
-    def _session(self, plan: FitPlan, *, pulled: bool = False) -> TrainingSession:
-        key, program = self._programs.get(plan, pulled=pulled)
+    def _session(self, plan: FitPlan, examples: int, *, pulled: bool = False) -> TrainingSession:
+        key, program = self._programs.get(plan, plan.batch_size or _batch_of_all(examples), pulled=pulled)
         if key not in self._sessions:
-            self._sessions[key] = open_session(*program, threads=1)
+            self._sessions[key] = self._open(*program)
         return self._sessions[key]
+
+
+def _batch_of_all(examples: int) -> int:
+    """Returns the batch of a program that takes all examples of a device in one step: a power of two, the rest masked.
+
+    One program an octave of device sizes, not one a size.
+    """
+    return 1 << (max(examples, 1) - 1).bit_length()
 
 
 def fit(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -> Update:

@@ -171,5 +171,20 @@ def open_compiled_session(tflite: bytes, contract: Contract, *, threads: int = 1
     return TrainingSession(contract, call, held=tflite)
 
 
+def open_tflite_runtime_session(tflite: bytes, contract: Contract, *, threads: int = 1) -> TrainingSession:
+    """Checks the bytes, then loads them with ``tflite_runtime``, where it is installed."""
+    from tflite_runtime.interpreter import Interpreter
+
+    return open_session(tflite, contract, threads=threads, interpreter=Interpreter)
+
+
+SESSIONS: dict[str, Callable[[bytes, Contract], TrainingSession]] = {
+    "litert": open_session,
+    "litert-compiled": open_compiled_session,
+    "tflite-runtime": open_tflite_runtime_session,
+}
+"""Row of `RUNTIMES` → what opens a training program on it, computing on one thread."""
+
+
 def _read(buffer: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.asarray(buffer.read(int(np.prod(shape)), np.dtype(dtype))).reshape(shape)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from device_sim.engines import Task, open_engine, pairs
-from fl_mobile.errors import ConfigError
+from device_sim.engines.litert import LitertTrainer, Programs
+from export.runtimes import RUNTIMES
+from export.training.report import write_program
+from export.training.session import SESSIONS
+from fl_mobile.errors import ConfigError, VerifyError
 from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan
 from fl_mobile.seeds import rng_for
+from tests.device_sim import exported_engine
 from tests.device_sim.small_models import CLASSES, MODELS, SHAPE, frozen_base, subclassed, three_dense, with_batchnorm
+from tests.export.training.runtimes import python_with_tflite_runtime
 
 pytestmark = pytest.mark.tf
+
+SCRIPT = exported_engine.__file__
 
 PLAN = FitPlan(epochs=2, batch_size=4, learning_rate=0.05)
 
@@ -104,6 +116,64 @@ def test_dropout_depends_on_the_devices_seed() -> None:
     assert first == again != other
 
 
-def test_a_plan_without_a_batch_is_refused() -> None:
-    with pytest.raises(ConfigError, match="batch-size"):
-        next(iter(litert(three_dense).train({}, [task(0)], replace(PLAN, batch_size=0), pairs)))
+def test_all_examples_in_one_batch() -> None:
+    """Devices of 11, 4 and 7 examples share programs of 16, 4 and 8 rows, masked."""
+    compare(with_batchnorm, replace(PLAN, batch_size=0))
+
+
+@pytest.mark.parametrize("runtime", [name for name in SESSIONS if RUNTIMES[name].missing() is None])
+def test_every_runtime_trains_alike(runtime: str) -> None:
+    one, two = litert(with_batchnorm), open_engine(runtime, with_batchnorm, task(0, 8).x, workers=2)
+    tasks = [task(d, 6) for d in range(3)]
+    runs = (engine.train(one.initial, tasks, PLAN, pairs) for engine in (one, two))
+    for (_, mine), (_, theirs) in zip(*runs, strict=True):
+        for path, a in mine.delta.items():
+            np.testing.assert_allclose(a, theirs.delta[path], atol=1e-7, err_msg=path)
+
+
+@pytest.mark.parametrize("runtime", [name for name in SESSIONS if RUNTIMES[name].missing() is not None])
+def test_a_runtime_that_is_not_here_is_refused_with_how_to_get_it(runtime: str) -> None:
+    with pytest.raises(ConfigError, match="pip install"):
+        open_engine(runtime, with_batchnorm, task(0, 8).x)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with a program and first weights, and the engine it was taken from."""
+    folder, engine = tmp_path_factory.mktemp("program"), litert(with_batchnorm)
+    (_, program) = Programs(with_batchnorm, task(0, 8).x).get(PLAN, PLAN.batch_size)
+    write_program(folder, *program)
+    np.savez(folder / "weights.npz", **{k.replace("/", "|"): v for k, v in engine.initial.items()})
+    return folder, engine
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tflite-runtime"])
+def test_an_exported_program_trains_in_threads_of_a_process_without_tensorflow(
+    exported: tuple[Path, Any], runtime: str
+) -> None:
+    folder, engine = exported
+    python = sys.executable if runtime == "litert" else str(python_with_tflite_runtime())
+    done = subprocess.run([python, SCRIPT, folder, runtime], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["tensorflow"] is False
+    tasks = [exported_engine.task(device) for device in range(3)]
+    for found, (_, update) in zip(told["updates"], engine.train(engine.initial, tasks, PLAN, pairs), strict=True):
+        want = [float(v.ravel()[0]) for v in update.delta.values()]
+        np.testing.assert_allclose(found, want, atol=0 if runtime == "litert" else 1e-7)
+
+
+def test_an_exported_program_trains_by_its_own_plan_only(exported: tuple[Path, Any]) -> None:
+    programs = exported_engine.programs(exported[0])
+    for plan in (replace(PLAN, batch_size=8), replace(PLAN, optimizer="adam"), replace(PLAN, proximal_mu=0.1)):
+        with pytest.raises(ConfigError, match="was exported with"):
+            programs.get(plan, plan.batch_size)
+    with pytest.raises(ConfigError, match="correction"):
+        programs.get(PLAN, PLAN.batch_size, pulled=True)
+
+
+def test_a_damaged_program_reaches_no_runtime(exported: tuple[Path, Any]) -> None:
+    whole = exported_engine.programs(exported[0])
+    broken = replace(whole, program=(whole.program[0][:-1], whole.program[1]))
+    with pytest.raises(VerifyError, match="bytes"):
+        LitertTrainer(broken).train(whole.initial, [task(0, 4)], PLAN)

@@ -186,7 +186,13 @@ def kernel_gradient(cols: Any, g: Any, shape: list[int], plan: Plan) -> Any:
     """Returns the gradient of the kernel from the forward's patches."""
     import tensorflow as tf
 
-    flat = tf.matmul(tf.transpose(cols), tf.reshape(g, [-1, shape[-1]]))
+    batch, (rows, width) = shape_of(g)[0], shape_of(cols)
+    if 4 * rows * width > CACHE_BYTES and width > 1:
+        # One product an example, then their sum: the transposed patches of one stay in the cache.
+        cols, g = (tf.reshape(t, [batch, rows // batch, -1]) for t in (cols, g))
+        flat = tf.reduce_sum(tf.matmul(cols, g, transpose_a=True), 0)
+    else:
+        flat = tf.matmul(tf.transpose(cols), tf.reshape(g, [rows, shape[-1]]))
     return unflatten_kernel(flat, shape, plan)
 
 
