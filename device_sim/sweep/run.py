@@ -55,14 +55,24 @@ def run_sweep(sweep: Sweep, search: Search) -> list[TrialResult]:
     reference: Runs = ()
     folders: dict[str, str] = {}
     for number in range(search.count):
-        trial = search.ask()
-        earlier = log[number] if number < len(log) else None
+        trial, earlier = search.ask(), log[number] if number < len(log) else None
         _refuse_another(sweep.out, trial, earlier)
-        result, runs = _play(sweep, number, search.count, trial, reference, folders, earlier)
-        reference = reference or runs
-        search.tell(result.scores)
-        done.append(result)
-        if earlier != (line := json.loads(json.dumps(asdict(result)))):
+        folder, failure, scores = folder_name(trial), earlier["failure"] if earlier else "", None
+        if not failure:
+            try:
+                folder, runs = _play(sweep, f"trial {number}/{search.count - 1}", trial, folders)
+                reference = reference or runs
+                scores = score(runs, reference, sweep.target_accuracy)
+            except RunError:
+                raise
+            except FlMobileError as error:
+                if number == 0:
+                    raise
+                failure = str(error)
+        search.tell(scores)
+        done.append(TrialResult(number, trial.label, trial.params, folder, failure, scores))
+        line = json.loads(json.dumps(asdict(done[-1])))  # as it would be read back: tuples are lists
+        if line != earlier:
             log[number : number + 1] = [line]
             write_log(sweep.out, log)
     return done
@@ -76,33 +86,15 @@ def _refuse_another(out: Path, trial: Trial, earlier: dict[str, Any] | None) -> 
         )
 
 
-def _play(
-    sweep: Sweep,
-    number: int,
-    count: int,
-    trial: Trial,
-    reference: Runs,
-    folders: dict[str, str],
-    earlier: dict[str, Any] | None,
-) -> tuple[TrialResult, Runs]:
-    """Returns the trial's result and rounds; an equal experiment shares the folder of the trial that had it first."""
-    folder = folder_name(trial)
-    try:
-        experiments = experiments_of(sweep.base, trial, range(sweep.seeds))
-        folder = folders.setdefault(experiment_hash(experiments[0]), folder)
-        if earlier and earlier["failure"]:
-            return TrialResult(number, trial.label, trial.params, folder, earlier["failure"], None), ()
-        titles = [f"trial {number}/{count - 1}, seed {seed}: {trial.label}" for seed in range(sweep.seeds)]
-        paths = [sweep.out / folder / f"seed-{seed}" for seed in range(sweep.seeds)]
-        runs = [_run(sweep, *one) for one in zip(titles, paths, experiments, strict=True)]
-    except RunError:
-        raise
-    except FlMobileError as error:
-        if number == 0:
-            raise
-        return TrialResult(number, trial.label, trial.params, folder, str(error), None), ()
-    scores = score(runs, reference or runs, sweep.target_accuracy)
-    return TrialResult(number, trial.label, trial.params, folder, "", scores), runs
+def _play(sweep: Sweep, title: str, trial: Trial, folders: dict[str, str]) -> tuple[str, Runs]:
+    """Returns the trial's folder and rounds; an equal experiment shares the folder of the trial that had it first."""
+    experiments = experiments_of(sweep.base, trial, range(sweep.seeds))
+    folder = folders.setdefault(experiment_hash(experiments[0]), folder_name(trial))
+    runs = [
+        _run(sweep, f"{title}, seed {seed}: {trial.label}", sweep.out / folder / f"seed-{seed}", experiment)
+        for seed, experiment in enumerate(experiments)
+    ]
+    return folder, runs
 
 
 def _run(sweep: Sweep, title: str, path: Path, experiment: Experiment) -> list[Round]:
