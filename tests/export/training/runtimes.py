@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,17 +48,12 @@ def ten_steps(session: Any) -> dict[str, list[float]]:
 
 
 def python_with_tflite_runtime() -> Path:
-    """Returns the interpreter of the old runtime's own environment, made on first use: it needs numpy < 2.
-
-    tflite-runtime 2.14 has wheels up to Python 3.11.
-    """
-    python = ENVIRONMENT / "bin" / "python"
+    """Returns the interpreter of the old runtime's own environment, which the Makefile makes; skips without it."""
     if not (ENVIRONMENT / ".made").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
-        wanted = ["tflite-runtime==2.14.0", "numpy<2"]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        (ENVIRONMENT / ".made").touch()
-    return python
+        import pytest
+
+        pytest.skip("tflite-runtime 2.14 is not here: `make .venv-tflite/.made`, online and with Python 3.11")
+    return ENVIRONMENT / "bin" / "python"
 
 
 def main(folder: Path) -> None:
