@@ -17,7 +17,7 @@ from export.frames import frames_for
 from export.golden import unpack_golden
 from export.graph import read_graph
 from export.recipes import RECIPES, Recipe
-from export.runtimes import real_values, run_frames
+from export.runtimes import RUNTIMES, real_values, run_frames
 from export.serving import SIGNATURE, describe
 from export.training.program import build_training_program
 from export.tuning import TUNINGS, TuningSet, tune, with_fake_quant
@@ -159,6 +159,22 @@ def test_bundle_is_proven(topology: str, model_of: Any, data: Digits, tmp_path: 
         assert (tmp_path / "bundle" / file).read_text().splitlines() == names
     told = (tmp_path / "bundle" / "report.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in told for name in (*inputs, *outputs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["two-inputs", "two-eyes"])
+def test_the_browser_agrees(topology: str, model_of: Any, reference_of: Any, data: Digits) -> None:
+    reason = RUNTIMES["litert-js"].missing()
+    if reason:
+        pytest.skip(reason)
+    frames = {name: part[:5] for name, part in reference_of(topology).frames.items()}
+    for recipe in (RECIPES["float32"], RECIPES["int8"]):
+        artifact = to_tflite(model_of(topology), recipe, representative=inputs_for(topology, data.x_train[:60]))
+        ours, theirs = (run_frames(runtime, artifact, frames) for runtime in ("litert", "litert-js"))
+        assert ours.keys() == theirs.keys()
+        for end in read_graph(artifact).signature(SIGNATURE).outputs:
+            apart = np.abs(real_values(end, ours[end.name]) - real_values(end, theirs[end.name])).max()
+            assert apart <= recipe.tolerance.replay_abs * max(1.0, float(np.ptp(real_values(end, ours[end.name]))))
 
 
 @pytest.mark.parametrize("topology", SEVERAL)
