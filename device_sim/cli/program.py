@@ -50,6 +50,8 @@ def export_program(model: str, out: Path, *, batch_size: int, optimizer: str, qu
         ("program", f"{report.file_bytes:,} bytes"),
         ("weights", f"{report.weights:,}"),
         ("MFLOPs per example and step", f"{report.mflops_per_example:.1f}"),
+        ("variables", f"{report.state_bytes:,} bytes"),
+        ("arena, at least", f"{report.arena_bytes:,} bytes"),
         ("operations", ", ".join(f"{name} {count}" for name, count in sorted(report.operations.items()))),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in report.measured.items()),
     ]

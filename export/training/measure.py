@@ -40,16 +40,21 @@ def measure(tflite: bytes, contract: Contract, steps: int) -> dict[str, float]:
     """Returns seconds and bytes of one worker, then of a second beside it.
 
     Keys: ``first_step_seconds`` (load, set weights, one step), ``step_ms_1_thread`` and ``step_ms_2_threads`` (median),
-    ``worker_bytes`` (memory the first worker takes), ``extra_worker_bytes`` (the second), ``process_bytes`` (in all).
+    ``worker_bytes`` (memory the first worker takes), ``step_bytes`` (the part of it that the first step added, to the
+    loaded program with its weights), ``peak_bytes`` (most it took at any moment), ``extra_worker_bytes`` (the second
+    worker), ``process_bytes`` (in all).
     """
     rng = np.random.default_rng(0)
     weights = {w.path: rng.uniform(0.01, 0.05, w.shape).astype(np.float32) for w in contract.weights}
     x, y = _batch(contract, rng)
     before, start = _resident_bytes(), time.perf_counter()
-    first = _started(open_session(tflite, contract, threads=1), weights, x, y)
+    first = open_session(tflite, contract, threads=1)
+    first.set_weights(weights)
+    loaded = _resident_bytes()
+    first.train(x, y, learning_rate=0.0)
     first_step = time.perf_counter() - start
     one = _median_ms(first, x, y, steps)
-    after_one = _resident_bytes()
+    after_one, peak = _resident_bytes(), _peak_bytes()
     extra = _started(open_session(tflite, contract, threads=1), weights, x, y)
     extra.train(x, y, learning_rate=0.0)
     after_two = _resident_bytes()
@@ -59,6 +64,8 @@ def measure(tflite: bytes, contract: Contract, steps: int) -> dict[str, float]:
         "step_ms_1_thread": one,
         "step_ms_2_threads": two,
         "worker_bytes": after_one - before,
+        "step_bytes": after_one - loaded,
+        "peak_bytes": peak - before,
         "extra_worker_bytes": after_two - after_one,
         "process_bytes": after_two,
     }
@@ -89,6 +96,12 @@ def _resident_bytes() -> int:
     """Returns the process's resident memory; Linux only, like the measurements themselves."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
+
+
+def _peak_bytes() -> int:
+    """Returns the most memory this program has held; ``getrusage`` would count its parent's as well."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def main(arguments: list[str]) -> None:
