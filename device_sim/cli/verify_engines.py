@@ -47,7 +47,7 @@ def show(found: Comparison, output: Format) -> None:
         print(f"{' and '.join(found.engines)}: the same federation")
 
 
-def _rows(found: Comparison) -> list[tuple[str, str, str, str, str]]:
+def _rows(found: Comparison) -> list[tuple[str, ...]]:
     typical = sorted(found.updates, key=lambda u: u.relative)[len(found.updates) // 2]
     regular = [u for u in found.updates if u.relative <= u.allowed] or [typical]
     worst, largest = max(u.relative for u in regular), max(u.max_abs for u in regular)
