@@ -53,7 +53,7 @@ def simulate(
       fl-mobile simulate --rounds 2
       fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
-      fl-mobile simulate --out runs/small --set data.dataset=digits --upload-budget 4kB --rounds 2 --no-export
+      fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 2 --no-export
     """
     from device_sim import run_folder
     from device_sim.finish import read_summary
