@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.datasets import Dataset
+from device_sim.facts import facts_of_run
 from device_sim.federation import Federation
 from device_sim.keras_file import write_model
 from device_sim.run_folder import RunFolder
@@ -26,6 +27,8 @@ from device_sim.summary import summarise
 from device_sim.tuning_data import open_tuning_set
 from export import BundleReport, export_model
 from export.bundle import read_bundle
+from export.facts import NOTHING_KNOWN, TrainingFacts
+from export.signing import SigningKey
 from export.tuning import TuningSet
 from fl_mobile import keras_bridge
 from fl_mobile.errors import RunError, VerifyError
@@ -44,12 +47,16 @@ def finish(
     command: str,
     recipes: Sequence[str],
     say: Say,
+    sign_with: SigningKey | None = None,
+    license: str = "",
 ) -> dict[str, Any]:
     """Writes what a finished run leaves behind and returns its summary.
 
     Args:
         recipes: TFLite variants to export; none leaves ``summary["export"]`` None.
         say: Told before each step.
+        sign_with: Signs the bundle.
+        license: Of the exported weights, for model card and metadata; empty is not stated.
     """
     say("model.keras: writing the global model")
     state, _ = restore(federation, folder)
@@ -73,6 +80,8 @@ def finish(
         ),
         provenance={"experiment_sha256": summary["experiment_sha256"], "dataset": federation.dataset.fingerprint},
         say=say,
+        training=facts_of_run(federation.experiment, summary, license=license),
+        sign_with=sign_with,
     )
     summary["export"] = summarise_export(report)
     write_json(folder.summary, summary)
@@ -109,6 +118,8 @@ def export_with_held_out(
     say: Say,
     labels: Sequence[str] | None = None,
     tuning: TuningSet | None = None,
+    training: TrainingFacts = NOTHING_KNOWN,
+    sign_with: SigningKey | None = None,
     keep_float: Sequence[str] = (),
 ) -> BundleReport:
     """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
@@ -128,6 +139,8 @@ def export_with_held_out(
         provenance=provenance,
         progress=say,
         tuning=tuning,
+        training=training,
+        sign_with=sign_with,
         keep_float=keep_float,
     )
 

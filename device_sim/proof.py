@@ -21,6 +21,7 @@ from device_sim.finish import read_summary
 from device_sim.keras_file import read_run_model
 from device_sim.run_folder import RunFolder, read_rounds, reopen
 from export import verify_bundle
+from export.bundle import ANYONE, Trust
 from export.golden import unpack_golden
 from export.serving import describe, predict
 from fl_mobile import checkpoint, keras_bridge
@@ -44,12 +45,16 @@ class Check:
     proven: str
 
 
-def verify_run(folder: RunFolder) -> list[Check]:
+def verify_run(folder: RunFolder, trust: Trust = ANYONE) -> list[Check]:
     """Returns what was proven about a finished run.
+
+    Args:
+        folder: The run.
+        trust: Whose signature its bundle must bear; nothing else of a run is signed.
 
     Raises:
         RunError: The folder holds no run, or one that is not finished.
-        VerifyError: A file is not what the summary says.
+        VerifyError: A file is not what the summary says, or the wanted signature is not there.
     """
     _, experiment = reopen(folder.path)
     summary = read_summary(folder)
@@ -57,7 +62,7 @@ def verify_run(folder: RunFolder) -> list[Check]:
         raise RunError(f"{folder.path} is not finished: it has no summary.json. Continue it with simulate --resume.")
     try:
         checks = [_experiment(folder, experiment, summary), _rounds(folder, summary)]
-        return [*checks, *_models(folder, experiment, summary)]
+        return [*checks, *_models(folder, experiment, summary, trust)]
     except (KeyError, TypeError, AttributeError) as error:
         raise VerifyError(f"{folder.summary} lacks what a summary must say ({error!r})") from None
 
@@ -80,7 +85,7 @@ def _rounds(folder: RunFolder, summary: dict[str, Any]) -> Check:
     return Check(name, f"{len(rounds)} rounds, {traffic['uploads']} uploads of {traffic['upload_bytes']:,} bytes")
 
 
-def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any]) -> list[Check]:
+def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any], trust: Trust) -> list[Check]:
     told = summary["model"]
     paths = [tensor["path"] for tensor in told["tensors"]]
     model = read_run_model(folder.model, experiment)
@@ -97,11 +102,15 @@ def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any]) 
         Check(folder.checkpoint.name, f"round {state.round_num}, weights {told['weights_sha256'][:16]}…"),
         Check(folder.model.name, f"weights {told['weights_sha256'][:16]}…"),
     ]
-    return [*checks, _bundle(folder, summary["export"], model)] if summary["export"] else checks
+    if summary["export"]:
+        return [*checks, *_bundle(folder, summary["export"], model, trust)]
+    if trust.key or trust.required:
+        raise VerifyError(f"{folder.path} has no bundle, so there is no signature to check")
+    return checks
 
 
-def _bundle(folder: RunFolder, told: dict[str, Any], model: Any) -> Check:
-    proof = verify_bundle(folder.bundle)
+def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust) -> list[Check]:
+    proof = verify_bundle(folder.bundle, trust=trust)
     replayed = sorted({replay.recipe for replay in proof.replays})
     _same(folder.bundle.name, "artifacts", sorted(a["recipe"] for a in told["artifacts"]), replayed)
     golden = unpack_golden((folder.bundle / "golden.npz").read_bytes())
@@ -115,10 +124,11 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any) -> Check:
         )
     worst = max(replay.max_abs_diff for replay in proof.replays)
     runtimes = ", ".join(dict.fromkeys(replay.runtime for replay in proof.replays))
-    return Check(
-        folder.bundle.name,
-        f"{proof.files} files; model.keras answers its golden frames; replayed on {runtimes}, max Δp {worst:.2g}",
-    )
+    told_files = f"{proof.files} files; model.keras answers its golden frames; replayed on {runtimes}"
+    return [
+        Check("signature", str(proof.signature)),
+        Check(folder.bundle.name, f"{told_files}, max Δp {worst:.2g}"),
+    ]
 
 
 def _same(part: str, what: str, told: object, found: object) -> None:

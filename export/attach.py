@@ -33,6 +33,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold; today's woul
 _MAX_FILE_BYTES = 2**20
 # Slots of schema.fbs' Model. Every other slot is an offset to something that only moves along.
 _VERSION, _BUFFERS, _METADATA, _SLOTS = 0, 4, 6, 10
+_PARSE_ERRORS = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError)
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError, struct.error)
 
 
@@ -81,7 +82,7 @@ def detach(data: bytes) -> Attached:
     """
     try:
         metadata = _metadata_buffer(data)
-    except (struct.error, IndexError) as error:
+    except _PARSE_ERRORS as error:
         raise VerifyError(f"the metadata table is damaged: {error}") from error
     if metadata is None:
         raise VerifyError("it holds no TFLite metadata. Export it again.")

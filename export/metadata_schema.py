@@ -129,7 +129,8 @@ def _read(table: Any, name: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for field, (slot, declared) in TABLES[name].items():
         offset = table.Offset(4 + 2 * slot)
-        if offset:
+        known = declared != "type" or fields.get("type") in UNIONS[name]
+        if offset and known:
             fields[field] = _read_value(table, offset, _kind(name, declared, fields))
     return fields
 

@@ -2,8 +2,8 @@
 
 ```
 describe ─▶ Keras answers the held-out frames once
-   └─ per recipe: convert ─▶ parity on LiteRT ─▶ latency
-write_bundle (neighbour folder) ─▶ verify_bundle on every installed runtime ─▶ rename
+   └─ per recipe: convert ─▶ metadata and labels into the file ─▶ parity on LiteRT
+write_bundle (neighbour folder, signed) ─▶ verify_bundle on every installed runtime ─▶ rename
 ```
 Nothing is at the output path unless every recipe passed its own tolerance and the whole bundle its proof.
 """
@@ -18,20 +18,22 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import canonical_json, refuse_existing, write_bundle
+from export.bundle import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
+from export.card import to_card
 from export.conversion import Converter, converter_for
 from export.convert import needs_frames, to_tflite
+from export.facts import NOTHING_KNOWN, TrainingFacts
 from export.frames import count_of, frames_for, take
 from export.golden import Golden, choose_frames, pack_golden
 from export.graph import read_graph
-from export.latency import host_latency
 from export.layers import FloatTwin, check_keep_float, float_twin, keep_in_float, measure_layers
-from export.metadata import label_file, labels_text
+from export.metadata import About, label_file, labels_text, with_metadata
 from export.prove import verify_bundle
 from export.recipes import Recipe, find_recipe
 from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
 from export.runtimes import RUNTIMES, missing_runtimes, run_frames
 from export.serving import Frames
+from export.signing import SigningKey
 from export.tuning.sources import TunedSource, check_kept, check_tuned_artifact, tuned_sources
 from export.tuning.tune import TuningSet
 from export.verify import Reference, check_parity, make_reference, measure_parity
@@ -52,6 +54,8 @@ def export_model(
     input_dtype: str | Mapping[str, str] | None = None,
     tuning: TuningSet | None = None,
     keep_float: Sequence[str] = (),
+    training: TrainingFacts = NOTHING_KNOWN,
+    sign_with: SigningKey | None = None,
 ) -> BundleReport:
     """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
 
@@ -71,6 +75,8 @@ def export_model(
             camera frames.
         tuning: Public or server-side examples that tuned recipes train on; their hash goes into the report.
         keep_float: Keras layers that recipes with 8-bit weights leave in float32; a report names those that cost most.
+        training: What is known about how the model came about; goes into its card. Empty fields are unknown.
+        sign_with: Signs the bundle; without it anyone could have made it, and ``verify`` says so.
 
     Raises:
         ExportError: The model, data or a recipe cannot become an artifact, or ``out`` exists.
@@ -85,16 +91,14 @@ def export_model(
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
     names = _labels_by_output(labels, reference)
     calibration = _calibration_frames(rows, representative, reference)
+    plan = _Plan(reference, calibration, keep_float, names, training)
     with converter_for(reference.serving.parameters) as convert:
         plain = _origin(model, rows, reference, convert)
         check_keep_float(keep_float, rows, plain.twin)
         sources = tuned_sources(model, rows, tuning, reference, say)
         tuned = {name: _origin(s.model, rows, s.reference, convert, s) for name, s in sources.items()}
         origins = {"": plain, **tuned}
-        made = {
-            recipe.name: _make(recipe, origins[recipe.tuning], reference, calibration, keep_float, say)
-            for recipe in rows
-        }
+        made = {recipe.name: _make(recipe, origins[recipe.tuning], plan, say) for recipe in rows}
     artifacts = {name: data for name, (_, data) in made.items()}
     missing = missing_runtimes()
     report = BundleReport(
@@ -112,9 +116,17 @@ def export_model(
         provenance=dict(provenance),
         versions=tool_versions(),
         tunings=tuple(source.report for source in sources.values()),
+        training=training,
     )
     say("bundle: writing and replaying the golden frames on every runtime")
-    write_bundle(out, _files(report, artifacts, reference), _about(report), prove=verify_bundle)
+    trust = Trust(sign_with.public) if sign_with else ANYONE
+    write_bundle(
+        out,
+        _files(report, artifacts, reference),
+        _about(report),
+        prove=lambda draft: verify_bundle(draft, trust=trust),
+        sign_with=sign_with,
+    )
     return report
 
 
@@ -193,29 +205,43 @@ def _origin(
     return _Origin(model, convert, twin, tuned)
 
 
-def _make(
-    recipe: Recipe,
-    origin: _Origin,
-    reference: Reference,
-    calibration: Frames | None,
-    keep_float: Sequence[str],
-    say: Callable[[str], None],
-) -> tuple[Variant, bytes]:
+@dataclass(frozen=True)
+class _Plan:
+    """What every artifact of a bundle has in common."""
+
+    reference: Reference
+    calibration: Frames | None
+    keep_float: Sequence[str]
+    labels: Mapping[str, Sequence[str]]
+    training: TrainingFacts
+
+
+def _make(recipe: Recipe, origin: _Origin, plan: _Plan, say: Callable[[str], None]) -> tuple[Variant, bytes]:
     say(f"{recipe.name}: converting")
-    dtypes = reference.serving.input_dtypes
-    data = to_tflite(origin.model, recipe, input_dtype=dtypes, representative=calibration, convert=origin.convert)
+    reference, keep_float, dtypes = plan.reference, plan.keep_float, plan.reference.serving.input_dtypes
+    data = to_tflite(origin.model, recipe, input_dtype=dtypes, representative=plan.calibration, convert=origin.convert)
     twin = origin.twin if recipe.weight_bits == 8 else None
     if keep_float and twin:
         data = keep_in_float(data, twin, keep_float)
+    data = with_metadata(data, _about_artifact(recipe, plan), plan.labels)
     if origin.tuned is not None:
         check_tuned_artifact(origin.tuned, recipe, data)
     say(f"{recipe.name}: comparing with Keras on {reference.samples} frames")
     parity = measure_parity(reference, recipe, data)
     parity = check_kept(parity, recipe) if recipe.tuning else check_parity(parity)
-    latency = host_latency(data, take(reference.frames, 0))
     golden = take(reference.frames, _golden_rows(reference))
     layers = measure_layers(data, twin, golden, keep_float) if twin else None
-    return make_variant(recipe, data, read_graph(data), parity, latency, layers), data
+    return make_variant(recipe, data, read_graph(data), parity, layers), data
+
+
+def _about_artifact(recipe: Recipe, plan: _Plan) -> About:
+    return About(
+        name=plan.training.model,
+        description=f"Exported by fl-mobile with recipe {recipe.name}, compared with Keras on"
+        f" {plan.reference.samples} held-out examples. Model card and report are in its bundle.",
+        version=plan.reference.serving.weights_sha256[:16],
+        license=plan.training.license,
+    )
 
 
 def _golden_rows(reference: Reference) -> np.ndarray:
@@ -233,13 +259,13 @@ def _files(report: BundleReport, artifacts: Mapping[str, bytes], reference: Refe
         outputs={name: run_frames("litert", data, frames) for name, data in artifacts.items()},
     )
     outputs = len(report.serving.outputs)
-    labels = {label_file(name, outputs): labels_text(names) for name, names in report.labels.items()}
     return {
         **{f"{name}.tflite": data for name, data in artifacts.items()},
-        **labels,
+        **{label_file(name, outputs): labels_text(names) for name, names in report.labels.items()},
         "golden.npz": pack_golden(golden),
         "report.json": canonical_json(to_json(report)),
         "report.md": to_markdown(report).encode(),
+        "model_card.md": to_card(report).encode(),
     }
 
 

@@ -1,8 +1,12 @@
 """``verify_bundle``: prove again, on this computer, that a bundle is what its report says.
 
-Order, cheapest and safest first: manifest → lengths and SHA-256 → flatbuffer → builtin operations, weights and
-signature as reported → golden frames on every installed runtime, in child
-processes → optionally the Keras model and data.
+Layers in this order, and the first failure ends it (``export.bundle.LAYERS``):
+
+1. signature: ``manifest.sig`` fits the bytes of ``manifest.json`` and a key that was given;
+2. hash: the manifest lists every file, with its length and SHA-256;
+3. flatbuffer: builtin operations, weights, signature and labels as reported, read without running anything;
+4. parity: golden frames on every installed runtime, in child processes; on request the Keras model and data.
+
 Nothing is given to a native loader before its hash was compared.
 """
 
@@ -16,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import Bundle, read_bundle
+from export.bundle import ANYONE, Bundle, Signature, Trust, layer, read_bundle
 from export.golden import Golden, unpack_golden
 from export.graph import Graph, TensorInfo, read_graph
 from export.isolated import isolated_answers
-from export.metadata import label_file
+from export.metadata import label_file, read_metadata
 from export.parity import Parity, value_range
 from export.recipes import find_recipe, is_recipe
 from export.report import signature_json
@@ -49,6 +53,7 @@ class BundleProof:
 
     Attributes:
         path: The bundle.
+        signature: Of its manifest; read it before you believe the rest.
         files: Number of files whose SHA-256 was compared.
         replays: One per artifact and installed runtime.
         missing_runtimes: Runtime → why it was not asked.
@@ -56,6 +61,7 @@ class BundleProof:
     """
 
     path: Path
+    signature: Signature
     files: int
     replays: tuple[Replay, ...]
     missing_runtimes: Mapping[str, str]
@@ -63,7 +69,13 @@ class BundleProof:
 
 
 def verify_bundle(
-    path: Path, *, model: Any = None, x: Any = None, y: Any = None, runtimes: Sequence[str] = ()
+    path: Path,
+    *,
+    model: Any = None,
+    x: Any = None,
+    y: Any = None,
+    runtimes: Sequence[str] = (),
+    trust: Trust = ANYONE,
 ) -> BundleProof:
     """Returns the proof that the bundle at ``path`` is whole and answers as it did when it was written.
 
@@ -73,31 +85,53 @@ def verify_bundle(
         x: Held-out frames, of several inputs as ``frames_for`` takes them.
         y: Their classes, of several outputs by name.
         runtimes: Names from ``RUNTIMES`` to replay on instead of every installed one that starts no browser.
+        trust: Whose signature is wanted; by default none is, and the proof says what was not checked.
 
     Raises:
         ConfigError: A runtime is not known or not here.
-        VerifyError: It is damaged, or behaves differently; the message names the file and what differed.
+        VerifyError: It is damaged, or behaves differently; the message names the layer, the file and what differed.
     """
     if (x is None) != (y is None) or (model is None and x is not None):
         raise VerifyError("comparing with Keras needs the model, held-out frames x and classes y together")
     chosen = choose_runtimes(runtimes)
-    bundle = read_bundle(Path(path))
+    bundle = read_bundle(Path(path), trust)
+    with layer("flatbuffer"):
+        content = _read_content(bundle, model)
+    with layer("parity"):
+        return BundleProof(
+            path=bundle.path,
+            signature=bundle.signature,
+            files=len(bundle.files),
+            replays=_replay(bundle, content, chosen),
+            missing_runtimes={} if runtimes else missing_runtimes(),
+            parities=_against_keras(bundle, content.graphs, model, x, y),
+        )
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the parity layer needs: flatbuffers by recipe, golden frames, and the unit of each output's difference."""
+
+    graphs: Mapping[str, Graph]
+    golden: Golden
+    units: Mapping[str, float]
+
+
+def _read_content(bundle: Bundle, model: Any) -> _Content:
+    """Reads the files of a bundle and holds each against the others."""
     report = _report_of(bundle)
     try:
         golden = unpack_golden(bundle.files["golden.npz"])
         graphs = {v["recipe"]: _check_artifact(bundle, v) for v in report["variants"]}
         _check_labels(bundle, report, golden)
         _check_complete(bundle, graphs, golden)
+        _check_metadata(bundle, report, graphs)
         _check_weights(bundle, report, graphs, model)
+        heads = {end["name"]: end["head"] for end in report["model"]["outputs"]}
+        units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise VerifyError(f"{bundle.path}: report.json lacks what a bundle must say ({error!r})") from error
-    return BundleProof(
-        path=bundle.path,
-        files=len(bundle.files),
-        replays=_replay(bundle, report, graphs, golden, chosen),
-        missing_runtimes={} if runtimes else missing_runtimes(),
-        parities=_against_keras(bundle, graphs, model, x, y),
-    )
+    return _Content(graphs, golden, units)
 
 
 def _report_of(bundle: Bundle) -> dict[str, Any]:
@@ -163,16 +197,29 @@ def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden)
                 )
 
 
-def _replay(
-    bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], golden: Golden, runtimes: Sequence[str]
-) -> tuple[Replay, ...]:
+def _check_metadata(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph]) -> None:
+    """An app may read the labels inside the artifact instead of those beside it: both must be the same."""
+    wanted = {output: tuple(labels) for output, labels in report["labels"].items()}
+    for recipe, graph in graphs.items():
+        where, signature = f"{bundle.path / recipe}.tflite", graph.signature(SIGNATURE)
+        try:
+            found = read_metadata(bundle.files[f"{recipe}.tflite"])
+        except VerifyError as error:
+            raise VerifyError(f"{where}: {error}") from error
+        if found.labels != wanted:
+            raise VerifyError(f"{where}: the labels inside it are not those of report.json in their order")
+        for told, ends in ((found.inputs, signature.inputs), (found.outputs, signature.outputs)):
+            if sorted(told) != sorted(end.name for end in ends):
+                raise VerifyError(f"{where}: its metadata names {', '.join(told)}, which are not the signature's")
+
+
+def _replay(bundle: Bundle, content: _Content, runtimes: Sequence[str]) -> tuple[Replay, ...]:
+    graphs, golden, units = content.graphs, content.golden, content.units
     artifacts = {recipe: bundle.files[f"{recipe}.tflite"] for recipe in graphs}
     try:
         stored = isolated_answers(runtimes, artifacts, golden.frames)
     except VerifyError as error:
         raise VerifyError(f"{bundle.path}: {error}") from error
-    heads = {end["name"]: end["head"] for end in report["model"]["outputs"]}
-    units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
     replays = []
     for (runtime, recipe), raw in stored.items():
         where, allowed = f"{bundle.path / recipe}.tflite on {runtime}", find_recipe(recipe).tolerance.replay_abs

@@ -1,4 +1,8 @@
-"""What an export measured: one record per artifact, as JSON for programs and as a table for people."""
+"""What an export measured: one record per artifact, as JSON for programs and as a table for people.
+
+No time is in it: how fast a host happened to be would make every bundle different, and ``fl-mobile benchmark``
+measures that.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from platform import python_version
 from typing import Any
 
 from export.bundle import sha256
+from export.facts import NOTHING_KNOWN, TrainingFacts
 from export.graph import Graph
-from export.latency import LABEL, Latency
 from export.layers import LayerReport, layer_lines
 from export.metadata import label_file
 from export.parity import Parity
@@ -40,7 +44,6 @@ class Variant:
         sha256: Of the file.
         graph: What the flatbuffer holds.
         parity: Against Keras on the whole held-out set, on LiteRT.
-        latency: On the exporting host.
         layers: Noise of every layer; None for artifacts that are not quantised.
     """
 
@@ -50,7 +53,6 @@ class Variant:
     sha256: str
     graph: Graph
     parity: Parity
-    latency: Latency
     layers: LayerReport | None = None
 
     @property
@@ -78,6 +80,7 @@ class BundleReport:
         provenance: Where the model comes from, as the caller said.
         versions: Package → version.
         tunings: How the weights of tuned recipes came about, one per tuning.
+        training: What whoever trained the model said about it.
     """
 
     path: Path
@@ -94,14 +97,13 @@ class BundleReport:
     provenance: Mapping[str, str]
     versions: Mapping[str, str]
     tunings: tuple[TuningReport, ...] = ()
+    training: TrainingFacts = NOTHING_KNOWN
 
 
-def make_variant(
-    recipe: Recipe, data: bytes, graph: Graph, parity: Parity, latency: Latency, layers: LayerReport | None
-) -> Variant:
+def make_variant(recipe: Recipe, data: bytes, graph: Graph, parity: Parity, layers: LayerReport | None) -> Variant:
     """Returns the record of the artifact ``data``."""
     zipped_bytes = len(zlib.compress(data, 9))
-    return Variant(recipe.name, len(data), zipped_bytes, sha256(data), graph, parity, latency, layers)
+    return Variant(recipe.name, len(data), zipped_bytes, sha256(data), graph, parity, layers)
 
 
 def tool_versions() -> dict[str, str]:
@@ -129,6 +131,7 @@ def to_json(report: BundleReport) -> dict[str, Any]:
         "tunings": [tuning.to_json() for tuning in report.tunings],
         "variants": [_variant_json(variant) for variant in report.variants],
         "runtimes": {"replayed": list(report.runtimes), "missing": dict(report.missing_runtimes)},
+        "training": asdict(report.training),
         "provenance": dict(report.provenance),
         "versions": dict(report.versions),
     }
@@ -156,7 +159,6 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
         "ops": list(variant.graph.ops),
         "builtin_ops_only": not variant.graph.foreign_ops,
         "signature": signature_json(variant.graph),
-        "latency": asdict(variant.latency),
         "layers": variant.layers.to_json() if variant.layers else None,
         "calibrated": recipe.calibrated,
     }
@@ -181,12 +183,10 @@ def to_markdown(report: BundleReport) -> str:
         f"Keras: {report.keras_accuracy:.2%} of {report.samples} held-out frames,"
         f" {serving.parameters:,} parameters, weights `{serving.weights_sha256[:16]}…`.",
         "",
-        "| recipe | bytes | zipped | accuracy | Δ Keras | same class | max Δp | mean Δp | p50 ms | p90 ms | for |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| recipe | bytes | zipped | accuracy | Δ Keras | same class | max Δp | mean Δp | for |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         *(_row(variant) for variant in report.variants),
         "",
-        f"Latency: {LABEL} ({report.variants[0].latency.host}, {report.variants[0].latency.threads} thread,"
-        f" {report.variants[0].latency.runs} runs after {report.variants[0].latency.warmup_runs}).",
         "Accuracy and differences: LiteRT on the whole held-out set. Operations: TFLite builtins only.",
         f"Golden frames replayed on: {', '.join(report.runtimes)}."
         + "".join(f" Not on {name}: {reason}." for name, reason in report.missing_runtimes.items()),
@@ -220,10 +220,10 @@ def _end_line(end: End, report: BundleReport) -> str:
 
 
 def _row(variant: Variant) -> str:
-    parity, latency, suits = variant.parity, variant.latency, find_recipe(variant.recipe).suits
+    parity, suits = variant.parity, find_recipe(variant.recipe).suits
     diff_points = 100 * (parity.accuracy - parity.keras_accuracy)
     return (
         f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {parity.accuracy:.2%}"
         f" | {diff_points:+.2f} pt | {parity.argmax_agreement:.2%} | {parity.max_abs_diff:.2g}"
-        f" | {parity.mean_abs_diff:.2g} | {latency.p50_ms:.3f} | {latency.p90_ms:.3f} | {suits} |"
+        f" | {parity.mean_abs_diff:.2g} | {suits} |"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from device_sim.cli.quiet import while_loading
 if TYPE_CHECKING:
     from device_sim.datasets import Dataset
     from device_sim.experiment import Experiment, Output
+    from export.facts import TrainingFacts
+
+_WITH_VALUE = ("--out", "--sign", "--format")
 
 
 def export(
@@ -43,6 +47,13 @@ def export(
     tuning_origin: Annotated[
         str | None, typer.Option(help="Whose those examples are: public, server or devices-agreed.")
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option("--sign", metavar="KEY", help="Private key of `fl-mobile keys new`."),
+    ] = None,
+    license: Annotated[
+        str, typer.Option(help="Of the exported weights, e.g. Apache-2.0; for model card and metadata.")
+    ] = "",
     changes: SetOption = None,
     training: Annotated[
         bool, typer.Option("--training", help="Export the program that trains on the phone instead.")
@@ -62,12 +73,17 @@ def export(
       fl-mobile export runs/demo --out bundles/mixed --recipe int8 --keep-float logits
       fl-mobile export runs/demo/model.keras --out bundles/digits --dataset mnist-5k
       fl-mobile export runs/demo --out bundles/tuned --recipe qat-int8 --tuning-data mine.npz --tuning-origin server
+      fl-mobile export runs/demo --out bundles/release --sign keys/release.pem --license Apache-2.0
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
       fl-mobile export smart-camera-cnn --training --out programs/camera
     """
+    from fl_mobile.errors import ConfigError
+
     if training:
         from device_sim.cli.program import export_program
 
+        if sign:
+            raise ConfigError("--sign signs a bundle, and --training writes a program without one. Leave one out.")
         export_program(model, out, batch_size=batch_size, optimizer=optimizer, quiet=quiet, output=output)
         return
     from device_sim.cli.tables import artifact_rows
@@ -75,7 +91,9 @@ def export(
     from device_sim.finish import export_with_held_out, summarise_export
     from device_sim.tuning_data import open_tuning_set
     from export import CORE_RECIPES
+    from export.signing import read_signing_key
 
+    sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     tell = (lambda _: None) if quiet else say
     experiment = _experiment(model, dataset, changes or [])
     wanted = _output(experiment, recipes or CORE_RECIPES, tuning_data, tuning_origin)
@@ -89,6 +107,8 @@ def export(
         say=tell,
         labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
         keep_float=keep_float or (),
+        training=_facts(model, experiment, license),
+        sign_with=sign_with,
         tuning=open_tuning_set(
             wanted,
             held_out=data.test,
@@ -105,7 +125,8 @@ def export(
     for artifact in summary["artifacts"]:
         if artifact["advice"]:
             print(f"{artifact['file']}: {artifact['advice']}")
-    print(f"Bundle:   {out}\nProve it: {shlex.join(['fl-mobile', 'verify', str(out)])}")
+    key = [] if sign is None else ["--public-key", str(sign.with_suffix(".pub.pem"))]
+    print(f"Bundle:   {out}\nProve it: {shlex.join(['fl-mobile', 'verify', str(out), *key])}")
 
 
 def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, origin: str | None) -> Output:
@@ -113,6 +134,40 @@ def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, or
     given = {"tuning_data": data, "tuning_origin": origin}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     return replace(experiment.output, recipes=tuple(recipes), **changes)
+
+
+def _facts(model: str, experiment: Experiment, license: str) -> TrainingFacts:
+    """Returns what is known about the model: much of a run, its name of a row of the table, else nothing."""
+    from device_sim.facts import facts_of_first_weights, facts_of_run_folder
+    from device_sim.finish import read_summary
+    from device_sim.run_folder import RunFolder
+    from export.facts import TrainingFacts
+
+    if _is_run(model):
+        folder = RunFolder(Path(model))
+        facts = facts_of_run_folder(folder, read_summary(folder), experiment, license=license)
+    elif _is_file(model):
+        facts = TrainingFacts(model=Path(model).stem, license=license)
+    else:
+        facts = facts_of_first_weights(experiment, license=license)
+    return replace(facts, command=" && ".join(filter(None, (facts.command, decisive_command(sys.argv[1:])))))
+
+
+def decisive_command(arguments: Sequence[str]) -> str:
+    """Returns the command without what changes no byte of a bundle: where it goes, which key signs, what is shown.
+
+    >>> decisive_command(["export", "runs/demo", "--out", "b", "--recipe", "int8", "--sign=k.pem", "-q"])
+    'fl-mobile export runs/demo --recipe int8'
+    """
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name in _WITH_VALUE and not value:
+            next(rest, None)
+        elif name not in (*_WITH_VALUE, "--quiet", "-q", "--debug"):
+            kept.append(argument)
+    return shlex.join(["fl-mobile", *kept])
 
 
 def _is_run(model: str) -> bool:

@@ -15,6 +15,7 @@ from device_sim.cli.verify_engines import verify_engines
 
 if TYPE_CHECKING:
     from device_sim.run_folder import RunFolder
+    from export.bundle import Trust
 
 
 def verify(
@@ -28,6 +29,13 @@ def verify(
     layers: Annotated[
         bool, typer.Option("--layers", help="Also show the noise quantisation adds in every layer of the artifacts.")
     ] = False,
+    public_key: Annotated[
+        Path | None,
+        typer.Option("--public-key", metavar="FILE", help="NAME.pub.pem of who must have signed the bundle."),
+    ] = None,
+    require_signature: Annotated[
+        bool, typer.Option("--require-signature", help="Refuse what no given key has signed; --public-key implies it.")
+    ] = False,
     engines: Annotated[
         bool, typer.Option("--engines", help="Train a small federation on keras and on the phone's program; compare.")
     ] = False,
@@ -36,7 +44,8 @@ def verify(
 ) -> None:
     """Prove again that a bundle or run is what it says; ends with exit code 9 if it is not.
 
-    A bundle: every file's SHA-256, builtin operations only, golden frames on every runtime installed here. A run:
+    A bundle, in this order, up to the first failure: its signature, every file's SHA-256, flatbuffers (builtin
+    operations only, labels, weights), golden frames on every runtime installed here. A run:
     experiment hash, rounds, weights of checkpoint and model.keras, and its bundle. With --engines: every update of an
     experiment trained on both engines from equal weights, and both final accuracies; without a file three rounds of
     the default experiment.
@@ -46,6 +55,7 @@ def verify(
       fl-mobile verify runs/demo/bundle --format json
       fl-mobile verify runs/demo/bundle --runtime litert-js
       fl-mobile verify runs/demo/bundle --layers
+      fl-mobile verify bundles/release --public-key keys/release.pub.pem
       fl-mobile verify --engines
       fl-mobile verify --engines experiment.toml --set train.rounds=2 --set model.name=ds-cnn
     """
@@ -54,42 +64,52 @@ def verify(
         return
     if path is None or changes:
         raise typer.BadParameter("give a bundle or a run folder, or --engines with an experiment and --set")
+    trust = _trust(public_key, require_signature)
     from device_sim.run_folder import RunFolder
     from export.bundle import MANIFEST
     from fl_mobile.errors import ConfigError, VerifyError
 
     bundle = path if (path / MANIFEST).exists() else RunFolder(path).bundle
     if bundle == path:
-        checks = _bundle_checks(path, runtimes or [])
+        checks = _bundle_checks(path, runtimes or [], trust)
     elif RunFolder(path).experiment.exists():
         if runtimes:
             raise ConfigError(f"--runtime replays a bundle; {path} is a run. Try {RunFolder(path).bundle}")
-        checks = _run_checks(RunFolder(path))
+        checks = _run_checks(RunFolder(path), trust)
     else:
         raise VerifyError(f"{path} is neither a bundle (no {MANIFEST}) nor a run folder (no experiment.toml)")
     noise = read_layers(bundle) if layers else {}
     if output is Format.JSON:
-        print_json({"path": str(path), "verified": True, "checks": checks, **({"layers": noise} if layers else {})})
+        told = {"path": str(path), "verified": True, "signature_checked": bool(trust.key), "checks": checks}
+        print_json({**told, **({"layers": noise} if layers else {})})
         return
     print_tables([make_table("", ("part", "proven"), [(c["part"], c["proven"]) for c in checks]), *layer_tables(noise)])
     for recipe, report in noise.items():
         if report["advice"]:
             print(f"{recipe}.tflite: {report['advice']}")
-    print(f"{path}: verified")
+    print(f"{path}: verified{', signed' if trust.key else '; who made it was not checked (--public-key)'}")
 
 
-def _run_checks(folder: RunFolder) -> list[dict[str, str]]:
+def _trust(public_key: Path | None, required: bool) -> Trust:
+    from export.bundle import Trust
+    from export.signing import read_public_key
+
+    return Trust(None if public_key is None else read_public_key(public_key), required)
+
+
+def _run_checks(folder: RunFolder, trust: Trust) -> list[dict[str, str]]:
     from device_sim.proof import verify_run
 
     with while_loading():
-        return [asdict(check) for check in verify_run(folder)]
+        return [asdict(check) for check in verify_run(folder, trust)]
 
 
-def _bundle_checks(path: Path, runtimes: list[str]) -> list[dict[str, str]]:
+def _bundle_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[str, str]]:
     from export import verify_bundle
 
     with while_loading():
-        proof = verify_bundle(path, runtimes=runtimes)
+        proof = verify_bundle(path, runtimes=runtimes, trust=trust)
+    signature = {"part": "signature", "proven": str(proof.signature)}
     files = {"part": "files", "proven": f"SHA-256 of {proof.files} files"}
     replays = [
         {
@@ -99,4 +119,4 @@ def _bundle_checks(path: Path, runtimes: list[str]) -> list[dict[str, str]]:
         for r in proof.replays
     ]
     missing = [{"part": name, "proven": f"not asked: {why}"} for name, why in proof.missing_runtimes.items()]
-    return [files, *replays, *missing]
+    return [signature, files, *replays, *missing]

@@ -17,6 +17,7 @@ import pytest
 from device_sim.experiment_file import read_experiment
 from device_sim.proof import verify_run
 from device_sim.run_folder import RunFolder, read_rounds
+from export.bundle import Trust
 from fl_mobile.errors import FlMobileError, VerifyError
 from tests.device_sim.cli_runs import SMALL, Ended, command, environment, fl_mobile, interruptible, the_message
 
@@ -89,12 +90,45 @@ def test_verify_proves_the_run_and_its_bundle(finished: tuple[Path, Ended]) -> N
     run = fl_mobile("verify", finished[0], "--format", "json")
     assert run.code == 0, run.err
     assert [check["part"] for check in run.json["checks"]] == [
-        *("experiment.toml", "rounds.jsonl", "checkpoint.npz", "model.keras", "bundle")
+        *("experiment.toml", "rounds.jsonl", "checkpoint.npz", "model.keras", "signature", "bundle")
     ]
     assert run.err == ""
     bundle = fl_mobile("verify", finished[0] / "bundle")
     assert bundle.code == 0, bundle.err
     assert "int8.tflite" in bundle.out
+    assert "NONE: unsigned" in bundle.out
+    assert "who made it was not checked" in bundle.out
+
+
+def test_the_card_of_a_run_says_where_its_model_comes_from(finished: tuple[Path, Ended]) -> None:
+    path, ended = finished
+    card = (path / "bundle" / "model_card.md").read_text()
+    devices, dataset = ended.json["devices"], ended.json["dataset"]
+    for fact in (
+        "# Model card: logistic",
+        "- rounds: 6",
+        f"- devices: 12, simulated; {devices['accepted']} updates were averaged",
+        "fedavg, 4 devices a round, uploads by codec q4+deflate",
+        f"- training data: {dataset['name']}",
+        f"- fingerprint: {dataset['fingerprint']}",
+        f"- training examples: {dataset['train_examples']:,}",
+        "no differential privacy",
+        "saw them in training: no",
+        ended.json["experiment_sha256"],
+        "`fl-mobile simulate experiment.toml`",
+    ):
+        assert fact in card, fact
+
+
+def test_a_run_without_the_wanted_signature_is_refused(finished: tuple[Path, Ended], tmp_path: Path) -> None:
+    ended = fl_mobile("verify", finished[0], "--require-signature")
+    assert ended.code == 9
+    assert "failed at signature" in the_message(ended)
+    bare = Path(shutil.copytree(finished[0], tmp_path / "bare"))
+    shutil.rmtree(bare / "bundle")
+    _edit_summary(lambda summary: summary.update(export=None))(bare)
+    with pytest.raises(VerifyError, match="no bundle, so there is no signature"):
+        verify_run(RunFolder(bare), Trust(required=True))
 
 
 def _edit_summary(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
