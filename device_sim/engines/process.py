@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import pickle
 import signal
@@ -63,18 +64,16 @@ def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:
         trainer = open_trainer()
     except Exception as error:
         broken = error
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):  # who asked has closed the pipe, or was killed
+        while True:
             work, args = pipe.recv()
-        except (EOFError, ConnectionError):
-            return
-        try:
-            if broken:
-                raise broken
-            answer = True, work(trainer, *args)
-        except Exception as error:
-            answer = False, _picklable(error)
-        pipe.send(answer)
+            try:
+                if broken:
+                    raise broken
+                answer = True, work(trainer, *args)
+            except Exception as error:
+                answer = False, _picklable(error)
+            pipe.send(answer)
 
 
 def _picklable(error: Exception) -> Exception:
