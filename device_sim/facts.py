@@ -12,7 +12,7 @@ from device_sim.run_folder import RunFolder
 from export.facts import TrainingFacts
 from fl_mobile.errors import RunError
 
-NO_PRIVACY = "no differential privacy: nothing bounds what the weights reveal of one person's examples"
+NO_PRIVACY = "No differential privacy: nothing bounds what the weights reveal of one person's examples"
 
 
 def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license: str = "") -> TrainingFacts:
@@ -76,7 +76,7 @@ def facts_of_first_weights(experiment: Experiment, *, license: str = "") -> Trai
         model=experiment.model.name,
         license=license,
         rounds=0,
-        privacy="nothing was trained, so no example left a trace in the weights",
+        privacy="Nothing was trained, so no example left a trace in the weights",
         held_out_is_new=True,
     )
 

@@ -22,7 +22,7 @@ class TrainingFacts:
         data_fingerprint: Its identity.
         train_examples: How many examples the devices held together.
         partition: How the examples were spread over devices.
-        privacy: What bounds what the weights reveal: ``"no differential privacy …"`` or epsilon and delta with their
+        privacy: What bounds what the weights reveal: ``"No differential privacy …"`` or epsilon and delta with their
             unit.
         experiment_sha256: Of the resolved experiment.
         command: What makes the model or bundle again; folders and keys of the machine left out.
