@@ -119,6 +119,41 @@ def replay(graph: Any, feeds: Sequence[Any], cells: Mapping[int, Cell], tape: Ta
     return [known[t.name] for t in graph.outputs]
 
 
+def cells_for(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[Any], tape: Tape) -> tuple[Any, Any]:
+    """Returns the state of every captured variable by handle, and the feeds for the captured inputs.
+
+    A weight of the wire stands for the program's variable; anything frozen is a constant.
+    """
+    import tensorflow as tf
+
+    by_handle = {id(v.value.handle): (v, value) for v, value in zip(travelling, values, strict=True)}
+    others = {id(v.value.handle): v for v in model.variables}
+    cells: dict[int, Cell] = {}
+    feeds = []
+    for outside, _ in graph.captures:
+        if outside.dtype != tf.resource:
+            with tf.init_scope():
+                known = outside.numpy()
+            constant = tf.constant(known)
+            tape.frozen.add(id(constant))
+            tape.alive.append(constant)
+            feeds.append(constant)
+            continue
+        if id(outside) in by_handle:
+            variable, value = by_handle[id(outside)]
+            cells[id(outside)] = Cell(variable.path, value, frozen=False)
+        elif id(outside) in others:
+            variable = others[id(outside)]
+            with tf.init_scope():
+                frozen = variable.numpy()
+            constant = tf.constant(frozen)
+            tape.frozen.add(id(constant))
+            cells[id(outside)] = Cell(variable.path, constant, frozen=True)
+        feeds.append(outside)
+    tape.alive.extend(c.value for c in cells.values())
+    return cells, feeds
+
+
 def _row(op: Any, known: Mapping[str, Any], tape: Tape) -> tuple[str, Sequence[Any]]:
     """Returns the row of `RULES` for an operation and the traced tensors it computes from.
 

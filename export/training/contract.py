@@ -60,6 +60,7 @@ class Contract:
         clip_norm: Global-norm bound of every step's gradient, 0 for none.
         proximal: Whether ``train`` takes ``prox_mu``.
         correction: Whether ``set_correction`` exists.
+        accumulate: Whether ``accumulate`` and ``apply`` exist.
         dropout_layers: How many Dropout layers draw masks from ``seed`` and the step.
         weights: In the order of the wire's spec.
         signatures: By name.
@@ -78,6 +79,7 @@ class Contract:
     clip_norm: float
     proximal: bool
     correction: bool
+    accumulate: bool
     dropout_layers: int
     weights: tuple[Weight, ...]
     signatures: tuple[Signature, ...]

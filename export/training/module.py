@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from export.training.autodiff import Cell, Tape, replay
+from export.training.autodiff import Tape, cells_for, replay
 from export.training.layers import Batch, traced_for_training
 from export.training.objectives import objective, right_answers
-from export.training.optimizers import clipped, optimizer
+from export.training.optimizers import optimizer
+from export.training.options import Options, batch_specs
+from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
 from fl_mobile import keras_bridge
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is built into one program; see `build_training_program`."""
-
-    batch_size: int
-    loss: str
-    from_logits: bool
-    optimizer: str
-    momentum: float
-    clip_norm: float
-    label_smoothing: float
-    proximal: bool
-    correction: bool
-    input_dtype: str
-    input_shape: tuple[int, ...]
 
 
 def weight_name(index: int) -> str:
@@ -82,102 +66,24 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     module.anchors = [tf.Variable(tf.zeros(travelling[i].shape)) for i in anchors]
     corrections = module.trainable if options.correction else []
     module.corrections = [tf.Variable(tf.zeros(travelling[i].shape)) for i in corrections]
+    sums = module.trainable if options.accumulate else []
+    module.sums = [tf.Variable(tf.zeros(travelling[i].shape)) for i in sums]
+    module.summed = tf.Variable(0.0, trainable=False)
+    module.updates = tf.Variable(0, dtype=tf.int32, trainable=False) if options.accumulate else module.steps
     runs = {t: trace_model(model, options, training=t) for t in (True, False)}
     signatures = {
-        "train": _train(module, model, travelling, runs[True], options),
+        "train": train_signature(module, model, travelling, runs[True], options),
         "evaluate": _evaluate(module, model, travelling, runs[False], options),
         "infer": _infer(module, model, travelling, runs[False], options),
         "get_weights": _get_weights(module),
         "set_weights": _set_weights(module),
     }
+    if options.accumulate:
+        signatures["accumulate"] = accumulate_signature(module, model, travelling, runs[True], options)
+        signatures["apply"] = apply_signature(module, options)
     if options.correction:
         signatures["set_correction"] = _set_correction(module)
     return module, signatures
-
-
-def cells_for(graph: Any, model: Any, travelling: Sequence[Any], values: Sequence[Any], tape: Tape) -> tuple[Any, Any]:
-    """Returns the state of every captured variable by handle, and the feeds for the captured inputs.
-
-    A weight of the wire stands for the program's variable; anything frozen is a constant.
-    """
-    import tensorflow as tf
-
-    by_handle = {id(v.value.handle): (v, value) for v, value in zip(travelling, values, strict=True)}
-    others = {id(v.value.handle): v for v in model.variables}
-    cells: dict[int, Cell] = {}
-    feeds = []
-    for outside, _ in graph.captures:
-        if outside.dtype != tf.resource:
-            with tf.init_scope():
-                known = outside.numpy()
-            constant = tf.constant(known)
-            tape.frozen.add(id(constant))
-            tape.alive.append(constant)
-            feeds.append(constant)
-            continue
-        if id(outside) in by_handle:
-            variable, value = by_handle[id(outside)]
-            cells[id(outside)] = Cell(variable.path, value, frozen=False)
-        elif id(outside) in others:
-            variable = others[id(outside)]
-            with tf.init_scope():
-                frozen = variable.numpy()
-            constant = tf.constant(frozen)
-            tape.frozen.add(id(constant))
-            cells[id(outside)] = Cell(variable.path, constant, frozen=True)
-        feeds.append(outside)
-    tape.alive.extend(c.value for c in cells.values())
-    return cells, feeds
-
-
-def _specs(options: Options) -> dict[str, Any]:
-    import tensorflow as tf
-
-    batch = options.batch_size
-    return {
-        "x": tf.TensorSpec([batch, *options.input_shape], tf.as_dtype(options.input_dtype), "x"),
-        "y": tf.TensorSpec([batch], tf.int32, "y"),
-        "mask": tf.TensorSpec([batch], tf.float32, "mask"),
-    }
-
-
-def _train(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
-    import tensorflow as tf
-
-    row = optimizer(options.optimizer)
-    scalars = {"learning_rate": tf.float32, "seed": tf.int32} | ({"prox_mu": tf.float32} if options.proximal else {})
-
-    def train(x: Any, y: Any, mask: Any, learning_rate: Any, seed: Any, prox_mu: Any = None) -> dict[str, Any]:
-        tape, values = Tape(), [v.read_value() for v in module.weights]
-        sources = [values[i] for i in module.trainable]
-        for source in sources:
-            tape.watch(source)
-        done = module.steps.read_value()
-        cells, captured = cells_for(graph, model, travelling, values, tape)
-        mean, _, right, _ = replay(graph, [x, y, mask, tf.reshape(seed, []), done, *captured], cells, tape)
-        gradients = tape.gradients(mean, sources)
-        if prox_mu is not None:
-            anchors = [a.read_value() for a in module.anchors]
-            gradients = [g + prox_mu * (w - a) for g, w, a in zip(gradients, sources, anchors, strict=True)]
-        if options.correction:
-            gradients = [g + c.read_value() for g, c in zip(gradients, module.corrections, strict=True)]
-        gradients = clipped(gradients, options.clip_norm)
-        steps = tf.cast(done, tf.float32)
-        for i, g, slots in zip(module.trainable, gradients, module.slots, strict=True):
-            before = [s.read_value() for s in slots]
-            new, after = row.step(values[i], g, before, learning_rate, steps, options.momentum)
-            module.weights[i].assign(new)
-            for slot, value in zip(slots, after, strict=True):
-                slot.assign(value)
-        written = {c.path: c.value for c in cells.values() if c.written and not c.frozen}
-        for i, variable in enumerate(travelling):
-            if i not in module.trainable and variable.path in written:
-                module.weights[i].assign(written[variable.path])
-        module.steps.assign(done + 1)
-        return {"loss": tf.reshape(mean, [1]), "correct": tf.reshape(right, [1])}
-
-    specs = _specs(options) | {k: tf.TensorSpec([1], d, k) for k, d in scalars.items()}
-    return tf.function(train, autograph=False).get_concrete_function(**specs)
 
 
 def _run_frozen(module: Any, model: Any, travelling: Sequence[Any], graph: Any, feeds: Sequence[Any]) -> Any:
@@ -197,7 +103,7 @@ def _evaluate(module: Any, model: Any, travelling: Sequence[Any], graph: Any, op
         _, total, right, _ = _run_frozen(module, model, travelling, graph, feeds)
         return {"loss_sum": tf.reshape(total, [1]), "correct": tf.reshape(right, [1])}
 
-    return tf.function(evaluate, autograph=False).get_concrete_function(**_specs(options))
+    return tf.function(evaluate, autograph=False).get_concrete_function(**batch_specs(options))
 
 
 def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
@@ -209,7 +115,7 @@ def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, optio
         feeds = [x, tf.zeros([batch], tf.int32), tf.ones([batch]), tf.constant(0), tf.constant(0)]
         return {"outputs": _run_frozen(module, model, travelling, graph, feeds)[3]}
 
-    return tf.function(infer, autograph=False).get_concrete_function(x=_specs(options)["x"])
+    return tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"])
 
 
 def _get_weights(module: Any) -> Any:
@@ -236,6 +142,9 @@ def _set_weights(module: Any) -> Any:
         for state in [*[s for slots in module.slots for s in slots], *module.corrections]:
             state.assign(tf.zeros(state.shape))
         module.steps.assign(0)
+        if module.sums:
+            module.updates.assign(0)
+            empty(module)
         return {"echo": tf.reshape(tf.reshape(values[0], [-1])[:1], [1]) + 1.0}
 
     specs = {weight_name(i): tf.TensorSpec(v.shape, tf.float32, weight_name(i)) for i, v in enumerate(module.weights)}

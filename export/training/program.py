@@ -4,7 +4,8 @@
 trace model + loss ─▶ replay by RULES ─▶ gradients ─▶ clip, proximal, correction ─▶ optimizer ─▶ convert ─▶ check
    (Keras layers)       autodiff.py                          optimizers.py            one file, six signatures
 ```
-Signatures: ``train``, ``evaluate``, ``infer``, ``get_weights``, ``set_weights`` and, on request, ``set_correction``.
+Signatures: ``train``, ``evaluate``, ``infer``, ``get_weights``, ``set_weights`` and, on request, ``set_correction``, or
+``accumulate`` and ``apply``.
 Weights live in resource variables that all signatures share; they hold nothing until ``set_weights`` is called.
 """
 
@@ -19,9 +20,10 @@ import numpy as np
 from export.training.contract import Contract
 from export.training.convert import convert_module, read_contract_parts
 from export.training.layers import check_layers, dropout_layers
-from export.training.module import Options, make_module
+from export.training.module import make_module
 from export.training.objectives import objective
 from export.training.optimizers import optimizer as optimizer_row
+from export.training.options import Options
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ExportError
 
@@ -46,6 +48,7 @@ def build_training_program(
     label_smoothing: float = 0.0,
     proximal: bool = False,
     correction: bool = False,
+    accumulate: bool = False,
     input_dtype: str = "float32",
     input_shape: tuple[int, ...] | None = None,
 ) -> TrainingProgram:
@@ -63,6 +66,8 @@ def build_training_program(
         proximal: Adds the input ``prox_mu`` to ``train``: FedProx's μ (Li et al., MLSys 2020).
         correction: Adds ``set_correction``: a tensor added to every gradient (SCAFFOLD's c − cᵢ, Karimireddy et al.,
             ICML 2020).
+        accumulate: Adds ``accumulate`` and ``apply``: one step from the mean gradient of several batches, for a batch
+            that does not fit the phone's memory.
         input_dtype: ``float32``, ``uint8`` (raw pixels, cast in the program) or ``int32`` (tokens).
         input_shape: Of one example; only a subclassed model, which does not know its own, needs it.
 
@@ -78,14 +83,14 @@ def build_training_program(
     check_layers(model)
     options = Options(
         *(batch_size, loss, from_logits, optimizer, momentum, clip_norm, label_smoothing, proximal, correction),
-        *(input_dtype, shape),
+        *(accumulate, input_dtype, shape),
     )
     module, signatures = make_module(model, options)
     tflite = convert_module(module, signatures, model.name)
     weights, ports, versions = read_contract_parts(tflite, keras_bridge.travelling_variables(model))
     contract = Contract(
         *(model.name, batch_size, optimizer, momentum, loss, from_logits, label_smoothing, clip_norm),
-        *(proximal, correction, dropout_layers(model), weights, ports, versions),
+        *(proximal, correction, accumulate, dropout_layers(model), weights, ports, versions),
         file_bytes=len(tflite),
         sha256=hashlib.sha256(tflite).hexdigest(),
     )

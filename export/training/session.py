@@ -69,20 +69,38 @@ class TrainingSession:
         Raises:
             DataError: More examples than the batch holds, none, or of another shape.
         """
-        feeds = self._batch(x, y)
-        feeds["learning_rate"] = np.array([learning_rate], np.float32)
-        feeds["seed"] = np.array([seed], np.int32)
-        if self.contract.proximal:
-            feeds["prox_mu"] = np.array([prox_mu], np.float32)
-        elif prox_mu:
-            raise VerifyError("this program was built without proximal=True, so prox_mu has no effect; build it again")
+        feeds = self._batch(x, y, seed) | self._rates(learning_rate, prox_mu)
         wanted = {p.name for p in self.contract.signature("train").inputs}
         out = self.call("train", {k: v for k, v in feeds.items() if k in wanted})
         return float(out["loss"][0]), float(out["correct"][0])
 
+    def accumulate(self, x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+        """Adds the gradient of at most a batch of examples to the next `apply`; returns as `train`, weights stay.
+
+        Every call draws dropout masks of its own.
+
+        Raises:
+            DataError: As `train`.
+            VerifyError: The program was built without ``accumulate=True``.
+        """
+        wanted = {p.name for p in self.contract.signature("accumulate").inputs}
+        feeds = self._batch(x, y, seed)
+        out = self.call("accumulate", {k: v for k, v in feeds.items() if k in wanted})
+        return float(out["loss"][0]), float(out["correct"][0])
+
+    def apply(self, *, learning_rate: float, prox_mu: float = 0.0) -> int:
+        """Makes one step from the mean gradient of all examples accumulated since the last; returns their number.
+
+        Raises:
+            VerifyError: The program was built without ``accumulate=True``.
+        """
+        self.contract.signature("apply")
+        return round(float(self.call("apply", self._rates(learning_rate, prox_mu))["examples"][0]))
+
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """Returns summed loss and the number of right answers over at most a batch."""
-        out = self.call("evaluate", self._batch(x, y))
+        feeds = self._batch(x, y)
+        out = self.call("evaluate", {k: feeds[k] for k in ("x", "y", "mask")})
         return float(out["loss_sum"][0]), float(out["correct"][0])
 
     def infer(self, x: np.ndarray) -> np.ndarray:
@@ -90,7 +108,15 @@ class TrainingSession:
         padded = self._batch(x, np.zeros(len(x), np.int32))["x"]
         return self.call("infer", {"x": padded})["outputs"][: len(x)]
 
-    def _batch(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    def _rates(self, learning_rate: float, prox_mu: float) -> dict[str, np.ndarray]:
+        rates = {"learning_rate": np.array([learning_rate], np.float32)}
+        if self.contract.proximal:
+            rates["prox_mu"] = np.array([prox_mu], np.float32)
+        elif prox_mu:
+            raise VerifyError("this program was built without proximal=True, so prox_mu has no effect; build it again")
+        return rates
+
+    def _batch(self, x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
         """Pads a batch by repeating its last example, which keeps padding rows in the data's range, mask 0."""
         port = next(p for p in self.contract.signature("train").inputs if p.name == "x")
         size = self.contract.batch_size
@@ -105,7 +131,7 @@ class TrainingSession:
             rows = np.minimum(np.arange(size), len(x) - 1)
             mask[len(x) :] = 0.0
             x, y = x[rows], y[rows]
-        return {"x": x, "y": y, "mask": mask}
+        return {"x": x, "y": y, "mask": mask, "seed": np.array([seed], np.int32)}
 
 
 def open_session(tflite: bytes, contract: Contract, *, threads: int = 1, interpreter: Any = None) -> TrainingSession:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.training.autodiff import Tape, replay
+from export.training.autodiff import Tape, cells_for, replay
 from export.training.convert import convert_module
 from export.training.layers import Batch, check_layers, traced_for_training
-from export.training.module import cells_for
 from fl_mobile import keras_bridge
 
 

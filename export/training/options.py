@@ -1,0 +1,44 @@
+"""What is built into one program, and the tensors its signatures take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is built into one program; see `build_training_program`."""
+
+    batch_size: int
+    loss: str
+    from_logits: bool
+    optimizer: str
+    momentum: float
+    clip_norm: float
+    label_smoothing: float
+    proximal: bool
+    correction: bool
+    accumulate: bool
+    input_dtype: str
+    input_shape: tuple[int, ...]
+
+
+def batch_specs(options: Options) -> dict[str, Any]:
+    """Returns the specs of x, y and mask."""
+    import tensorflow as tf
+
+    batch = options.batch_size
+    return {
+        "x": tf.TensorSpec([batch, *options.input_shape], tf.as_dtype(options.input_dtype), "x"),
+        "y": tf.TensorSpec([batch], tf.int32, "y"),
+        "mask": tf.TensorSpec([batch], tf.float32, "mask"),
+    }
+
+
+def rate_specs(options: Options) -> dict[str, Any]:
+    """Returns the specs of the learning rate and, in a proximal program, of μ."""
+    import tensorflow as tf
+
+    names = ["learning_rate", *(["prox_mu"] if options.proximal else [])]
+    return {name: tf.TensorSpec([1], tf.float32, name) for name in names}
