@@ -12,6 +12,14 @@ from typing import Any
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
+from device_sim.fleet.availability import PRESENCES, TRACE, Rules
+from device_sim.fleet.availability import Clock as DayClock
+from device_sim.fleet.cohort import SamplerPlan
+from device_sim.fleet.fleet import MIXED
+from device_sim.fleet.links import LINKS
+from device_sim.fleet.policies import POLICIES, Policy, PolicyPlan, open_policy
+from device_sim.fleet.profiles import PROFILES
+from device_sim.fleet.samplers import SAMPLERS
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -22,6 +30,9 @@ from fl_mobile.feedback import MEMORIES
 from fl_mobile.rate import RateControl
 from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
 from fl_mobile.server import WEIGHTINGS, Admission
+
+
+MODES = ("synchronous", "asynchronous")
 
 
 def _key(default: Any, doc: str) -> Any:
@@ -153,9 +164,9 @@ class Server:
         same = {f.name: getattr(self, f.name) for f in fields(ServerPlan)}
         return ALGORITHMS[self.algorithm](ServerPlan(**same))
 
-    def admission(self) -> Admission:
+    def admission(self, max_staleness: int = 0, staleness_exponent: float = 0.5) -> Admission:
         """Returns how much the server believes a packet."""
-        return Admission(self.weighting, self.max_examples, self.clip_norm)
+        return Admission(self.weighting, self.max_examples, self.clip_norm, max_staleness, staleness_exponent)
 
 
 @dataclass(frozen=True)
@@ -202,14 +213,117 @@ class Download:
 
 @dataclass(frozen=True)
 class Fleet:
-    """[fleet]: how reachable the phones are."""
+    """[fleet]: what the phones are, when they can, and what befalls them."""
 
-    link: str = _key("mixed", "a name from the link table (ideal | wifi | 5g | 4g | 3g), or mixed")
+    profile: str = _key("mixed", f"{' | '.join(PROFILES)}, or mixed")
+    link: str = _key("mixed", f"{' | '.join(LINKS)}, or mixed")
+    devices_file: str = _key("", "CSV or FedScale file of devices; what it leaves open is drawn")
+    availability: str = _key("always", f"{' | '.join(PRESENCES)} | trace")
+    availability_file: str = _key("", "trace: FedScale's client_behave_trace")
+    charging: bool = _key(False, "ask only phones that charge")
+    unmetered: bool = _key(False, "ask only phones on a link that is not paid by volume")
+    idle: bool = _key(False, "ask only phones nobody is using")
+    min_battery: float = _key(0.0, "ask only phones with this part of their battery left, or charging")
+    start_hour: float = _key(0.0, "diurnal: local hour of the first time zone when the run begins")
+    time_zones: int = _key(4, "diurnal: zones the devices are spread over")
+    ram_share: float = _key(0.25, "part of its memory a phone gives to training; a model that needs more is refused")
     dropout_rate: float = _key(0.05, "probability that a chosen device never answers")
+    interruptions_per_hour: float = _key(0.0, "how often local training is broken off")
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout_rate < 1:
             raise ConfigError(f"fleet.dropout-rate must be in [0, 1), got {self.dropout_rate}")
+        if not 0 < self.ram_share <= 1:
+            raise ConfigError(f"fleet.ram-share must be in (0, 1], got {self.ram_share}")
+        if not self.interruptions_per_hour >= 0:
+            raise ConfigError(f"fleet.interruptions-per-hour must be ≥ 0, got {self.interruptions_per_hour}")
+        for key, name, table in (("profile", self.profile, PROFILES), ("link", self.link, LINKS)):
+            if name != MIXED and name not in table:
+                raise ConfigError(f"unknown fleet.{key} '{name}'.{nearest(name, [*table, MIXED])}")
+        if self.availability not in (*PRESENCES, TRACE):
+            known = (*PRESENCES, TRACE)
+            raise ConfigError(f"unknown fleet.availability '{self.availability}'.{nearest(self.availability, known)}")
+        self.rules()
+        self.clock()
+
+    def rules(self) -> Rules:
+        """Returns what a phone must be to be asked."""
+        return Rules(self.charging, self.unmetered, self.idle, self.min_battery)
+
+    def clock(self) -> DayClock:
+        """Returns where the fleet's day stands when the run begins."""
+        return DayClock(self.start_hour, self.time_zones)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """[selection]: which devices a round asks."""
+
+    sampler: str = _key("uniform", " | ".join(SAMPLERS))
+    over_selection: float = _key(1.0, "ask so many times train.cohort devices; the first train.cohort to answer count")
+    strata: str = _key("profile", "stratified: profile | size, in proportion to the population")
+    candidates: int = _key(0, "power-of-choice: candidates of which the highest losses are taken; 0 is twice the cohort")
+    exploration: float = _key(0.9, "oort: part of the first cohort that are devices never seen")
+    exploration_decay: float = _key(0.98, "oort: factor a round on that")
+    exploration_min: float = _key(0.3, "oort: and its floor")
+    round_percentile: float = _key(30.0, "oort: tasks longer than this percentile of the known ones are penalised")
+    pacer_rounds: int = _key(20, "oort: after so many rounds the percentile rises")
+    pacer_step: float = _key(5.0, "oort: by so many points")
+    round_penalty: float = _key(2.0, "oort: exponent of the penalty")
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ConfigError(f"unknown selection.sampler '{self.sampler}'.{nearest(self.sampler, SAMPLERS)}")
+        if not self.over_selection >= 1:
+            raise ConfigError(f"selection.over-selection must be ≥ 1, got {self.over_selection}")
+        if self.strata not in ("profile", "size"):
+            raise ConfigError(f"selection.strata must be profile or size, got '{self.strata}'")
+        self.plan()
+
+    def plan(self) -> SamplerPlan:
+        """Returns the sampler's options."""
+        return SamplerPlan(**{f.name: getattr(self, f.name) for f in fields(SamplerPlan)})
+
+
+@dataclass(frozen=True)
+class Updates:
+    """[policy]: when a device that can take part does."""
+
+    name: str = _key("every-round", " | ".join(POLICIES))
+    min_separation_seconds: float = _key(0.0, "least virtual time between two participations of a device; 0 is off")
+    period_seconds: float = _key(86_400.0, "periodic: once in each window of this length")
+    min_new_examples: int = _key(50, "event: examples that must have come in since the last time; 0 is off")
+    examples_per_hour: float = _key(10.0, "event: median rate at which they come in")
+    min_update_norm: float = _key(0.0, "event: least L2 norm of an update worth sending; 0 is off")
+    min_loss_drift: float = _key(0.0, "event: least relative change of the local loss; 0 is off")
+
+    def __post_init__(self) -> None:
+        if self.name not in POLICIES:
+            raise ConfigError(f"unknown policy.name '{self.name}'.{nearest(self.name, POLICIES)}")
+        self.build()
+
+    def build(self) -> Policy:
+        """Returns the policy."""
+        return open_policy(self.name, PolicyPlan(**{f.name: getattr(self, f.name) for f in fields(PolicyPlan)}))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """[clock]: virtual time, and whether the server waits for a cohort."""
+
+    mode: str = _key("synchronous", f"{' | '.join(MODES)}: rounds, or FedBuff, where train.cohort devices always train")
+    deadline_seconds: float = _key(0.0, "synchronous: a round takes no longer; 0 waits for all that will answer")
+    buffer: int = _key(0, "asynchronous: updates of one server step; 0 is half of train.cohort")
+    max_staleness: int = _key(20, "asynchronous: an update further behind is refused")
+    staleness_exponent: float = _key(0.5, "asynchronous: a in the weight (1 + staleness)^-a")
+    retry_seconds: float = _key(600.0, "wait before asking again when no device could take part")
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ConfigError(f"unknown clock.mode '{self.mode}'.{nearest(self.mode, MODES)}")
+        if self.deadline_seconds < 0 or self.buffer < 0 or self.max_staleness < 0 or self.staleness_exponent < 0:
+            raise ConfigError("clock.deadline-seconds, buffer, max-staleness and staleness-exponent must be ≥ 0")
+        _positive("clock", retry_seconds=self.retry_seconds)
 
 
 @dataclass(frozen=True)
@@ -247,6 +361,7 @@ class Engine:
 class Output:
     """[output]: what a run leaves behind."""
 
+    timeline_rounds: int = _key(20, "rounds whose devices' times are kept for `fl-mobile report`, spread over the run")
     keep_updates: int = _key(8, "client updates stored for `fl-mobile measure`, spread over the run")
     recipes: tuple[str, ...] = _keys(
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
@@ -258,6 +373,8 @@ class Output:
     def __post_init__(self) -> None:
         if self.keep_updates < 0:
             raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
+        if self.timeline_rounds < 0:
+            raise ConfigError(f"output.timeline-rounds must be ≥ 0, got {self.timeline_rounds}")
         self._check_recipes()
         if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
             raise ConfigError(
@@ -296,6 +413,9 @@ class Experiment:
     upload: Upload = field(default_factory=Upload)
     download: Download = field(default_factory=Download)
     fleet: Fleet = field(default_factory=Fleet)
+    selection: Selection = field(default_factory=Selection)
+    policy: Updates = field(default_factory=Updates)
+    clock: Clock = field(default_factory=Clock)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
@@ -306,6 +426,19 @@ class Experiment:
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
                 " a round cannot choose more devices than there are"
             )
+        if self.clock.mode == "asynchronous":
+            self._check_asynchronous()
+
+    def _check_asynchronous(self) -> None:
+        for key, wrong, why in (
+            ("upload.memory", self.upload.memory != "none", "what a codec left out belongs to one round"),
+            ("upload.target-ratio", self.upload.target_ratio > 0, "updates of several versions meet in one step"),
+            ("upload.budget-bytes", self.upload.budget_bytes > 0, "updates of several versions meet in one step"),
+            ("selection.over-selection", self.selection.over_selection > 1, "no round waits for anybody"),
+            ("clock.deadline-seconds", self.clock.deadline_seconds > 0, "no round waits for anybody"),
+        ):
+            if wrong:
+                raise ConfigError(f"{key} cannot be used with clock.mode asynchronous: {why}")
 
 
 def experiment_hash(experiment: Experiment) -> str:
