@@ -104,7 +104,7 @@ def measure(model: Any, recipe: Recipe, data: Digits, reference: Any, tuned: dic
         "bytes": len(artifact),
         "zipped_bytes": len(zlib.compress(artifact, 9)),
         "size_error": size.error if stored_whole else None,
-        "p50_ms": host_latency(artifact, data.x_test[0]).p50_ms,
+        "p50_ms": host_latency(artifact, {reference.serving.entry.name: data.x_test[0]}).p50_ms,
         "conversion_failures": list(converted.failures),
         "kernels": [vars(k) for k in tuned[recipe.tuning].report.kernels] if recipe.tuning else [],
         "seconds": time.perf_counter() - started,

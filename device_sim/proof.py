@@ -105,8 +105,9 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any) -> Check:
     replayed = sorted({replay.recipe for replay in proof.replays})
     _same(folder.bundle.name, "artifacts", sorted(a["recipe"] for a in told["artifacts"]), replayed)
     golden = unpack_golden((folder.bundle / "golden.npz").read_bytes())
-    found = predict(model, describe(model, str(golden.frames.dtype)), golden.frames)
-    far = float(np.abs(found - golden.keras).max())
+    dtypes = {name: str(frames.dtype) for name, frames in golden.frames.items()}
+    found = predict(model, describe(model, dtypes), dict(golden.frames))
+    far = max(float(np.abs(rows - golden.keras[name]).max()) for name, rows in found.items())
     if not far <= SAME_MODEL:
         raise VerifyError(
             f"{folder.bundle.name}: made from another model: on its golden frames {folder.model.name} answers"

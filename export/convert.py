@@ -13,36 +13,40 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from export.ends import answers_of, opening_of
+from export.frames import count_of, frames_for
 from export.graph import Graph, read_graph
 from export.quiet import captured_stderr
 from export.recipes import Calibration, Recipe
 from export.scratch import scratch_folder
-from export.serving import OUTPUT, SIGNATURE, Serving, describe, frames_for, inner_functions_inlined
+from export.serving import SIGNATURE, Frames, Serving, describe, inner_functions_inlined
 from fl_mobile.errors import ExportError, VerifyError
 
 _SCALE_FIELD = 8  # vtable slot of QuantizationParameters.scale: min 4, max 6, scale 8
 
 
 def to_tflite(
-    model: Any, recipe: Recipe, *, input_dtype: str | None = None, representative: np.ndarray | None = None
+    model: Any,
+    recipe: Recipe,
+    *,
+    input_dtype: str | Mapping[str, str] | None = None,
+    representative: Any = None,
 ) -> bytes:
     """Returns ``model`` as a TFLite flatbuffer made by ``recipe``.
 
-    The artifact has one signature, ``serving_default``: one frame of ``describe(model).input_shape`` in, and
-    ``probabilities[1, classes]`` out. The same model, recipe, frames and versions give the same bytes.
+    The artifact has one signature, ``serving_default``: one frame in and ``probabilities[1, classes]`` out, or the
+    inputs and outputs that ``describe(model)`` names. The same model, recipe, frames and versions give the same bytes.
 
     Args:
         model: A built Keras 3 model.
         recipe: A row of ``RECIPES``.
         input_dtype: See ``describe``.
-        representative: Raw frames ``[n, ...]`` that calibrated recipes measure activation ranges on. Never
-            private data unless its owner agreed: ranges are kept in the file.
+        representative: Raw frames ``[n, ...]`` that calibrated recipes measure activation ranges on, of several inputs
+            as ``frames_for`` takes them. Never private data unless its owner agreed: ranges are kept in the file.
 
     Raises:
         ExportError: The model or recipe cannot become an artifact with builtin operations.
@@ -59,12 +63,13 @@ def to_tflite(
     frames = frames_for(serving, representative, "representative frames") if recipe.calibrated else None
     # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
     # operation they lack. It is traced from float32 and the converter makes the input integer.
+    # Beside an input that is no frame the converter keeps float ends, and frames begin with a CAST after all.
     integer_frames = recipe.integer_frames and serving.is_image
-    traced_dtype = "float32" if integer_frames else serving.input_dtype
+    traced = {entry.name: "float32" if integer_frames else entry.dtype for entry in serving.inputs}
     with scratch_folder("export") as folder, captured_stderr() as chatter:
         try:
-            _save(model, serving, traced_dtype, folder)
-            data = _convert(folder, recipe, integer_frames, _calibration(serving, frames, traced_dtype))
+            _save(model, serving, traced, folder)
+            data = _convert(folder, recipe, integer_frames, _calibration(frames, traced))
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             raise ExportError(_explain(model, recipe, f"{error}\n{chatter()}")) from error
     if integer_frames:
@@ -81,17 +86,19 @@ def needs_frames(recipe: Recipe) -> str:
     )
 
 
-def _save(model: Any, serving: Serving, dtype: str, folder: str) -> None:
+def _save(model: Any, serving: Serving, dtypes: Mapping[str, str], folder: str) -> None:
     import keras
     import tensorflow as tf
 
-    spec = tf.TensorSpec(serving.input_shape, dtype, name=serving.input_name)
+    opening, heads = opening_of(model), {end.name: end.head for end in serving.outputs}
+    specs = [tf.TensorSpec(entry.shape, dtypes[entry.name], name=entry.name) for entry in serving.inputs]
 
-    def answer(frame: Any) -> dict[str, Any]:
-        answers = tf.cast(model(tf.cast(frame, tf.float32), training=False), tf.float32)
-        return {OUTPUT: tf.nn.softmax(answers) if serving.head == "logits" else answers}
+    def answer(*frame: Any) -> dict[str, Any]:
+        answers = answers_of(model, opening, [tf.cast(part, tf.float32) for part in frame])
+        floats = {name: tf.cast(values, tf.float32) for name, values in answers.items()}
+        return {name: tf.nn.softmax(v) if heads[name] == "logits" else v for name, v in floats.items()}
 
-    serve = tf.function(answer, input_signature=[spec])
+    serve = tf.function(answer, input_signature=specs)
     # No archive.track(model): the archive finds the endpoint's variables by itself, and tracking would also trace and
     # store every layer on its own (a third more time for MobileNetV2).
     archive = keras.export.ExportArchive()
@@ -101,13 +108,13 @@ def _save(model: Any, serving: Serving, dtype: str, folder: str) -> None:
     archive.write_out(folder, verbose=False)
 
 
-def _calibration(serving: Serving, frames: np.ndarray | None, dtype: str) -> Calibration | None:
+def _calibration(frames: Frames | None, dtypes: Mapping[str, str]) -> Calibration | None:
     if frames is None:
         return None
 
     def each() -> Iterator[dict[str, Any]]:
-        for frame in frames:
-            yield {serving.input_name: frame[None].astype(dtype)}
+        for index in range(count_of(frames)):
+            yield {name: part[index][None].astype(dtypes[name]) for name, part in frames.items()}
 
     return each
 
@@ -125,7 +132,7 @@ def _convert(folder: str, recipe: Recipe, integer_frames: bool, calibration: Cal
 
 
 def _read_pixels_as_they_are(data: bytes) -> bytes:
-    """Returns ``data`` with the scale of the ``uint8`` frame set to 1: a stored 200 means pixel 200.
+    """Returns ``data`` with the scale of every ``uint8`` frame set to 1: a stored 200 means pixel 200.
 
     The converter calibrates that scale like any other. With frames no brighter than 199 it becomes 0.78, and the
     artifact would read every pixel 22 % too dark, in silence. The ``QUANTIZE`` after it maps scale 1 to the
@@ -133,8 +140,17 @@ def _read_pixels_as_they_are(data: bytes) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
+    patched = bytearray(data)
+    for frame in schema.Model.GetRootAs(data, 0).Subgraphs(0).InputsAsNumpy():
+        struct.pack_into("<f", patched, _scale_at(data, int(frame)), 1.0)
+    return bytes(patched)
+
+
+def _scale_at(data: bytes, frame: int) -> int:
+    """Returns where the scale of input tensor ``frame`` lies in ``data``."""
+    from ai_edge_litert import schema_py_generated as schema
+
     graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
-    frame = graph.Inputs(0)
     users = [op for op in map(graph.Operators, range(graph.OperatorsLength())) if frame in op.InputsAsNumpy()]
     codes = [schema.Model.GetRootAs(data, 0).OperatorCodes(op.OpcodeIndex()).BuiltinCode() for op in users]
     quantization = graph.Tensors(frame).Quantization()
@@ -143,10 +159,7 @@ def _read_pixels_as_they_are(data: bytes) -> bytes:
             "the converter did not begin the integer artifact with one QUANTIZE of the frame, so its pixels cannot"
             " be pinned to 0..255. Use recipe 'dynamic-int8', and report this model."
         )
-    patched = bytearray(data)
-    start = quantization._tab.Vector(quantization._tab.Offset(_SCALE_FIELD))
-    struct.pack_into("<f", patched, start, 1.0)
-    return bytes(patched)
+    return int(quantization._tab.Vector(quantization._tab.Offset(_SCALE_FIELD)))
 
 
 def _check(serving: Serving, recipe: Recipe, graph: Graph) -> None:
@@ -161,12 +174,13 @@ def _check(serving: Serving, recipe: Recipe, graph: Graph) -> None:
         signature = graph.signature(SIGNATURE)
     except VerifyError as error:
         raise ExportError(f"recipe {recipe.name!r}: {error}") from error
-    ends = [(t.name, t.shape) for t in (*signature.inputs, *signature.outputs)]
-    want = [(serving.input_name, serving.input_shape), (OUTPUT, (1, serving.num_classes))]
-    if ends != want or signature.inputs[0].dtype != serving.input_dtype:
-        raise ExportError(
-            f"recipe {recipe.name!r}: expected {serving.input_dtype} {want}, got {signature.inputs[0].dtype} {ends}"
-        )
+    found = ({(t.name, t.shape, t.dtype) for t in signature.inputs}, {(t.name, t.shape) for t in signature.outputs})
+    want = (
+        {(entry.name, entry.shape, entry.dtype) for entry in serving.inputs},
+        {(end.name, end.shape) for end in serving.outputs},
+    )
+    if found != want:
+        raise ExportError(f"recipe {recipe.name!r}: expected inputs and outputs {want}, got {found}")
 
 
 def _explain(model: Any, recipe: Recipe, text: str) -> str:

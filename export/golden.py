@@ -1,6 +1,7 @@
 """A few held-out frames with the answers every runtime must give again: an artifact's own test.
 
-Stored as ``.npz`` (zip of ``.npy``) so that a phone or a browser can read it without Python; never pickled.
+Stored as ``.npz`` (zip of ``.npy``) so that a phone or a browser can read it without Python; never pickled. Members:
+``frames.<input>``, ``labels.<output>``, ``keras.<output>``, ``<recipe>.<output>``.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ class Golden:
     """Golden frames of a bundle.
 
     Attributes:
-        frames: What goes in, ``[k, ...]`` in the artifact's input dtype.
-        labels: ``int64[k]`` true classes.
-        keras: ``float32[k, classes]`` Keras' answers.
-        outputs: Recipe name → raw stored rows of LiteRT on the exporting host, ``[k, classes]``.
+        frames: Input name → what goes in, ``[k, ...]`` in the artifact's input dtype.
+        labels: Output name → ``int64[k]`` true classes, for the outputs that have them.
+        keras: Output name → ``float32[k, ...]`` Keras' answers.
+        outputs: Recipe name → output name → raw stored rows of LiteRT on the exporting host, ``[k, ...]``.
     """
 
-    frames: np.ndarray
-    labels: np.ndarray
-    keras: np.ndarray
-    outputs: Mapping[str, np.ndarray]
+    frames: Mapping[str, np.ndarray]
+    labels: Mapping[str, np.ndarray]
+    keras: Mapping[str, np.ndarray]
+    outputs: Mapping[str, Mapping[str, np.ndarray]]
 
 
 def choose_frames(labels: np.ndarray) -> np.ndarray:
@@ -55,8 +56,9 @@ def choose_frames(labels: np.ndarray) -> np.ndarray:
 def pack_golden(golden: Golden) -> bytes:
     """Returns the ``.npz`` bytes; the same arrays give the same bytes."""
     file = io.BytesIO()
-    arrays: dict[str, Any] = {"frames": golden.frames, "labels": golden.labels, "keras": golden.keras}
-    arrays |= golden.outputs
+    groups = {"frames": golden.frames, "labels": golden.labels, "keras": golden.keras, **golden.outputs}
+    members = ((f"{group}.{name}", part) for group, parts in groups.items() for name, part in parts.items())
+    arrays: dict[str, Any] = dict(members)
     np.savez(file, **arrays)
     return file.getvalue()
 
@@ -73,14 +75,22 @@ def unpack_golden(data: bytes) -> Golden:
             arrays = {info.filename: _read_array(archive, info) for info in archive.infolist()}
     except _READ_ERRORS as error:
         raise VerifyError(f"golden.npz cannot be read: {error}") from error
-    named = {name.removesuffix(".npy"): array for name, array in arrays.items()}
-    missing = {"frames", "labels", "keras"} - named.keys()
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for member, array in arrays.items():
+        group, dot, name = member.removesuffix(".npy").partition(".")
+        if not dot or not name:
+            raise VerifyError(f"golden.npz: {member} does not say of which input or output; export the model again")
+        groups.setdefault(group, {})[name] = array
+    missing = {"frames", "labels", "keras"} - groups.keys()
     if missing:
         raise VerifyError(f"golden.npz lacks {', '.join(sorted(missing))}")
-    frames, labels, keras = (named.pop(name) for name in ("frames", "labels", "keras"))
-    if labels.ndim != 1 or keras.ndim != 2 or len({len(a) for a in (frames, labels, keras, *named.values())}) != 1:
+    frames, labels, keras = (groups.pop(group) for group in ("frames", "labels", "keras"))
+    unlike = [group for group, parts in groups.items() if parts.keys() != keras.keys()]
+    if labels.keys() - keras.keys() or unlike:
+        raise VerifyError(f"golden.npz: keras has other outputs than {', '.join(unlike) or 'labels'}")
+    if len({len(array) for array in arrays.values()}) != 1 or any(array.ndim != 1 for array in labels.values()):
         raise VerifyError("golden.npz: frames, labels and outputs do not have one row per frame")
-    return Golden(frames, labels, keras, named)
+    return Golden(frames, labels, keras, groups)
 
 
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

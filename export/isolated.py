@@ -19,25 +19,26 @@ from export.scratch import scratch_folder
 from fl_mobile.errors import VerifyError
 
 _TIME_LIMIT_SECONDS = 300
+_FRAMES = "frames.npz"
 _CHILD = "import sys; from export.isolated import main; main(sys.argv[1:])"
 
 
 def isolated_answers(
-    runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """Returns the raw output rows by (runtime, artifact name), one child per runtime, all at the same time.
+    runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Returns the raw rows of every output by (runtime, artifact name), one child per runtime, all at the same time.
 
     Args:
         runtimes: Installed runtimes of ``RUNTIMES``.
         artifacts: Plain name → flatbuffer bytes that ``read_graph`` accepted.
-        frames: ``[k, ...]`` in the artifacts' input dtype.
+        frames: Input name → ``[k, ...]`` in the artifacts' input dtype.
 
     Raises:
         VerifyError: An artifact was refused, failed, ran out of time or killed its child; the message names both.
     """
     with scratch_folder("replay") as name:
         folder = Path(name)
-        np.save(folder / "frames.npy", frames)
+        _save(folder / _FRAMES, frames)
         for artifact, data in artifacts.items():
             (folder / f"{artifact}.tflite").write_bytes(data)
         children = {runtime: _start(runtime, folder, list(artifacts)) for runtime in runtimes}
@@ -65,7 +66,9 @@ def _start(runtime: str, folder: Path, artifacts: list[str]) -> subprocess.Popen
     )
 
 
-def _collect(runtime: str, child: subprocess.Popen[bytes], folder: Path, artifacts: list[str]) -> dict[str, np.ndarray]:
+def _collect(
+    runtime: str, child: subprocess.Popen[bytes], folder: Path, artifacts: list[str]
+) -> dict[str, dict[str, np.ndarray]]:
     try:
         _, chatter = child.communicate(timeout=_TIME_LIMIT_SECONDS)
         ended = f"ended with code {child.returncode}"
@@ -75,28 +78,39 @@ def _collect(runtime: str, child: subprocess.Popen[bytes], folder: Path, artifac
         ended = f"did not finish within {_TIME_LIMIT_SECONDS} s"
     rows = {}
     for artifact in artifacts:
-        answer, refusal = folder / f"{runtime}-{artifact}.npy", folder / f"{runtime}-{artifact}.txt"
+        answer, refusal = folder / f"{runtime}-{artifact}.npz", folder / f"{runtime}-{artifact}.txt"
         if refusal.exists():
             raise VerifyError(f"{artifact}.tflite on {runtime}: {refusal.read_text(encoding='utf-8')}")
         if not answer.exists():
             last = chatter.decode(errors="replace").strip().splitlines()[-1:]
             raise VerifyError(f"{artifact}.tflite on {runtime}: its process {ended} {' '.join(last)}".rstrip())
-        rows[artifact] = np.load(answer, allow_pickle=False)
+        rows[artifact] = _load(answer)
     return rows
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes ``arrays`` by number: ``np.savez`` takes names as arguments, and ``file`` is one of its own."""
+    names = np.array(list(arrays), dtype=str)
+    np.savez(path, names, *arrays.values())
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {str(name): stored[f"arr_{index}"] for index, name in enumerate(stored["arr_0"], start=1)}
 
 
 def main(arguments: Sequence[str]) -> None:
     """The child: answers every named artifact of the folder in turn and writes one file for each."""
-    from export.runtimes import answers
+    from export.runtimes import run_frames
 
     runtime, folder, *artifacts = arguments
-    frames = np.load(Path(folder) / "frames.npy", allow_pickle=False)
+    frames = _load(Path(folder) / _FRAMES)
     for artifact in artifacts:
         stem = Path(folder) / f"{runtime}-{artifact}"
         try:
-            rows = answers(runtime, (Path(folder) / f"{artifact}.tflite").read_bytes(), frames)
+            rows = run_frames(runtime, (Path(folder) / f"{artifact}.tflite").read_bytes(), frames)
         except VerifyError as error:
             Path(f"{stem}.txt").write_text(str(error), encoding="utf-8")
             continue
-        np.save(f"{stem}.partial.npy", rows)
-        os.replace(f"{stem}.partial.npy", f"{stem}.npy")
+        _save(Path(f"{stem}.partial.npz"), rows)
+        os.replace(f"{stem}.partial.npz", f"{stem}.npz")

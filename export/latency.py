@@ -8,15 +8,14 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from export.graph import read_graph
 from export.quiet import captured_stderr
 from export.runtimes import open_session
-from export.serving import SIGNATURE
 
 LABEL = "this host, not a phone"
 _WARMUP_RUNS = 10
@@ -51,25 +50,24 @@ class Latency:
 
 
 def host_latency(
-    data: bytes, frame: np.ndarray, *, runtime: str = "litert", threads: int = 1, runs: int = _RUNS
+    data: bytes, frame: Mapping[str, np.ndarray], *, runtime: str = "litert", threads: int = 1, runs: int = _RUNS
 ) -> Latency:
-    """Returns the time per frame of the artifact ``data`` on ``frame`` (without batch).
+    """Returns the time per frame of the artifact ``data`` on ``frame``: input name → value without batch.
 
     Raises:
         VerifyError: The artifact cannot run on that frame.
         ConfigError: The runtime is not known or not installed.
     """
-    name = read_graph(data).signature(SIGNATURE).inputs[0].name
-    batch, seconds = frame[None], []
+    batch, seconds = {name: value[None] for name, value in frame.items()}, []
     with captured_stderr():
         start = time.perf_counter()
         session = open_session(runtime, data, threads=threads)
         load_seconds = time.perf_counter() - start
         for _ in range(_WARMUP_RUNS):
-            session.run({name: batch})
+            session.run(batch)
         for _ in range(runs):
             start = time.perf_counter()
-            session.run({name: batch})
+            session.run(batch)
             seconds.append(time.perf_counter() - start)
         del session
     p50, p90 = np.percentile(seconds, [50, 90])

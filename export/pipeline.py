@@ -20,15 +20,17 @@ import numpy as np
 
 from export.bundle import canonical_json, refuse_existing, write_bundle
 from export.convert import needs_frames, to_tflite
+from export.frames import count_of, frames_for, take
 from export.golden import Golden, choose_frames, pack_golden
 from export.graph import read_graph
 from export.latency import host_latency
 from export.layers import FloatTwin, check_keep_float, float_twin, keep_in_float, measure_layers
+from export.metadata import label_file, labels_text
 from export.prove import verify_bundle
 from export.recipes import Recipe, find_recipe
 from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
-from export.runtimes import RUNTIMES, answers, missing_runtimes
-from export.serving import frames_for
+from export.runtimes import RUNTIMES, missing_runtimes, run_frames
+from export.serving import Frames
 from export.tuning.sources import TunedSource, check_kept, check_tuned_artifact, tuned_sources
 from export.tuning.tune import TuningSet
 from export.verify import Reference, check_parity, make_reference, measure_parity
@@ -40,13 +42,13 @@ def export_model(
     out: Path,
     *,
     recipes: Sequence[str],
-    labels: Sequence[str],
-    representative: np.ndarray | None,
-    x_test: np.ndarray,
-    y_test: np.ndarray,
+    labels: Sequence[str] | Mapping[str, Sequence[str]],
+    representative: Any,
+    x_test: Any,
+    y_test: Any,
     provenance: Mapping[str, str],
     progress: Callable[[str], None] | None = None,
-    input_dtype: str | None = None,
+    input_dtype: str | Mapping[str, str] | None = None,
     tuning: TuningSet | None = None,
     keep_float: Sequence[str] = (),
 ) -> BundleReport:
@@ -56,14 +58,16 @@ def export_model(
         model: A built Keras 3 classifier that normalises inside itself.
         out: A folder that does not exist.
         recipes: Names from ``RECIPES``; the order is kept.
-        labels: One name per class, in output order.
+        labels: One name per class, in output order; of a model with several outputs a mapping by output name.
         representative: Raw frames for calibrated recipes; their hash goes into the report. Frames of devices only
             when their owners agreed. May be None when no recipe is calibrated.
-        x_test: Held-out raw frames, ``[n, ...]``.
-        y_test: Their classes, ``int[n]``.
+        x_test: Held-out raw frames, ``[n, ...]``; of a model with several inputs a mapping by input name, or a tuple.
+        y_test: Their classes, ``int[n]``; of a model with several outputs a mapping by the names of those outputs
+            that are classes, one or more.
         provenance: Where the model comes from, e.g. ``{"experiment": "<hash>"}``; copied into the bundle.
         progress: Called with one line before each step.
-        input_dtype: ``"uint8"`` or ``"float32"``; by default rank-4 inputs are ``uint8`` camera frames.
+        input_dtype: ``"uint8"`` or ``"float32"``, for all inputs or by name; by default rank-4 inputs are ``uint8``
+            camera frames.
         tuning: Public or server-side examples that tuned recipes train on; their hash goes into the report.
         keep_float: Keras layers that recipes with 8-bit weights leave in float32; a report names those that cost most.
 
@@ -78,9 +82,9 @@ def export_model(
     _check_provenance(provenance)
     say("keras: answering the held-out frames")
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
-    _check_labels(labels, reference.serving.num_classes)
+    names = _labels_by_output(labels, reference)
     calibration = _calibration_frames(rows, representative, reference)
-    plain = _origin(model, rows, reference.serving.input_dtype)
+    plain = _origin(model, rows, reference.serving.input_dtypes)
     check_keep_float(keep_float, rows, plain.twin)
     sources = tuned_sources(model, rows, tuning, reference, say)
     origins = {"": plain, **{name: _tuned_origin(source, rows) for name, source in sources.items()}}
@@ -92,11 +96,11 @@ def export_model(
     report = BundleReport(
         path=out,
         serving=reference.serving,
-        labels=tuple(labels),
+        labels=names,
         keras_accuracy=reference.accuracy,
-        samples=len(reference.frames),
+        samples=reference.samples,
         held_out_sha256=_hash_frames(reference.frames),
-        calibration_frames=0 if calibration is None else len(calibration),
+        calibration_frames=0 if calibration is None else count_of(calibration),
         calibration_sha256=None if calibration is None else _hash_frames(calibration),
         variants=tuple(variant for variant, _ in made.values()),
         runtimes=tuple(name for name in RUNTIMES if name not in missing),
@@ -122,9 +126,27 @@ def _rows_of(recipes: Sequence[str]) -> list[Recipe]:
     return [find_recipe(name) for name in recipes]
 
 
+def _labels_by_output(
+    labels: Sequence[str] | Mapping[str, Sequence[str]], reference: Reference
+) -> dict[str, tuple[str, ...]]:
+    """Returns the class names of every output that has held-out classes."""
+    outputs = {end.name: end.num_classes for end in reference.serving.outputs if end.name in reference.labels}
+    if not isinstance(labels, Mapping) and len(reference.serving.outputs) == 1:
+        labels = dict.fromkeys(outputs, labels)
+    if not isinstance(labels, Mapping) or labels.keys() != outputs.keys():
+        given = ", ".join(map(str, labels)) if isinstance(labels, Mapping) else type(labels).__name__
+        raise ExportError(
+            f"labels: expected a mapping with the class names of {', '.join(outputs)}, the outputs with held-out"
+            f" classes, got {given}"
+        )
+    for output, classes in outputs.items():
+        _check_labels(labels[output], classes)
+    return {output: tuple(labels[output]) for output in outputs}
+
+
 def _check_labels(labels: Sequence[str], classes: int) -> None:
     if isinstance(labels, str) or len(labels) != classes:
-        raise ExportError(f"labels: expected {classes} names, one per output of the model, got {len(labels)}")
+        raise ExportError(f"labels: expected {classes} names, one per class of the model, got {len(labels)}")
     bad = [label for label in labels if not isinstance(label, str) or not label.strip() or not label.isprintable()]
     if bad:
         raise ExportError(f"labels: expected non-empty names of one printable line, got {bad[0]!r}")
@@ -139,9 +161,7 @@ def _check_provenance(provenance: Mapping[str, str]) -> None:
             raise ExportError(f"provenance: expected text for text, got {key!r}: {value!r}")
 
 
-def _calibration_frames(
-    rows: Sequence[Recipe], representative: np.ndarray | None, reference: Reference
-) -> np.ndarray | None:
+def _calibration_frames(rows: Sequence[Recipe], representative: Any, reference: Reference) -> Frames | None:
     calibrated = [recipe for recipe in rows if recipe.calibrated]
     if not calibrated:
         return None
@@ -159,52 +179,61 @@ class _Origin:
     tuned: TunedSource | None = None
 
 
-def _origin(model: Any, rows: Sequence[Recipe], input_dtype: str, tuned: TunedSource | None = None) -> _Origin:
+def _origin(
+    model: Any, rows: Sequence[Recipe], input_dtypes: Mapping[str, str], tuned: TunedSource | None = None
+) -> _Origin:
     """The float32 twin is what quantised artifacts are compared with layer by layer; others need none."""
     quantized = any(recipe.weight_bits == 8 for recipe in rows)
-    return _Origin(model, float_twin(model, input_dtype) if quantized else None, tuned)
+    return _Origin(model, float_twin(model, input_dtypes) if quantized else None, tuned)
 
 
 def _tuned_origin(source: TunedSource, rows: Sequence[Recipe]) -> _Origin:
-    return _origin(source.model, rows, source.reference.serving.input_dtype, source)
+    return _origin(source.model, rows, source.reference.serving.input_dtypes, source)
 
 
 def _make(
     recipe: Recipe,
     origin: _Origin,
     reference: Reference,
-    calibration: np.ndarray | None,
+    calibration: Frames | None,
     keep_float: Sequence[str],
     say: Callable[[str], None],
 ) -> tuple[Variant, bytes]:
     say(f"{recipe.name}: converting")
-    data = to_tflite(origin.model, recipe, input_dtype=reference.serving.input_dtype, representative=calibration)
+    data = to_tflite(origin.model, recipe, input_dtype=reference.serving.input_dtypes, representative=calibration)
     twin = origin.twin if recipe.weight_bits == 8 else None
     if keep_float and twin:
         data = keep_in_float(data, twin, keep_float)
     if origin.tuned is not None:
         check_tuned_artifact(origin.tuned, recipe, data)
-    say(f"{recipe.name}: comparing with Keras on {len(reference.frames)} frames")
+    say(f"{recipe.name}: comparing with Keras on {reference.samples} frames")
     parity = measure_parity(reference, recipe, data)
     parity = check_kept(parity, recipe) if recipe.tuning else check_parity(parity)
-    latency = host_latency(data, reference.frames[0])
-    golden = reference.frames[choose_frames(reference.labels)]
+    latency = host_latency(data, take(reference.frames, 0))
+    golden = take(reference.frames, _golden_rows(reference))
     layers = measure_layers(data, twin, golden, keep_float) if twin else None
     return make_variant(recipe, data, read_graph(data), parity, latency, layers), data
 
 
+def _golden_rows(reference: Reference) -> np.ndarray:
+    """Returns indices of frames that show every class of the first output with classes."""
+    return choose_frames(next(iter(reference.labels.values())))
+
+
 def _files(report: BundleReport, artifacts: Mapping[str, bytes], reference: Reference) -> dict[str, bytes]:
-    chosen = choose_frames(reference.labels)
-    frames = reference.frames[chosen]
+    chosen = _golden_rows(reference)
+    frames = take(reference.frames, chosen)
     golden = Golden(
         frames=frames,
-        labels=reference.labels[chosen],
-        keras=reference.probabilities[chosen],
-        outputs={name: answers("litert", data, frames) for name, data in artifacts.items()},
+        labels={name: part[chosen] for name, part in reference.labels.items()},
+        keras={name: part[chosen] for name, part in reference.answers.items()},
+        outputs={name: run_frames("litert", data, frames) for name, data in artifacts.items()},
     )
+    outputs = len(report.serving.outputs)
+    labels = {label_file(name, outputs): labels_text(names) for name, names in report.labels.items()}
     return {
         **{f"{name}.tflite": data for name, data in artifacts.items()},
-        "labels.txt": "".join(f"{label}\n" for label in report.labels).encode(),
+        **labels,
         "golden.npz": pack_golden(golden),
         "report.json": canonical_json(to_json(report)),
         "report.md": to_markdown(report).encode(),
@@ -219,7 +248,9 @@ def _about(report: BundleReport) -> dict[str, Any]:
     }
 
 
-def _hash_frames(frames: np.ndarray) -> str:
-    digest = hashlib.sha256(f"{frames.dtype}{list(frames.shape)}".encode())
-    digest.update(np.ascontiguousarray(frames).tobytes())
+def _hash_frames(frames: Frames) -> str:
+    digest = hashlib.sha256()
+    for part in frames.values():
+        digest.update(f"{part.dtype}{list(part.shape)}".encode())
+        digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()

@@ -18,19 +18,24 @@ import numpy as np
 
 from export.bundle import Bundle, read_bundle
 from export.golden import Golden, unpack_golden
-from export.graph import Graph, read_graph
+from export.graph import Graph, TensorInfo, read_graph
 from export.isolated import isolated_answers
+from export.metadata import label_file
+from export.parity import Parity, value_range
 from export.recipes import find_recipe, is_recipe
 from export.report import signature_json
 from export.runtimes import choose_runtimes, missing_runtimes, real_values
 from export.serving import SIGNATURE, describe
-from export.verify import Parity, check_parity, make_reference, measure_parity
+from export.verify import check_parity, make_reference, measure_parity
 from fl_mobile.errors import VerifyError
 
 
 @dataclass(frozen=True)
 class Replay:
-    """One artifact on one runtime over the golden frames; ``max_abs_diff`` in probability."""
+    """One artifact on one runtime over the golden frames.
+
+    ``max_abs_diff`` in probability, of an output that is none as a share of the range of its values.
+    """
 
     recipe: str
     runtime: str
@@ -65,8 +70,8 @@ def verify_bundle(
     Args:
         path: The bundle folder.
         model: The Keras model it was made from, to compare weights and, with ``x`` and ``y``, answers.
-        x: Held-out frames.
-        y: Their classes.
+        x: Held-out frames, of several inputs as ``frames_for`` takes them.
+        y: Their classes, of several outputs by name.
         runtimes: Names from ``RUNTIMES`` to replay on instead of every installed one that starts no browser.
 
     Raises:
@@ -89,14 +94,14 @@ def verify_bundle(
     return BundleProof(
         path=bundle.path,
         files=len(bundle.files),
-        replays=_replay(bundle, graphs, golden, chosen),
+        replays=_replay(bundle, report, graphs, golden, chosen),
         missing_runtimes={} if runtimes else missing_runtimes(),
         parities=_against_keras(bundle, graphs, model, x, y),
     )
 
 
 def _report_of(bundle: Bundle) -> dict[str, Any]:
-    for name in ("report.json", "labels.txt", "golden.npz"):
+    for name in ("report.json", "golden.npz"):
         if name not in bundle.files:
             raise VerifyError(f"{bundle.path / name} is missing; every bundle has one")
     try:
@@ -127,15 +132,19 @@ def _check_artifact(bundle: Bundle, variant: Mapping[str, Any]) -> Graph:
 
 
 def _check_labels(bundle: Bundle, report: Mapping[str, Any], golden: Golden) -> None:
-    try:
-        labels = bundle.files["labels.txt"].decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise VerifyError(f"{bundle.path / 'labels.txt'} is not UTF-8: {error}") from error
-    if labels != report["labels"] or len(labels) != golden.keras.shape[1]:
-        raise VerifyError(
-            f"{bundle.path / 'labels.txt'}: expected the {golden.keras.shape[1]} labels of report.json in their order,"
-            f" found {len(labels)}: {', '.join(labels[:5])}…"
-        )
+    for output, wanted in report["labels"].items():
+        file, classes = label_file(output, len(golden.keras)), golden.keras[output].shape[1]
+        if file not in bundle.files:
+            raise VerifyError(f"{bundle.path / file} is missing; the report names the classes of {output!r}")
+        try:
+            labels = bundle.files[file].decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise VerifyError(f"{bundle.path / file} is not UTF-8: {error}") from error
+        if labels != wanted or len(labels) != classes:
+            raise VerifyError(
+                f"{bundle.path / file}: expected the {classes} labels of report.json in their order,"
+                f" found {len(labels)}: {', '.join(labels[:5])}…"
+            )
 
 
 def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden) -> None:
@@ -144,37 +153,55 @@ def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden)
         if names != graphs.keys():
             odd = ", ".join(sorted(names ^ graphs.keys()))
             raise VerifyError(f"{bundle.path}: every variant of the report needs one {what}; at odds: {odd}")
+    for recipe, graph in graphs.items():
+        signature = graph.signature(SIGNATURE)
+        for ends, stored in ((signature.inputs, golden.frames), (signature.outputs, golden.keras)):
+            if {end.name for end in ends} != stored.keys():
+                raise VerifyError(
+                    f"{bundle.path}: {recipe}.tflite has {', '.join(end.name for end in ends)},"
+                    f" golden.npz {', '.join(stored)}"
+                )
 
 
-def _replay(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden, runtimes: Sequence[str]) -> tuple[Replay, ...]:
+def _replay(
+    bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], golden: Golden, runtimes: Sequence[str]
+) -> tuple[Replay, ...]:
     artifacts = {recipe: bundle.files[f"{recipe}.tflite"] for recipe in graphs}
     try:
         stored = isolated_answers(runtimes, artifacts, golden.frames)
     except VerifyError as error:
         raise VerifyError(f"{bundle.path}: {error}") from error
+    heads = {end["name"]: end["head"] for end in report["model"]["outputs"]}
+    units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
     replays = []
     for (runtime, recipe), raw in stored.items():
-        end, where = graphs[recipe].signature(SIGNATURE).outputs[0], f"{bundle.path / recipe}.tflite on {runtime}"
-        rows, expected = real_values(end, raw), real_values(end, golden.outputs[recipe])
-        if rows.shape != expected.shape:
-            raise VerifyError(f"{where}: golden.npz holds outputs {expected.shape}, the artifact answers {rows.shape}")
-        worst, allowed = float(np.abs(rows - expected).max()), find_recipe(recipe).tolerance.replay_abs
+        where, allowed = f"{bundle.path / recipe}.tflite on {runtime}", find_recipe(recipe).tolerance.replay_abs
+        ends = graphs[recipe].signature(SIGNATURE).outputs
+        worst = float(np.max([_apart(where, end, raw[end.name], golden, recipe) / units[end.name] for end in ends]))
         if not worst <= allowed:
             raise VerifyError(
                 f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
             )
-        replays.append(Replay(recipe, runtime, len(rows), worst))
+        replays.append(Replay(recipe, runtime, len(raw[ends[0].name]), worst))
     return tuple(replays)
 
 
-def _input_dtype(graphs: Mapping[str, Graph]) -> str:
-    return next(iter(graphs.values())).signature(SIGNATURE).inputs[0].dtype
+def _apart(where: str, end: TensorInfo, raw: np.ndarray, golden: Golden, recipe: str) -> float:
+    """Returns the largest difference of one output from its golden rows, as the artifact answers it."""
+    rows, expected = real_values(end, raw), real_values(end, golden.outputs[recipe][end.name])
+    if rows.shape != expected.shape:
+        raise VerifyError(f"{where}: golden.npz holds outputs {expected.shape}, the artifact answers {rows.shape}")
+    return float(np.abs(rows - expected).max())
+
+
+def _input_dtypes(graphs: Mapping[str, Graph]) -> dict[str, str]:
+    return {entry.name: entry.dtype for entry in next(iter(graphs.values())).signature(SIGNATURE).inputs}
 
 
 def _check_weights(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], model: Any) -> None:
     if model is None:
         return
-    found, expected = describe(model, _input_dtype(graphs)).weights_sha256, bundle.manifest.get("weights_sha256")
+    found, expected = describe(model, _input_dtypes(graphs)).weights_sha256, bundle.manifest.get("weights_sha256")
     if found != expected or report["model"]["weights_sha256"] != expected:
         raise VerifyError(f"{bundle.path}: made from weights {expected}, the given model has {found}")
 
@@ -182,7 +209,7 @@ def _check_weights(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[st
 def _against_keras(bundle: Bundle, graphs: Mapping[str, Graph], model: Any, x: Any, y: Any) -> tuple[Parity, ...]:
     if model is None or x is None or y is None:
         return ()
-    reference = make_reference(model, x, y, input_dtype=_input_dtype(graphs))
+    reference = make_reference(model, x, y, input_dtype=_input_dtypes(graphs))
     return tuple(
         check_parity(measure_parity(reference, find_recipe(recipe), bundle.files[f"{recipe}.tflite"]))
         for recipe in graphs

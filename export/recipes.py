@@ -32,24 +32,29 @@ Calibration = Callable[[], Iterable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an artifact may stray from Keras before it is refused.
+    """How far an artifact may stray from Keras before it is refused; ``export.parity`` judges, and says why so.
 
-    A class flip is forgiven when Keras itself preferred its class by no more than ``tie_margin``: the output grid
-    of an 8-bit artifact (1/256) cannot tell such classes apart. Shares are turned into counts and one sample is
-    always forgiven, because 1 of 20 samples is not a measured 5 %.
+    Differences are probabilities, or shares of the range of an output that is none. Shares are turned into counts and
+    one changed class is always forgiven, because 1 of 20 samples is not a measured 5 %.
 
     Attributes:
         max_abs: Largest difference of any probability.
+        outliers: Share of samples that may have a larger one.
         mean_abs: Mean difference over all probabilities.
+        mean_values: The same of an output that is none, as a share of its range. More, because of ten probabilities
+            eight are near zero and do not differ.
         agreement: Least share of samples with the same first class as Keras, ties forgiven.
         accuracy_drop: Most accuracy that may be lost against Keras, as a share (0.01 is one point).
         class_accuracy_drop: The same for the worst single class.
-        tie_margin: Keras' own preference, in probability, below which a flip is a tie.
+        tie_margin: Keras' own preference, in probability, below which a flip is a tie however small the artifact's
+            noise: the output grid of an 8-bit artifact (1/256) cannot tell such classes apart.
         replay_abs: Largest difference between two runtimes running the same artifact on the golden frames.
     """
 
     max_abs: float
+    outliers: float
     mean_abs: float
+    mean_values: float
     agreement: float
     accuracy_drop: float
     class_accuracy_drop: float
@@ -152,14 +157,15 @@ def compute_int16(converter: Any, calibration: Calibration | None) -> None:
     ]
 
 
-# The smart-camera CNN on 1,000 held-out digits of mnist-5k measured, as max and mean probability difference: float32
-# 1.5e-6 and 1.3e-8, float16 6e-4 and 3e-6, dynamic-int8 1.2e-2 and 1.1e-4, int8 3.3e-2 and 6e-4, int16x8 1e-2 and
-# 1.3e-4; accuracy unchanged. The gates leave a factor of 10 or more for other models and other hosts' kernels; a zeroed
-# layer, shuffled outputs or a wrong normalisation are far beyond them (tests/export/test_verify.py).
-_FLOAT32 = Tolerance(1e-4, 1e-5, 0.999, 0.001, 0.01, 2e-4, 1e-5)
-_FLOAT16 = Tolerance(0.02, 1e-3, 0.995, 0.005, 0.02, 0.01, 0.01)
-_WEIGHTS_INT8 = Tolerance(0.2, 0.01, 0.98, 0.01, 0.05, 0.04, 0.02)
-_INT8 = Tolerance(0.4, 0.02, 0.97, 0.01, 0.05, 0.06, 0.04)
+# Worst of seeds 0, 1, 2 on 1,000 held-out digits, as max and mean probability difference. The smart-camera CNN: float32
+# 1.5e-6 and 1.3e-8, float16 1e-3 and 3e-6, dynamic-int8 2e-2 and 1e-4, int8 6e-2 and 5e-4, int16x8 2e-2 and 2e-4.
+# MobileNetV2 at 96 px, an uncertain model of 52 layers: float16 3.5e-2 and 6e-4, dynamic-int8 0.32 and 8e-3, int8 0.41
+# (one frame beyond 0.4) and 1.1e-2. Counting class changes are at most 3 of 1,000, so 1 % are allowed. A zeroed layer,
+# shuffled outputs or a wrong normalisation are far beyond every gate (tests/export/test_verify.py).
+_FLOAT32 = Tolerance(1e-4, 0.0, 1e-5, 1e-4, 0.999, 0.001, 0.01, 2e-4, 1e-5)
+_FLOAT16 = Tolerance(0.05, 0.0, 1e-3, 5e-3, 0.998, 0.005, 0.02, 0.01, 0.01)
+_WEIGHTS_INT8 = Tolerance(0.4, 0.002, 0.01, 0.05, 0.99, 0.01, 0.05, 0.04, 0.02)
+_INT8 = Tolerance(0.4, 0.002, 0.02, 0.1, 0.99, 0.01, 0.05, 0.06, 0.04)
 
 RECIPES: dict[str, Recipe] = {
     "float32": Recipe("float32", keep_float32, 32, False, False, _FLOAT32, "the reference; any CPU"),
@@ -173,7 +179,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 # Against the model before tuning, which further training moves: probabilities may differ, accuracy may not fall.
-_TUNED = Tolerance(1.0, 0.05, 0.94, 0.02, 0.1, 0.06, 0.04)
+_TUNED = Tolerance(1.0, 0.0, 0.05, 0.1, 0.94, 0.02, 0.1, 0.06, 0.04)
 
 
 def _tuned(tuning: str, conversion: str, suits: str, configure: Any = None) -> Recipe:

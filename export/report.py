@@ -14,16 +14,18 @@ from export.bundle import sha256
 from export.graph import Graph
 from export.latency import LABEL, Latency
 from export.layers import LayerReport, layer_lines
+from export.metadata import label_file
+from export.parity import Parity
 from export.recipes import Recipe, find_recipe
-from export.serving import SIGNATURE, Serving
+from export.serving import SIGNATURE, End, Entry, Serving
 from export.tuning.tune import TuningReport
-from export.verify import Parity
 
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "fl-mobile")
 _HEADS = {
     "softmax": "ends in softmax; left alone",
     "sigmoid": "ends in sigmoid; left alone",
     "logits": "ends in logits; a softmax was added in the graph",
+    "values": "ends in plain values; left alone",
 }
 
 
@@ -64,7 +66,7 @@ class BundleReport:
     Attributes:
         path: The bundle folder.
         serving: How the model is served.
-        labels: Class names in output order.
+        labels: Output name → class names in output order, for the outputs that are classes.
         keras_accuracy: Share of held-out frames Keras gets right.
         samples: Number of held-out frames.
         held_out_sha256: Of the held-out frames.
@@ -80,7 +82,7 @@ class BundleReport:
 
     path: Path
     serving: Serving
-    labels: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]]
     keras_accuracy: float
     samples: int
     held_out_sha256: str
@@ -117,7 +119,7 @@ def to_json(report: BundleReport) -> dict[str, Any]:
     """Returns the content of ``report.json``; the bundle's place on disk is not part of it."""
     return {
         "model": asdict(report.serving),
-        "labels": list(report.labels),
+        "labels": {output: list(names) for output, names in report.labels.items()},
         "held_out": {
             "samples": report.samples,
             "sha256": report.held_out_sha256,
@@ -143,11 +145,11 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
         "sha256": variant.sha256,
         "accuracy": parity.accuracy,
         "accuracy_diff": parity.accuracy - parity.keras_accuracy,
-        "class_accuracy_diff": list(parity.class_accuracy_diff),
         "argmax_agreement": parity.argmax_agreement,
         "tie_flips": parity.tie_flips,
         "max_abs_diff": parity.max_abs_diff,
         "mean_abs_diff": parity.mean_abs_diff,
+        "outputs": [asdict(end) for end in parity.outputs],
         "parity_runtime": parity.runtime,
         "tolerance": asdict(recipe.tolerance),
         "weights": variant.graph.weights,
@@ -171,14 +173,11 @@ def signature_json(graph: Graph) -> dict[str, Any]:
 def to_markdown(report: BundleReport) -> str:
     """Returns ``report.md``: the table a person reads first."""
     serving = report.serving
-    shape = "×".join(map(str, serving.input_shape))
     lines = [
         "# Exported model",
         "",
-        f"Input `{serving.input_name}`: {serving.input_dtype} {shape}"
-        + (", raw pixels 0–255; the graph normalises by itself." if serving.is_image else "."),
-        f"Output `probabilities`: {serving.num_classes} classes in the order of `labels.txt`"
-        f" (the model {_HEADS[serving.head]}).",
+        *(_entry_line(entry) for entry in serving.inputs),
+        *(_end_line(end, report) for end in serving.outputs),
         f"Keras: {report.keras_accuracy:.2%} of {report.samples} held-out frames,"
         f" {serving.parameters:,} parameters, weights `{serving.weights_sha256[:16]}…`.",
         "",
@@ -206,6 +205,18 @@ def to_markdown(report: BundleReport) -> str:
         f"- made with: {', '.join(f'{name} {number}' for name, number in report.versions.items())}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _entry_line(entry: Entry) -> str:
+    ending = ", raw pixels 0–255; the graph normalises by itself." if entry.is_image else "."
+    return f"Input `{entry.name}`: {entry.dtype} {'×'.join(map(str, entry.shape))}{ending}"
+
+
+def _end_line(end: End, report: BundleReport) -> str:
+    if end.name not in report.labels:
+        return f"Output `{end.name}`: values {'×'.join(map(str, end.shape))} (the model {_HEADS[end.head]})."
+    order = label_file(end.name, len(report.serving.outputs))
+    return f"Output `{end.name}`: {end.num_classes} classes in the order of `{order}` (the model {_HEADS[end.head]})."
 
 
 def _row(variant: Variant) -> str:

@@ -1,20 +1,23 @@
 """Is the artifact the model? Both answer the same frames, and a recipe's tolerance decides.
 
 Keras is the oracle; nothing of the converter is trusted. ``measure_parity`` only measures, ``check_parity`` refuses,
-``verify_parity`` does both for a model and data.
+``verify_parity`` does both for a model and data. What counts as a difference: ``export.parity``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from export.frames import count_of, frames_for
 from export.graph import read_graph
+from export.parity import OutputParity, Parity, compare
 from export.recipes import Recipe
-from export.runtimes import answers, real_values
-from export.serving import SIGNATURE, Serving, describe, frames_for, predict
+from export.runtimes import real_values, run_frames
+from export.serving import SIGNATURE, End, Frames, Serving, describe, predict
 from fl_mobile.errors import ExportError, VerifyError
 
 
@@ -24,80 +27,84 @@ class Reference:
 
     Attributes:
         serving: How the model is served.
-        frames: ``uint8`` or ``float32[n, ...]``.
-        labels: ``int64[n]`` true classes.
-        probabilities: ``float32[n, classes]`` from Keras.
+        frames: Input name → ``uint8`` or ``float32[n, ...]``.
+        labels: Output name → ``int64[n]`` true classes, for the outputs that have them.
+        answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
     """
 
     serving: Serving
-    frames: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
+    frames: Frames
+    labels: Mapping[str, np.ndarray]
+    answers: Mapping[str, np.ndarray]
+
+    @property
+    def samples(self) -> int:
+        """Number of frames."""
+        return count_of(self.frames)
 
     @property
     def accuracy(self) -> float:
-        """Share of held-out frames Keras gets right."""
-        return float((self.probabilities.argmax(axis=1) == self.labels).mean())
+        """Share of held-out frames Keras gets right, the mean over the outputs with labels."""
+        return float(np.mean([(self.answers[n].argmax(axis=1) == y).mean() for n, y in self.labels.items()]))
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How one artifact on one runtime compares with Keras on the same frames.
-
-    Attributes:
-        recipe: Name of the recipe.
-        runtime: Name of the runtime.
-        samples: Number of frames.
-        keras_accuracy: Share Keras gets right.
-        accuracy: Share the artifact gets right.
-        class_accuracy_diff: Artifact minus Keras per class, in class order; None where no frame shows the class.
-        argmax_agreement: Share of frames with the same first class, ties counted as they fall.
-        tie_flips: Disagreements where Keras preferred its class by no more than the recipe's ``tie_margin``.
-        max_abs_diff: Largest difference of a probability.
-        mean_abs_diff: Mean difference of the probabilities.
-        weights: Weights stored in the file.
-        kernel_weights: Weights of rank 2 or more in the Keras model, which the file must hold.
-        ops: Operations of the file in order.
-        failures: What exceeded the recipe's tolerance, in words; empty when the artifact passes.
-    """
-
-    recipe: str
-    runtime: str
-    samples: int
-    keras_accuracy: float
-    accuracy: float
-    class_accuracy_diff: tuple[float | None, ...]
-    argmax_agreement: float
-    tie_flips: int
-    max_abs_diff: float
-    mean_abs_diff: float
-    weights: int
-    kernel_weights: int
-    ops: tuple[str, ...]
-    failures: tuple[str, ...]
-
-
-def make_reference(model: Any, x: Any, y: Any, *, input_dtype: str | None = None) -> Reference:
+def make_reference(model: Any, x: Any, y: Any, *, input_dtype: str | Mapping[str, str] | None = None) -> Reference:
     """Returns Keras' answers on ``x`` with the true classes ``y``.
+
+    Args:
+        model: A built Keras 3 model.
+        x: Held-out frames, see ``frames_for``.
+        y: Their classes ``int[n]``; of a model with several outputs a mapping by output name, at least one.
+        input_dtype: See ``describe``.
 
     Raises:
         ExportError: ``model`` cannot be served, or ``x`` and ``y`` do not fit it.
     """
     serving = describe(model, input_dtype)
     frames = frames_for(serving, x, "held-out frames")
+    labels = {end.name: _classes(end, part, count_of(frames)) for end, part in _by_output(serving, y)}
+    answers = predict(model, serving, frames)
+    for name, rows in answers.items():
+        bad = int((~np.isfinite(rows.reshape(len(rows), -1))).any(axis=1).sum())
+        if bad:
+            raise ExportError(
+                f"model {model.name!r} answers NaN or Inf on {bad} of {len(rows)} held-out frames ({name})"
+            )
+    return Reference(serving, frames, labels, answers)
+
+
+def _by_output(serving: Serving, y: Any) -> list[tuple[End, Any]]:
+    names = [end.name for end in serving.outputs]
+    if isinstance(y, Mapping):
+        odd = [name for name in y if name not in names]
+        if odd or not y:
+            raise ExportError(
+                f"held-out labels: expected classes of one or more of the outputs {', '.join(names)},"
+                f" got {', '.join(map(str, odd)) or 'none'}"
+            )
+        return [(end, y[end.name]) for end in serving.outputs if end.name in y]
+    if len(names) == 1:
+        return [(serving.outputs[0], y)]
+    raise ExportError(
+        f"held-out labels: the model has {len(names)} outputs; give a mapping of {', '.join(names)} to the classes of"
+        " those that are classes"
+    )
+
+
+def _classes(end: End, y: Any, count: int) -> np.ndarray:
     labels = np.asarray(y)
-    if labels.shape != (len(frames),) or labels.dtype.kind not in "ui":
+    if not end.num_classes:
         raise ExportError(
-            f"held-out labels: expected {len(frames)} class numbers, got {labels.dtype}{list(labels.shape)}."
+            f"held-out labels: output {end.name!r} {list(end.shape)} is no row of classes; give none for it"
+        )
+    if labels.shape != (count,) or labels.dtype.kind not in "ui":
+        raise ExportError(
+            f"held-out labels: expected {count} class numbers, got {labels.dtype}{list(labels.shape)}."
             " Give integers 0..classes-1, not one-hot rows."
         )
-    if labels.min() < 0 or labels.max() >= serving.num_classes:
-        raise ExportError(f"held-out labels: expected 0..{serving.num_classes - 1}, got {labels.min()}..{labels.max()}")
-    probabilities = predict(model, serving, frames)
-    if not np.isfinite(probabilities).all():
-        bad = int((~np.isfinite(probabilities)).any(axis=1).sum())
-        raise ExportError(f"model {model.name!r} answers NaN or Inf on {bad} of {len(frames)} held-out frames")
-    return Reference(serving, frames, labels.astype(np.int64), probabilities)
+    if labels.min() < 0 or labels.max() >= end.num_classes:
+        raise ExportError(f"held-out labels: expected 0..{end.num_classes - 1}, got {labels.min()}..{labels.max()}")
+    return labels.astype(np.int64)
 
 
 def measure_parity(reference: Reference, recipe: Recipe, data: bytes, runtime: str = "litert") -> Parity:
@@ -108,35 +115,32 @@ def measure_parity(reference: Reference, recipe: Recipe, data: bytes, runtime: s
         ConfigError: The runtime is not known or not installed.
     """
     graph = read_graph(data)
-    end = graph.signature(SIGNATURE).outputs[0]
-    rows = real_values(end, answers(runtime, data, reference.frames))
-    keras_rows, labels = reference.probabilities, reference.labels
-    if rows.shape != keras_rows.shape:
-        raise VerifyError(f"the artifact answers {rows.shape[1:]} values a frame, the model {keras_rows.shape[1:]}")
-    first, keras_first = rows.argmax(axis=1), keras_rows.argmax(axis=1)
-    index = np.arange(len(rows))
-    preference = keras_rows[index, keras_first] - keras_rows[index, first]
-    ties = (first != keras_first) & (preference <= recipe.tolerance.tie_margin)
-    right, keras_right = first == labels, keras_first == labels
-    diff = np.abs(rows.astype(np.float64) - keras_rows)
-    classes = [labels == c for c in range(rows.shape[1])]
+    stored = run_frames(runtime, data, reference.frames)
+    found = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
+    outputs = tuple(_of_output(reference, end, found, recipe) for end in reference.serving.outputs)
+    several = len(outputs) > 1
+    failures = [f"{end.output}: {words}" if several else words for end in outputs for words in end.failures]
     return Parity(
         recipe=recipe.name,
         runtime=runtime,
-        samples=len(rows),
-        keras_accuracy=float(keras_right.mean()),
-        accuracy=float(right.mean()),
-        class_accuracy_diff=tuple(float(right[c].mean() - keras_right[c].mean()) if c.any() else None for c in classes),
-        argmax_agreement=float((first == keras_first).mean()),
-        tie_flips=int(ties.sum()),
-        max_abs_diff=float(diff.max()),
-        mean_abs_diff=float(diff.mean()),
+        samples=reference.samples,
+        outputs=outputs,
         weights=graph.weights,
         kernel_weights=reference.serving.kernel_weights,
         ops=graph.ops,
-        failures=_failures(recipe, diff, (first != keras_first) & ~ties, keras_right, right, ties, classes)
-        + _lost_weights(graph.weights, reference.serving.kernel_weights),
+        failures=tuple(failures) + _lost_weights(graph.weights, reference.serving.kernel_weights),
     )
+
+
+def _of_output(reference: Reference, end: End, found: Mapping[str, np.ndarray], recipe: Recipe) -> OutputParity:
+    keras_rows = reference.answers[end.name]
+    if end.name not in found or found[end.name].shape != keras_rows.shape:
+        shape = found[end.name].shape[1:] if end.name in found else "nothing"
+        raise VerifyError(
+            f"the artifact answers {shape} values a frame for {end.name!r}, the model {keras_rows.shape[1:]}"
+        )
+    labels, probabilities = reference.labels.get(end.name), end.head != "values"
+    return compare(end.name, found[end.name], keras_rows, labels, recipe.tolerance, probabilities=probabilities)
 
 
 def check_parity(parity: Parity) -> Parity:
@@ -165,42 +169,7 @@ def verify_parity(
     return check_parity(measure_parity(make_reference(model, x, y, input_dtype=input_dtype), recipe, data, runtime))
 
 
-def _failures(
-    recipe: Recipe,
-    diff: np.ndarray,
-    flips: np.ndarray,
-    keras_right: np.ndarray,
-    right: np.ndarray,
-    ties: np.ndarray,
-    classes: list[np.ndarray],
-) -> tuple[str, ...]:
-    """Lists the measures beyond tolerance. Comparisons are written so that NaN fails them."""
-    tolerance, failures = recipe.tolerance, []
-    if not diff.max() <= tolerance.max_abs:
-        failures.append(f"max probability difference {diff.max():.3g}, allowed {tolerance.max_abs:g}")
-    if not diff.mean() <= tolerance.mean_abs:
-        failures.append(f"mean probability difference {diff.mean():.3g}, allowed {tolerance.mean_abs:g}")
-    count = len(flips)
-    if flips.sum() > _allowed(1 - tolerance.agreement, count):
-        failures.append(f"first class differs on {int(flips.sum())} frames, allowed {tolerance.agreement:.1%} equal")
-    lost = keras_right.astype(int) - right
-    if lost.sum() > _allowed(tolerance.accuracy_drop, count) + ties.sum():
-        failures.append(f"accuracy {right.mean():.4f}, Keras {keras_right.mean():.4f}")
-    worst = [
-        f"{number} ({right[c].mean():.3f}, Keras {keras_right[c].mean():.3f})"
-        for number, c in enumerate(classes)
-        if lost[c].sum() > _allowed(tolerance.class_accuracy_drop, int(c.sum())) + ties[c].sum()
-    ]
-    if worst:
-        failures.append(f"accuracy of class {', '.join(worst)}")
-    return tuple(failures)
-
-
 def _lost_weights(weights: int, kernel_weights: int) -> tuple[str, ...]:
     if weights >= kernel_weights:
         return ()
     return (f"the file holds {weights} weights, the model's kernels alone have {kernel_weights}: weights were lost",)
-
-
-def _allowed(share: float, count: int) -> int:
-    return max(1, int(share * count))

@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from device_sim.cli import quiet
+from device_sim.cli.benchmark import benchmark
 from device_sim.cli.camera import camera
 from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
@@ -32,7 +33,7 @@ from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, sweep, measure, export, verify, keys, camera, datasets, codecs, models, new)
+VERBS = (simulate, sweep, measure, export, verify, benchmark, keys, camera, datasets, codecs, models, new)
 
 
 def _version(wanted: bool) -> None:

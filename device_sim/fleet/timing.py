@@ -23,12 +23,14 @@ class Workload:
         parameters: Numbers in the weights.
         activations: Numbers one example's forward pass leaves for the backward pass.
         optimizer_slots: Numbers the local optimizer keeps per weight: 0 for SGD, 1 with momentum, 2 for Adam.
+        frozen_macs: Of ``forward_macs``, those before the first layer that trains: no gradient goes through them.
     """
 
     forward_macs: int
     parameters: int
     activations: int
     optimizer_slots: int = 0
+    frozen_macs: int = 0
 
     def flops(self, examples: np.ndarray, epochs: int) -> np.ndarray:
         """Returns ``float64[n]``: operations of one device's local training.
@@ -36,7 +38,8 @@ class Workload:
         Three times the forward pass (Hobbhahn and Sevilla, "What's the backward-forward FLOP ratio for neural
         networks?", Epoch 2021: 2 to 1 for one backward to one forward; FedScale, ICML 2022, takes the same 3).
         """
-        return TRAIN_OVER_FORWARD * FLOPS_PER_MAC * float(self.forward_macs) * np.asarray(examples) * epochs
+        macs = TRAIN_OVER_FORWARD * (self.forward_macs - self.frozen_macs) + self.frozen_macs
+        return FLOPS_PER_MAC * float(macs) * np.asarray(examples) * epochs
 
     def ram_bytes(self, batch_size: int) -> int:
         """Returns an estimate: float32 weights, gradients, slots, and activations with their gradients."""

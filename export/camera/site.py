@@ -49,7 +49,12 @@ def camera_resources(path: Path) -> dict[str, Resource]:
 def refuse_other_inputs(bundle: Bundle) -> None:
     """Raises ``ExportError`` unless the model takes one grey or RGB camera frame of bytes."""
     model = json.loads(bundle.files["report.json"])["model"]
-    shape, dtype = model["input_shape"], model["input_dtype"]
+    if len(model["inputs"]) != 1 or len(model["outputs"]) != 1:
+        raise ExportError(
+            f"{bundle.path}: the camera page needs a model with one input and one output, this one has"
+            f" {len(model['inputs'])} and {len(model['outputs'])}"
+        )
+    shape, dtype = model["inputs"][0]["shape"], model["inputs"][0]["dtype"]
     if dtype != "uint8" or len(shape) != 4 or shape[3] not in (1, 3):
         raise ExportError(
             f"{bundle.path}: the camera page needs a model that takes uint8[1, height, width, 1 or 3] frames, this one"
@@ -62,17 +67,18 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     report = json.loads(bundle.files["report.json"])
     golden = unpack_golden(bundle.files["golden.npz"])
     model = report["model"]
-    _, height, width, channels = model["input_shape"]
+    (entry,), (output,) = model["inputs"], model["outputs"]
+    _, height, width, channels = entry["shape"]
     return {
         "name": f"{bundle.path.resolve().parent.name}/{bundle.path.resolve().name}",
         "weights": model["weights_sha256"],
         "heldOut": report["held_out"]["samples"],
-        "labels": report["labels"],
-        "input": {"name": model["input_name"], "height": height, "width": width, "channels": channels},
+        "labels": report["labels"][output["name"]],
+        "input": {"name": entry["name"], "height": height, "width": width, "channels": channels},
         "variants": [_variant(bundle, variant, golden) for variant in report["variants"]],
         "golden": {
-            "frames": base64.b64encode(golden.frames.tobytes()).decode(),
-            "labels": golden.labels.tolist(),
+            "frames": base64.b64encode(golden.frames[entry["name"]].tobytes()).decode(),
+            "labels": golden.labels[output["name"]].tolist(),
         },
     }
 
@@ -88,5 +94,5 @@ def _variant(bundle: Bundle, variant: Mapping[str, Any], golden: Golden) -> dict
         "signature": SIGNATURE,
         "output": {"name": end.name, "scale": end.scale, "zeroPoint": end.zero_point},
         # The first class of each golden frame as LiteRT in Python answered it when the bundle was written.
-        "golden": real_values(end, golden.outputs[variant["recipe"]]).argmax(axis=1).tolist(),
+        "golden": real_values(end, golden.outputs[variant["recipe"]][end.name]).argmax(axis=1).tolist(),
     }

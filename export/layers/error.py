@@ -9,7 +9,7 @@ a tensor with one wild channel has a fine ratio of its own while all its other c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from export.layers.flatbuffer import activations, read_model
 from export.layers.names import FloatTwin
 from export.layers.pairs import OpPair, paired
 from export.layers.run import Values, every_tensor, run_slice, scale_of
+from fl_mobile.errors import VerifyError
 
 _LAST_ACTIVATIONS = frozenset({"SOFTMAX", "LOGISTIC"})
 _TINY = 1e-30  # power of a layer that is silent on all frames
@@ -45,19 +46,22 @@ class LayerError:
     noise_share: float
 
 
-def layer_errors(data: bytes, twin: FloatTwin, frames: np.ndarray) -> tuple[LayerError, ...]:
+def layer_errors(data: bytes, twin: FloatTwin, frames: Mapping[str, np.ndarray]) -> tuple[LayerError, ...]:
     """Returns the noise of every operation of the artifact ``data`` that adds any, in execution order.
 
     The last softmax or sigmoid is left out: its rounding comes after the answer is decided.
 
     Args:
         twin: Float32 artifact of the same weights.
-        frames: ``[n, ...]`` in the artifacts' input dtype; 16 typical ones are enough.
+        frames: Input name → ``[n, ...]`` in the artifacts' input dtype; 16 typical ones are enough.
 
     Raises:
-        VerifyError: The two artifacts do not hold the same operations.
+        VerifyError: The two artifacts do not hold the same operations, or answer more than one thing.
     """
     exact, quantized = read_model(twin.data), read_model(data)
+    outputs = len(exact.subgraphs[0].outputs)
+    if outputs != 1:
+        raise VerifyError(f"noise is measured at one answer, the artifact has {outputs} outputs")
     pairs = paired(exact, quantized)
     if pairs[-1].op in _LAST_ACTIVATIONS:
         pairs.pop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class FloatTwin:
         return (owners or paths or [""])[0]
 
 
-def float_twin(model: Any, input_dtype: str) -> FloatTwin:
+def float_twin(model: Any, input_dtype: str | Mapping[str, str] | None) -> FloatTwin:
     """Returns the float32 artifact of ``model`` with the names of its layers.
 
     Raises:

@@ -50,8 +50,14 @@ def scale_of(model: Any, index: int) -> Scale:
     return Scale(np.dtype(names[tensor.type].lower()), factor, int(quantization.zeroPoint[0]) if scaled else 0)
 
 
-def every_tensor(data: bytes, model: Any, frames: np.ndarray) -> Values:
-    """Returns what each computed tensor of the artifact holds, as stored, ``[n, ...]``, for ``frames`` ``[n, ...]``."""
+def every_tensor(data: bytes, model: Any, frames: Mapping[str, np.ndarray]) -> Values:
+    """Returns what each computed tensor of the artifact holds, as stored, ``[n, ...]``.
+
+    Args:
+        data: The flatbuffer.
+        model: The same as ``ModelT``.
+        frames: Input name → ``[n, ...]``.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     graph = model.subgraphs[0]
@@ -65,8 +71,10 @@ def every_tensor(data: bytes, model: Any, frames: np.ndarray) -> Values:
             experimental_preserve_all_tensors=True,
         )
         interpreter.allocate_tensors()
-        for frame in frames:
-            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame[None])
+        ends = {entry.name.decode(): int(entry.tensorIndex) for entry in model.signatureDefs[0].inputs}
+        for number in range(len(next(iter(frames.values())))):
+            for name, index in ends.items():
+                interpreter.set_tensor(index, frames[name][number][None])
             interpreter.invoke()
             for index in wanted:
                 rows[index].append(interpreter.get_tensor(index))

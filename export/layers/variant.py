@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class LayerReport:
         }
 
 
-def measure_layers(data: bytes, twin: FloatTwin, frames: np.ndarray, kept: Sequence[str]) -> LayerReport:
+def measure_layers(data: bytes, twin: FloatTwin, frames: Mapping[str, np.ndarray], kept: Sequence[str]) -> LayerReport:
     """Returns the report of the artifact ``data``; one that cannot be compared with its twin says why."""
     try:
         return LayerReport(tuple(kept), layer_errors(data, twin, frames))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from export.graph import TensorInfo, read_graph
+from export.graph import Signature, TensorInfo, read_graph
 from export.quiet import captured_stderr
 from export.runtimes.litert import LITERT
 from export.runtimes.litert_compiled import LITERT_COMPILED
@@ -84,33 +84,64 @@ def run(runtime: str, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str
     return open_session(runtime, data).run(inputs)
 
 
-def answers(runtime: str, data: bytes, frames: np.ndarray) -> np.ndarray:
-    """Returns the raw stored output rows of the artifact ``data`` for ``frames`` (``[n, ...]``), one run per frame.
+def run_frames(runtime: str, data: bytes, frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the raw stored rows of every output of the artifact ``data``, ``[n, ...]`` by name, one run per frame.
+
+    Args:
+        runtime: Name from ``RUNTIMES``.
+        data: The flatbuffer.
+        frames: Input name → ``[n, ...]`` in the input's dtype.
 
     Raises:
         ConfigError: As ``open_session``.
-        VerifyError: The artifact is damaged, the frames do not fit its input, or the runtime fails on one.
+        VerifyError: The artifact is damaged, the frames do not fit its inputs, or the runtime fails on one.
+    """
+    signature = read_graph(data).signature(SIGNATURE)
+    count = _check_frames(signature, frames)
+    rows = {end.name: np.empty((count, *end.shape[1:]), end.dtype) for end in signature.outputs}
+    with captured_stderr():  # LiteRT reports loading and freeing; the session must be gone before the block ends
+        session = open_session(runtime, data)
+        for index in range(count):
+            try:
+                answer = session.run({name: part[index][None] for name, part in frames.items()})
+                for name, part in rows.items():
+                    part[index] = answer[name][0]
+            except Exception as error:  # as in open_session: native code
+                raise VerifyError(f"runtime {runtime!r} fails on frame {index}: {error}") from error
+        del session
+    return rows
+
+
+def answers(runtime: str, data: bytes, frames: np.ndarray) -> np.ndarray:
+    """Returns ``run_frames`` of an artifact with one input and one output as one array.
+
+    Raises:
+        ConfigError: As ``open_session``.
+        VerifyError: As ``run_frames``, or the artifact has several inputs or outputs.
     """
     signature = read_graph(data).signature(SIGNATURE)
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         raise VerifyError(
             f"expected one input and one output, got {len(signature.inputs)} and {len(signature.outputs)}"
         )
-    entry, end = signature.inputs[0], signature.outputs[0]
-    if frames.shape[1:] != entry.shape[1:] or str(frames.dtype) != entry.dtype:
+    return run_frames(runtime, data, {signature.inputs[0].name: frames})[signature.outputs[0].name]
+
+
+def _check_frames(signature: Signature, frames: Mapping[str, np.ndarray]) -> int:
+    """Returns the number of frames."""
+    takes = {entry.name: (entry.dtype, entry.shape[1:]) for entry in signature.inputs}
+    given = {name: (str(part.dtype), part.shape[1:]) for name, part in frames.items()}
+    counts = {len(part) for part in frames.values()}
+    if takes != given or len(counts) != 1:
         raise VerifyError(
-            f"the artifact takes {entry.dtype}{list(entry.shape)}, the frames are {frames.dtype}{list(frames.shape)}"
+            f"the artifact takes {_forms(takes)}, the frames are {_forms(given)},"
+            f" {' and '.join(map(str, sorted(counts)))} of them"
         )
-    rows = np.empty((len(frames), *end.shape[1:]), end.dtype)
-    with captured_stderr():  # LiteRT reports loading and freeing; the session must be gone before the block ends
-        session = open_session(runtime, data)
-        for index, frame in enumerate(frames):
-            try:
-                rows[index] = session.run({entry.name: frame[None]})[end.name][0]
-            except Exception as error:  # as in open_session: native code
-                raise VerifyError(f"runtime {runtime!r} fails on frame {index}: {error}") from error
-        del session
-    return rows
+    return counts.pop()
+
+
+def _forms(ends: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {dtype}[n, {', '.join(map(str, shape))}]" for name, (dtype, shape) in ends.items())
 
 
 def real_values(end: TensorInfo, rows: np.ndarray) -> np.ndarray:

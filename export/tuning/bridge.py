@@ -191,10 +191,10 @@ def with_weights(model: Any, weights: Tensors) -> Any:
 
 
 def graph_of(model: Any) -> Any:
-    """Returns the functional graph behind a Keras 3 ``model``.
+    """Returns the functional graph behind a Keras 3 ``model`` of one input and one output.
 
     Raises:
-        ExportError: It has none, because it is subclassed or not built.
+        ExportError: It has none, because it is subclassed or not built, or it has several inputs or outputs.
     """
     import keras
 
@@ -206,15 +206,15 @@ def graph_of(model: Any) -> Any:
             f"model {model.name!r} is subclassed ({type(model).__name__}): its layers are known, but not what happens"
             " between them. Write it as a functional model, or use recipes without tuning."
         )
+    if len(function.inputs) != 1 or len(function.outputs) != 1:
+        raise ExportError(
+            f"model {model.name!r}: expected one input and one output to tune it,"
+            f" found {len(function.inputs)} and {len(function.outputs)}. Use recipes without tuning."
+        )
     return function
 
 
 def _refuse(model: Any, function: Any) -> None:
-    if len(function.inputs) != 1 or len(function.outputs) != 1:
-        raise ExportError(
-            f"model {model.name!r}: expected one input and one output,"
-            f" found {len(function.inputs)} and {len(function.outputs)}"
-        )
     for operation in function.operations:
         _refuse_unknown(model, operation)
     used = [id(node.operation) for nodes in function._nodes_by_depth.values() for node in nodes]

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from export.parity import Parity
 from export.recipes import Recipe, find_recipe
 from export.tuning.table import find_tuning
 from export.tuning.tune import TuningReport, TuningSet, tune
-from export.verify import Parity, Reference, check_parity, make_reference, measure_parity
+from export.verify import Reference, check_parity, make_reference, measure_parity
 from fl_mobile.errors import ExportError, VerifyError
 
 
@@ -48,9 +49,9 @@ def tuned_sources(
                 f"recipe {recipe.name!r} trains the model further and needs a tuning set, got none. Give public or"
                 f" server-side examples (TuningSet), or take {recipe.conversion!r}, which needs none."
             )
-        dtype = reference.serving.input_dtype
-        tuned = tune(model, find_tuning(recipe.tuning), data, input_dtype=dtype, progress=say)
-        own = make_reference(tuned.model, reference.frames, reference.labels, input_dtype=dtype)
+        dtypes = reference.serving.input_dtypes
+        tuned = tune(model, find_tuning(recipe.tuning), data, input_dtype=dtypes, progress=say)
+        own = make_reference(tuned.model, reference.frames, reference.labels, input_dtype=dtypes)
         sources[recipe.tuning] = TunedSource(tuned.model, own, tuned.report)
     return sources
 

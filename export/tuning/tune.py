@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from export.ends import OUTPUT
+from export.frames import frames_for
 from export.quiet import captured_stderr
-from export.serving import Serving, describe, frames_for, predict
+from export.serving import Serving, describe, predict
 from export.tuning.bridge import make_twin, tf_keras_and_tfmot, with_weights
 from export.tuning.stages import STAGES, Fit, tuned_paths
 from export.tuning.table import Tuning
@@ -69,6 +71,11 @@ class TuningSet:
             raise ExportError(
                 f"tuning set: expected epochs ≥ 1, batch_size ≥ 1 and learning_rate > 0,"
                 f" got {self.epochs}, {self.batch_size}, {self.learning_rate}"
+            )
+        if isinstance(self.x, Mapping):
+            raise ExportError(
+                f"tuning set: tuned recipes take models with one input, got frames for {', '.join(self.x)}."
+                " Use recipes without tuning."
             )
         y = np.asarray(self.y)
         if y.shape != (len(self.x),) or y.dtype.kind not in "ui" or len(y) == 0:
@@ -146,7 +153,7 @@ def tune(
     tuning: Tuning,
     data: TuningSet,
     *,
-    input_dtype: str | None = None,
+    input_dtype: str | Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Tuned:
     """Returns a copy of ``model`` tuned on ``data``; ``model`` itself is not changed.
@@ -166,10 +173,10 @@ def tune(
     """
     say = progress or _silent
     serving = describe(model, input_dtype)
-    x = frames_for(serving, data.x, "tuning frames")
-    if np.max(data.y) >= serving.num_classes or np.min(data.y) < 0:
-        raise ExportError(f"tuning set: expected classes 0..{serving.num_classes - 1}, got up to {np.max(data.y)}")
-    labels = np.eye(serving.num_classes, dtype=np.float32)[np.asarray(data.y)]
+    x, end = frames_for(serving, data.x, "tuning frames")[serving.entry.name], serving.end
+    if np.max(data.y) >= end.num_classes or np.min(data.y) < 0:
+        raise ExportError(f"tuning set: expected classes 0..{end.num_classes - 1}, got up to {np.max(data.y)}")
+    labels = np.eye(end.num_classes, dtype=np.float32)[np.asarray(data.y)]
     own_answers = _own_answers(model, serving, x, labels)
     current, first_diff, paths = model, None, []
     weights: Tensors = {}
@@ -180,7 +187,7 @@ def tune(
         paths = tuned_paths(twin)
         with captured_stderr():  # tf_keras warns of the kernels behind shared values, which have no gradient
             weights = STAGES[stage](
-                twin, tuning, _fit_of(x, labels if stage in _LEARNS_ANEW else own_answers, data, serving.head, stage)
+                twin, tuning, _fit_of(x, labels if stage in _LEARNS_ANEW else own_answers, data, end.head, stage)
             )
         current = with_weights(model, weights)
     kernels = tuple(_describe_kernel(path, weights[path]) for path in paths)
@@ -242,7 +249,7 @@ def _describe_kernel(path: str, kernel: np.ndarray) -> KernelReport:
 
 def _own_answers(model: Any, serving: Serving, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns ``float32[n, classes]``: the model's answers where right, else the label (Hinton et al. 2015)."""
-    own = predict(model, serving, x)
+    own = predict(model, serving, {serving.entry.name: x})[OUTPUT]
     own = own / np.maximum(own.sum(axis=1, keepdims=True), 1e-12)
     right = (own.argmax(axis=1) == labels.argmax(axis=1))[:, None]
     return np.where(right, own, labels).astype(np.float32)

@@ -59,8 +59,8 @@ def test_whole_bundle_is_proven(bundle: Path, model: Any, data: Digits) -> None:
 
 def test_report_says_what_was_measured(bundle: Path, model: Any, data: Digits) -> None:
     report = json.loads((bundle / "report.json").read_text())
-    assert report["labels"] == LABELS
-    assert report["model"]["head"] == "logits"
+    assert report["labels"] == {"probabilities": LABELS}
+    assert [end["head"] for end in report["model"]["outputs"]] == ["logits"]
     assert report["provenance"] == {"experiment": "0123abcd"}
     assert report["calibration"]["frames"] == 100
     for variant in report["variants"]:
@@ -141,7 +141,8 @@ def shuffle_labels(files: dict[str, bytes]) -> None:
 
 def other_golden_frames(files: dict[str, bytes]) -> None:
     golden = unpack_golden(files["golden.npz"])
-    files["golden.npz"] = pack_golden(Golden(golden.frames[::-1], golden.labels, golden.keras, golden.outputs))
+    turned = {name: frames[::-1] for name, frames in golden.frames.items()}
+    files["golden.npz"] = pack_golden(Golden(turned, golden.labels, golden.keras, golden.outputs))
 
 
 def drop_golden_output(files: dict[str, bytes]) -> None:
@@ -274,20 +275,27 @@ def test_bundle_file_names_are_plain(name: str, tmp_path: Path) -> None:
 def test_golden_round_trip_is_exact_and_reproducible() -> None:
     rng = np.random.default_rng(1)
     golden = Golden(
-        rng.integers(0, 256, (4, 2, 2, 1)).astype(np.uint8),
-        np.arange(4),
-        rng.random((4, 3), np.float32),
-        {"int8": rng.integers(0, 256, (4, 3)).astype(np.uint8)},
+        {"image": rng.integers(0, 256, (4, 2, 2, 1)).astype(np.uint8), "file": rng.random((4, 5), np.float32)},
+        {"digit": np.arange(4)},
+        {"digit": rng.random((4, 3), np.float32), "angle": rng.random((4, 1), np.float32)},
+        {"int8": {"digit": rng.integers(0, 256, (4, 3)).astype(np.uint8), "angle": rng.random((4, 1), np.float32)}},
     )
     packed = pack_golden(golden)
     assert packed == pack_golden(golden)
     back = unpack_golden(packed)
-    assert (back.frames == golden.frames).all()
-    assert (back.outputs["int8"] == golden.outputs["int8"]).all()
+    for ours, theirs in (
+        (back.frames, golden.frames),
+        (back.labels, golden.labels),
+        (back.keras, golden.keras),
+        (back.outputs["int8"], golden.outputs["int8"]),
+    ):
+        assert list(ours) == list(theirs)
+        assert all((ours[name] == theirs[name]).all() for name in theirs)
 
 
 def test_golden_survives_any_bytes() -> None:
-    good = pack_golden(Golden(np.zeros((2, 3), np.float32), np.arange(2), np.zeros((2, 3), np.float32), {}))
+    zeros = {"a": np.zeros((2, 3), np.float32)}
+    good = pack_golden(Golden(zeros, {"a": np.arange(2)}, zeros, {"int8": zeros}))
     rng = np.random.default_rng(2)
     for _ in range(800):
         bad = bytearray(good[: rng.integers(0, len(good) + 1)])
@@ -322,7 +330,7 @@ def test_choose_frames_shows_every_class_first() -> None:
 
 def test_latency_says_how_it_was_taken(whole_bundle: Path, data: Digits) -> None:
     artifact = (whole_bundle / "float32.tflite").read_bytes()
-    latency = host_latency(artifact, data.x_test[0], threads=2, runs=20)
+    latency = host_latency(artifact, {"image": data.x_test[0]}, threads=2, runs=20)
     assert (latency.threads, latency.runs, latency.runtime) == (2, 20, "litert")
     assert 0 < latency.p50_ms <= latency.p90_ms
     assert latency.label == "this host, not a phone"

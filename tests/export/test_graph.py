@@ -95,7 +95,7 @@ def test_damage_never_takes_this_process_down(runtime: str, artifact: bytes) -> 
     endings = []
     for mutant in mutants:
         try:
-            isolated_answers([runtime], {"mutant": mutant}, frames)
+            isolated_answers([runtime], {"mutant": mutant}, {"image": frames})
             endings.append("rows")
         except VerifyError as error:
             endings.append("died" if "its process ended" in str(error) else "refused")
@@ -104,15 +104,15 @@ def test_damage_never_takes_this_process_down(runtime: str, artifact: bytes) -> 
 
 def test_a_dying_child_is_a_verify_error(artifact: bytes, data: Digits) -> None:
     with pytest.raises(VerifyError, match=r"b\.tflite on litert: not a TFLite flatbuffer"):
-        isolated_answers(["litert"], {"a": artifact, "b": b"damaged!"}, data.x_test[:2])
+        isolated_answers(["litert"], {"a": artifact, "b": b"damaged!"}, {"image": data.x_test[:2]})
     with pytest.raises(VerifyError, match=r"a\.tflite on nonsense: .*ended with code 1 .*ConfigError"):
-        isolated_answers(["nonsense"], {"a": artifact}, data.x_test[:2])
+        isolated_answers(["nonsense"], {"a": artifact}, {"image": data.x_test[:2]})
 
 
 def test_isolated_answers_are_the_same(artifact: bytes, data: Digits) -> None:
-    rows = isolated_answers(["litert", "litert-compiled"], {"int8": artifact}, data.x_test[:4])
+    rows = isolated_answers(["litert", "litert-compiled"], {"int8": artifact}, {"image": data.x_test[:4]})
     assert rows.keys() == {("litert", "int8"), ("litert-compiled", "int8")}
-    assert (rows["litert", "int8"] == answers("litert", artifact, data.x_test[:4])).all()
+    assert (rows["litert", "int8"]["probabilities"] == answers("litert", artifact, data.x_test[:4])).all()
 
 
 @pytest.mark.parametrize("name", UNASKED)
@@ -138,7 +138,7 @@ def test_every_runtime_runs_or_says_why(name: str, artifact: bytes, data: Digits
 def test_wrong_frames_are_refused(name: str, wrong: Any, artifact: bytes) -> None:
     if missing_runtimes().get(name):
         pytest.skip(missing_runtimes()[name])
-    with pytest.raises(VerifyError, match=r"the artifact takes uint8\[1, 8, 8, 1\]"):
+    with pytest.raises(VerifyError, match=r"the artifact takes image uint8\[n, 8, 8, 1\]"):
         answers(name, artifact, wrong)
     with pytest.raises(ValueError, match=r"input 'image': expected uint8\[1, 8, 8, 1\]"):
         open_session(name, artifact).run({"image": wrong})

@@ -109,10 +109,10 @@ def test_keeping_the_worst_layer_gives_a_cleaner_answer(
     recipe: str, artifact: Any, twin: FloatTwin, data: Digits
 ) -> None:
     frames = data.x_test[:16]
-    before = layer_errors(artifact(recipe), twin, frames)
+    before = layer_errors(artifact(recipe), twin, {"image": frames})
     worst = max(before, key=lambda error: error.noise_share)
     mixed = keep_in_float(artifact(recipe), twin, [worst.layer])
-    assert worst.layer not in {error.layer for error in layer_errors(mixed, twin, frames)}
+    assert worst.layer not in {error.layer for error in layer_errors(mixed, twin, {"image": frames})}
     assert noise_to_signal(twin, mixed, frames) < noise_to_signal(twin, artifact(recipe), frames)
 
 
@@ -123,8 +123,8 @@ def noise_to_signal(twin: FloatTwin, data: bytes, frames: np.ndarray) -> float:
     exact, quantized = read_model(twin.data), read_model(data)
     last = paired(exact, quantized)[-2]
     out = int(last.quantized.outputs[0])
-    signal = every_tensor(twin.data, exact, frames)[int(last.exact.outputs[0])].astype(np.float64)
-    noisy = scale_of(quantized, out).real(every_tensor(data, quantized, frames)[out])
+    signal = every_tensor(twin.data, exact, {"image": frames})[int(last.exact.outputs[0])].astype(np.float64)
+    noisy = scale_of(quantized, out).real(every_tensor(data, quantized, {"image": frames})[out])
     return float(np.square(noisy - signal).sum() / np.square(signal).sum())
 
 
@@ -135,7 +135,7 @@ def test_noise_at_the_answer_is_that_of_a_file_where_only_this_layer_is_quantise
 ) -> None:
     """The oracle is a real artifact: every other layer kept in float, run as a whole."""
     frames = data.x_test[:16]
-    errors = layer_errors(artifact(recipe), twin, frames)
+    errors = layer_errors(artifact(recipe), twin, {"image": frames})
     predicted = next(error.answer_snr_db for error in errors if error.layer == layer)
     others = [name for name in ("conv", "pool", "flat", "hidden", "logits") if name != layer]
     measured = -10 * np.log10(noise_to_signal(twin, keep_in_float(artifact(recipe), twin, others), frames))
@@ -144,7 +144,7 @@ def test_noise_at_the_answer_is_that_of_a_file_where_only_this_layer_is_quantise
 
 def test_with_every_layer_kept_only_the_answer_is_rounded(artifact: Any, twin: FloatTwin, data: Digits) -> None:
     whole = keep_in_float(artifact("int16x8"), twin, ["conv", "pool", "flat", "hidden", "logits"])
-    assert layer_errors(whole, twin, data.x_test[:16]) == ()
+    assert layer_errors(whole, twin, {"image": data.x_test[:16]}) == ()
     assert "QUANTIZE" not in read_graph(whole).ops[:-3]
     exact = answers("litert", twin.data, data.x_test[:40])
     np.testing.assert_allclose(answers("litert", whole, data.x_test[:40]), exact, atol=1e-3)  # the softmax stays int16
@@ -154,7 +154,7 @@ def test_with_every_layer_kept_only_the_answer_is_rounded(artifact: Any, twin: F
 def test_the_report_is_in_order_and_its_shares_are_a_whole(
     recipe: str, artifact: Any, twin: FloatTwin, data: Digits
 ) -> None:
-    errors = layer_errors(artifact(recipe), twin, data.x_test[:16])
+    errors = layer_errors(artifact(recipe), twin, {"image": data.x_test[:16]})
     assert [error.layer for error in errors if error.op != "MAX_POOL_2D"] == [
         layer for layer in KERNELS if stored_types(artifact(recipe))[layer][0] == "INT8"
     ]
@@ -186,7 +186,7 @@ def test_it_catches_a_layer_with_one_wild_channel(recipe: str, net: Any, data: D
 
     twin = float_twin(wild, "uint8")
     broken = to_tflite(wild, find_recipe(recipe), representative=data.x_train[:100])
-    errors = layer_errors(broken, twin, data.x_test[:16])
+    errors = layer_errors(broken, twin, {"image": data.x_test[:16]})
     assert advice(errors).startswith("Layer 'conv' adds 9")
     conv = next(error for error in errors if error.layer == "conv")
     assert conv.own_snr_db is not None
@@ -205,7 +205,7 @@ def test_it_catches_a_layer_with_wildly_ranged_weights(net: Any, data: Digits) -
     wild.get_layer("hidden").set_weights([dense, offset])
     twin = float_twin(wild, "uint8")
     broken = to_tflite(wild, find_recipe("int8-legacy"), representative=data.x_train[:100])
-    assert "'hidden'" in advice(layer_errors(broken, twin, data.x_test[:16]))
+    assert "'hidden'" in advice(layer_errors(broken, twin, {"image": data.x_test[:16]}))
 
 
 def test_unknown_folded_and_useless_layers_are_refused(twin: FloatTwin) -> None:
@@ -249,7 +249,7 @@ def test_layers_are_found_whatever_they_are_called(data: Digits) -> None:
     mixed = read_model(keep_in_float(artifact, twin, ["block"]))
     floats = [op_name(mixed, op) for op in mixed.subgraphs[0].operators]
     assert floats.count("DEQUANTIZE") == floats.count("QUANTIZE") - 2 == 1  # one for the frame, one for the answer
-    assert measure_layers(artifact, twin, data.x_test[:4], ()).advice
+    assert measure_layers(artifact, twin, {"image": data.x_test[:4]}, ()).advice
 
 
 def test_a_file_with_other_operations_is_not_compared(artifact: Any, twin: FloatTwin, data: Digits) -> None:
@@ -260,8 +260,8 @@ def test_a_file_with_other_operations_is_not_compared(artifact: Any, twin: Float
     ].deprecatedBuiltinCode = 1
     other = write_model(edited)
     with pytest.raises(VerifyError, match=r"operation 1 is MAX_POOL_2D .* in float32 and AVERAGE_POOL_2D"):
-        layer_errors(other, twin, data.x_test[:2])
-    assert "AVERAGE_POOL_2D" in measure_layers(other, twin, data.x_test[:2], ()).not_measured
+        layer_errors(other, twin, {"image": data.x_test[:2]})
+    assert "AVERAGE_POOL_2D" in measure_layers(other, twin, {"image": data.x_test[:2]}, ()).not_measured
     with pytest.raises(ExportError, match="cannot be kept in float: operation 1"):
         keep_in_float(other, twin, ["conv"])
 

@@ -136,14 +136,7 @@ def nan_weights() -> Any:
     return model
 
 
-def two_inputs() -> Any:
-    import keras
-
-    one, two = keras.Input((8, 8, 1)), keras.Input((4,))
-    return keras.Model([one, two], keras.layers.Dense(10)(two), name="two_inputs")
-
-
-def two_inputs_subclassed() -> Any:
+def two_arguments() -> Any:
     import keras
 
     class Pair(keras.Model):
@@ -151,20 +144,37 @@ def two_inputs_subclassed() -> Any:
             super().__init__(name="pair")
             self.head = keras.layers.Dense(10)
 
-        def call(self, pair: Any) -> Any:
-            return self.head(pair[0] + pair[1])
+        def call(self, one: Any, two: Any) -> Any:
+            return self.head(one + two)
 
     model = Pair()
-    model([np.zeros((1, 4)), np.zeros((1, 4))])
+    model(np.zeros((1, 4)), np.zeros((1, 4)))
     return model
 
 
-def two_outputs() -> Any:
+def nested_inputs() -> Any:
     import keras
 
-    frame = keras.Input((8, 8, 1))
-    flat = keras.layers.Flatten()(frame)
-    return keras.Model(frame, [keras.layers.Dense(10)(flat), keras.layers.Dense(2)(flat)], name="two_outputs")
+    one, two, three = (keras.Input((4,)) for _ in range(3))
+    added = keras.layers.Add()([one, two, three])
+    return keras.Model({"pair": [one, two], "other": three}, keras.layers.Dense(10)(added), name="nested")
+
+
+def nested_outputs() -> Any:
+    import keras
+
+    frame = keras.Input((4,))
+    ends = [keras.layers.Dense(10)(frame) for _ in range(3)]
+    return keras.Model(frame, {"pair": ends[:2], "other": ends[2]}, name="nested")
+
+
+def no_classes() -> Any:
+    import keras
+
+    layers = keras.layers
+    frame = keras.Input((4,))
+    box = layers.Reshape((4, 4), name="box")(layers.Dense(16)(frame))
+    return keras.Model(frame, [layers.Dense(1, name="angle")(frame), box], name="measures")
 
 
 def one_unit() -> Any:
@@ -210,11 +220,15 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "unbuilt": (unbuilt, "is not built, so it has no weights yet"),
     "built-without-layers": (built_without_layers, "made 2 new weights while it was traced"),
     "nan-weights": (nan_weights, "broken/kernel': 640 of 640 values are not finite"),
-    "two-inputs": (two_inputs, "expected exactly one input tensor, found 2"),
-    "two-inputs-subclassed": (two_inputs_subclassed, "expected exactly one input tensor"),
-    "two-outputs": (two_outputs, r"expected one output \[batch, classes\]"),
+    "two-arguments": (
+        two_arguments,
+        r"cannot run on one frame \(1, 4\): TypeError: missing a required argument: 'two'",
+    ),
+    "nested-inputs": (nested_inputs, "expected inputs in one list or dictionary, got them nested"),
+    "nested-outputs": (nested_outputs, "expected outputs in one list or dictionary, got them nested"),
+    "no-classes": (no_classes, r"expected an output \[batch, classes\].*got 2 \(angle \[1, 1\], box \[1, 4, 4\]\)"),
     "one-unit": (one_unit, "a single sigmoid unit becomes Dense"),
-    "picture-out": (picture_out, r"expected one output \[batch, classes\]"),
+    "picture-out": (picture_out, r"expected an output \[batch, classes\]"),
     "open-size": (open_size, "a phone needs a fixed size"),
     "integer-tokens": (integer_tokens, "expected a float Input"),
     "half-precision": (half_precision, "computes in float16.*Rebuild it with the float32 policy"),
@@ -250,7 +264,7 @@ def test_nan_answers_are_refused(data: Digits, tmp_path: Path) -> None:
 
 def test_float_input_for_a_picture_when_the_caller_says_so(model: Any) -> None:
     serving = describe(model, "float32")
-    assert serving.input_dtype == "float32"
+    assert serving.entry.dtype == "float32"
     assert not serving.is_image
 
 

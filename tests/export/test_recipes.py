@@ -12,44 +12,16 @@ import numpy as np
 import pytest
 
 from export.convert import to_tflite
+from export.ends import OUTPUT
 from export.graph import read_graph
 from export.recipes import CORE_RECIPES, RECIPES, find_recipe
 from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values
 from export.serving import SIGNATURE, describe, predict
-from export.verify import check_parity, make_reference, measure_parity
+from export.verify import make_reference, measure_parity
 from fl_mobile.errors import ConfigError, ExportError
-from tests.export.topologies import TOPOLOGIES, Digits, branching, inputs_for
+from tests.export.topologies import Digits, branching
 
 pytestmark = pytest.mark.tf
-
-
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_artifact_is_the_model(topology: str, recipe: Any, model_of: Any, data: Digits) -> None:
-    model, x_test = model_of(topology), inputs_for(topology, data.x_test)
-    reference = make_reference(model, x_test, data.y_test)
-    assert reference.accuracy > 0.9, "the topology must have an opinion, or agreement proves nothing"
-    artifact = to_tflite(model, recipe, representative=inputs_for(topology, data.x_train[:100]))
-
-    parity = check_parity(measure_parity(reference, recipe, artifact))
-    graph = read_graph(artifact)
-    image = topology != "features-mlp"
-    entry, end = graph.signature(SIGNATURE).inputs[0], graph.signature(SIGNATURE).outputs[0]
-    assert (entry.name, entry.dtype) == (("image", "uint8") if image else ("pixels", "float32"))
-    assert entry.shape == (1, *x_test.shape[1:])
-    assert (end.name, end.shape) == ("probabilities", (1, 10))
-    assert end.dtype == ("uint8" if image and recipe.integer_frames else "float32")
-    assert not graph.foreign_ops
-    assert parity.weights >= parity.kernel_weights > 0
-    if image and recipe.integer_frames:
-        assert entry.scale == 1.0
-        assert entry.zero_point == 0
-        assert not {"CAST", "DEQUANTIZE"} & set(graph.ops), "an integer artifact has no float operation"
-
-    rows = real_values(end, answers("litert", artifact, reference.frames[:20]))
-    assert ((rows >= 0) & (rows <= 1)).all()
-    if reference.serving.head != "sigmoid":
-        assert np.abs(rows.sum(axis=1) - 1).max() < 0.02
 
 
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "litert"])
@@ -108,7 +80,7 @@ def test_integer_artifact_reads_pixels_as_they_are(model: Any, data: Digits) -> 
     entry, end = graph.signature(SIGNATURE).inputs[0], graph.signature(SIGNATURE).outputs[0]
     assert entry.scale == 1.0
     dark = data.x_test[:100] // 2  # inside the calibrated range, so nothing saturates
-    keras_rows = make_reference(model, dark, data.y_test[:100]).probabilities
+    keras_rows = make_reference(model, dark, data.y_test[:100]).answers[OUTPUT]
     assert np.abs(real_values(end, answers("litert", artifact, dark)) - keras_rows).mean() < 0.02
 
 
@@ -142,8 +114,8 @@ def test_branch_on_pixels_is_float_only(data: Digits) -> None:
     model = branching()
     frames = data.x_test[:60]
     # The branch looks at the whole batch, and the phone's batch is one frame.
-    one_by_one = np.concatenate([predict(model, describe(model), frame[None]) for frame in frames])
-    reference = replace(make_reference(model, frames, data.y_test[:60]), probabilities=one_by_one)
+    one_by_one = np.concatenate([predict(model, describe(model), {"image": frame[None]})[OUTPUT] for frame in frames])
+    reference = replace(make_reference(model, frames, data.y_test[:60]), answers={OUTPUT: one_by_one})
     for name in ("float32", "float16", "dynamic-int8"):
         artifact = to_tflite(model, RECIPES[name])
         assert "IF" in read_graph(artifact).ops
@@ -151,24 +123,6 @@ def test_branch_on_pixels_is_float_only(data: Digits) -> None:
     for name in ("int8", "int8-legacy", "int16x8"):
         with pytest.raises(ExportError, match=f"'{name}' cannot calibrate model 'branching': it holds If"):
             to_tflite(model, RECIPES[name], representative=data.x_train[:20])
-
-
-@pytest.mark.parametrize("unroll", [False, True])
-def test_recurrent_model(unroll: bool, data: Digits) -> None:
-    """A loop is float only (its calibration crashes the converter's process); unrolled, int8 works too."""
-    import keras
-
-    layers = keras.layers
-    model = keras.Sequential([layers.Input((4, 16)), layers.LSTM(6, unroll=unroll), layers.Dense(10)])
-    x = data.x_test.reshape(-1, 4, 16).astype(np.float32) / 255
-    reference = make_reference(model, x, data.y_test)
-    for recipe in map(find_recipe, ("float32", "dynamic-int8", "int8")):
-        if recipe.calibrated and not unroll:
-            with pytest.raises(ExportError, match=r"holds While.*unroll=True"):
-                to_tflite(model, recipe, representative=x[:20])
-            continue
-        artifact = to_tflite(model, recipe, representative=x[:20])
-        assert measure_parity(reference, recipe, artifact).max_abs_diff <= recipe.tolerance.max_abs
 
 
 def test_converter_is_quiet(capfd: pytest.CaptureFixture[str], model: Any, data: Digits) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from export.convert import to_tflite
+from export.ends import OUTPUT
 from export.graph import read_graph
 from export.recipes import RECIPES
 from export.runtimes import open_session
@@ -43,7 +44,7 @@ def artifacts(model: Any, data: Digits) -> dict[str, bytes]:
 def test_good_artifact_passes(recipe: str, model: Any, data: Digits, artifacts: dict[str, bytes]) -> None:
     parity = verify_parity(model, artifacts[recipe], data.x_test, data.y_test, recipe=RECIPES[recipe])
     assert parity.samples == 300
-    assert len(parity.class_accuracy_diff) == 10
+    assert len(parity.outputs[0].class_accuracy_diff) == 10
     assert parity.failures == ()
 
 
@@ -168,16 +169,16 @@ def test_one_flip_is_forgiven_and_two_are_not(model: Any, data: Digits, artifact
 
     reference = make_reference(model, data.x_test, data.y_test)
     for flips, passes in ((1, True), (2, False)):
-        rows = reference.probabilities.copy()
+        rows = reference.answers[OUTPUT].copy()
         rows[:flips] = np.roll(rows[:flips], 1, axis=1)
-        parity = measure_parity(replace(reference, probabilities=rows), RECIPES["float32"], artifacts["float32"])
+        parity = measure_parity(replace(reference, answers={OUTPUT: rows}), RECIPES["float32"], artifacts["float32"])
         assert any("first class differs" in failure for failure in parity.failures) != passes
 
 
 @pytest.mark.parametrize("name", ["sequential-logits", "functional-batchnorm", "subclassed", "features-mlp"])
 def test_head_is_found(name: str, model_of: Any, data: Digits) -> None:
     heads = {"sequential-logits": "logits", "features-mlp": "sigmoid"}
-    assert describe(model_of(name)).head == heads.get(name, "softmax")
+    assert describe(model_of(name)).end.head == heads.get(name, "softmax")
 
 
 def test_softmax_written_by_hand_is_not_applied_twice(data: Digits) -> None:
@@ -192,6 +193,6 @@ def test_softmax_written_by_hand_is_not_applied_twice(data: Digits) -> None:
         [layers.Input((8, 8, 1)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(10, activation=by_hand)]
     )
     serving = describe(model)
-    assert serving.head == "softmax"
+    assert serving.end.head == "softmax"
     answer = np.asarray(model(data.x_test[:5].astype(np.float32)))
-    assert np.allclose(predict(model, serving, data.x_test[:5]), answer)
+    assert np.allclose(predict(model, serving, {"image": data.x_test[:5]})[OUTPUT], answer)

@@ -150,18 +150,163 @@ def features_mlp() -> Any:
     )
 
 
+def frozen_base() -> Any:
+    """A frozen, nested base with batch normalisation under a head that was trained."""
+    import keras
+
+    layers = keras.layers
+    base = keras.Sequential(
+        [
+            layers.Input((8, 8, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(24, 3, activation="relu"),
+            layers.BatchNormalization(),
+        ],
+        name="base",
+    )
+    base.trainable = False
+    frame = layers.Input((8, 8, 1))
+    x = layers.Dense(32, activation="relu")(layers.Flatten()(base(frame)))
+    return keras.Model(frame, layers.Dense(CLASSES, activation="softmax")(x), name="frozen_base")
+
+
+def lstm(unroll: bool = False) -> Any:
+    """Eight rows of pixels one after the other; a loop in the graph unless unrolled."""
+    import keras
+
+    layers = keras.layers
+    model_layers = [layers.Input((8, 8), name="rows"), layers.LSTM(32, unroll=unroll), layers.Dense(CLASSES)]
+    return keras.Sequential(model_layers, name="lstm_unrolled" if unroll else "lstm")
+
+
+def lstm_unrolled() -> Any:
+    """The same without a loop."""
+    return lstm(unroll=True)
+
+
+def two_inputs() -> Any:
+    """A list of inputs, the camera's frame and four float sensors, into one classifier of logits."""
+    import keras
+
+    layers = keras.layers
+    frame, sensors = layers.Input((8, 8, 1), name="camera"), layers.Input((4,), name="sensors")
+    x = layers.Flatten()(layers.Conv2D(12, 3, activation="relu")(layers.Rescaling(1 / 255)(frame)))
+    x = layers.Concatenate()([x, layers.Dense(8, activation="relu")(sensors)])
+    return keras.Model(
+        [frame, sensors], layers.Dense(CLASSES)(layers.Dense(32, activation="relu")(x)), name="two_inputs"
+    )
+
+
+def two_outputs() -> Any:
+    """A list of outputs: a classifier and one plain number."""
+    import keras
+
+    layers = keras.layers
+    frame = layers.Input((8, 8, 1))
+    x = layers.Flatten()(layers.Conv2D(12, 3, activation="relu")(layers.Rescaling(1 / 255)(frame)))
+    x = layers.Dense(32, activation="relu")(x)
+    ends = [layers.Dense(CLASSES, activation="softmax", name="digit")(x), layers.Dense(1, name="brightness")(x)]
+    return keras.Model(frame, ends, name="two_outputs")
+
+
+def two_eyes() -> Any:
+    """Dictionaries of two frames and two classifiers, one of logits; both frames go through the same layers."""
+    import keras
+
+    layers = keras.layers
+    eye = keras.Sequential(
+        [
+            layers.Input((8, 4, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(12, 3, padding="same", activation="relu"),
+            layers.Flatten(),
+        ],
+        name="eye",
+    )
+    frames = {side: layers.Input((8, 4, 1), name=side) for side in ("right", "left")}
+    x = layers.Concatenate()([eye(frame) for frame in frames.values()])
+    x = layers.Dense(32, activation="relu")(x)
+    ends = {"digit": layers.Dense(CLASSES)(x), "odd": layers.Dense(2, activation="softmax")(x)}
+    return keras.Model(frames, ends, name="two_eyes")
+
+
+def subclassed_pair() -> Any:
+    """Subclassed, a dictionary of frames in and a list of unnamed outputs."""
+    import keras
+
+    class Pair(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="subclassed_pair")
+            self.scale = keras.layers.Rescaling(1 / 255)
+            self.flat = keras.layers.Flatten()
+            self.join = keras.layers.Concatenate()
+            self.hidden = keras.layers.Dense(32, activation="relu")
+            self.digit = keras.layers.Dense(CLASSES, activation="softmax")
+            self.odd = keras.layers.Dense(2, activation="softmax")
+
+        def call(self, frames: dict[str, Any]) -> list[Any]:
+            x = self.hidden(self.join([self.flat(self.scale(frames[side])) for side in ("left", "right")]))
+            return [self.digit(x), self.odd(x)]
+
+    model = Pair()
+    model({side: np.zeros((1, 8, 4, 1), np.float32) for side in ("left", "right")})
+    return model
+
+
 TOPOLOGIES: dict[str, Callable[[], Any]] = {
     "sequential-logits": sequential_logits,
     "functional-batchnorm": functional_batchnorm,
     "subclassed": subclassed,
     "shared-layers": shared_layers,
     "features-mlp": features_mlp,
+    "frozen-base": frozen_base,
+    "lstm": lstm,
+    "lstm-unrolled": lstm_unrolled,
+    "two-inputs": two_inputs,
+    "two-outputs": two_outputs,
+    "two-eyes": two_eyes,
+    "subclassed-pair": subclassed_pair,
 }
 
+LOGITS = ("sequential-logits", "shared-layers", "lstm", "lstm-unrolled", "two-inputs")
 
-def inputs_for(name: str, frames: np.ndarray) -> np.ndarray:
-    """Returns ``frames`` as the topology called ``name`` takes them."""
-    return frames.reshape(len(frames), 64).astype(np.float32) / 64 - 2 if name == "features-mlp" else frames
+
+def inputs_for(name: str, frames: np.ndarray) -> Any:
+    """Returns ``frames`` as the topology called ``name`` takes them: an array, or a mapping by input name."""
+    if name == "features-mlp":
+        return frames.reshape(len(frames), 64).astype(np.float32) / 64 - 2
+    if name in ("lstm", "lstm-unrolled"):
+        return frames[..., 0].astype(np.float32) / 255
+    if name == "two-inputs":
+        quarters = frames.reshape(len(frames), 2, 4, 2, 4).mean(axis=(2, 4)).reshape(len(frames), 4) / 255
+        return {"camera": frames, "sensors": quarters.astype(np.float32)}
+    if name in ("two-eyes", "subclassed-pair"):
+        return {"left": frames[:, :, :4], "right": frames[:, :, 4:]}
+    return frames
+
+
+def classes_for(name: str, labels: np.ndarray) -> Any:
+    """Returns ``labels`` as the topology's outputs are labelled: an array, or a mapping by output name."""
+    if name == "two-outputs":
+        return {"digit": labels}
+    if name == "two-eyes":
+        return {"digit": labels, "odd": labels % 2}
+    if name == "subclassed-pair":
+        return {"output_0": labels, "output_1": labels % 2}
+    return labels
+
+
+def names_for(name: str) -> Any:
+    """Returns the class names of the topology's outputs, a list or a mapping by output name."""
+    wanted = classes_for(name, np.zeros(1, np.int64))
+    if not isinstance(wanted, dict):
+        return LABELS
+    return {output: ["even", "odd"] if output in ("odd", "output_1") else LABELS for output in wanted}
+
+
+def take_part(x: Any, rows: Any) -> Any:
+    """Returns ``rows`` of an array, or of every array of a mapping."""
+    return {name: part[rows] for name, part in x.items()} if isinstance(x, dict) else x[rows]
 
 
 def trained(name: str, data: Digits, epochs: int = 12) -> Any:
@@ -170,7 +315,20 @@ def trained(name: str, data: Digits, epochs: int = 12) -> Any:
 
     keras.utils.set_random_seed(5)
     model = TOPOLOGIES[name]()
-    logits = name in ("sequential-logits", "shared-layers")
-    model.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=logits))
-    model.fit(inputs_for(name, data.x_train), data.y_train, batch_size=64, epochs=epochs, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy
+    losses: Any = loss(from_logits=name in LOGITS)
+    y: Any = classes_for(name, data.y_train)
+    if name == "two-outputs":
+        losses, y = ["sparse_categorical_crossentropy", "mse"], [y["digit"], data.x_train.mean(axis=(1, 2, 3)) / 64]
+    if name == "two-eyes":
+        losses = {"digit": loss(from_logits=True), "odd": loss()}
+    if name == "subclassed-pair":
+        losses, y = [loss(), loss()], list(y.values())
+    if name == "two-inputs":
+        x: Any = list(inputs_for(name, data.x_train).values())
+    else:
+        x = inputs_for(name, data.x_train)
+    model.compile(keras.optimizers.Adam(3e-3), losses)
+    epochs = 3 * epochs if name.startswith("lstm") else epochs  # a row at a time is learnt more slowly
+    model.fit(x, y, batch_size=64, epochs=epochs, verbose=0)
     return model

@@ -33,16 +33,16 @@ def test_golden_frames_of_every_recipe(bundle: str, request: pytest.FixtureReque
 def test_same_first_class_as_python(recipe: str, digits_bundle: Path) -> None:
     bundle = read_bundle(digits_bundle)
     golden = unpack_golden(bundle.files["golden.npz"])
-    rows = answers("litert-js", bundle.files[f"{recipe}.tflite"], golden.frames)
-    assert (rows.argmax(axis=1) == golden.outputs[recipe].argmax(axis=1)).all()
-    assert rows.dtype == golden.outputs[recipe].dtype
+    rows = answers("litert-js", bundle.files[f"{recipe}.tflite"], golden.frames["image"])
+    assert (rows.argmax(axis=1) == golden.outputs[recipe]["probabilities"].argmax(axis=1)).all()
+    assert rows.dtype == golden.outputs[recipe]["probabilities"].dtype
 
 
 def test_it_catches_an_artifact_that_answers_otherwise(digits_bundle: Path) -> None:
     bundle = read_bundle(digits_bundle)
     golden = unpack_golden(bundle.files["golden.npz"])
-    rows = answers("litert-js", bundle.files["float32.tflite"], golden.frames[::-1].copy())
-    assert (rows.argmax(axis=1) != golden.outputs["float32"].argmax(axis=1)).any()
+    rows = answers("litert-js", bundle.files["float32.tflite"], golden.frames["image"][::-1].copy())
+    assert (rows.argmax(axis=1) != golden.outputs["float32"]["probabilities"].argmax(axis=1)).any()
 
 
 def test_it_runs_only_when_it_is_named(digits_bundle: Path) -> None:

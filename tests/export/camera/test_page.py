@@ -108,9 +108,10 @@ def test_golden_frames_as_in_python(recipe: str, tab: Tab, digits_page: str, dig
     open_page(tab, f"{digits_page}?recipe={recipe}")
     assert state(tab)["recipe"] == recipe
     assert (
-        tab.evaluate("document.getElementById('check').textContent") == f"{len(golden.frames)} of {len(golden.frames)}"
+        tab.evaluate("document.getElementById('check').textContent")
+        == f"{len(golden.frames['image'])} of {len(golden.frames['image'])}"
     )
-    for index, row in enumerate(python_rows(digits_bundle, recipe, golden.frames)):
+    for index, row in enumerate(python_rows(digits_bundle, recipe, golden.frames["image"])):
         matches(after(tab, f"document.querySelectorAll('#strip button')[{index}].click()"), row, LABELS)
 
 

@@ -31,11 +31,11 @@ def test_the_page_is_told_the_truth(whole_bundle: Path) -> None:
     golden = unpack_golden(bundle.files["golden.npz"])
     assert told["input"] == {"name": "image", "height": 8, "width": 8, "channels": 1}
     assert told["labels"] == [f"digit {n}" for n in range(10)]
-    assert base64.b64decode(told["golden"]["frames"]) == golden.frames.tobytes()
+    assert base64.b64decode(told["golden"]["frames"]) == golden.frames["image"].tobytes()
     for variant in told["variants"]:
         data = bundle.files[variant["url"][1:]]
         end = read_graph(data).signature(SIGNATURE).outputs[0]
-        rows = real_values(end, answers("litert", data, golden.frames))
+        rows = real_values(end, answers("litert", data, golden.frames["image"]))
         assert variant["golden"] == rows.argmax(axis=1).tolist()
         assert variant["output"] == {"name": end.name, "scale": end.scale, "zeroPoint": end.zero_point}
         assert variant["bytes"] == len(data)
@@ -72,7 +72,8 @@ def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, t
     golden = unpack_golden(files["golden.npz"])
     from export.golden import Golden, pack_golden
 
-    wrong = {name: np.roll(rows, 1, axis=1) for name, rows in golden.outputs.items()}
+    outputs = {recipe: rows["probabilities"] for recipe, rows in golden.outputs.items()}
+    wrong = {recipe: {"probabilities": np.roll(rows, 1, axis=1)} for recipe, rows in outputs.items()}
     files["golden.npz"] = pack_golden(Golden(golden.frames, golden.labels, golden.keras, wrong))
     about = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema", "manifest_sha256")}
     write_bundle(tmp_path / "lie", files, about)
@@ -86,7 +87,7 @@ def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, t
 def test_other_inputs_are_refused_by_name(shape: list[int], dtype: str, whole_bundle: Path) -> None:
     bundle = read_bundle(whole_bundle)
     report: dict[str, Any] = json.loads(bundle.files["report.json"])
-    report["model"] |= {"input_shape": shape, "input_dtype": dtype}
+    report["model"]["inputs"] = [{"name": "image", "shape": shape, "dtype": dtype}]
     changed = type(bundle)(bundle.path, {**bundle.files, "report.json": json.dumps(report).encode()}, bundle.manifest)
     with pytest.raises(ExportError, match=rf"camera page needs .* this one takes {dtype}\["):
         refuse_other_inputs(changed)

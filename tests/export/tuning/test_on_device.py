@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from export.convert import to_tflite
+from export.ends import OUTPUT
 from export.recipes import RECIPES
 from export.serving import describe, predict
 from export.tuning.on_device import round_activations, round_kernel, with_fake_quant, with_kept_zeros
@@ -35,7 +36,7 @@ def test_same_variables_in_the_same_order(topology: str, model_of: Any) -> None:
 def test_answers_move_by_rounding_and_no_more(topology: str, model_of: Any, data: Digits) -> None:
     model, x = model_of(topology), inputs_for(topology, data.x_test)
     serving = describe(model)
-    plain, rounded = predict(model, serving, x), predict(with_fake_quant(model), serving, x)
+    plain, rounded = (predict(m, serving, {"image": x})[OUTPUT] for m in (model, with_fake_quant(model)))
     assert 0 < np.abs(plain - rounded).mean() < 0.02
     assert (plain.argmax(axis=1) == rounded.argmax(axis=1)).mean() > 0.97
 
@@ -123,7 +124,7 @@ def test_zeros_stay_zero_through_training(topology: str, optimizer: str, model_o
     ):
         pruned = apply_masks(whole, masks)
         keras_bridge.write(plain, pruned)
-        answers = [predict(each, describe(plain), data.x_test[:32]) for each in (plain, variant)]
+        answers = [predict(each, describe(plain), {"image": data.x_test[:32]})[OUTPUT] for each in (plain, variant)]
         assert np.abs(answers[0] - answers[1]).mean() < 0.02
         variant.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         variant.fit(data.x_train[:128].astype(np.float32), data.y_train[:128], batch_size=32, epochs=1, verbose=0)

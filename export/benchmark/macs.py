@@ -1,0 +1,54 @@
+"""Multiply-accumulate operations of one inference, counted from the flatbuffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from export.layers.flatbuffer import op_name, read_model
+from fl_mobile.errors import VerifyError
+
+Shape = tuple[int, ...]
+
+# Shapes of the first input, the weights and the result → multiply-accumulates. Weights are stored with the output
+# channel first, except depthwise ones (1, height, width, channels). Everything else adds none.
+_MACS: dict[str, Callable[[Shape, Shape, Shape], int]] = {
+    "CONV_2D": lambda x, kernel, y: prod(y) * prod(kernel[1:]),
+    "CONV_3D": lambda x, kernel, y: prod(y) * prod(kernel[:-1]),
+    "DEPTHWISE_CONV_2D": lambda x, kernel, y: prod(y) * prod(kernel[1:3]),
+    "FULLY_CONNECTED": lambda x, kernel, y: prod(y) * kernel[-1],
+    "BATCH_MATMUL": lambda x, other, y: prod(y) * x[-1],
+}
+
+
+def count_macs(data: bytes) -> int | None:
+    """Returns the multiply-accumulates of one inference of the artifact ``data``.
+
+    None when that depends on data: the artifact holds loops or branches.
+
+    Raises:
+        VerifyError: ``data`` is damaged.
+    """
+    from export.graph import read_graph
+
+    if any(op in ("WHILE", "IF", "CALL_ONCE") for op in read_graph(data).ops):
+        return None
+    model = read_model(data)
+    total = 0
+    for operator in model.subgraphs[0].operators:
+        name = op_name(model, operator)
+        if name == "TRANSPOSE_CONV":  # its inputs are: result shape, weights, image; every pixel meets every weight
+            image, kernel = (_shape(model, operator.inputs[i]) for i in (2, 1))
+            total += prod(image[:-1]) * prod(kernel)
+        elif name in _MACS:
+            x, weights = (_shape(model, operator.inputs[i]) for i in (0, 1))
+            total += _MACS[name](x, weights, _shape(model, operator.outputs[0]))
+    return total
+
+
+def _shape(model: Any, index: int) -> Shape:
+    shape = model.subgraphs[0].tensors[index].shape
+    if shape is None:
+        raise VerifyError(f"tensor {index} has no shape")
+    return tuple(int(dim) for dim in shape)

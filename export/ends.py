@@ -1,0 +1,168 @@
+"""How a Keras model is called and what comes back: every input and output under one steady name.
+
+- The only input is ``image`` for frames ``[height, width, channels]``, else what its author called it or ``features``.
+- The only output is ``probabilities``.
+- One of several inputs is what its author called it: the key of a dictionary, else the name of its ``Input``; failing
+  both ``input_0``, ``input_1`` …
+- One of several outputs: the key, else the name of its layer; failing both ``output_0``, ``output_1`` …
+
+Names that Keras made up (``input_layer_3``, ``dense_7``) count as none: they count up with every model of the process,
+so they would change the bytes of an artifact.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fl_mobile.errors import ExportError
+
+OUTPUT = "probabilities"
+IMAGE_INPUT = "image"
+_AUTOMATIC_INPUT = re.compile(r"(input_layer|keras_tensor|input)(_\d+)?$")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Where tensors enter a model.
+
+    Attributes:
+        structure: What the model is called with, a placeholder for each tensor: one, a list or a dictionary.
+        names: One per placeholder, in ``keras.tree`` order.
+        shapes: The same with a batch of 1, e.g. ``(1, 28, 28, 1)``.
+    """
+
+    structure: Any
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def opening_of(model: Any) -> Opening:
+    """Returns where tensors enter ``model``.
+
+    Raises:
+        ExportError: It is no built Keras 3 model, or an input is not a float tensor of fixed size.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise ExportError(f"expected a Keras 3 model, got {type(model).__module__}.{type(model).__name__}")
+    if not model.built:
+        raise ExportError(
+            f"model {model.name!r} is not built, so it has no weights yet."
+            " Give it an Input layer or call it on a frame."
+        )
+    structure = _structure_of(model)
+    placeholders = keras.tree.flatten(structure)
+    given = _names_in(structure, placeholders, [placeholder.name for placeholder in placeholders])
+    if given is None:
+        raise ExportError(f"model {model.name!r}: expected inputs in one list or dictionary, got them nested")
+    for name, placeholder in zip(given, placeholders, strict=True):
+        _check_input(model, name, placeholder)
+    shapes = tuple((1, *map(int, placeholder.shape[1:])) for placeholder in placeholders)
+    return Opening(structure, _input_names(given, shapes), shapes)
+
+
+def answers_of(model: Any, opening: Opening, tensors: Sequence[Any]) -> dict[str, Any]:
+    """Returns what ``model`` answers in inference mode, by output name, in the model's order.
+
+    Args:
+        model: The model ``opening`` was made from.
+        opening: Of that model.
+        tensors: One per name of ``opening``.
+
+    Raises:
+        ExportError: It answers something else than one tensor, a list or a dictionary of tensors.
+    """
+    import keras
+
+    answer = model(keras.tree.pack_sequence_as(opening.structure, list(tensors)), training=False)
+    values = keras.tree.flatten(answer)
+    if len(values) == 1:
+        return {OUTPUT: values[0]}
+    names = _names_in(answer, values, _layer_names(model, len(values)))
+    if names is None:
+        raise ExportError(f"model {model.name!r}: expected outputs in one list or dictionary, got them nested")
+    return dict(zip(_steady(names, "output"), values, strict=True))
+
+
+def _structure_of(model: Any) -> Any:
+    """Returns what ``model`` is called with, as ``keras.KerasTensor`` placeholders."""
+    import keras
+
+    if getattr(model, "inputs", None):
+        return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    shapes: Any = (model.get_build_config() or {}).get("input_shape")  # subclassed: as of its first call
+    if isinstance(shapes, Mapping) and all(_is_shape(shape) for shape in shapes.values()):
+        return {name: keras.KerasTensor(tuple(shape), name=name) for name, shape in shapes.items()}
+    if _is_shape(shapes):
+        return keras.KerasTensor(tuple(shapes), name="input")
+    if isinstance(shapes, (list, tuple)) and shapes and all(_is_shape(shape) for shape in shapes):
+        return [keras.KerasTensor(tuple(shape), name="input") for shape in shapes]
+    raise ExportError(
+        f"model {model.name!r}: its inputs are not known. A subclassed model takes one argument: a tensor, a list or a"
+        " dictionary of tensors. Call it once with that."
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and all(dim is None or isinstance(dim, int) for dim in value)
+    )
+
+
+def _names_in(structure: Any, leaves: Sequence[Any], otherwise: Sequence[str]) -> list[str] | None:
+    """Returns the name of each leaf: its key in a dictionary, else ``otherwise``; None when they lie deeper."""
+    if isinstance(structure, Mapping):
+        keys = {id(value): str(key) for key, value in structure.items()}
+        names = [keys.get(id(leaf), "") for leaf in leaves]
+        return names if len(keys) == len(leaves) and all(names) else None
+    flat = not isinstance(structure, (list, tuple)) or all(
+        part is leaf for part, leaf in zip(structure, leaves, strict=False)
+    )
+    return list(otherwise) if flat else None
+
+
+def _check_input(model: Any, name: str, placeholder: Any) -> None:
+    shape, dtype = tuple(placeholder.shape), str(placeholder.dtype)
+    if not dtype.startswith(("float", "bfloat")):
+        raise ExportError(
+            f"model {model.name!r}: expected a float Input (Keras' default), got dtype {dtype} of {name!r}"
+        )
+    if len(shape) < 2 or any(dim is None for dim in shape[1:]):
+        raise ExportError(
+            f"model {model.name!r}: input shape {shape} of {name!r} is open; a phone needs a fixed size."
+            " Build it with Input((height, width, channels))."
+        )
+
+
+def _input_names(given: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
+    wanted = ["" if _AUTOMATIC_INPUT.match(name) else name for name in given]
+    if len(given) > 1:
+        return _steady(wanted, "input")
+    if len(shapes[0]) == 4:
+        return (IMAGE_INPUT,)
+    return (wanted[0] if wanted[0].isidentifier() else "features",)
+
+
+def _layer_names(model: Any, count: int) -> list[str]:
+    """Returns the names of the layers a functional model's outputs come from, empty where Keras made one up."""
+    names = list(getattr(model, "output_names", ()) or [""] * count)
+    operations = {operation.name: operation for operation in getattr(model, "operations", ())}
+    for index, name in enumerate(names):
+        made_up = re.sub(r"_\d+$", "", name).replace("_", "")
+        if name in operations and made_up == type(operations[name]).__name__.lower():
+            names[index] = ""
+    return names
+
+
+def _steady(names: Sequence[str], kind: str) -> tuple[str, ...]:
+    """Returns ``names`` with ``<kind>_<position>`` for those that are none, not plain or not the only one."""
+    plain = [name.isidentifier() and not keyword.iskeyword(name) and names.count(name) == 1 for name in names]
+    steady = tuple(name if fine else f"{kind}_{i}" for i, (name, fine) in enumerate(zip(names, plain, strict=True)))
+    return steady if len(set(steady)) == len(steady) else tuple(f"{kind}_{i}" for i in range(len(names)))
