@@ -31,7 +31,6 @@ from fl_mobile.rate import RateControl
 from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
 from fl_mobile.server import WEIGHTINGS, Admission
 
-
 MODES = ("synchronous", "asynchronous")
 
 
@@ -262,7 +261,7 @@ class Selection:
     sampler: str = _key("uniform", " | ".join(SAMPLERS))
     over_selection: float = _key(1.0, "ask so many times train.cohort devices; the first train.cohort to answer count")
     strata: str = _key("profile", "stratified: profile | size, in proportion to the population")
-    candidates: int = _key(0, "power-of-choice: candidates of which the highest losses are taken; 0 is twice the cohort")
+    candidates: int = _key(0, "power-of-choice: candidates, of which the highest losses are taken; 0 is 2 × cohort")
     exploration: float = _key(0.9, "oort: part of the first cohort that are devices never seen")
     exploration_decay: float = _key(0.98, "oort: factor a round on that")
     exploration_min: float = _key(0.3, "oort: and its floor")

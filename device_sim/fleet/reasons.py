@@ -16,6 +16,8 @@ BEFORE_DOWNLOAD = (
     "period",
     "min-separation",
     "few-new-examples",
+    "no-examples",
+    "under-way",
 )
 """The device neither downloads nor trains nor uploads."""
 

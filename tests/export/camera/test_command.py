@@ -38,7 +38,6 @@ def test_it_serves_the_page_until_ctrl_c(whole_bundle: Path, browser: None) -> N
         text=True,
         env=environment(),
         preexec_fn=interruptible,
-        preexec_fn=interruptible,
     )
     try:
         told = read_json(process.stdout)
