@@ -58,8 +58,8 @@ class Shelf:
         path = self._file(what, round_num)
         try:
             arrays = read_arrays(path)
-            names = arrays["names"].tobytes().decode().split("\n")
-            return {name: arrays[str(i)] for i, name in enumerate(names)}
+            names = arrays["names"].tobytes().decode()
+            return {name: arrays[str(i)] for i, name in enumerate(names.split("\n") if names else ())}
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise RunError(
                 f"{path}: damaged ({error}); restore it from a copy, or start again with another --out"

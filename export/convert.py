@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from export.conversion import Converter, convert_here
 from export.ends import answers_of, opening_of
-from export.frames import count_of, frames_for
+from export.frames import frames_for
 from export.graph import Graph, read_graph
 from export.quiet import captured_stderr
-from export.recipes import Calibration, Recipe
+from export.recipes import Recipe
 from export.scratch import scratch_folder
-from export.serving import SIGNATURE, Frames, Serving, describe, inner_functions_inlined
+from export.serving import SIGNATURE, Serving, describe, inner_functions_inlined
 from fl_mobile.errors import ExportError, VerifyError
 
 _SCALE_FIELD = 8  # vtable slot of QuantizationParameters.scale: min 4, max 6, scale 8
@@ -35,6 +35,7 @@ def to_tflite(
     *,
     input_dtype: str | Mapping[str, str] | None = None,
     representative: Any = None,
+    convert: Converter = convert_here,
 ) -> bytes:
     """Returns ``model`` as a TFLite flatbuffer made by ``recipe``.
 
@@ -47,6 +48,7 @@ def to_tflite(
         input_dtype: See ``describe``.
         representative: Raw frames ``[n, ...]`` that calibrated recipes measure activation ranges on, of several inputs
             as ``frames_for`` takes them. Never private data unless its owner agreed: ranges are kept in the file.
+        convert: Where the conversion runs; see ``export.conversion``.
 
     Raises:
         ExportError: The model or recipe cannot become an artifact with builtin operations.
@@ -60,16 +62,19 @@ def to_tflite(
             f"recipe {recipe.name!r} cannot calibrate model {model.name!r}: it holds {', '.join(serving.control_flow)}."
             " Unroll recurrent layers (unroll=True), or take 'dynamic-int8'."
         )
-    frames = frames_for(serving, representative, "representative frames") if recipe.calibrated else None
     # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
     # operation they lack. It is traced from float32 and the converter makes the input integer.
     # Beside an input that is no frame the converter keeps float ends, and frames begin with a CAST after all.
     integer_frames = recipe.integer_frames and serving.is_image
     traced = {entry.name: "float32" if integer_frames else entry.dtype for entry in serving.inputs}
+    frames = None
+    if recipe.calibrated:
+        given = frames_for(serving, representative, "representative frames")
+        frames = {name: part.astype(traced[name]) for name, part in given.items()}
     with scratch_folder("export") as folder, captured_stderr() as chatter:
         try:
             _save(model, serving, traced, folder)
-            data = _convert(folder, recipe, integer_frames, _calibration(frames, traced))
+            data = convert(folder, recipe, integer_frames, frames)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             raise ExportError(_explain(model, recipe, f"{error}\n{chatter()}")) from error
     if integer_frames:
@@ -106,29 +111,6 @@ def _save(model: Any, serving: Serving, dtypes: Mapping[str, str], folder: str) 
         serve.get_concrete_function()  # traced here, once; the archive keeps this trace
     archive.add_endpoint(SIGNATURE, serve)
     archive.write_out(folder, verbose=False)
-
-
-def _calibration(frames: Frames | None, dtypes: Mapping[str, str]) -> Calibration | None:
-    if frames is None:
-        return None
-
-    def each() -> Iterator[dict[str, Any]]:
-        for index in range(count_of(frames)):
-            yield {name: part[index][None].astype(dtypes[name]) for name, part in frames.items()}
-
-    return each
-
-
-def _convert(folder: str, recipe: Recipe, integer_frames: bool, calibration: Calibration | None) -> bytes:
-    import tensorflow as tf
-
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder)), signature_keys=[SIGNATURE])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    recipe.configure(converter, calibration)
-    if integer_frames:
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.uint8
-    return bytes(converter.convert())
 
 
 def _read_pixels_as_they_are(data: bytes) -> bytes:

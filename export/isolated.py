@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.child import child_environment
 from export.scratch import scratch_folder
 from fl_mobile.errors import VerifyError
 
@@ -55,11 +56,9 @@ def isolated_answers(
 
 
 def _start(runtime: str, folder: Path, artifacts: list[str]) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD, runtime, str(folder), *artifacts],
-        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=child_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from export.bundle import canonical_json, refuse_existing, write_bundle
+from export.conversion import Converter, converter_for
 from export.convert import needs_frames, to_tflite
 from export.frames import count_of, frames_for, take
 from export.golden import Golden, choose_frames, pack_golden
@@ -84,13 +85,16 @@ def export_model(
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
     names = _labels_by_output(labels, reference)
     calibration = _calibration_frames(rows, representative, reference)
-    plain = _origin(model, rows, reference.serving.input_dtypes)
-    check_keep_float(keep_float, rows, plain.twin)
-    sources = tuned_sources(model, rows, tuning, reference, say)
-    origins = {"": plain, **{name: _tuned_origin(source, rows) for name, source in sources.items()}}
-    made = {
-        recipe.name: _make(recipe, origins[recipe.tuning], reference, calibration, keep_float, say) for recipe in rows
-    }
+    with converter_for(reference.serving.parameters) as convert:
+        plain = _origin(model, rows, reference, convert)
+        check_keep_float(keep_float, rows, plain.twin)
+        sources = tuned_sources(model, rows, tuning, reference, say)
+        tuned = {name: _origin(s.model, rows, s.reference, convert, s) for name, s in sources.items()}
+        origins = {"": plain, **tuned}
+        made = {
+            recipe.name: _make(recipe, origins[recipe.tuning], reference, calibration, keep_float, say)
+            for recipe in rows
+        }
     artifacts = {name: data for name, (_, data) in made.items()}
     missing = missing_runtimes()
     report = BundleReport(
@@ -175,20 +179,18 @@ class _Origin:
     """What artifacts are converted from: a Keras model, and for a tuned one how it came about."""
 
     model: Any
+    convert: Converter
     twin: FloatTwin | None
     tuned: TunedSource | None = None
 
 
 def _origin(
-    model: Any, rows: Sequence[Recipe], input_dtypes: Mapping[str, str], tuned: TunedSource | None = None
+    model: Any, rows: Sequence[Recipe], reference: Reference, convert: Converter, tuned: TunedSource | None = None
 ) -> _Origin:
     """The float32 twin is what quantised artifacts are compared with layer by layer; others need none."""
     quantized = any(recipe.weight_bits == 8 for recipe in rows)
-    return _Origin(model, float_twin(model, input_dtypes) if quantized else None, tuned)
-
-
-def _tuned_origin(source: TunedSource, rows: Sequence[Recipe]) -> _Origin:
-    return _origin(source.model, rows, source.reference.serving.input_dtypes, source)
+    twin = float_twin(model, reference.serving.input_dtypes, convert) if quantized else None
+    return _Origin(model, convert, twin, tuned)
 
 
 def _make(
@@ -200,7 +202,8 @@ def _make(
     say: Callable[[str], None],
 ) -> tuple[Variant, bytes]:
     say(f"{recipe.name}: converting")
-    data = to_tflite(origin.model, recipe, input_dtype=reference.serving.input_dtypes, representative=calibration)
+    dtypes = reference.serving.input_dtypes
+    data = to_tflite(origin.model, recipe, input_dtype=dtypes, representative=calibration, convert=origin.convert)
     twin = origin.twin if recipe.weight_bits == 8 else None
     if keep_float and twin:
         data = keep_in_float(data, twin, keep_float)

@@ -178,8 +178,10 @@ RECIPES: dict[str, Recipe] = {
     "int16x8": Recipe("int16x8", compute_int16, 8, True, False, _WEIGHTS_INT8, "when int8 loses accuracy; slower"),
 }
 
-# Against the model before tuning, which further training moves: probabilities may differ, accuracy may not fall.
-_TUNED = Tolerance(1.0, 0.0, 0.05, 0.1, 0.94, 0.02, 0.1, 0.06, 0.04)
+# Against the model before tuning. Further training moves every answer, and of a model that had not learnt enough it
+# moves them to better ones; so the answers are compared with the true classes, not with the model's. That the artifact
+# is the tuned model is judged apart, with the tolerance of its conversion.
+_TUNED = Tolerance(1.0, 0.0, 1.0, 1.0, 0.0, 0.02, 0.1, 0.06, 0.04)
 
 
 def _tuned(tuning: str, conversion: str, suits: str, configure: Any = None) -> Recipe:

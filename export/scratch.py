@@ -8,6 +8,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+_ENOUGH_BYTES = 65_536
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
 def scratch_folder(purpose: str) -> Iterator[str]:
@@ -23,5 +26,25 @@ def scratch_folder(purpose: str) -> Iterator[str]:
         except Exception as error:
             if os.strerror(errno.ENOSPC) not in str(error):
                 raise
-            told = f"{os.strerror(errno.ENOSPC)} for temporary files (set TMPDIR to another disk)"
-            raise OSError(errno.ENOSPC, told, tempfile.gettempdir()) from error
+            raise _full(errno.ENOSPC) from error
+
+
+def check_scratch() -> None:
+    """Writes and removes a small temporary file, for libraries whose own words for a full disk mislead.
+
+    Raises:
+        OSError: There is no room for it.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(_ENOUGH_BYTES))
+            file.flush()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise _full(error.errno) from error
+
+
+def _full(number: int) -> OSError:
+    told = f"{os.strerror(number)} for temporary files (set TMPDIR to another disk)"
+    return OSError(number, told, tempfile.gettempdir())

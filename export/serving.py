@@ -13,11 +13,12 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from export.ends import OUTPUT, Opening, answers_of, opening_of
+from export.ends import Opening, answers_of, opening_of
+from export.heads import heads_of
 from fl_mobile.errors import ExportError, nearest
 from fl_mobile.tensors import weights_hash
 
@@ -26,8 +27,6 @@ Frames = dict[str, np.ndarray]
 """Input name → ``uint8`` or ``float32[n, ...]``; every input has the same n."""
 
 _BATCH = 256
-# Operations that only hand a tensor on, between a model's last activation and its output.
-_PASS_THROUGH = frozenset({"Identity", "IdentityN", "Cast", "Reshape", "Squeeze", "StopGradient"})
 _CONTROL_FLOW = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 
@@ -72,6 +71,9 @@ class End:
         return self.shape[1] if len(self.shape) == 2 and self.shape[1] > 1 else 0
 
 
+_Tensor = TypeVar("_Tensor", Entry, End)
+
+
 @dataclass(frozen=True)
 class Serving:
     """The contract between the artifact and the app.
@@ -106,9 +108,7 @@ class Serving:
         Raises:
             ExportError: There are several.
         """
-        if len(self.inputs) != 1:
-            raise ExportError(f"expected a model with one input, this one has {list_ends(self.inputs)}")
-        return self.inputs[0]
+        return _only(self.inputs, "input")
 
     @property
     def end(self) -> End:
@@ -117,9 +117,7 @@ class Serving:
         Raises:
             ExportError: There are several.
         """
-        if len(self.outputs) != 1:
-            raise ExportError(f"expected a model with one output, this one has {list_ends(self.outputs)}")
-        return self.outputs[0]
+        return _only(self.outputs, "output")
 
     @property
     def input_dtypes(self) -> dict[str, str]:
@@ -162,7 +160,7 @@ def predict(model: Any, serving: Serving, frames: Frames) -> dict[str, np.ndarra
     """
     opening, batches = opening_of(model), []
     for start in range(0, len(next(iter(frames.values()))), _BATCH):
-        batch = [np.asarray(frames[name][start : start + _BATCH], np.float32) for name in opening.names]
+        batch = [np.asarray(frames[entry.name][start : start + _BATCH], np.float32) for entry in serving.inputs]
         batches.append(answers_of(model, opening, batch))
     answers = {}
     for end in serving.outputs:
@@ -187,6 +185,12 @@ def inner_functions_inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+def _only(ends: tuple[_Tensor, ...], what: str) -> _Tensor:
+    if len(ends) != 1:
+        raise ExportError(f"expected a model with one {what}, this one has {list_ends(ends)}")
+    return ends[0]
 
 
 def list_ends(ends: tuple[Entry, ...] | tuple[End, ...]) -> str:
@@ -264,30 +268,8 @@ def _ends(model: Any, opening: Opening, concrete: Any, names: list[str]) -> tupl
             f"model {model.name!r}: expected an output [batch, classes] with 2 or more classes, got"
             f" {list_ends(ends)}. Export the classifier; a single sigmoid unit becomes Dense(2, activation='softmax')."
         )
-    graph = concrete.graph.as_graph_def()
-    last = [_last_operation(graph, tensor.op.name) for tensor in concrete.outputs]
-    if len(ends) == 1:
-        return (replace(ends[0], head=_only_head(model, opening, last[0])),)
-    heads = [name.lower() if name in ("Softmax", "Sigmoid") else "values" for name in last]
+    heads = heads_of(model, opening, concrete)
     return tuple(replace(end, head=head) for end, head in zip(ends, heads, strict=True))
-
-
-def _only_head(model: Any, opening: Opening, last: str) -> str:
-    """Returns the last activation of a classifier, checked against what the model really answers."""
-    if last in ("Softmax", "Sigmoid"):
-        return last.lower()
-    if last.endswith("PartitionedCall"):
-        raise ExportError(
-            f"model {model.name!r}: its last activation is hidden inside a function call. Add"
-            " Activation('softmax') as last layer, so that export knows what the outputs are."
-        )
-    # A softmax written out by hand ends in a division. Adding a second one would flatten every answer.
-    rng = np.random.default_rng(0)
-    probe = [rng.integers(0, 256, (8, *shape[1:])).astype(np.float32) for shape in opening.shapes]
-    answers = np.asarray(answers_of(model, opening, probe)[OUTPUT], np.float64)
-    if (answers >= 0).all() and np.abs(answers.sum(axis=1) - 1).max() < 1e-3:
-        return "softmax"
-    return "logits"
 
 
 def _refuse_half_precision(model: Any, concrete: Any) -> None:
@@ -310,11 +292,3 @@ def _check_weights(model: Any) -> None:
                 f"weight {weight.path!r}: {bad} of {values.size} values are not finite; training diverged."
                 " Export an earlier round or train with a lower learning rate."
             )
-
-
-def _last_operation(graph: Any, name: str) -> str:
-    """Returns the type of the operation that computes ``name``, seen through casts and the like."""
-    nodes = {node.name: node for node in graph.node}
-    while name in nodes and nodes[name].op in _PASS_THROUGH:
-        name = nodes[name].input[0].split(":")[0]
-    return str(nodes[name].op) if name in nodes else "Placeholder"

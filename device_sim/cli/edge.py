@@ -39,10 +39,17 @@ def reported(verb: Callable[_P, None]) -> Callable[_P, None]:
         except (FlMobileError, OSError, KeyboardInterrupt) as error:
             if debugging():
                 raise
-            print(f"fl-mobile: {message_of(error)}", file=sys.stderr)
+            _tell(f"fl-mobile: {message_of(error)}")
             raise typer.Exit(exit_code_of(error)) from None
 
     return run
+
+
+def _tell(message: str) -> None:
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:  # the log is on the full disk as well; the exit code still tells, if Python has nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class CtrlC:

@@ -19,7 +19,7 @@ def export_program(model: str, out: Path, *, batch_size: int, optimizer: str, qu
         ExportError: A layer that cannot train with builtin ops, or a folder that exists.
         ConfigError: No such model.
     """
-    from export.training.program import build_training_program
+    from export.training.program import build_training_program, example_shape
     from export.training.report import report_on, write_program
     from fl_mobile import keras_bridge
     from fl_mobile.errors import ExportError
@@ -31,7 +31,7 @@ def export_program(model: str, out: Path, *, batch_size: int, optimizer: str, qu
         say(f"{model}: tracing, differentiating and converting")
     with while_loading():
         keras_model, dtype = _built(model)
-        shape = (2, *keras_model.input_shape[1:])
+        shape = (2, *example_shape(keras_model))
         from_logits = not keras_bridge.gives_probabilities(keras_model, _probe(shape, dtype))
         program = build_training_program(
             *(keras_model,),

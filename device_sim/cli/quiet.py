@@ -8,6 +8,7 @@ process ends. Python's errors and progress still come through, and ``FL_MOBILE_D
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ def while_loading() -> Iterator[None]:
         return
     with captured_stderr():
         yield
+    logger = logging.getLogger("tensorflow")
+    logger.setLevel(logging.ERROR)  # it warns of retracing when a sweep opens one model after another, as it must
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.stream = sys.stderr  # made inside the block, it holds the stand-in, which is closed now
 
 
 def load_tensorflow() -> None:

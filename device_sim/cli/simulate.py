@@ -50,10 +50,10 @@ def simulate(
     """Train federatedly on simulated phones, then export and verify the global model.
 
     Examples:
-      fl-mobile simulate
+      fl-mobile simulate --rounds 2
       fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
-      fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 10
+      fl-mobile simulate --out runs/small --set data.dataset=digits --upload-budget 4kB --rounds 2 --no-export
     """
     from device_sim import run_folder
     from device_sim.finish import read_summary

@@ -1,93 +1,199 @@
-"""``fl-mobile sweep``: accuracy against bytes for several codecs, on the same seeds and cohorts."""
+"""``fl-mobile sweep``: search any keys of an experiment, or compare codecs, on the same seeds and cohorts."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables, say
+from device_sim.cli.edge import stop_if_interrupted
+from device_sim.cli.output import Format, FormatOption, SetOption, print_json, say
 from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import load_tensorflow
 
 if TYPE_CHECKING:
+    from device_sim.experiment import Experiment
+    from device_sim.federation import Federation
     from device_sim.simulate import Round
-    from device_sim.sweep import ArmResult
+    from device_sim.sweep.results import TrialResult
+    from device_sim.sweep.search import Search
+
+DEFAULT_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep as it was asked for, by file or by codecs; ``what`` is the same in JSON types."""
+
+    base: Experiment
+    seeds: int
+    search: Search
+    objectives: tuple[str, ...]
+    what: dict[str, Any]
+    out: Path
+    plot: Path | None
+
+    @property
+    def cost(self) -> str:
+        """The objective that the plot shows accuracy against."""
+        return next((name for name in self.objectives if name.endswith("bytes")), "total-bytes")
 
 
 def sweep(
-    arms: Annotated[
-        list[str], typer.Argument(metavar="CODEC…", help="Codecs; more keys after ';'. The first is the reference.")
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SWEEP.toml | CODEC…", help="A file that says what to search; or codecs, more keys after ';'."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Runs and results; started again, it does what is missing.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Runs and results; started again, it does what is missing. Default runs/NAME, NAME from the file.",
+        ),
+    ] = None,
     experiment: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="Experiment; without it, the defaults.")
+        Path | None, typer.Option(metavar="TOML", help="Codecs: the experiment; without it, the defaults.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 … N-1; each seed has the same cohorts in every arm.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds 0 … N-1, the same in every trial. Default: the file's, or 3."),
+    ] = None,
     target_accuracy: Annotated[
-        float | None, typer.Option(help="For bytes to target; default: the reference's own final accuracy.")
+        float | None, typer.Option(help="For bytes to target; default: trial 0's own final accuracy.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Pareto plot, .png or .svg.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pareto plot, .png or .svg; a file's is DIR/pareto.svg.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, say what it costs, run nothing.")] = False,
     changes: SetOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Compare codecs by accuracy and bytes over seeds, with paired cohorts.
+    """Search the keys of an experiment for accuracy and bytes, or compare codecs.
+
+    Trial 0 is the base, or the first codec. Every trial has the same seeds
+    and is compared with trial 0 seed by seed. One that cannot work is kept
+    as failed, with its reason. Kill it any time: the same command goes on.
+
+    \b
+    A SWEEP.toml (all but \\[search] may be left out):
+      base = "experiment.toml"     # beside it; tables below change it
+      sampler = "tpe"              # grid, random, tpe, or pareto: NSGA-II
+      trials = 40
+      objectives = ["accuracy", "total-bytes"]    # also loss, upload-bytes
+      \\[experiment.train]
+      rounds = 20
+      \\[search]
+      "train.learning-rate" = { low = 0.01, high = 0.3, log = true }
+      "train.epochs" = { low = 1, high = 5 }
+      "upload.codec" = ["ecsq", "q8+deflate", "topk:0.01+q8+deflate"]
+
+    It leaves trials.jsonl, sweep.json, pareto.svg, and best.toml for
+    `fl-mobile simulate`: with two objectives, the cheapest trial within
+    one standard error of the most accurate one.
 
     Examples:
-      fl-mobile sweep none q8+deflate ecsq --out runs/sweep --set data.dataset=digits --set model.name=mlp
-      fl-mobile sweep none 'ecsq:rounding=rdo,step=2;upload.memory=cafe' --out runs/cafe --seeds 1 --plot runs/cafe.svg
+      fl-mobile sweep search.toml --dry-run
+      fl-mobile sweep search.toml --out runs/search --seeds 2
+      fl-mobile sweep none q8+deflate ecsq --set data.dataset=digits --set model.name=mlp --set train.rounds=2
+      fl-mobile sweep none 'ecsq:step=2;upload.memory=cafe' --experiment runs/digits/experiment.toml --out runs/cafe
     """
-    from device_sim import sweep as sweeping
-    from device_sim.experiment_file import parse_experiment, read_experiment
+    from device_sim.cli.sweep_tables import show, show_cost
+    from device_sim.sweep.files import write_results
+    from device_sim.sweep.run import Sweep, forecast
 
-    base = read_experiment(experiment, changes or ()) if experiment else parse_experiment("", changes or ())
-    planned = sweeping.experiments_of(base, arms, range(seeds))
+    job = _job(what, out, experiment, seeds, plot, changes or [])
+    if dry_run:
+        show_cost(forecast(Sweep(job.base, job.seeds, job.out, lambda *run: None), job.search), output)
+        return
+    results = run(job, target_accuracy, quiet=quiet)
+    content = write_results(job.out, job.what, results, job.objectives)
+    files = _leave(job, results, content["best"])
+    if output is Format.JSON:
+        print_json(content)
+    else:
+        show(job, content, results, files)
+
+
+def _job(
+    what: list[str],
+    out: Path | None,
+    experiment: Path | None,
+    seeds: int | None,
+    plot: Path | None,
+    changes: list[str],
+) -> Job:
+    from device_sim.experiment_file import parse_experiment, read_experiment, to_toml
+    from device_sim.sweep import arms, files, plan, search
+    from fl_mobile.errors import ConfigError
+
+    if not what[0].endswith(".toml"):
+        base = read_experiment(experiment, changes) if experiment else parse_experiment("", changes)
+        count = DEFAULT_SEEDS if seeds is None else seeds
+        told = {"experiment": to_toml(base), "seeds": count}
+        listed = search.listed(arms.arm_trials(base, what, count))
+        return Job(base, count, listed, ("accuracy", "upload-bytes"), told, out or Path("runs/sweep"), plot)
+    if len(what) > 1 or experiment:
+        raise ConfigError(f"{what[0]} stands alone: it names its own base; change keys with --set")
+    path = Path(what[0])
+    planned = files.read_sweep(path, changes, seeds)
+    folder = out or Path("runs") / path.stem
+    told = plan.as_json(planned)
+    searched = search.open_search(planned)
+    return Job(planned.base, planned.seeds, searched, planned.objectives, told, folder, plot or folder / "pareto.svg")
+
+
+def run(job: Job, target_accuracy: float | None, *, quiet: bool) -> list[TrialResult]:
+    """Runs what is missing; returns all trials."""
+    from device_sim.federation import open_federation
+    from device_sim.sweep.run import Sweep, run_sweep
+    from fl_mobile.measure import pyplot
+
+    if job.plot:
+        pyplot()  # a missing library is told now, not after a night of training
 
     def watch(title: str, rounds: Iterator[Round], limit: int) -> None:
+        stop_if_interrupted()
         if not quiet:
             say(title)
         for _ in follow(rounds, limit, 0, quiet=quiet):
             pass
 
-    with waiting("Loading TensorFlow …", quiet=quiet):
-        load_tensorflow()
-    runs = sweeping.run_sweep(planned, out, watch)
-    lines = sweeping.results(runs, target_accuracy)
-    content = sweeping.write_results(out / "sweep.json", base, range(seeds), lines)
-    if plot:
-        sweeping.plot(lines, plot)
-    if output is Format.JSON:
-        print_json(content)
-        return
-    columns = (
-        "codec",
-        "accuracy %",
-        "± sd",
-        "difference, points",
-        "bytes/upload",
-        "ratio up",
-        "ratio down",
-        "MB to target",
-    )
-    print_tables([make_table("", columns, [_row(line) for line in lines], numbers=columns[1:])])
-    print(f"{seeds} seeds, accuracy of the last {sweeping.FINAL_ROUNDS} rounds; runs and sweep.json in {out}")
+    def open_one(experiment: Experiment) -> Federation:
+        if "tensorflow" not in sys.modules:  # a finished sweep is shown without it
+            with waiting("Loading TensorFlow …", quiet=quiet):
+                load_tensorflow()
+        return open_federation(experiment)
+
+    with _resumable(job.out):
+        return run_sweep(Sweep(job.base, job.seeds, job.out, watch, target_accuracy, open_one), job.search)
 
 
-def _row(line: ArmResult) -> tuple[str, ...]:
-    reached = [b for b in line.bytes_to_target if b is not None]
-    to_target = f"{sum(reached) / len(reached) / 1e6:.2f}" if reached else "–"
-    if 0 < len(reached) < len(line.bytes_to_target):
-        to_target += f" ({len(reached)} of {len(line.bytes_to_target)} seeds)"
-    return (
-        line.arm,
-        f"{100 * line.accuracy:.2f}",
-        f"{100 * line.accuracy_sd:.2f}",
-        f"{line.difference:+.2f} ± {line.difference_sd:.2f}",
-        f"{line.upload_bytes:,.0f}",
-        f"{line.upload_ratio:.1f}×",
-        f"{line.download_ratio:.1f}×",
-        to_target,
-    )
+@contextlib.contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; what is finished is in {out}, and the same command goes on") from None
+
+
+def _leave(job: Job, results: list[TrialResult], best: int | None) -> list[Path]:
+    """Draws the plot and writes the best trial's experiment; returns what was written."""
+    from device_sim.sweep.files import write_best
+    from device_sim.sweep.picture import plot
+
+    written = [job.out / "sweep.json"]
+    if job.plot:
+        plot(results, job.plot, job.cost)
+        written.append(job.plot)
+    if best is not None:
+        write_best(job.out / "best.toml", job.base, results[best])
+        written.append(job.out / "best.toml")
+    return written

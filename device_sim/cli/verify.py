@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from device_sim.cli.layers import layer_tables, read_layers
 from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables
 from device_sim.cli.quiet import while_loading
 from device_sim.cli.verify_engines import verify_engines
@@ -24,6 +25,9 @@ def verify(
         list[str] | None,
         typer.Option("--runtime", help="Replay a bundle on this runtime, e.g. litert-js; default all installed ones."),
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also show the noise quantisation adds in every layer of the artifacts.")
+    ] = False,
     engines: Annotated[
         bool, typer.Option("--engines", help="Train a small federation on keras and on the phone's program; compare.")
     ] = False,
@@ -41,6 +45,7 @@ def verify(
       fl-mobile verify runs/demo
       fl-mobile verify runs/demo/bundle --format json
       fl-mobile verify runs/demo/bundle --runtime litert-js
+      fl-mobile verify runs/demo/bundle --layers
       fl-mobile verify --engines
       fl-mobile verify --engines experiment.toml --set train.rounds=2 --set model.name=ds-cnn
     """
@@ -53,7 +58,8 @@ def verify(
     from export.bundle import MANIFEST
     from fl_mobile.errors import ConfigError, VerifyError
 
-    if (path / MANIFEST).exists():
+    bundle = path if (path / MANIFEST).exists() else RunFolder(path).bundle
+    if bundle == path:
         checks = _bundle_checks(path, runtimes or [])
     elif RunFolder(path).experiment.exists():
         if runtimes:
@@ -61,10 +67,14 @@ def verify(
         checks = _run_checks(RunFolder(path))
     else:
         raise VerifyError(f"{path} is neither a bundle (no {MANIFEST}) nor a run folder (no experiment.toml)")
+    noise = read_layers(bundle) if layers else {}
     if output is Format.JSON:
-        print_json({"path": str(path), "verified": True, "checks": checks})
+        print_json({"path": str(path), "verified": True, "checks": checks, **({"layers": noise} if layers else {})})
         return
-    print_tables([make_table("", ("part", "proven"), [(c["part"], c["proven"]) for c in checks])])
+    print_tables([make_table("", ("part", "proven"), [(c["part"], c["proven"]) for c in checks]), *layer_tables(noise)])
+    for recipe, report in noise.items():
+        if report["advice"]:
+            print(f"{recipe}.tflite: {report['advice']}")
     print(f"{path}: verified")
 
 

@@ -28,9 +28,8 @@ def load_npz(request: LoadRequest) -> Dataset:
             "npz: no file named. Give the .npz file as path; keys: x, y[, x_test, y_test][, device][, labels]."
         )
     arrays = _read(path)
-    x, y = _inputs(path, "x", arrays["x"]), _classes(path, "y", arrays["y"])
+    x, y = _pair(path, arrays, "x", "y")
     device_of = _devices(path, arrays["device"], len(y)) if "device" in arrays else None
-    _same_length(path, "x", x, "y", y)
     tests = {"x_test", "y_test"} & arrays.keys()
     highest = int(y.max(initial=0))
     if not tests:
@@ -38,8 +37,7 @@ def load_npz(request: LoadRequest) -> Dataset:
         return split_dataset(path.stem, x, y, labels, request, source=str(path), device_of=device_of)
     if len(tests) == 1:
         raise DataError(f"{path}: holds {tests.pop()} alone; x_test and y_test come together.")
-    x_test, y_test = _inputs(path, "x_test", arrays["x_test"]), _classes(path, "y_test", arrays["y_test"])
-    _same_length(path, "x_test", x_test, "y_test", y_test)
+    x_test, y_test = _pair(path, arrays, "x_test", "y_test")
     labels = _labels(path, arrays, max(highest, int(y_test.max(initial=0))))
     train, test = Samples(x, y), Samples(x_test, y_test)
     return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of)
@@ -51,10 +49,7 @@ def read_examples(path: Path) -> Samples:
     Raises:
         DataError: It is not there, damaged, or holds something else.
     """
-    arrays = _read(path)
-    x, y = _inputs(path, "x", arrays["x"]), _classes(path, "y", arrays["y"])
-    _same_length(path, "x", x, "y", y)
-    return Samples(x, y)
+    return Samples(*_pair(path, _read(path), "x", "y"))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -129,6 +124,9 @@ def _labels(path: Path, arrays: dict[str, np.ndarray], highest: int) -> tuple[st
     return tuple(labels.tolist())
 
 
-def _same_length(path: Path, first: str, a: np.ndarray, second: str, b: np.ndarray) -> None:
-    if a.ndim < 2 or len(a) != len(b):
-        raise DataError(f"{path}: '{first}' is {a.shape} and '{second}' is {b.shape}; expected [n, ...] and [n].")
+def _pair(path: Path, arrays: dict[str, np.ndarray], first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs ``[n, ...]`` and their classes ``int64[n]``."""
+    x, y = _inputs(path, first, arrays[first]), _classes(path, second, arrays[second])
+    if x.ndim < 2 or len(x) != len(y):
+        raise DataError(f"{path}: '{first}' is {x.shape} and '{second}' is {y.shape}; expected [n, ...] and [n].")
+    return x, y

@@ -24,6 +24,7 @@ from device_sim.engines.steps import (
     optimizer_of,
     right_answers,
 )
+from export.scratch import check_scratch
 from fl_mobile import keras_bridge
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
@@ -44,6 +45,7 @@ class KerasTrainer:
 
     def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
         one_thread_per_op()
+        check_scratch()  # AutoGraph writes the code it makes to a temporary file; if it cannot, it blames the loops
         self.model = build()
         self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
         self.from_logits = not keras_bridge.gives_probabilities(self.model, probe)

@@ -17,6 +17,7 @@ from device_sim.fleet.traces import row_of
 from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.seeds import uniforms
 
+TRACE = "trace"
 HOUR = 3600.0
 DAY_HOURS = 24.0
 
@@ -152,8 +153,6 @@ def open_presence(
         return traced(seed, population, read_behaviour(availability_file))
     return PRESENCES[name](seed, clock)
 
-
-TRACE = "trace"
 
 BUSY = np.repeat([0.03, 0.01, 0.12, 0.25, 0.22, 0.25, 0.35, 0.20], 3)
 """``float64[24]``: chance that a phone is in use, by local hour. 4.3 hours a day in all, an evening peak and a quiet

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from device_sim.fleet.walk import head, walk
+from device_sim.fleet.walk import walk
 from fl_mobile.errors import ConfigError
 
-_SAMPLE = 4096
-
 Ask = Callable[[np.ndarray], np.ndarray]
-"""Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can and should."""
+"""Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can: `gate.Gate.refusals`."""
 
 
 def _all_in_one(index: np.ndarray) -> np.ndarray:
@@ -71,9 +69,9 @@ class Request:
 
     Attributes:
         count: Devices wanted; the mean number of them for ``poisson``.
-        ask: Which candidates can and should.
-        stratum_of: Devices ``int64[n]`` → stratum ``int64[n]``, for ``stratified``.
-        stratum_shares: ``float64[strata]``: part of the cohort each stratum gets.
+        ask: Which candidates can.
+        stratum_of: `strata.Strata.of`, for ``stratified``.
+        stratum_shares: `strata.Strata.shares`: part of the cohort each stratum gets.
         seconds_of: Devices ``int64[n]`` → expected seconds of a task ``float64[n]``, for ``oort``.
     """
 
@@ -101,13 +99,6 @@ class Choice:
     refused: np.ndarray
 
 
-def measured_shares(stratum_of: Callable[[np.ndarray], np.ndarray], seed: int, population: int) -> tuple[float, ...]:
-    """Returns the part of the population in each stratum, from 4,096 devices of it, or all where there are fewer."""
-    sample = head(seed, "strata", population=population, count=_SAMPLE)
-    found = np.bincount(stratum_of(sample))
-    return tuple((found / found.sum()).tolist())
-
-
 def most_asked(request: Request) -> int:
     """Returns how many candidates a round asks before it goes on with fewer devices than it wanted."""
     return min(request.population, 100 * request.count + 1000)
@@ -122,12 +113,6 @@ def limited(request: Request) -> Iterator[np.ndarray]:
         left -= len(piece)
         if left <= 0:
             return
-
-
-def candidates(request: Request, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``size`` candidates ``int64[size]`` in random order and what they say."""
-    asked = head(request.seed, request.round_num, "cohort", population=request.population, count=size)
-    return asked, request.ask(asked)
 
 
 def first(request: Request, count: int, among: Callable[[np.ndarray], np.ndarray] | None = None) -> Choice:

@@ -1,7 +1,8 @@
 """Oort: prefer devices that still have something to teach and that answer in time.
 
 Lai, Zhu, Madhyastha and Chowdhury, "Oort: efficient federated learning via guided participant selection" (OSDI 2021);
-constants are those of the authors' code (FedScale ``thirdparty/oort``). Simplified in three places:
+clipping and cut-off are the paper's 95 %, the defaults of `SamplerPlan` those of the authors' code (FedScale
+``config_parser.py``). Simplified in three places:
 
 - The statistical utility of a device is examples × mean loss; the paper takes the root mean square of the losses,
   which phones here do not report.

@@ -1,4 +1,7 @@
-"""Whether phones should: update policies, decided on the phone before it downloads and before it uploads."""
+"""Whether phones should: update policies, decided on a chosen phone before it downloads and before it uploads.
+
+One that declines is not replaced; what it would have cost is saved (`reasons.saved_bytes`).
+"""
 
 from __future__ import annotations
 
@@ -43,15 +46,6 @@ class PolicyPlan:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When a question is asked: round (or task) number and virtual seconds."""
-
-    seed: int
-    round_num: int
-    at_seconds: float
-
-
-@dataclass(frozen=True)
 class Trained:
     """What devices know after training: ``int64[n]`` indices, L2 norms of their updates and local losses."""
 
@@ -65,15 +59,15 @@ class Policy:
     """One update policy.
 
     Attributes:
-        before: Reason codes ``uint8[n]`` before downloading, for devices ``int64[n]``.
+        before: Reason codes ``uint8[n]`` before downloading, at a virtual time in seconds, for devices ``int64[n]``.
         after: Reason codes ``uint8[n]`` before uploading. Call it before the ledger learns of this participation.
     """
 
-    before: Callable[[Ledger, Moment, np.ndarray], np.ndarray]
+    before: Callable[[Ledger, float, np.ndarray], np.ndarray]
     after: Callable[[Ledger, Trained], np.ndarray]
 
 
-def _takes_part(ledger: Ledger, moment: Moment, index: np.ndarray) -> np.ndarray:
+def _takes_part(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
     return np.zeros(len(index), np.uint8)
 
 
@@ -81,29 +75,29 @@ def _sends(ledger: Ledger, trained: Trained) -> np.ndarray:
     return np.zeros(len(trained.index), np.uint8)
 
 
-def every_round(plan: PolicyPlan) -> Policy:
+def every_round(plan: PolicyPlan, seed: int) -> Policy:
     """Returns the policy of devices that always take part."""
     return Policy(_takes_part, _sends)
 
 
-def periodic(plan: PolicyPlan) -> Policy:
+def periodic(plan: PolicyPlan, seed: int) -> Policy:
     """Returns the policy of devices that take part once in each window of their own clock, as a nightly job does."""
 
-    def before(ledger: Ledger, moment: Moment, index: np.ndarray) -> np.ndarray:
-        phase = uniforms(moment.seed, "period", index=index)
-        now = np.floor(moment.at_seconds / plan.period_seconds + phase)
+    def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
+        phase = uniforms(seed, "period", index=index)
+        now = np.floor(at_seconds / plan.period_seconds + phase)
         then = np.floor(ledger.column("last_seconds", index) / plan.period_seconds + phase)
         return first_of([("period", then >= now)], len(index))
 
     return Policy(before, _sends)
 
 
-def event(plan: PolicyPlan) -> Policy:
+def event(plan: PolicyPlan, seed: int) -> Policy:
     """Returns the policy of devices that take part when something is new; a device's first time always is."""
 
-    def before(ledger: Ledger, moment: Moment, index: np.ndarray) -> np.ndarray:
-        hours = (moment.at_seconds - ledger.column("last_seconds", index)) / 3600
-        arrived = np.floor(hours * plan.examples_per_hour * lognormals(1.0, moment.seed, "arrivals", index=index))
+    def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
+        hours = (at_seconds - ledger.column("last_seconds", index)) / 3600
+        arrived = np.floor(hours * plan.examples_per_hour * lognormals(1.0, seed, "arrivals", index=index))
         return first_of([("few-new-examples", arrived < plan.min_new_examples)], len(index))
 
     def after(ledger: Ledger, trained: Trained) -> np.ndarray:
@@ -120,14 +114,14 @@ def event(plan: PolicyPlan) -> Policy:
     return Policy(before, after)
 
 
-POLICIES: dict[str, Callable[[PolicyPlan], Policy]] = {
+POLICIES: dict[str, Callable[[PolicyPlan, int], Policy]] = {
     "every-round": every_round,
     "periodic": periodic,
     "event": event,
 }
 
 
-def open_policy(name: str, plan: PolicyPlan) -> Policy:
+def open_policy(name: str, plan: PolicyPlan, seed: int) -> Policy:
     """Returns the policy of that name, with the minimum separation that ``plan`` asks of all.
 
     Raises:
@@ -135,11 +129,11 @@ def open_policy(name: str, plan: PolicyPlan) -> Policy:
     """
     if name not in POLICIES:
         raise ConfigError(f"unknown policy.name '{name}'.{nearest(name, POLICIES)}")
-    policy = POLICIES[name](plan)
+    policy = POLICIES[name](plan, seed)
 
-    def before(ledger: Ledger, moment: Moment, index: np.ndarray) -> np.ndarray:
-        since = moment.at_seconds - ledger.column("last_seconds", index)
-        codes = policy.before(ledger, moment, index)
+    def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
+        since = at_seconds - ledger.column("last_seconds", index)
+        codes = policy.before(ledger, at_seconds, index)
         too_soon = first_of([("min-separation", since < plan.min_separation_seconds)], len(index))
         return np.where(codes, codes, too_soon)
 

@@ -6,25 +6,16 @@ from collections import Counter
 
 import numpy as np
 
-BEFORE_DOWNLOAD = (
-    "offline-hours",
-    "not-charging",
-    "metered",
-    "busy",
-    "battery",
-    "ram",
-    "period",
-    "min-separation",
-    "few-new-examples",
-    "no-examples",
-    "under-way",
-)
-"""The device neither downloads nor trains nor uploads."""
+UNAVAILABLE = ("offline-hours", "not-charging", "metered", "busy", "battery", "ram", "no-examples", "under-way")
+"""The phone cannot, or a rule says it must not: the server looks for another, so that nothing is saved."""
+
+DECLINED = ("period", "min-separation", "few-new-examples")
+"""The phone was chosen and its update policy keeps it out: it neither downloads nor trains nor uploads."""
 
 AFTER_TRAINING = ("small-update", "small-drift")
-"""The device has the model and has trained; only the upload is saved."""
+"""The phone has the model and has trained; its update policy keeps the update: only the upload is saved."""
 
-REASONS = ("", *BEFORE_DOWNLOAD, *AFTER_TRAINING)
+REASONS = ("", *UNAVAILABLE, *DECLINED, *AFTER_TRAINING)
 """A reason's code is its position; 0 is taking part."""
 
 
@@ -40,15 +31,15 @@ def count(codes: np.ndarray) -> Counter[str]:
 
 
 def saved_bytes(skipped: Counter[str], *, download_bytes: int, upload_bytes: int) -> int:
-    """Returns what the skips would have cost.
+    """Returns what the devices that were chosen and kept out by their policy would have cost.
 
     Args:
         download_bytes: What a device of this round downloads.
         upload_bytes: What one uploads, the mean of those that did.
     """
-    before = sum(skipped[reason] for reason in BEFORE_DOWNLOAD)
-    after = sum(skipped[reason] for reason in AFTER_TRAINING)
-    return before * (download_bytes + upload_bytes) + after * upload_bytes
+    declined = sum(skipped[reason] for reason in DECLINED)
+    kept = sum(skipped[reason] for reason in AFTER_TRAINING)
+    return declined * (download_bytes + upload_bytes) + kept * upload_bytes
 
 
 def first_of(refused: list[tuple[str, np.ndarray]], size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Who is asked: cohorts of one round, drawn from candidates that can and should, never by a scan of the population."""
+"""Who is asked: cohorts of one round, drawn from candidates that can, never by a scan of the population."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from device_sim.fleet.cohort import Choice, Request, candidates, choice, first, limited
+from device_sim.fleet.cohort import Choice, Request, choice, first, limited
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.oort import oort
+from device_sim.fleet.walk import head
 from fl_mobile.errors import ConfigError, nearest
-from fl_mobile.seeds import rng_for
+from fl_mobile.seeds import rng_for, uniforms
 
 
 def uniform(request: Request, ledger: Ledger) -> Choice:
@@ -26,16 +27,17 @@ def poisson(request: Request, ledger: Ledger) -> Choice:
     """
     rng = rng_for(request.seed, request.round_num, "cohort-size")
     size = int(rng.binomial(request.population, min(1.0, request.count / request.population)))
-    asked, codes = candidates(request, size)
+    asked = head(request.seed, request.round_num, "cohort", population=request.population, count=size)
+    codes = request.ask(asked)
     return choice(asked[codes == 0], codes)
 
 
 def stratified(request: Request, ledger: Ledger) -> Choice:
-    """Returns ``count`` devices of which each stratum has its share, by largest remainder."""
-    wanted = apportion(request.count, np.array(request.stratum_shares))
+    """Returns ``count`` devices, each stratum with its share by largest remainder; one without a share gets none."""
+    wanted = np.append(apportion(request.count, np.array(request.stratum_shares)), 0)
     taken, refused, got = [], [], np.zeros(len(wanted), np.int64)
     for asked in limited(request):
-        stratum, codes = request.stratum_of(asked), request.ask(asked)
+        stratum, codes = np.minimum(request.stratum_of(asked), len(wanted) - 1), request.ask(asked)
         for device, code, its in zip(asked, codes, stratum, strict=True):
             if got[its] < wanted[its]:
                 refused.append(code)
@@ -52,10 +54,12 @@ def power_of_choice(request: Request, ledger: Ledger) -> Choice:
 
     Cho, Wang and Joshi, "Client selection in federated learning: convergence analysis and power-of-choice selection
     strategies" (2020), the variant rpow-d that asks nobody for a loss: a device not seen yet counts as infinitely bad.
+    Candidates are drawn evenly here, in the paper in proportion to their examples.
     """
     drawn = first(request, max(request.count, request.plan.candidates or 2 * request.count))
     loss = np.nan_to_num(ledger.column("loss", drawn.devices), nan=np.inf)
-    order = np.argsort(-loss, kind="stable")
+    ties = uniforms(request.seed, request.round_num, "ties", index=drawn.devices)
+    order = np.lexsort((ties, -loss))
     return choice(drawn.devices[order[: request.count]], drawn.refused)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 from export.benchmark.child import MODULES
 from export.benchmark.macs import count_macs
 from export.bundle import Bundle, read_bundle
+from export.child import child_environment
 from export.graph import read_graph
 from export.latency import LABEL, host_name
 from export.runtimes import choose_runtimes
@@ -232,12 +232,10 @@ def _tool_median(folder: Path, recipe: str, threads: int, runs: int) -> float | 
 
 def _run(command: Sequence[str], what: str) -> None:
     """Runs ``command`` to its end; an artifact that takes its process down is named."""
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from export.layers.flatbuffer import op_name, read_model
+from export.graph import read_graph
+from export.layers.flatbuffer import PARSE_ERRORS, op_name, read_model
 from fl_mobile.errors import VerifyError
 
 Shape = tuple[int, ...]
@@ -30,11 +31,15 @@ def count_macs(data: bytes) -> int | None:
     Raises:
         VerifyError: ``data`` is damaged.
     """
-    from export.graph import read_graph
-
     if any(op in ("WHILE", "IF", "CALL_ONCE") for op in read_graph(data).ops):
         return None
-    model = read_model(data)
+    try:
+        return _count(read_model(data))
+    except PARSE_ERRORS as error:
+        raise VerifyError(f"an operation of the artifact lacks a tensor or a shape ({type(error).__name__})") from error
+
+
+def _count(model: Any) -> int:
     total = 0
     for operator in model.subgraphs[0].operators:
         name = op_name(model, operator)
@@ -48,7 +53,4 @@ def count_macs(data: bytes) -> int | None:
 
 
 def _shape(model: Any, index: int) -> Shape:
-    shape = model.subgraphs[0].tensors[index].shape
-    if shape is None:
-        raise VerifyError(f"tensor {index} has no shape")
-    return tuple(int(dim) for dim in shape)
+    return tuple(int(dim) for dim in model.subgraphs[0].tensors[index].shape)

@@ -9,17 +9,16 @@ a tensor with one wild channel has a fine ratio of its own while all its other c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from export.layers.flatbuffer import activations, read_model
+from export.layers.flatbuffer import activations, op_name, read_model
 from export.layers.names import FloatTwin
 from export.layers.pairs import OpPair, paired
 from export.layers.run import Values, every_tensor, run_slice, scale_of
-from fl_mobile.errors import VerifyError
 
 _LAST_ACTIVATIONS = frozenset({"SOFTMAX", "LOGISTIC"})
 _TINY = 1e-30  # power of a layer that is silent on all frames
@@ -33,9 +32,10 @@ class LayerError:
         layer: Keras layer, ``"block/conv"`` when nested; empty for operations of no layer.
         op: Name in the schema.
         own_snr_db: Signal to the layer's own noise, at its end.
-        answer_snr_db: Signal to the layer's own noise, at the logits, everything else in float32.
+        answer_snr_db: Signal to the layer's own noise, at the logits, everything else in float32. Of several outputs
+            the mean of their noise-to-signal ratios.
         total_snr_db: Signal to all noise up to here, at the layer's end, as the artifact runs.
-        noise_share: Of the own noise of all operations at the logits, added as powers: 0..1.
+        noise_share: Of what the own noise of all operations makes at the logits, added as powers: 0..1.
     """
 
     layer: str
@@ -52,38 +52,34 @@ def layer_errors(data: bytes, twin: FloatTwin, frames: Mapping[str, np.ndarray])
     The last softmax or sigmoid is left out: its rounding comes after the answer is decided.
 
     Args:
+        data: The quantised flatbuffer.
         twin: Float32 artifact of the same weights.
         frames: Input name → ``[n, ...]`` in the artifacts' input dtype; 16 typical ones are enough.
 
     Raises:
-        VerifyError: The two artifacts do not hold the same operations, or answer more than one thing.
+        VerifyError: The two artifacts do not hold the same operations.
     """
     exact, quantized = read_model(twin.data), read_model(data)
-    outputs = len(exact.subgraphs[0].outputs)
-    if outputs != 1:
-        raise VerifyError(f"noise is measured at one answer, the artifact has {outputs} outputs")
-    pairs = paired(exact, quantized)
-    if pairs[-1].op in _LAST_ACTIVATIONS:
-        pairs.pop()
+    answers = _answers(exact)
     values, stored = every_tensor(twin.data, exact, frames), every_tensor(data, quantized, frames)
-    answer = int(pairs[-1].exact.outputs[0])
     found = []
-    for pair in pairs:
+    for pair in paired(exact, quantized):
+        if answers.get(out := int(pair.exact.outputs[0]), out) != out:
+            continue  # the last activation
         signal, noise = _own_noise(pair, exact, quantized, values)
-        if not noise.any():
-            continue
-        found.append((pair, signal, noise, _carried(exact, pair, values, noise, answer)))
-    total = sum(_power(at_answer) for *_, at_answer in found) or _TINY
+        if noise.any():
+            found.append((pair, _ratio(signal, noise), _at_answers(exact, pair, values, noise, answers.values())))
+    total = sum(at_answers for *_, at_answers in found) or _TINY
     return tuple(
         LayerError(
             layer=twin.layer(pair.tensor),
             op=pair.op,
-            own_snr_db=_decibel(signal, noise),
-            answer_snr_db=_decibel(values[answer], at_answer),
-            total_snr_db=_decibel(*_with_all_noise(pair, quantized, values, stored)),
-            noise_share=_power(at_answer) / total,
+            own_snr_db=_decibel(own),
+            answer_snr_db=_decibel(at_answers),
+            total_snr_db=_decibel(_with_all_noise(pair, quantized, values, stored)),
+            noise_share=at_answers / total,
         )
-        for pair, signal, noise, at_answer in found
+        for pair, own, at_answers in found
     )
 
 
@@ -123,15 +119,32 @@ def _own_noise(pair: OpPair, exact: Any, quantized: Any, values: Values) -> tupl
     return signal.astype(np.float64), scale_of(quantized, out).real(rows).astype(signal.dtype) - signal
 
 
-def _carried(exact: Any, pair: OpPair, values: Values, noise: np.ndarray, answer: int) -> np.ndarray:
-    """Returns what ``noise`` at the end of one operation becomes at the answer of the float32 network."""
+def _answers(exact: Any) -> dict[int, int]:
+    """Returns outputs that a softmax or sigmoid makes → its input, and every other output → itself.
+
+    The keys that are not their own value are results of operations that come after the answer.
+    """
+    graph = exact.subgraphs[0]
+    made_by = {int(operator.outputs[0]): operator for operator in graph.operators}
+    found = {}
+    for end in map(int, graph.outputs):
+        operator = made_by.get(end)
+        last = operator is not None and op_name(exact, operator) in _LAST_ACTIVATIONS
+        found[end] = int(operator.inputs[0]) if last and operator is not None else end
+    return found
+
+
+def _at_answers(exact: Any, pair: OpPair, values: Values, noise: np.ndarray, answers: Collection[int]) -> float:
+    """Returns the mean noise-to-signal ratio that ``noise`` at the end of one operation makes at the answers."""
     out = int(pair.exact.outputs[0])
-    if out == answer:
-        return noise
-    disturbed = {**values, out: (values[out] + noise).astype(values[out].dtype)}
     after = _after(exact, out)
-    (rows,) = run_slice(exact, {i: v for i, v in disturbed.items() if i not in after}, [answer])
-    return rows.astype(np.float64) - values[answer]
+    disturbed = {**values, out: (values[out] + noise).astype(values[out].dtype)}
+    reached = [answer for answer in answers if answer in after]
+    rows = run_slice(exact, {i: v for i, v in disturbed.items() if i not in after}, reached) if reached else []
+    noises = dict(zip(reached, rows, strict=True)) | {out: disturbed[out]}
+    return sum(_ratio(values[a], noises[a].astype(np.float64) - values[a]) for a in answers if a in noises) / len(
+        answers
+    )
 
 
 def _after(model: Any, tensor: int) -> set[int]:
@@ -143,15 +156,16 @@ def _after(model: Any, tensor: int) -> set[int]:
     return reached - {tensor}
 
 
-def _with_all_noise(pair: OpPair, quantized: Any, values: Values, stored: Values) -> Sequence[np.ndarray]:
+def _with_all_noise(pair: OpPair, quantized: Any, values: Values, stored: Values) -> float:
     signal, out = values[int(pair.exact.outputs[0])], int(pair.quantized.outputs[0])
-    return signal, scale_of(quantized, out).real(stored[out]) - signal
+    return _ratio(signal, scale_of(quantized, out).real(stored[out]) - signal)
 
 
-def _power(x: np.ndarray) -> float:
-    return float(np.square(x, dtype=np.float64).sum())
+def _ratio(signal: np.ndarray, noise: np.ndarray) -> float:
+    """Returns noise over signal, as powers."""
+    power, noise_power = (float(np.square(x, dtype=np.float64).sum()) for x in (signal, noise))
+    return noise_power / max(power, _TINY)
 
 
-def _decibel(signal: np.ndarray, noise: np.ndarray) -> float | None:
-    noise_power = _power(noise)
-    return 10 * math.log10(max(_power(signal), _TINY) / noise_power) if noise_power else None
+def _decibel(ratio: float) -> float | None:
+    return -10 * math.log10(ratio) if ratio else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from copy import copy
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from export.graph import read_graph
 from fl_mobile.errors import VerifyError
 
+PARSE_ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
 NO_TENSOR = -1  # an optional input that is left out, such as the bias of a dense layer
 
 
@@ -22,8 +24,11 @@ def read_model(data: bytes) -> Any:
     """
     from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
 
-    read_graph(data)  # checks every length; the object reader trusts them
-    model = read_model_from_bytearray(bytearray(data))
+    read_graph(data)  # checks the lengths of what it walks; the object reader trusts them and reads more
+    try:
+        model = read_model_from_bytearray(bytearray(data))
+    except PARSE_ERRORS as error:
+        raise VerifyError(f"TFLite flatbuffer of {len(data)} bytes is damaged ({type(error).__name__})") from error
     if len(model.subgraphs) != 1:
         raise VerifyError(f"the artifact has {len(model.subgraphs)} subgraphs (loops or branches), expected one")
     return model

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from export.conversion import Converter, convert_here
 from export.convert import to_tflite
 from export.layers.flatbuffer import read_model
 from export.layers.pairs import paired
@@ -65,15 +66,15 @@ class FloatTwin:
         return (owners or paths or [""])[0]
 
 
-def float_twin(model: Any, input_dtype: str | Mapping[str, str] | None) -> FloatTwin:
-    """Returns the float32 artifact of ``model`` with the names of its layers.
+def float_twin(model: Any, input_dtype: str | Mapping[str, str] | None, convert: Converter = convert_here) -> FloatTwin:
+    """Returns the float32 artifact of ``model`` with the names of its layers; arguments as of ``to_tflite``.
 
     Raises:
         ExportError: As ``to_tflite``.
     """
     layers = list(_nested(model))
     return FloatTwin(
-        data=to_tflite(model, RECIPES["float32"], input_dtype=input_dtype),
+        data=to_tflite(model, RECIPES["float32"], input_dtype=input_dtype, convert=convert),
         root=model.name,
         layers=frozenset(layer.name for layer in layers),
         kernels=frozenset(layer.name for layer in layers if _owns_kernel(layer)),

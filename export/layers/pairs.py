@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from export.layers.flatbuffer import op_name
+from export.layers.flatbuffer import NO_TENSOR, is_constant, op_name
 from fl_mobile.errors import VerifyError
 
 # Put in and taken out by quantisation; every other operation is in both files, in the same order.
@@ -18,7 +18,8 @@ class OpPair:
 
     Attributes:
         op: Name in the schema, e.g. ``"CONV_2D"``.
-        tensor: Name of its first result in the float32 file, which holds the Keras scopes it was traced in.
+        tensor: Name of its first result in the float32 file, which holds the Keras scopes it was traced in; of a result
+            that is an output of the graph, and named as one, the name of its kernel.
         exact: ``OperatorT`` of the float32 file.
         quantized: ``OperatorT`` of the other.
     """
@@ -43,11 +44,14 @@ def paired(exact: Any, quantized: Any) -> list[OpPair]:
         at = next((i for i, (a, b) in enumerate(zip(*forms, strict=False)) if a != b), min(map(len, forms)))
         found = [f"{form[at][0]} {list(form[at][1])}" if at < len(form) else "nothing" for form in forms]
         raise VerifyError(f"operation {at} is {found[0]} in float32 and {found[1]} in the quantised file")
-    tensors = exact.subgraphs[0].tensors
-    return [
-        OpPair(op_name(exact, a), (tensors[a.outputs[0]].name or b"").decode(), a, b)
-        for a, b in zip(*sides, strict=True)
-    ]
+    return [OpPair(op_name(exact, a), _traced_name(exact, a), a, b) for a, b in zip(*sides, strict=True)]
+
+
+def _traced_name(model: Any, operator: Any) -> str:
+    tensors = model.subgraphs[0].tensors
+    kernel = [i for i in operator.inputs[1:2] if i != NO_TENSOR and is_constant(model, tensors[i])]
+    names = [(tensors[i].name or b"").decode() for i in (operator.outputs[0], *kernel)]
+    return next((name for name in names if "/" in name), names[0])
 
 
 def _computing(model: Any) -> list[Any]:

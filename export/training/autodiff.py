@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from export.training.gradients import RULES, Node, Rule
+from export.training.gradients.conv_pool import chain_of
 from export.training.gradients.rule import shape_of
 from fl_mobile.errors import ExportError, nearest
 
@@ -111,19 +112,29 @@ def replay(graph: Any, feeds: Sequence[Any], cells: Mapping[int, Cell], tape: Ta
     for op in graph.get_operations():
         if op.type in ("Placeholder", "NoOp", "Assert"):
             continue
-        inputs = [known[t.name] for t in op.inputs]
-        outputs = _emit(op, inputs, cells, tape)
+        row, tensors = _row(op, known, tape)
+        outputs = _emit(op, row, [known[t.name] for t in tensors], cells, tape)
         known.update({t.name: o for t, o in zip(op.outputs, outputs, strict=True)})
         tape.alive.extend(outputs)
     return [known[t.name] for t in graph.outputs]
 
 
-def _emit(op: Any, inputs: Sequence[Any], cells: Mapping[int, Cell], tape: Tape) -> Sequence[Any]:
+def _row(op: Any, known: Mapping[str, Any], tape: Tape) -> tuple[str, Sequence[Any]]:
+    """Returns the row of `RULES` for an operation and the traced tensors it computes from.
+
+    A trained convolution in front of a max-pool is computed with it; its own result is then read by nobody, and the
+    converter leaves it out.
+    """
+    if op.type == "MaxPool" and (chain := chain_of(op)) and id(known[chain.inputs[1].name]) in tape.active:
+        return "ConvMaxPool", chain.inputs
+    return op.type, op.inputs
+
+
+def _emit(op: Any, row: str, inputs: Sequence[Any], cells: Mapping[int, Cell], tape: Tape) -> Sequence[Any]:
     import tensorflow as tf
 
     if op.type in _STATE:
         return _STATE[op.type](op, inputs, cells, tape)
-    row = op.type
     if op.type in CALLS:
         function = op.graph._get_function(op.get_attr("f").name)
         row = _row_of(function.name.decode() if isinstance(function.name, bytes) else function.name)

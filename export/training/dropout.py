@@ -1,22 +1,20 @@
 """Dropout masks that a phone and a computer draw alike, bit for bit, from integer operations every runtime has.
 
-All arithmetic is on integers in [0, P) with P = 46337, the largest prime whose square fits int32, so nothing ever
-overflows (no runtime's overflow rule matters) and only MUL, ADD, FLOOR_MOD and FLOOR_DIV are needed. The building
-block is ``mix(h) = h³ mod P``, a permutation of [0, P) because 3 does not divide P − 1.
+All arithmetic is on integers below 2P with P = 23159: every product is below 2³¹, no runtime's overflow rule matters,
+and only MUL, ADD, FLOOR_MOD and FLOOR_DIV are needed. The building block is ``mix(t) = t³ mod P`` for 0 ≤ t < 2P, a
+permutation of [0, P) because 3 does not divide P − 1.
 
 For the mask of layer ``l`` at training step ``t`` with seed ``s`` (both int32 ≥ 0), seen as ``rows × columns``
 (rows = batch, columns = everything else), with ``%`` and ``//`` the floor operations:
 
 ```
-k  = mix((s % P + 1) % P)             key: absorbs one number at a time,
-k  = mix((k + s // P + 2) % P)        low and high part of s,
-k  = mix((k + t % P + 3) % P)         of t,
-k  = mix((k + t // P + 4) % P)
-k  = mix((k + l % P + 5) % P)         and the layer
-k2 = mix((k + 6) % P);  k3 = mix((k2 + 7) % P)
-a_i = mix((mix((i % P + k) % P) + i // P) % P)             one number a row
-b_j = mix((mix((j % P + k2) % P) + j // P + k3) % P)       one number a column
-h_ij = mix((mix((a_i + b_j) % P) + k3) % P);  h_ij = mix((h_ij + a_i) % P)
+k = mix((s % P + 1) % P)                 key: absorbs one number at a time,
+k = mix(k + (n + salt) % P)              for n, salt = s // P, 2;  s // P², 3;  t % P, 4;  t // P, 5;  t // P², 6;  l, 7
+k2 = mix((k + 8) % P);  k3 = mix((k2 + 9) % P)
+a_i = mix(mix(i % P + k) + i // P)                         one number a row
+b_j = mix(mix(j % P + k2) + j // P)                        two numbers a column: columns may be many more than P
+c_j = mix(mix(j % P + k3) + j // P)
+h_ij = mix(mix(a_i + b_j) + c_j)                           four divisions an element
 keep_ij = h_ij ≥ round(rate · P)
 ```
 The kept values are divided by ``1 − rate``. A step counts from 0 since the weights were set.
@@ -29,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-PRIME = 46337
+PRIME = 23159
 
 
 def threshold(rate: float) -> int:
@@ -48,7 +46,7 @@ def dropout_mask(seed: int, step: int, layer_index: int, shape: Sequence[int], r
         rate: Fraction that is dropped.
 
     >>> dropout_mask(7, 0, 0, (2, 5), 0.5).astype(int).tolist()
-    [[0, 0, 1, 0, 1], [0, 1, 0, 1, 0]]
+    [[0, 0, 0, 0, 1], [1, 0, 1, 1, 1]]
     """
     rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
     i, j = np.arange(rows, dtype=np.int32)[:, None], np.arange(columns, dtype=np.int32)[None, :]
@@ -73,18 +71,17 @@ def keep_tensor(seed: Any, step: Any, layer_index: int, shape: Sequence[Any], ra
     return tf.reshape(tf.cast(hashed >= threshold(rate), tf.float32), shape)
 
 
-def _mix(h: Any) -> Any:
-    return (h * h % PRIME) * h % PRIME
+def _mix(t: Any) -> Any:
+    return (t * t % PRIME) * t % PRIME
 
 
 def _hash(seed: Any, step: Any, layer: int, row: Any, column: Any) -> Any:
     """The formula above; works on NumPy arrays and on tensors alike."""
     k = _mix((seed % PRIME + 1) % PRIME)
-    for number, salt in ((seed // PRIME, 2), (step % PRIME, 3), (step // PRIME, 4), (layer % PRIME, 5)):
-        k = _mix((k + number + salt) % PRIME)
-    k2 = _mix((k + 6) % PRIME)
-    k3 = _mix((k2 + 7) % PRIME)
-    a = _mix((_mix((row % PRIME + k) % PRIME) + row // PRIME) % PRIME)
-    b = _mix((_mix((column % PRIME + k2) % PRIME) + column // PRIME + k3) % PRIME)
-    h = _mix((_mix((a + b) % PRIME) + k3) % PRIME)
-    return _mix((h + a) % PRIME)
+    digits = (seed // PRIME, seed // PRIME**2, step % PRIME, step // PRIME, step // PRIME**2, layer)
+    for salt, number in enumerate(digits, 2):
+        k = _mix(k + (number + salt) % PRIME)
+    k2 = _mix((k + 8) % PRIME)
+    k3 = _mix((k2 + 9) % PRIME)
+    a, b, c = (_mix(_mix(n % PRIME + key) + n // PRIME) for n, key in ((row, k), (column, k2), (column, k3)))
+    return _mix(_mix(a + b) + c)

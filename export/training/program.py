@@ -73,7 +73,7 @@ def build_training_program(
         raise ExportError(f"batch_size must be at least 1, got {batch_size}: the phone's program has a fixed batch")
     if input_dtype not in ("float32", "uint8", "int32"):
         raise ExportError(f"input_dtype must be float32, uint8 or int32, got '{input_dtype}'")
-    shape = _example_shape(model, input_shape)
+    shape = example_shape(model, input_shape)
     optimizer_row(optimizer), objective(loss)
     check_layers(model)
     options = Options(
@@ -92,14 +92,27 @@ def build_training_program(
     return TrainingProgram(tflite, contract)
 
 
-def _example_shape(model: Any, given: tuple[int, ...] | None) -> tuple[int, ...]:
+def example_shape(model: Any, given: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Returns the shape of one example of ``model``, without batch.
+
+    Args:
+        model: A built Keras 3 model.
+        given: The shape, where the model leaves it open.
+
+    Raises:
+        ExportError: The model has several inputs or outputs, or its shape is open and not given.
+    """
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if inputs is None or outputs is None:
         if given is None:
             raise ExportError(f"model '{model.name}' is subclassed and has no fixed input: give input_shape")
         return tuple(given)
     if len(inputs) != 1 or len(outputs) != 1:
-        raise ExportError(f"model '{model.name}' has several inputs or outputs; the training program takes one of each")
+        found = ", ".join(f"{tensor.name} {tuple(tensor.shape)}" for tensor in (*inputs, *outputs))
+        raise ExportError(
+            f"model '{model.name}' has {len(inputs)} inputs and {len(outputs)} outputs ({found}); the training program"
+            " takes one of each"
+        )
     shape = tuple(inputs[0].shape[1:])
     if None in (given or shape):
         raise ExportError(f"model '{model.name}' takes inputs of shape {shape}: give a fixed input_shape")

@@ -103,13 +103,21 @@ def _attached(command: list[str]) -> subprocess.Popen[str]:
 
 
 def parse_trace(text: str, below: Path) -> Iterator[Call]:
-    """Yields the calls of an strace log that name a path at or below ``below``."""
+    """Yields the calls of a log of ``strace -f`` that name a path at or below ``below``.
+
+    Raises:
+        RuntimeError: Another thread than the first makes such a call: strace counts by thread, and breaks the first.
+    """
     seen: Counter[str] = Counter()
+    first = text.split(maxsplit=1)[0]
     for line in text.splitlines():
-        if found := re.match(r"(\w+)\(", line):
-            seen[found[1]] += 1
+        if found := re.match(r"(\d+) +(\w+)\(", line):
+            thread, name = found.groups()
+            seen[name] += thread == first
             if str(below) in line:
-                yield Call(found[1], seen[found[1]], line.replace(str(below), "RUN"))
+                if thread != first:
+                    raise RuntimeError(f"a thread writes: {line}")
+                yield Call(name, seen[name], line.replace(str(below), "RUN").partition(" ")[2].strip())
 
 
 EVENTS = frozenset(

@@ -116,7 +116,7 @@ class Sweep:
     def calls(self) -> list[Call]:
         """Returns the calls of a run without faults that touch the run folder."""
         run = self.begin()
-        ended = self.play(run, ["-y", "-s", "0", "-e", "trace=%file,%desc"])
+        ended = self.play(run, ["-f", "-y", "-s", "0", "-e", "trace=%file,%desc"])
         assert ended.code == 0, ended.told
         shutil.rmtree(run)
         return list(parse_trace(ended.trace, run))
@@ -202,12 +202,16 @@ def main() -> None:
     parser.add_argument("--start", choices=STARTS, required=True)
     parser.add_argument("--calls", default=r"\w+", metavar="REGEX", help="break only these calls")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="and so many points at other calls")
+    parser.add_argument("--list", action="store_true", help="break nothing; tell the calls of a run")
     options = parser.parse_args()
     told = os.dup(1)
     os.dup2(2, 1)  # stdout is for the points; what a run prints goes to stderr
     for name in options.names or CONFIGURATIONS:
         with scratch_folder() as scratch:
             sweep = Sweep(name, options.start, scratch)
+            if options.list:
+                os.write(told, "".join(json.dumps(asdict(call)) + "\n" for call in sweep.calls()).encode())
+                continue
             for call, fault in chosen(points(sweep.calls()), options.calls, options.sample):
                 os.write(told, json.dumps(asdict(sweep.break_at(call, fault))).encode() + b"\n")
 

@@ -12,10 +12,13 @@ import argparse
 import errno
 import json
 import os
+import random
 import resource
 import shutil
 import signal
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 from tests.device_sim.broken_fork import Call, count_or_break
 from tests.device_sim.fault_sweep import CONFIGURATIONS, STARTS, Outcome, Sweep, scratch_folder
@@ -41,16 +44,32 @@ def events(sweep: Sweep) -> list[Call]:
 
 def raise_at(sweep: Sweep, call: Call, fault: str) -> Outcome:
     """Kills the run before one event, or makes it fail."""
+    run = sweep.begin()
+    return sweep.outcome(fault, call, sweep.play(run, before=lambda: break_at(run, call.number, fault)))
+
+
+def walk(sweep: Sweep, rng: random.Random) -> Outcome:
+    """Starts one run again and again, each time with a fault at a random event, until it has finished."""
+    run, faults = sweep.begin(), 0
+    while True:
+        number, fault = rng.randint(1, 150), rng.choice(FAULTS)
+        ended = sweep.play(run, before=partial(break_at, run, number, fault))
+        if ended.code == 0:
+            return sweep.outcome("all of them", Call("walk", faults, f"{faults} random events"), ended)
+        faults += 1
+
+
+def break_at(run: Path, wanted: int, fault: str) -> None:
+    """From now on in this process: the wanted event kills it, or fails."""
 
     def act(number: int, _: str, __: str) -> None:
-        if number != call.number:
+        if number != wanted:
             return
         if fault == "kill -9":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(ERRORS[fault], os.strerror(ERRORS[fault]))
 
-    run = sweep.begin()
-    return sweep.outcome(fault, call, sweep.play(run, before=lambda: count_or_break(run, act)))
+    count_or_break(run, act)
 
 
 def no_file_above(sweep: Sweep, limit: int) -> Outcome:
@@ -72,6 +91,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(CONFIGURATIONS)}; default all")
     parser.add_argument("--start", choices=STARTS, required=True)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="break only each N-th event")
+    parser.add_argument("--walks", type=int, default=0, metavar="N", help="and so many runs broken again and again")
     options = parser.parse_args()
     told = os.dup(1)
     os.dup2(2, 1)
@@ -81,6 +101,7 @@ def main() -> None:
             found = events(sweep)[:: options.every]
             outcomes = [raise_at(sweep, call, fault) for call in found for fault in FAULTS]
             outcomes += [no_file_above(sweep, size - 1) for size in sizes(sweep)]
+            outcomes += [walk(sweep, random.Random(seed)) for seed in range(options.walks)]
             os.write(told, "".join(json.dumps(asdict(o)) + "\n" for o in outcomes).encode())
 
 

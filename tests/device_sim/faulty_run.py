@@ -14,7 +14,7 @@ from device_sim.cli import make_app
 from device_sim.experiment import Experiment
 from device_sim.federation import Federation
 from fl_mobile.tensors import Tensors
-from tests.device_sim.numpy_engine import NumpyEngine, numpy_federation
+from tests.device_sim.numpy_engine import numpy_federation
 
 
 class NumpyVariable:
@@ -33,7 +33,7 @@ class NumpyVariable:
 
 
 class NumpyModel:
-    """The model `NumpyEngine` trains, as `finish` wants it: it takes weights and saves itself."""
+    """The model `numpy_engine` trains, as `finish` wants it: it takes weights and saves itself."""
 
     name, built = "softmax", True
 
@@ -51,8 +51,8 @@ class NumpyModel:
 
 def open_federation(experiment: Experiment) -> Federation:
     """Stands where `device_sim.federation.open_federation` would load TensorFlow."""
-    engine = NumpyEngine(144, 3)
-    return replace(numpy_federation(experiment, engine), build=lambda: NumpyModel(engine.initial))
+    federation = numpy_federation(experiment)
+    return replace(federation, build=lambda: NumpyModel(federation.engine.initial))
 
 
 def simulate(experiment: Path, run: Path, *, resume: bool) -> int:

@@ -19,7 +19,6 @@ from device_sim.proof import verify_run
 from device_sim.run_folder import RunFolder, read_rounds
 from fl_mobile.errors import FlMobileError, VerifyError
 from tests.device_sim.cli_runs import SMALL, Ended, command, environment, fl_mobile, interruptible, the_message
-from tests.device_sim.test_cli import NAMES, examples
 
 pytestmark = pytest.mark.tf
 
@@ -257,11 +256,3 @@ def test_a_full_disk_leaves_whole_files_and_the_run_can_go_on(tmp_path: Path, li
         again = fl_mobile("simulate", "--out", run, "--resume", "--no-export", "--format", "json")
         assert again.code == 0, again.err
         assert again.json["rounds"] == 2
-
-
-@pytest.mark.slow
-def test_every_example_in_the_help_really_works(tmp_path: Path) -> None:
-    for verb in NAMES:  # in the order of the help: `simulate` makes what the others read
-        for arguments in examples(verb):
-            ended = fl_mobile(*arguments, cwd=tmp_path)
-            assert ended.code == 0, (arguments, ended.err)

@@ -136,6 +136,8 @@ def test_shelf_forgets_rewinds_and_refuses_damage(tmp_path: Path) -> None:
     shelf.rewind(4)
     assert shelf.get_exactly("x", 4) is None
     assert shelf.get("y", before=9) is None
+    shelf.put("nothing", 0, {})
+    assert shelf.get("nothing", before=1) == {}
     (tmp_path / "x.3.npz").write_bytes(b"no")
     with pytest.raises(RunError, match="damaged"):
         shelf.get("x", before=9)

@@ -15,11 +15,12 @@ import pytest
 
 from device_sim.experiment import Experiment
 from device_sim.experiment_file import parse_experiment
-from device_sim.run_folder import RunFolder, create, locked, read_rounds, reopen
+from device_sim.run_folder import RunFolder, create, discard, locked, read_rounds, reopen
 from device_sim.simulate import Round, restore, simulate
 from fl_mobile import checkpoint
 from fl_mobile.errors import DivergedError, RunError
 from fl_mobile.feedback import MEMORIES
+from fl_mobile.files import temporary
 from fl_mobile.tensors import fp32_bytes, weights_hash
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_engine, numpy_federation
 from tests.device_sim.run_until_killed import EXPERIMENT
@@ -189,6 +190,29 @@ def test_folders_are_never_overwritten_or_mixed(tmp_path: Path) -> None:
         locked(RunFolder(tmp_path / "run")),
     ):
         pass
+
+
+def test_a_run_killed_while_it_wrote_its_first_file_does_not_bar_the_folder(tmp_path: Path) -> None:
+    """The sweep of faults found it: --out said "not empty, take --resume", and --resume said "no run here"."""
+    left = temporary(RunFolder(tmp_path / "run").experiment)
+    left.parent.mkdir()
+    left.write_text("seed =")
+    folder = create(tmp_path / "run", experiment())
+    with locked(folder):
+        assert [p.name for p in folder.path.iterdir()] == ["experiment.toml"]
+
+
+def test_a_run_that_failed_at_once_is_cleared_away_unless_a_strange_file_lies_there(tmp_path: Path) -> None:
+    for strange in (False, True):
+        folder = create(tmp_path / f"run-{strange}", experiment())
+        folder.memory.mkdir()
+        (folder.memory / "point.0.npz").write_bytes(b"x")
+        folder.rounds.write_text("{")
+        if strange:
+            (folder.path / "notes.txt").write_text("mine")
+        discard(folder)
+        assert folder.path.exists() == strange
+    assert sorted(p.name for p in folder.path.iterdir()) == ["experiment.toml", "notes.txt"], "it can be resumed"
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flip", "garbage", "text"])

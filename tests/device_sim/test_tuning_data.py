@@ -15,7 +15,7 @@ from device_sim.tuning_data import open_tuning_set
 from export.recipes import RECIPES, TUNED_RECIPES
 from export.tuning import TuningSet
 from fl_mobile.errors import ConfigError, DataError
-from tests.device_sim.cli_runs import fl_mobile, the_message
+from tests.device_sim.cli_runs import SMALL, fl_mobile, the_message
 
 
 def samples(first: int, last: int) -> Samples:
@@ -160,3 +160,29 @@ def test_the_command_exports_a_tuned_recipe(trained: Path, tmp_path: Path) -> No
     (told,) = json.loads((tmp_path / "bundle" / "report.json").read_text())["tunings"]
     assert (told["tuning"], told["origin"]) == ("qat", "server")
     assert len(pool) - 5 <= told["examples"] <= len(pool), "a few digits are drawn alike twice"
+
+
+@pytest.mark.tf
+def test_a_run_exports_a_tuned_recipe(tmp_path: Path) -> None:
+    pool = load_dataset("digits", seed=0).train
+    np.savez(tmp_path / "public.npz", x=pool.x // 2, y=pool.y)
+    wanted = ('output.recipes=["float32", "qat-int8"]', f"output.tuning-data={tmp_path / 'public.npz'}")
+    ended = fl_mobile(
+        *(
+            "simulate",
+            *SMALL,
+            "--set",
+            "model.name=mlp",
+            "--rounds",
+            "3",
+            "--out",
+            tmp_path / "run",
+            "--format",
+            "json",
+        ),
+        *(part for change in wanted for part in ("--set", change)),
+    )
+    assert ended.code == 0, ended.err
+    assert [artifact["recipe"] for artifact in ended.json["export"]["artifacts"]] == ["float32", "qat-int8"]
+    (told,) = json.loads((tmp_path / "run" / "bundle" / "report.json").read_text())["tunings"]
+    assert (told["origin"], told["examples"]) == ("public", len(pool))

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -279,3 +280,18 @@ def test_macs_are_weights_times_the_places_they_are_used_at(topology: str, model
     for recipe in ("float32", "dynamic-int8", "int8", "int16x8"):
         artifact = to_tflite(model, find_recipe(recipe), representative=data.x_train[:30])
         assert count_macs(artifact) == expected, recipe
+
+
+@pytest.mark.tf
+def test_damaged_artifacts_are_counted_or_refused(whole_bundle: Path) -> None:
+    good, rng = (whole_bundle / "int8.tflite").read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        bad = bytearray(good)
+        for place in rng.integers(0, len(bad), 6):
+            bad[place] = rng.integers(0, 256)
+        try:
+            count_macs(bytes(bad))
+        except VerifyError:
+            refused += 1
+    assert refused > 10

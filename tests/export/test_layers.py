@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from device_sim.cli import make_app
+from export import export_model
 from export.convert import to_tflite
 from export.graph import read_graph
 from export.layers import (
@@ -26,7 +31,7 @@ from export.layers.pairs import paired
 from export.recipes import RECIPES, find_recipe
 from export.runtimes import answers, missing_runtimes
 from fl_mobile.errors import ExportError, VerifyError
-from tests.export.topologies import Digits
+from tests.export.topologies import LABELS, Digits
 
 pytestmark = pytest.mark.tf
 
@@ -252,6 +257,24 @@ def test_layers_are_found_whatever_they_are_called(data: Digits) -> None:
     assert measure_layers(artifact, twin, {"image": data.x_test[:4]}, ()).advice
 
 
+def test_every_output_counts(model_of: Any, data: Digits) -> None:
+    """Noise that only reaches one of two answers counts half there, and layers before the fork reach both."""
+    from export.frames import frames_for
+    from export.serving import describe
+
+    fork = model_of("two-outputs")
+    twin = float_twin(fork, None)
+    artifact = to_tflite(fork, find_recipe("int8"), representative=data.x_train[:100])
+    frames = frames_for(describe(fork), data.x_test[:16], "frames")
+    errors = layer_errors(artifact, twin, frames)
+    assert sum(error.noise_share for error in errors) == pytest.approx(1)
+    for layer in ("digit", "brightness"):
+        (head,) = [error for error in errors if error.layer == layer]
+        assert head.answer_snr_db == pytest.approx(head.own_snr_db + 10 * np.log10(2), abs=1)
+    mixed = keep_in_float(artifact, twin, ["brightness"])
+    assert "brightness" not in {error.layer for error in layer_errors(mixed, twin, frames)}
+
+
 def test_a_file_with_other_operations_is_not_compared(artifact: Any, twin: FloatTwin, data: Digits) -> None:
     edited = read_model(artifact("int8"))
     pool = next(op for op in edited.subgraphs[0].operators if op_name(edited, op) == "MAX_POOL_2D")
@@ -289,3 +312,61 @@ def test_advice_adds_up_a_layer_that_is_used_twice() -> None:
         "Layer 'shared' adds 60% of the noise at the answer; if accuracy is lost, try --keep-float shared."
     )
     assert advice(errors[1:2]) == ""
+
+
+@pytest.fixture(scope="module")
+def mixed_bundle(net: Any, data: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mixed") / "bundle"
+    export_model(net, out, **asked(data), recipes=["float32", "dynamic-int8", "int8"], keep_float=["hidden"])
+    return out
+
+
+def asked(data: Digits) -> dict[str, Any]:
+    return {
+        "labels": LABELS,
+        "representative": data.x_train[:100],
+        "x_test": data.x_test,
+        "y_test": data.y_test,
+        "provenance": {},
+    }
+
+
+def test_a_bundle_says_what_was_kept_and_what_costs_most(mixed_bundle: Path) -> None:
+    report = json.loads((mixed_bundle / "report.json").read_text())
+    layers = {variant["recipe"]: variant["layers"] for variant in report["variants"]}
+    assert layers["float32"] is None
+    for recipe in ("dynamic-int8", "int8"):
+        assert layers[recipe]["kept_float"] == ["hidden"]
+        assert stored_types((mixed_bundle / f"{recipe}.tflite").read_bytes())["hidden"] == ("FLOAT32", "FLOAT32")
+    assert {error["layer"] for error in layers["int8"]["errors"]} == {"conv", "logits"}
+    assert "--keep-float" in layers["int8"]["advice"]
+    text = (mixed_bundle / "report.md").read_text()
+    assert "## Layers of `int8`" in text
+    assert "Kept in float32: hidden." in text
+    assert layers["int8"]["advice"] in text
+
+
+def test_verify_shows_the_layers(mixed_bundle: Path) -> None:
+    verb = ["verify", str(mixed_bundle), "--layers", "--runtime", "litert"]
+    shown = CliRunner().invoke(make_app(), [*verb, "--format", "json"])
+    told = json.loads(shown.stdout)["layers"]
+    assert set(told) == {"dynamic-int8", "int8"}
+    text = CliRunner().invoke(make_app(), verb).stdout
+    assert "int8.tflite, in float32: hidden" in text
+    assert told["int8"]["advice"] in text
+    for error in told["int8"]["errors"]:
+        assert f"{error['answer_snr_db']:.1f}" in text
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(
+    net: Any, data: Digits, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=r"no layer 'hiden' .* Did you mean 'hidden'"):
+        export_model(net, tmp_path / "b", **asked(data), recipes=["int8"], keep_float=["hiden"])
+    with pytest.raises(ExportError, match=r"--keep-float conv would change nothing: .* Add --recipe int8"):
+        export_model(net, tmp_path / "b", **asked(data), recipes=["float32", "float16"], keep_float=["conv"])
+    verb = ["export", "mlp", "--dataset", "digits", "--recipe", "int8", "--keep-float", "nope", "-q"]
+    ended = CliRunner().invoke(make_app(), [*verb, "--out", str(tmp_path / "c")])
+    assert ended.exit_code == ExportError.exit_code
+    assert "no layer 'nope' to keep in float" in ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fl_mobile import checkpoint, errors
-from fl_mobile.files import append_line, replace_atomic, write_atomic, write_json
+from fl_mobile.files import append_line, clear_temporaries, replace_atomic, temporary, write_atomic, write_json
+from fl_mobile.npz import read_arrays, write_arrays
 from fl_mobile.records import ServerState
 from tests.fl_mobile.samples import SPEC, laplace
 
@@ -81,6 +82,47 @@ def test_lines_are_appended(tmp_path):
     assert (tmp_path / "rounds.jsonl").read_text(encoding="utf-8") == "one\nzwei ü\n"
 
 
+def test_what_killed_processes_left_is_cleared_and_nothing_else(tmp_path):
+    kept = (tmp_path / ".gitignore", tmp_path / "a.tmp", tmp_path / "deep" / "model.keras")
+    left = (
+        temporary(tmp_path / "a.json"),
+        temporary(tmp_path / "deep" / "b.npz"),
+        temporary(tmp_path / "bundle") / "c",
+    )
+    for path in (*kept, *left):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    clear_temporaries(tmp_path)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+    assert not left[2].parent.exists()
+
+
+def test_an_error_of_the_disk_says_where(tmp_path):
+    full = tmp_path / "rounds.jsonl"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_line(full, "x" * 10)
+    assert caught.value.filename == str(full)
+
+
+def test_arrays_come_back_and_the_same_ones_give_the_same_bytes(tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/0": np.array(7, np.uint8)}
+    for name in ("one.npz", "two.npz"):
+        write_arrays(tmp_path / name, arrays)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    found = read_arrays(tmp_path / "one.npz")
+    assert list(found) == list(arrays)
+    for name, value in arrays.items():
+        assert (found[name].dtype, found[name].tobytes()) == (value.dtype, value.tobytes())
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_damaged_file(tmp_path):
+    """Reading a folder is an error of the system, as a failing disk is."""
+    (tmp_path / "c.npz").mkdir()
+    with pytest.raises(IsADirectoryError):
+        checkpoint.load(tmp_path / "c.npz", SPEC)
+
+
 def test_exit_codes_and_tree_are_those_of_the_drawing():
     drawn = dict(re.findall(r"(\w+Error|SpecMismatch) +(\d+)  ", errors.__doc__ or ""))
     classes = {
@@ -124,7 +166,7 @@ def test_a_damaged_checkpoint_is_a_run_error_at_any_byte(tmp_path):
             checkpoint.load(path, SPEC)
         assert caught.value.exit_code == 7
     refused = 0
-    for at in range(0, len(whole), 97):
+    for at in range(0, len(whole), 41):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         try:
             loaded, _ = checkpoint.load(path, SPEC)
@@ -132,4 +174,4 @@ def test_a_damaged_checkpoint_is_a_run_error_at_any_byte(tmp_path):
             refused += 1
         else:  # a bit that zip does not use, such as a time stamp
             assert all(loaded.weights[p].tobytes() == state().weights[p].tobytes() for p in SPEC)
-    assert refused > 0.8 * len(whole) / 97
+    assert refused > 0.8 * len(whole) / 41

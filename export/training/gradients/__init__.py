@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from export.training.gradients import (
     activations,
+    conv_pool,
     convolution,
     depthwise,
     elementwise,
@@ -93,6 +94,7 @@ RULES: dict[str, Rule] = {
     "DepthwiseConv2dNative": Rule(depthwise.depthwise),
     # pooling and normalisation
     "MaxPool": Rule(pooling.max_pool),
+    "ConvMaxPool": Rule(conv_pool.backward, conv_pool.forward),
     "AvgPool": Rule(pooling.average_pool),
     "DeviceBatchNorm": Rule(normalization.batch_norm, normalization.batch_norm_forward),
     # moving numbers about

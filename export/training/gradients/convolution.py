@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from export.training.gradients.products import product
 from export.training.gradients.rule import Gradients, Node, shape_of
 
 CACHE_BYTES = 600_000
@@ -151,8 +152,9 @@ def patches(x: Any, plan: Plan) -> Any:
         # One channel: CONCATENATION would copy single floats. Whole views one under the other, then one TRANSPOSE,
         # take an eighth of the time.
         return tf.transpose(tf.concat([tf.reshape(v, [1, batch * oh * ow]) for v in views], 0))
-    joined = tf.concat(views, -1) if len(views) > 1 else x
-    return tf.reshape(joined, [batch * oh * ow, len(starts) * depth])
+    # Each view as a matrix before they are joined: a RESHAPE of the joined patches would be a copy of them all.
+    flat = [tf.reshape(v, [batch * oh * ow, depth]) for v in views]
+    return tf.concat(flat, -1) if len(flat) > 1 else flat[0]
 
 
 def flat_kernel(w: Any, plan: Plan) -> Any:
@@ -204,7 +206,7 @@ def input_gradient(g: Any, w: Any, plan: Plan, depth: int) -> Any:
     rows = cache_rows(batch, 4 * oh * ow * kw * kh * folded) if kh * kw > 1 else batch
     for at in range(0, batch, rows):
         part = tf.slice(g, [at, 0, 0, 0], [rows, oh, ow, out]) if rows < batch else g
-        shares = tf.reshape(tf.matmul(tf.reshape(part, [rows * oh * ow, out]), right), [rows, oh, ow, kw * kh * folded])
+        shares = tf.reshape(product(tf.reshape(part, [rows * oh * ow, out]), right), [rows, oh, ow, kw * kh * folded])
         columns = _overlay(shares, kw, kh * folded, dw, axis=2)
         images.append(_overlay(columns, kh, folded, dh, axis=1))
     image = tf.concat(images, 0) if len(images) > 1 else images[0]
@@ -275,7 +277,7 @@ def conv_forward(node: Node) -> Gradients:
     for part_x, part_w in zip(split(x, groups), split(w, groups), strict=True):
         cols = patches(part_x, plan)
         node.saved.setdefault("patches", []).append(cols)
-        parts.append(tf.reshape(tf.matmul(cols, flat_kernel(part_w, plan)), [*shape[:3], shape[3] // groups]))
+        parts.append(tf.reshape(product(cols, flat_kernel(part_w, plan)), [*shape[:3], shape[3] // groups]))
     return (tf.concat(parts, -1) if groups > 1 else parts[0],)
 
 
@@ -306,6 +308,6 @@ def transposed_conv(node: Node, g: Any) -> Gradients:
     _, w, x = node.inputs
     plan = _plan(node, node.op.outputs[0], w, x)
     cols = patches(g, plan)
-    dx = tf.reshape(tf.matmul(cols, flat_kernel(w, plan)), shape_of(x)) if node.needs[2] else None
+    dx = tf.reshape(product(cols, flat_kernel(w, plan)), shape_of(x)) if node.needs[2] else None
     dw = kernel_gradient(cols, x, shape_of(w), plan) if node.needs[1] else None
     return None, dw, dx

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.training.gradients.convolution import Geometry, geometry, lift, place
+from export.training.gradients.convolution import Geometry, geometry, place
 from export.training.gradients.rule import Gradients, Node, shape_of
 from export.training.gradients.shaping import stretch
 
@@ -46,17 +46,19 @@ def input_gradient(g: Any, w: Any, geo: Geometry) -> Any:
     (kh, kw), (dh, dw) = geo.kernel, geo.dilation
     g = stretch(stretch(g, 1, geo.stride[0]), 2, geo.stride[1])
     reach = ((kh - 1) * dh, (kw - 1) * dw)
-    size = (geo.span(0) + reach[0], geo.span(1) + reach[1])
-    g = place(g, reach, size)
-    return lift(convolve(g, tf.reverse(w, [0, 1]), (dh, dw)), geo.before, geo.size)
+    turned = tf.reverse(w, [0, 1])
+    if tuple(shape_of(g)[1:3]) == geo.size and (2 * geo.before[0], 2 * geo.before[1]) == reach:
+        return convolve(g, turned, geo.dilation, "SAME")
+    before = (reach[0] - geo.before[0], reach[1] - geo.before[1])
+    return convolve(place(g, before, (geo.size[0] + reach[0], geo.size[1] + reach[1])), turned, geo.dilation)
 
 
-def convolve(x: Any, w: Any, dilation: tuple[int, int]) -> Any:
-    """Returns the VALID depthwise convolution; the raw operation: ``tf.nn`` wraps dilation in batch shuffles."""
+def convolve(x: Any, w: Any, dilation: tuple[int, int], padding: str = "VALID") -> Any:
+    """Returns the depthwise convolution; the raw operation: ``tf.nn`` wraps dilation in batch shuffles."""
     import tensorflow as tf
 
     return tf.raw_ops.DepthwiseConv2dNative(
-        input=x, filter=w, strides=[1, 1, 1, 1], padding="VALID", dilations=[1, *dilation, 1]
+        input=x, filter=w, strides=[1, 1, 1, 1], padding=padding, dilations=[1, *dilation, 1]
     )
 
 
@@ -76,11 +78,13 @@ def kernel_gradient(x: Any, g: Any, geo: Geometry) -> Any:
     # gradient is zero beyond its own columns, so no tile sees its neighbour.
     tile = -(-(geo.span(1)) // sw) * sw
     wide = tf.transpose(place(x, geo.before, (geo.span(0), tile)), [1, 0, 2, 3])
-    wide = tf.pad(tf.reshape(wide, [1, geo.span(0), batch * tile, depth]), [[0, 0], [0, 0], [0, kw - 1], [0, 0]])
+    wide = tf.reshape(wide, [1, geo.span(0), batch * tile, depth])
+    if kw > sw:
+        wide = tf.pad(wide, [[0, 0], [0, 0], [0, kw - sw], [0, 0]])
+    elif kw < sw:
+        wide = tf.slice(wide, [0, 0, 0, 0], [1, geo.span(0), batch * tile + kw - sw, depth])
     kernel = tf.transpose(tf.pad(g, [[0, 0], [0, 0], [0, tile // sw - ow], [0, 0]]), [1, 0, 2, 3])
     kernel = tf.reshape(kernel, [oh, batch * (tile // sw), depth, 1])
-    covered = (batch * (tile // sw) - 1) * sw + kw
-    wide = wide[:, :, :covered]
     flat = convolve(wide, kernel, (sh, sw))
     return tf.reshape(flat, [kh, kw, depth, 1])
 

@@ -20,7 +20,9 @@ def _per_example(tensor: Any) -> Any:
     shape = shape_of(tensor)
     if len(shape) == 2:
         return tensor
-    return tf.reduce_sum(tf.reshape(tensor, [shape[0], int(np.prod(shape[1:-1])), 1, shape[-1]]), [1, 2])
+    if len(shape) != 4:
+        tensor = tf.reshape(tensor, [shape[0], int(np.prod(shape[1:-1])), 1, shape[-1]])
+    return tf.reduce_sum(tensor, [1, 2])
 
 
 def batch_norm_forward(node: Node) -> Gradients:

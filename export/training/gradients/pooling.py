@@ -20,7 +20,7 @@ def _geometry(node: Node) -> Geometry:
     return geometry(node, (h, w), kernel, (oh, ow), dilated=False)
 
 
-def _shares(views: list[Any], best: Any, g: Any) -> list[Any]:
+def shares_of(views: list[Any], best: Any, g: Any) -> list[Any]:
     """Splits ``g`` over the positions of a window: all of it to the first view that equals ``best``.
 
     ``rest`` is what no earlier position has taken; the last position needs no test, one of them must hold the maximum.
@@ -44,7 +44,7 @@ def max_pool(node: Node, g: Any) -> Gradients:
     if geo.kernel == geo.stride and kh == kw:
         size = (geo.out[0] * kh, geo.out[1] * kw)
         blocks = tf.nn.space_to_depth(place(x, geo.before, size, LOWEST), kh) if kh > 1 else x
-        shares = _shares(tf.split(blocks, kh * kw, -1), best, g)
+        shares = shares_of(tf.split(blocks, kh * kw, -1), best, g)
         image = tf.nn.depth_to_space(tf.concat(shares, -1), kh) if kh > 1 else shares[0]
         return (lift(image, geo.before, geo.size),)
     size = (geo.span(0), geo.span(1))
@@ -53,7 +53,7 @@ def max_pool(node: Node, g: Any) -> Gradients:
     steps, (oh, ow) = geo.stride, geo.out
     views = [_every(x, i, j, oh, ow, steps, depth) for i, j in starts]
     total = None
-    for (i, j), share in zip(starts, _shares(views, best, g), strict=True):
+    for (i, j), share in zip(starts, shares_of(views, best, g), strict=True):
         spread = stretch(stretch(share, 1, steps[0]), 2, steps[1])
         spread = place(lift(spread, (0, 0), ((oh - 1) * steps[0] + 1, (ow - 1) * steps[1] + 1)), (i, j), size)
         total = spread if total is None else total + spread

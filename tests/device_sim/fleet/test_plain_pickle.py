@@ -92,6 +92,7 @@ HOSTILE = {
     "append to a number": b"\x80\x02K\x01K\x02a.",
     "append to nothing": b"\x80\x02K\x02a.",
     "items under a mark": b"\x80\x02}(s.",
+    "an item from under a mark": b"\x80\x02}K\x01(K\x02su.",
     "unknown memo": b"\x80\x02h\x05.",
     "store nothing": b"\x80\x02q\x05.",
     "two values": b"\x80\x02K\x01K\x02.",

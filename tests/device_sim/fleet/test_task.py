@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.availability import Clock, Rules, open_presence
+from device_sim.fleet.availability import Clock, Rules, open_presence, spend
 from device_sim.fleet.fleet import open_fleet
 from device_sim.fleet.gate import Gate
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.links import Air
 from device_sim.fleet.mishaps import Mishaps, draw_mishaps
-from device_sim.fleet.policies import Moment, PolicyPlan, open_policy
 from device_sim.fleet.profiles import GIB
 from device_sim.fleet.reasons import count
 from device_sim.fleet.task import send, train_on
@@ -135,42 +134,39 @@ def test_interruptions_come_at_their_rate_and_hit_long_tasks_more():
     assert not draw_mishaps(0, 1, index, dropout_rate=0, interruptions_per_hour=0).silent.any()
 
 
-def gate_of(fleet, *, ram_bytes=0.0, rules=ANY, policy="every-round", presence="always"):
+def gate_of(fleet, *, ram_bytes=0.0, rules=ANY, presence="always"):
     opened = open_presence(presence, fleet.seed, fleet.population, clock=Clock())
-    return Gate(fleet, opened, rules, open_policy(policy, PolicyPlan()), ram_bytes, 0.25)
+    return Gate(fleet, opened, rules, ram_bytes, 0.25)
 
 
 def test_a_model_that_does_not_fit_makes_small_phones_ineligible():
     fleet = open_fleet(0, 5000)
     index = np.arange(5000)
-    codes = gate_of(fleet, ram_bytes=1.2 * GIB).codes(Ledger(), Moment(0, 0, 0.0), index)
+    codes = gate_of(fleet, ram_bytes=1.2 * GIB).refusals(Ledger(), 0.0, index)
     small = fleet.devices(index).ram_bytes < 4.8 * GIB
     assert 0 < small.mean() < 1
     assert np.array_equal(codes > 0, small)
     assert set(count(codes)) == {"ram"}
 
 
-def test_the_gate_asks_memory_then_the_phone_then_the_policy():
+def test_the_gate_asks_for_memory_first():
     fleet = open_fleet(0, 3000)
     index = np.arange(3000)
-    moment, ledger = Moment(0, 0, 86_400.0), Ledger()
-    ones = np.ones(3000)
-    ledger.took_part(index, round_num=0, at_seconds=86_400.0, task_seconds=ones, examples=ones, loss=ones)
     strict = {"rules": Rules(unmetered=True), "presence": "diurnal"}
-    reasons = [
-        count(gate_of(fleet, **options).codes(ledger, moment, index))
-        for options in (
-            {},
-            {"policy": "periodic"},
-            {"policy": "periodic", **strict},
-            {"policy": "periodic", "ram_bytes": 1.2 * GIB, **strict},
-        )
-    ]
-    assert [set(found) for found in reasons] == [
-        set(),
-        {"period"},
-        {"period", "offline-hours", "metered"},
-        {"period", "offline-hours", "metered", "ram"},
-    ]
-    assert [found.total() for found in reasons] == [0, 3000, 3000, 3000]
-    assert reasons[3]["period"] < reasons[2]["period"] < reasons[1]["period"]
+    loose, tight = (
+        count(gate_of(fleet, ram_bytes=ram_bytes, **strict).refusals(Ledger(), 86_400.0, index))
+        for ram_bytes in (0.0, 1.2 * GIB)
+    )
+    assert set(loose) == {"offline-hours", "metered"}
+    assert set(tight) == {"offline-hours", "metered", "ram"}
+    assert tight["ram"] == (fleet.devices(index).ram_bytes < 4.8 * GIB).sum()
+
+
+def test_the_gate_knows_what_federated_work_took():
+    fleet = open_fleet(0, 1000)
+    index, noon = np.arange(1000), 12 * 3600.0
+    gate, ledger = gate_of(fleet, rules=Rules(min_battery=0.3), presence="diurnal"), Ledger()
+    before = count(gate.refusals(ledger, noon, index))["battery"]
+    devices = fleet.devices(index)
+    spend(gate.presence(devices, noon), devices, ledger, 0.6 * devices.battery_joules, noon)
+    assert count(gate.refusals(ledger, noon, index))["battery"] > before + 100

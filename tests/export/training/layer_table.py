@@ -125,7 +125,12 @@ LAYERS: dict[str, Callable[[Pick], Case]] = {
     "attention": lambda pick: ((4, 6), [SelfAttention(pick([1, 2]))]),
     "conv-relu-pool": lambda pick: (
         _image(pick, 8),
-        [L.Conv2D(4, 3, activation="relu"), L.MaxPooling2D(pick([2, 3])), L.Conv2D(3, 2, activation="relu")],
+        [
+            L.Conv2D(4, pick([3, 1, (2, 3), 5]), padding=pick(["valid", "same"]), activation=pick(["relu", None])),
+            L.MaxPooling2D(pick([2, 3])),
+            L.Conv2D(3, 2, activation="relu", padding="same", use_bias=pick([True, False])),
+            L.MaxPooling2D(2, padding=pick(["valid", "same"])),
+        ],
     ),
 } | {
     f"activation-{name}": _activation(name)

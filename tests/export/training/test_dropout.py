@@ -18,19 +18,20 @@ def _by_the_docstring(seed: int, step: int, layer: int, rows: int, columns: int,
     def mix(h: int) -> int:
         return pow(h, 3, PRIME)
 
-    k = mix((seed % PRIME + 1) % PRIME)
-    for number, salt in ((seed // PRIME, 2), (step % PRIME, 3), (step // PRIME, 4), (layer % PRIME, 5)):
-        k = mix((k + number + salt) % PRIME)
-    k2 = mix((k + 6) % PRIME)
-    k3 = mix((k2 + 7) % PRIME)
+    k = mix(seed % PRIME + 1)
+    digits = (seed // PRIME, seed // PRIME**2, step % PRIME, step // PRIME, step // PRIME**2, layer)
+    for number, salt in zip(digits, range(2, 8), strict=True):
+        k = mix(k + number + salt)
+    k2 = mix(k + 8)
+    k3 = mix(k2 + 9)
     keep = []
     for i in range(rows):
-        a = mix((mix((i % PRIME + k) % PRIME) + i // PRIME) % PRIME)
+        a = mix(mix(i + k) + i // PRIME)
         row = []
         for j in range(columns):
-            b = mix((mix((j % PRIME + k2) % PRIME) + j // PRIME + k3) % PRIME)
-            h = mix((mix((a + b) % PRIME) + k3) % PRIME)
-            row.append(mix((h + a) % PRIME) >= round(rate * PRIME))
+            b = mix(mix(j + k2) + j // PRIME)
+            c = mix(mix(j + k3) + j // PRIME)
+            row.append(mix(mix(a + b) + c) >= round(rate * PRIME))
         keep.append(row)
     return keep
 

@@ -53,6 +53,32 @@ def test_of_equal_maxima_the_first_gets_the_gradient(size: int, stride: int, pad
     assert _error_of(((7, 9, 3), [L.MaxPooling2D(size, stride, padding)]), x) <= 1e-6
 
 
+@pytest.mark.parametrize("activation", ["relu", None])
+@pytest.mark.parametrize("size", [2, 3])
+def test_of_equal_maxima_of_a_convolution_the_first_gets_the_gradient(size: int, activation: str | None) -> None:
+    x = np.random.default_rng(size).integers(-1, 2, (2, 8, 9, 3)).astype(np.float32)
+    layers = [L.Conv2D(2, 1, kernel_initializer="ones", activation=activation), L.MaxPooling2D(size)]
+    assert _error_of(((8, 9, 3), layers), x) <= 1e-6
+
+
+def test_a_convolution_that_others_read_is_not_taken_into_its_pool() -> None:
+    """Both branches of a convolution's result must hand back a gradient."""
+
+    class Branches(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.all = L.Conv2D(2, 3), L.MaxPooling2D(2), L.GlobalAveragePooling2D()
+
+        def build(self, shape: Any) -> None:
+            self.conv.build(shape)
+
+        def call(self, x: Any) -> Any:
+            y = self.conv(x)
+            return self.pool(y) + self.all(y)[:, None, None, :]
+
+    assert _error_of(((7, 7, 2), [Branches()])) <= BOUND
+
+
 @pytest.mark.parametrize("kind", [L.GlobalMaxPooling2D, L.GlobalAveragePooling2D])
 def test_ties_of_a_global_pool_share(kind: Any) -> None:
     x = np.random.default_rng(1).integers(-1, 2, (2, 5, 4, 3)).astype(np.float32)
@@ -88,6 +114,7 @@ WRONG = {
     "Relu": ("relu-layer", lambda rule: lambda node, g: (g,)),
     "Conv2D": ("conv2d", lambda rule: lambda node, g: [p if p is None else p * 1.001 for p in rule(node, g)]),
     "MaxPool": ("max-pool", lambda rule: lambda node, g: [-p for p in rule(node, g)]),
+    "ConvMaxPool": ("conv-relu-pool", lambda rule: lambda node, g: [p * 1.001 for p in rule(node, g)]),
     "Tanh": ("activation-tanh", lambda rule: lambda node, g: (g * (1.0 - node.outputs[0]),)),
     "Sigmoid": ("activation-sigmoid", lambda rule: lambda node, g: (g * node.outputs[0],)),
     "DepthwiseConv2dNative": ("depthwise", lambda rule: lambda node, g: [p * 0.99 for p in rule(node, g)]),

@@ -9,6 +9,7 @@ import pytest
 
 from export.convert import to_tflite
 from export.ends import OUTPUT
+from export.frames import frames_for
 from export.recipes import RECIPES
 from export.serving import describe, predict
 from export.tuning.on_device import round_activations, round_kernel, with_fake_quant, with_kept_zeros
@@ -36,7 +37,8 @@ def test_same_variables_in_the_same_order(topology: str, model_of: Any) -> None:
 def test_answers_move_by_rounding_and_no_more(topology: str, model_of: Any, data: Digits) -> None:
     model, x = model_of(topology), inputs_for(topology, data.x_test)
     serving = describe(model)
-    plain, rounded = (predict(m, serving, {"image": x})[OUTPUT] for m in (model, with_fake_quant(model)))
+    frames = frames_for(serving, x, "test frames")
+    plain, rounded = (predict(m, serving, frames)[OUTPUT] for m in (model, with_fake_quant(model)))
     assert 0 < np.abs(plain - rounded).mean() < 0.02
     assert (plain.argmax(axis=1) == rounded.argmax(axis=1)).mean() > 0.97
 

@@ -1,0 +1,160 @@
+"""Runs a search: every trial on every seed, what is finished already taken from disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from device_sim.experiment import Experiment, experiment_hash
+from device_sim.federation import Federation, open_federation
+from device_sim.run_folder import RunFolder, create, locked, read_rounds, reopen
+from device_sim.simulate import Round, simulate, stop_reason
+from device_sim.sweep.files import folder_name, read_log, write_log
+from device_sim.sweep.plan import Trial, experiments_of
+from device_sim.sweep.results import Runs, TrialResult, score
+from device_sim.sweep.search import Search
+from fl_mobile.errors import FlMobileError, RunError
+
+Watch = Callable[[str, Iterator[Round], int], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all trials of a sweep share.
+
+    Attributes:
+        out: Folder of the runs and of ``trials.jsonl``.
+        watch: Is given a title, the rounds to consume, and how many there will be at most.
+        target_accuracy: See `device_sim.sweep.results.score`.
+        open: Turns an experiment into what can be run.
+    """
+
+    base: Experiment
+    seeds: int
+    out: Path
+    watch: Watch
+    target_accuracy: float | None = None
+    open: Callable[[Experiment], Federation] = open_federation
+
+
+def run_sweep(sweep: Sweep, search: Search) -> list[TrialResult]:
+    """Runs or resumes what is missing; returns all trials in order.
+
+    A trial whose values do not go together, or whose training diverges, is kept as failed, with its reason. Trial 0
+    must not fail: nothing could be compared with it.
+
+    Raises:
+        RunError: A folder belongs to another sweep, or is in use.
+    """
+    log = read_log(sweep.out)
+    done: list[TrialResult] = []
+    reference: Runs = ()
+    folders: dict[str, str] = {}
+    for number in range(search.count):
+        trial = search.ask()
+        earlier = log[number] if number < len(log) else None
+        _refuse_another(sweep.out, trial, earlier)
+        result, runs = _play(sweep, number, search.count, trial, reference, folders, earlier)
+        reference = reference or runs
+        search.tell(result.scores)
+        done.append(result)
+        if earlier != (line := json.loads(json.dumps(asdict(result)))):
+            log[number : number + 1] = [line]
+            write_log(sweep.out, log)
+    return done
+
+
+def _refuse_another(out: Path, trial: Trial, earlier: dict[str, Any] | None) -> None:
+    if earlier is not None and (earlier["label"], earlier["params"]) != (trial.label, dict(trial.params)):
+        raise RunError(
+            f"{out}: trial {earlier['number']} was '{earlier['label']}', and now would be '{trial.label}': the sweep,"
+            " its codecs or Optuna's version have changed. Undo that, or start again with another --out."
+        )
+
+
+def _play(
+    sweep: Sweep,
+    number: int,
+    count: int,
+    trial: Trial,
+    reference: Runs,
+    folders: dict[str, str],
+    earlier: dict[str, Any] | None,
+) -> tuple[TrialResult, Runs]:
+    """Returns the trial's result and rounds; an equal experiment shares the folder of the trial that had it first."""
+    folder = folder_name(trial)
+    try:
+        experiments = experiments_of(sweep.base, trial, range(sweep.seeds))
+        folder = folders.setdefault(experiment_hash(experiments[0]), folder)
+        if earlier and earlier["failure"]:
+            return TrialResult(number, trial.label, trial.params, folder, earlier["failure"], None), ()
+        titles = [f"trial {number}/{count - 1}, seed {seed}: {trial.label}" for seed in range(sweep.seeds)]
+        paths = [sweep.out / folder / f"seed-{seed}" for seed in range(sweep.seeds)]
+        runs = [_run(sweep, *one) for one in zip(titles, paths, experiments, strict=True)]
+    except RunError:
+        raise
+    except FlMobileError as error:
+        if number == 0:
+            raise
+        return TrialResult(number, trial.label, trial.params, folder, str(error), None), ()
+    scores = score(runs, reference or runs, sweep.target_accuracy)
+    return TrialResult(number, trial.label, trial.params, folder, "", scores), runs
+
+
+def _run(sweep: Sweep, title: str, path: Path, experiment: Experiment) -> list[Round]:
+    folder = reopen(path, experiment)[0] if RunFolder(path).experiment.exists() else create(path, experiment)
+    if not stop_reason(experiment, rounds_of(folder)):
+        federation = sweep.open(experiment)
+        with contextlib.closing(federation.engine), locked(folder):
+            sweep.watch(title, simulate(federation, folder), experiment.train.rounds)
+    return rounds_of(folder)
+
+
+def rounds_of(folder: RunFolder) -> list[Round]:
+    """Returns the rounds of a run that are on disk."""
+    return [Round(**line) for line in read_rounds(folder)]
+
+
+def forecast(sweep: Sweep, search: Search) -> dict[str, Any]:
+    """Returns what a sweep would run, in JSON types, without running it.
+
+    ``seconds_per_run`` comes from runs that are finished in the folder already, and is None if there are none.
+    ``known_trials`` are those that are certain now: all of a grid, else trial 0 and what has ended.
+    """
+    log = read_log(sweep.out)
+    lines = [_foreseen(sweep, trial) for trial in search.known]
+    lines[: len(log)] = log[: search.count]
+    left, seconds = (search.count - len(lines)) * sweep.seeds, []
+    for line in lines:
+        if line["failure"]:
+            continue
+        trial = Trial(line["label"], line["params"])
+        for seed, experiment in enumerate(experiments_of(sweep.base, trial, range(sweep.seeds))):
+            rounds = rounds_of(RunFolder(sweep.out / line["folder"] / f"seed-{seed}"))
+            if stop_reason(experiment, rounds):
+                seconds.append(sum(r.wall_seconds for r in rounds))
+            else:
+                left += 1
+    return {
+        "trials": search.count,
+        "seeds": sweep.seeds,
+        "runs": search.count * sweep.seeds,
+        "runs_left": left,
+        "rounds_per_run": sweep.base.train.rounds,
+        "fits_per_run": sweep.base.train.rounds * sweep.base.train.cohort,
+        "seconds_per_run": sum(seconds) / len(seconds) if seconds else None,
+        "known_trials": [{key: line[key] for key in ("label", "params", "failure")} for line in lines],
+    }
+
+
+def _foreseen(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+    failure = ""
+    try:
+        experiments_of(sweep.base, trial, [0])
+    except FlMobileError as error:
+        failure = str(error)
+    return {"label": trial.label, "params": dict(trial.params), "folder": folder_name(trial), "failure": failure}
