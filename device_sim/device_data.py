@@ -20,6 +20,10 @@ class DeviceData(Protocol):
         """Returns ``int64[n]``: how many examples each device at ``index`` ``int64[n]`` holds."""
         ...
 
+    def majority_labels(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``int64[n]``: the class each device has most examples of; −1 where it has none."""
+        ...
+
     def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns a device's examples ``[n, …]`` and labels ``int64[n]``."""
         ...
@@ -45,6 +49,11 @@ class DealtData:
     def counts(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""
         return np.array([len(self.shards[device]) for device in index.tolist()], np.int64)
+
+    def majority_labels(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``int64[n]``."""
+        held = (self.train.y[self.shards[device]] for device in index.tolist())
+        return np.array([np.bincount(labels).argmax() if len(labels) else -1 for labels in held], np.int64)
 
     def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the device's examples and labels."""

@@ -16,10 +16,11 @@ from device_sim.device_data import DealtData, DeviceData
 from device_sim.engines import Engine, open_engine
 from device_sim.experiment import Experiment
 from device_sim.fleet.availability import open_presence
-from device_sim.fleet.cohort import measured_shares
 from device_sim.fleet.cost import workload_of
 from device_sim.fleet.fleet import Fleet, open_fleet
 from device_sim.fleet.gate import Gate
+from device_sim.fleet.policies import Policy
+from device_sim.fleet.strata import Holdings, Strata, open_strata
 from device_sim.fleet.timing import Workload
 from device_sim.partition import partition
 from fl_mobile.algorithms import Algorithm
@@ -35,21 +36,14 @@ OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "adam": 2}
 
 
 @dataclass(frozen=True)
-class Strata:
-    """What ``stratified`` sampling keeps in proportion: devices ``int64[n]`` → stratum, and the share of each."""
-
-    of: Callable[[np.ndarray], np.ndarray]
-    shares: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Federation:
     """An experiment ready to run.
 
     Attributes:
         data: What each device holds.
         fleet: What each device is.
-        gate: Who can and should take part.
+        gate: Who can take part.
+        policy: And who then does.
         workload: What training costs, whatever the phone.
         build: Returns a new model with its first weights.
     """
@@ -63,6 +57,7 @@ class Federation:
     download: Codec
     fleet: Fleet
     gate: Gate
+    policy: Policy
     workload: Workload
     build: Callable[[], Any]
 
@@ -88,17 +83,9 @@ class Federation:
 
     @functools.cached_property
     def strata(self) -> Strata:
-        """The strata of ``stratified`` sampling: profiles, or powers of two of the number of examples."""
-        if self.experiment.selection.sampler != "stratified":
-            return Strata(lambda index: np.zeros(len(index), np.int64), (1.0,))
-        by_profile = self.experiment.selection.strata == "profile"
-
-        def of(index: np.ndarray) -> np.ndarray:
-            if by_profile:
-                return self.fleet.devices(index).profile
-            return np.log2(np.maximum(self.data.counts(index), 1)).astype(np.int64)
-
-        return Strata(of, measured_shares(of, self.experiment.seed, self.data.population))
+        """What ``stratified`` sampling keeps in proportion."""
+        holdings = Holdings(self.data.majority_labels, self.data.counts)
+        return open_strata(self.experiment.selection.strata, self.fleet, holdings)
 
 
 def open_federation(experiment: Experiment) -> Federation:
@@ -137,10 +124,13 @@ def assemble(
         keys.availability, experiment.seed, population, clock=keys.clock(), availability_file=keys.availability_file
     )
     ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
-    gate = Gate(fleet, presence, keys.rules(), experiment.policy.build(), ram_bytes, keys.ram_share)
+    gate = Gate(fleet, presence, keys.rules(), ram_bytes, keys.ram_share)
+    policy = experiment.policy.build(experiment.seed)
     upload, download = parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)
     algorithm = experiment.server.build()
-    return Federation(experiment, dataset, data, engine, algorithm, upload, download, fleet, gate, workload, build)
+    return Federation(
+        *(experiment, dataset, data, engine, algorithm, upload, download), fleet, gate, policy, workload, build
+    )
 
 
 def open_dataset(experiment: Experiment) -> Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from device_sim.fleet.cohort import Request
 from device_sim.fleet.devices import Devices
 from device_sim.fleet.links import Air
 from device_sim.fleet.mishaps import Mishaps, draw_mishaps
-from device_sim.fleet.policies import Moment
 from device_sim.fleet.reasons import code_of, count
 from device_sim.fleet.samplers import choose
 from device_sim.fleet.task import Training, train_on
@@ -64,7 +63,7 @@ def gather(
     experiment, data = federation.experiment, federation.data
 
     def ask(index: np.ndarray) -> np.ndarray:
-        codes = federation.gate.codes(memory.ledger, Moment(experiment.seed, draw, now), index)
+        codes = federation.gate.refusals(memory.ledger, now, index)
         codes = np.where(data.counts(index) > 0, codes, code_of("no-examples"))
         return np.where(np.isin(index, under_way), code_of("under-way"), codes)
 
@@ -74,22 +73,26 @@ def gather(
 
     request = Request(
         *(experiment.seed, draw, data.population, wanted, ask, experiment.selection.plan()),
-        *(federation.strata.of, federation.strata.shares, expected_seconds),
+        seconds_of=expected_seconds,
     )
+    if experiment.selection.sampler == "stratified":
+        request = replace(request, stratum_of=federation.strata.of, stratum_shares=federation.strata.shares)
     choice = choose(experiment.selection.sampler, request, memory.ledger)
-    devices = federation.fleet.devices(choice.devices)
+    declined = federation.policy.before(memory.ledger, now, choice.devices)
+    willing = choice.devices[declined == 0]
+    devices = federation.fleet.devices(willing)
     mishaps = draw_mishaps(
         experiment.seed,
         draw,
-        choice.devices,
+        willing,
         dropout_rate=experiment.fleet.dropout_rate,
         interruptions_per_hour=experiment.fleet.interruptions_per_hour,
     )
-    skipped = count(choice.refused)
+    skipped = count(choice.refused) + count(declined)
     skipped.pop("under-way", None)
     air = devices.air(experiment.seed, draw)
-    asked, seeds = np.full(len(devices), now), hashes(experiment.seed, draw, "train", index=choice.devices)
-    return Crew(asked, seeds, devices, data.counts(choice.devices), air, mishaps), skipped
+    asked, seeds = np.full(len(devices), now), hashes(experiment.seed, draw, "train", index=willing)
+    return Crew(asked, seeds, devices, data.counts(willing), air, mishaps), skipped
 
 
 def together(crews: Sequence[Crew]) -> Crew:

@@ -96,7 +96,7 @@ def travel(
     packet_bytes[worked] = [len(answer.packet) for answer in answers]
     loss[worked] = [answer.loss for answer in answers]
     trained = Trained(crew.devices.index[worked], np.array([answer.norm for answer in answers]), loss[worked])
-    declined[worked] = federation.gate.policy.after(memory.ledger, trained)
+    declined[worked] = federation.policy.after(memory.ledger, trained)
     sends = np.zeros(size, bool)
     sends[worked] = declined[worked] == 0
     sending = send(crew.devices, replace(training, finished=sends), crew.air, packet_bytes)
