@@ -184,6 +184,10 @@ class _Both:
     def about(self) -> str:
         return f"{self.first.about}; checked against {self.second.about}"
 
+    @property
+    def workers(self) -> int:
+        return self.first.workers
+
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
         """Yields what ``then`` makes of the first engine's updates."""
         cohort = list(tasks)

@@ -8,10 +8,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
+from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
+from device_sim.experiment_keys import key, positive
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -24,34 +25,25 @@ from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
 from fl_mobile.server import WEIGHTINGS, Admission
 
 
-def _key(default: Any, doc: str) -> Any:
-    """A field with its help text, which `fl-mobile new` writes above it."""
-    return field(default=default, metadata={"doc": doc})
-
-
-def _keys(default: tuple[str, ...], doc: str) -> Any:
-    return field(default=default, metadata={"doc": doc})
-
-
 @dataclass(frozen=True)
 class Data:
     """[data]: which examples there are, and which device holds which."""
 
-    dataset: str = _key("mnist-5k", "a name from `fl-mobile datasets`")
-    path: str = _key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
-    test_fraction: float = _key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
-    devices: int = _key(100, "phones that hold the training examples")
-    partition: str = _key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
-    alpha: float = _key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
-    shards_per_device: int = _key(2, "shards: label-sorted slices each device gets")
-    min_examples: int = _key(1, "no device holds fewer; 0 allows empty devices")
-    image_size: str = _key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
-    color: str = _key("", "image-folder, synthetic: rgb | gray")
-    examples: int = _key(0, "synthetic: how many; 0 is its default")
-    classes: int = _key(0, "synthetic: how many; 0 is its default")
+    dataset: str = key("mnist-5k", "a name from `fl-mobile datasets`")
+    path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
+    test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
+    devices: int = key(100, "phones that hold the training examples")
+    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
+    alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
+    shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
+    min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
+    image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
+    color: str = key("", "image-folder, synthetic: rgb | gray")
+    examples: int = key(0, "synthetic: how many; 0 is its default")
+    classes: int = key(0, "synthetic: how many; 0 is its default")
 
     def __post_init__(self) -> None:
-        _positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
+        positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
         if self.min_examples < 0:
@@ -79,28 +71,28 @@ class Data:
 class Model:
     """[model]: what is trained."""
 
-    name: str = _key("smart-camera-cnn", "a name from `fl-mobile models`, or package.module:function")
-    weights: str = _key("", "file with first weights, or 'imagenet' for mobilenet-v2-head")
+    name: str = key("smart-camera-cnn", "a name from `fl-mobile models`, or package.module:function")
+    weights: str = key("", "file with first weights, or 'imagenet' for mobilenet-v2-head")
 
 
 @dataclass(frozen=True)
 class Train:
     """[train]: rounds, and what each chosen device does in one."""
 
-    rounds: int = _key(80, "at most this many")
-    cohort: int = _key(10, "devices chosen each round, without replacement")
-    epochs: int = _key(5, "passes over a device's examples")
-    batch_size: int = _key(10, "examples a step; 0 takes all at once")
-    learning_rate: float = _key(0.05, "local step size in round 0")
-    schedule: str = _key("constant", f"over rounds: {' | '.join(SCHEDULES)}")
-    decay: float = _key(0.98, "exponential: factor a round")
-    optimizer: str = _key("sgd", " | ".join(OPTIMIZERS))
-    momentum: float = _key(0.9, "of optimizer 'momentum'")
-    loss: str = _key("sparse-categorical-crossentropy", " | ".join(LOSSES))
-    clip_gradient_norm: float = _key(0.0, "global norm of every step's gradient; 0 is off")
+    rounds: int = key(80, "at most this many")
+    cohort: int = key(10, "devices chosen each round, without replacement")
+    epochs: int = key(5, "passes over a device's examples")
+    batch_size: int = key(10, "examples a step; 0 takes all at once")
+    learning_rate: float = key(0.05, "local step size in round 0")
+    schedule: str = key("constant", f"over rounds: {' | '.join(SCHEDULES)}")
+    decay: float = key(0.98, "exponential: factor a round")
+    optimizer: str = key("sgd", " | ".join(OPTIMIZERS))
+    momentum: float = key(0.9, "of optimizer 'momentum'")
+    loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
+    clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
 
     def __post_init__(self) -> None:
-        _positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
+        positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"unknown train.schedule '{self.schedule}'.{nearest(self.schedule, SCHEDULES)}")
         self.plan(0, from_logits=True)
@@ -131,16 +123,16 @@ _SCHEDULES: dict[str, Callable[[int, Train], float]] = {
 class Server:
     """[server]: how updates become the next global model."""
 
-    algorithm: str = _key("fedavg", " | ".join(ALGORITHMS))
-    learning_rate: float = _key(1.0, "server step; 1 is plain averaging, adaptive rules want 0.01 to 0.1")
-    momentum: float = _key(0.9, "fedavgm")
-    beta1: float = _key(0.9, "fedadam, fedyogi, fedadagrad: first-moment decay")
-    beta2: float = _key(0.99, "fedadam, fedyogi: second-moment decay")
-    tau: float = _key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
-    proximal_mu: float = _key(0.01, "fedprox")
-    weighting: str = _key("examples", " | ".join(WEIGHTINGS))
-    max_examples: int = _key(10_000, "a device's claimed example count is clamped to this")
-    clip_norm: float = _key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
+    algorithm: str = key("fedavg", " | ".join(ALGORITHMS))
+    learning_rate: float = key(1.0, "server step; 1 is plain averaging, adaptive rules want 0.01 to 0.1")
+    momentum: float = key(0.9, "fedavgm")
+    beta1: float = key(0.9, "fedadam, fedyogi, fedadagrad: first-moment decay")
+    beta2: float = key(0.99, "fedadam, fedyogi: second-moment decay")
+    tau: float = key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
+    proximal_mu: float = key(0.01, "fedprox")
+    weighting: str = key("examples", " | ".join(WEIGHTINGS))
+    max_examples: int = key(10_000, "a device's claimed example count is clamped to this")
+    clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -153,19 +145,19 @@ class Server:
         same = {f.name: getattr(self, f.name) for f in fields(ServerPlan)}
         return ALGORITHMS[self.algorithm](ServerPlan(**same))
 
-    def admission(self) -> Admission:
+    def admission(self, max_staleness: int = 0, staleness_exponent: float = 0.5) -> Admission:
         """Returns how much the server believes a packet."""
-        return Admission(self.weighting, self.max_examples, self.clip_norm)
+        return Admission(self.weighting, self.max_examples, self.clip_norm, max_staleness, staleness_exponent)
 
 
 @dataclass(frozen=True)
 class Upload:
     """[upload]: how updates travel up."""
 
-    codec: str = _key("ecsq", "a name or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
-    memory: str = _key("none", f"{' | '.join(MEMORIES)}: what happens to what the codec leaves out")
-    target_ratio: float = _key(0.0, "adapt the codec's step every round to this ratio; 0 is off; needs codec ecsq")
-    budget_bytes: int = _key(0, "the same, as bytes of one upload; 0 is off")
+    codec: str = key("ecsq", "a name or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
+    memory: str = key("none", f"{' | '.join(MEMORIES)}: what happens to what the codec leaves out")
+    target_ratio: float = key(0.0, "adapt the codec's step every round to this ratio; 0 is off; needs codec ecsq")
+    budget_bytes: int = key(0, "the same, as bytes of one upload; 0 is off")
 
     def __post_init__(self) -> None:
         codec = parse_codec(self.codec)
@@ -189,35 +181,23 @@ class Upload:
 class Download:
     """[download]: how the global model travels down; devices train on what they really received."""
 
-    mode: str = _key("delta", "full: the whole model every time | delta: the difference to the version a device holds")
-    codec: str = _key("float16", "full: a name or stages from `fl-mobile codecs`")
-    step: float = _key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms")
+    mode: str = key("delta", "full: the whole model every time | delta: the difference to the version a device holds")
+    codec: str = key("float16", "full: a name or stages from `fl-mobile codecs`")
+    step: float = key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms")
 
     def __post_init__(self) -> None:
         parse_codec(self.codec)
         if self.mode not in ("full", "delta"):
             raise ConfigError(f"download.mode must be full or delta, got '{self.mode}'")
-        _positive("download", step=self.step)
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """[fleet]: how reachable the phones are."""
-
-    link: str = _key("mixed", "a name from the link table (ideal | wifi | 5g | 4g | 3g), or mixed")
-    dropout_rate: float = _key(0.05, "probability that a chosen device never answers")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dropout_rate < 1:
-            raise ConfigError(f"fleet.dropout-rate must be in [0, 1), got {self.dropout_rate}")
+        positive("download", step=self.step)
 
 
 @dataclass(frozen=True)
 class Stop:
     """[stop]: when to end before train.rounds."""
 
-    target_accuracy: float = _key(0.0, "stop once test accuracy reaches this; 0 is off")
-    patience: int = _key(0, "stop after this many rounds without a better validation loss; 0 is off")
+    target_accuracy: float = key(0.0, "stop once test accuracy reaches this; 0 is off")
+    patience: int = key(0, "stop after this many rounds without a better validation loss; 0 is off")
 
     def __post_init__(self) -> None:
         if not 0 <= self.target_accuracy <= 1 or self.patience < 0:
@@ -228,9 +208,9 @@ class Stop:
 class Engine:
     """[engine]: what runs the local training. Changes speed, never results."""
 
-    name: str = _key("auto", f"{' | '.join(ENGINES)}")
-    pool: str = _key("threads", f"{' | '.join(POOLS)}: where workers live")
-    workers: int = _key(0, "0 is one per core")
+    name: str = key("auto", f"{' | '.join(ENGINES)}")
+    pool: str = key("threads", f"{' | '.join(POOLS)}: where workers live")
+    workers: int = key(0, "0 is one per core")
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
@@ -247,17 +227,20 @@ class Engine:
 class Output:
     """[output]: what a run leaves behind."""
 
-    keep_updates: int = _key(8, "client updates stored for `fl-mobile measure`, spread over the run")
-    recipes: tuple[str, ...] = _keys(
+    timeline_rounds: int = key(20, "rounds whose devices' times are kept for `fl-mobile report`, spread over the run")
+    keep_updates: int = key(8, "client updates stored for `fl-mobile measure`, spread over the run")
+    recipes: tuple[str, ...] = key(
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
-    tuning_data: str = _key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
-    tuning_origin: str = _key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
-    tuning_epochs: int = _key(6, "passes over them in every stage of a tuning")
+    tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
+    tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
+    tuning_epochs: int = key(6, "passes over them in every stage of a tuning")
 
     def __post_init__(self) -> None:
         if self.keep_updates < 0:
             raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
+        if self.timeline_rounds < 0:
+            raise ConfigError(f"output.timeline-rounds must be ≥ 0, got {self.timeline_rounds}")
         self._check_recipes()
         if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
             raise ConfigError(
@@ -268,7 +251,7 @@ class Output:
             raise ConfigError(
                 f"unknown output.tuning-origin '{self.tuning_origin}'.{nearest(self.tuning_origin, ORIGINS)}"
             )
-        _positive("output", tuning_epochs=self.tuning_epochs)
+        positive("output", tuning_epochs=self.tuning_epochs)
 
     def _check_recipes(self) -> None:
         if len(set(self.recipes)) != len(self.recipes):
@@ -288,7 +271,7 @@ class Output:
 class Experiment:
     """Everything a run depends on. Sections are tables of the TOML file."""
 
-    seed: int = _key(0, "same seed, same packets, same final model")
+    seed: int = key(0, "same seed, same packets, same final model")
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
@@ -296,6 +279,9 @@ class Experiment:
     upload: Upload = field(default_factory=Upload)
     download: Download = field(default_factory=Download)
     fleet: Fleet = field(default_factory=Fleet)
+    selection: Selection = field(default_factory=Selection)
+    policy: Updates = field(default_factory=Updates)
+    clock: Clock = field(default_factory=Clock)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
@@ -306,6 +292,19 @@ class Experiment:
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
                 " a round cannot choose more devices than there are"
             )
+        if self.clock.mode == "asynchronous":
+            self._check_asynchronous()
+
+    def _check_asynchronous(self) -> None:
+        for which, wrong, why in (
+            ("upload.memory", self.upload.memory != "none", "what a codec left out belongs to one round"),
+            ("upload.target-ratio", self.upload.target_ratio > 0, "updates of several versions meet in one step"),
+            ("upload.budget-bytes", self.upload.budget_bytes > 0, "updates of several versions meet in one step"),
+            ("selection.over-selection", self.selection.over_selection > 1, "no round waits for anybody"),
+            ("clock.deadline-seconds", self.clock.deadline_seconds > 0, "no round waits for anybody"),
+        ):
+            if wrong:
+                raise ConfigError(f"{which} cannot be used with clock.mode asynchronous: {why}")
 
 
 def experiment_hash(experiment: Experiment) -> str:
@@ -313,9 +312,3 @@ def experiment_hash(experiment: Experiment) -> str:
     decisive = asdict(replace(experiment, engine=Engine(), output=Output()))
     decisive["engine"] = experiment.engine.name
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def _positive(section: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{section}.{name.replace('_', '-')} must be above 0, got {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,17 +12,27 @@ from typing import Any
 import numpy as np
 
 from device_sim.datasets import Dataset, load_dataset
-from device_sim.engines import Engine, Task, open_engine
+from device_sim.device_data import DealtData, DeviceData
+from device_sim.engines import Engine, open_engine
 from device_sim.experiment import Experiment
-from device_sim.network import Link, link_of
+from device_sim.fleet.availability import open_presence
+from device_sim.fleet.cost import workload_of
+from device_sim.fleet.fleet import Fleet, open_fleet
+from device_sim.fleet.gate import Gate
+from device_sim.fleet.policies import Policy
+from device_sim.fleet.strata import Holdings, Strata, open_strata
+from device_sim.fleet.timing import Workload
 from device_sim.partition import partition
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.models import build_model
 from fl_mobile.rate import RateControl
 from fl_mobile.records import FitPlan
-from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import fp32_bytes
+
+OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "adam": 2}
+"""Numbers a local optimizer keeps per weight."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +40,26 @@ class Federation:
     """An experiment ready to run.
 
     Attributes:
-        shards: For each device the rising indices of its training examples.
+        data: What each device holds.
+        fleet: What each device is.
+        gate: Who can take part.
+        policy: And who then does.
+        workload: What training costs, whatever the phone.
         build: Returns a new model with its first weights.
     """
 
     experiment: Experiment
     dataset: Dataset
-    shards: list[np.ndarray]
+    data: DeviceData
     engine: Engine
     algorithm: Algorithm
     upload: Codec
     download: Codec
+    fleet: Fleet
+    gate: Gate
+    policy: Policy
+    workload: Workload
     build: Callable[[], Any]
-
-    def task(self, device: int, round_num: int) -> Task:
-        """Returns one device's work in one round."""
-        rows = self.shards[device]
-        seed = seed_for(self.experiment.seed, round_num, device, "train")
-        return Task(device, self.dataset.train.x[rows], self.dataset.train.y[rows], seed)
 
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
@@ -57,14 +70,22 @@ class Federation:
         """What adapts the upload codec's step, if anything does."""
         return self.experiment.upload.rate_control(fp32_bytes(self.engine.spec))
 
-    def link(self, device: int) -> Link:
-        """Returns the device's connection."""
-        return link_of(self.experiment.fleet.link, self.experiment.seed, device)
+    @property
+    def uses_ledger(self) -> bool:
+        """Whether anything asks what devices did before; if not, nothing is written down about them."""
+        keys = self.experiment
+        return (
+            keys.selection.sampler in ("power-of-choice", "oort")
+            or keys.policy.name != "every-round"
+            or keys.policy.min_separation_seconds > 0
+            or keys.fleet.min_battery > 0
+        )
 
-    def cohort(self, round_num: int) -> list[int]:
-        """Returns the devices asked in this round, uniformly without replacement, rising."""
-        rng = rng_for(self.experiment.seed, round_num, "cohort")
-        return sorted(rng.choice(len(self.shards), self.experiment.train.cohort, replace=False).tolist())
+    @functools.cached_property
+    def strata(self) -> Strata:
+        """What ``stratified`` sampling keeps in proportion."""
+        holdings = Holdings(self.data.majority_labels, self.data.counts)
+        return open_strata(self.experiment.selection.strata, self.fleet, holdings)
 
 
 def open_federation(experiment: Experiment) -> Federation:
@@ -73,16 +94,42 @@ def open_federation(experiment: Experiment) -> Federation:
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
     """
-    link_of(experiment.fleet.link, experiment.seed, 0)
     dataset = open_dataset(experiment)
-    shards = deal_out(experiment, dataset)
+    data = DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
     build = build_of(experiment, dataset)
     keys = experiment.engine
     engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
+    workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
+    return assemble(experiment, dataset, data, engine, workload, build)
+
+
+def assemble(
+    experiment: Experiment,
+    dataset: Dataset,
+    data: DeviceData,
+    engine: Engine,
+    workload: Workload,
+    build: Callable[[], Any],
+) -> Federation:
+    """Returns the federation of parts that are open already; the fleet is drawn as [fleet] says.
+
+    Raises:
+        ConfigError, DataError: A file that [fleet] names cannot be used.
+    """
+    keys, population = experiment.fleet, data.population
+    fleet = open_fleet(
+        experiment.seed, population, profile=keys.profile, link=keys.link, devices_file=keys.devices_file
+    )
+    presence = open_presence(
+        keys.availability, experiment.seed, population, clock=keys.clock(), availability_file=keys.availability_file
+    )
+    ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
+    gate = Gate(fleet, presence, keys.rules(), ram_bytes, keys.ram_share)
+    policy = experiment.policy.build(experiment.seed)
+    upload, download = parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)
+    algorithm = experiment.server.build()
     return Federation(
-        *(experiment, dataset, shards, engine, experiment.server.build()),
-        *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
-        build,
+        *(experiment, dataset, data, engine, algorithm, upload, download), fleet, gate, policy, workload, build
     )
 
 

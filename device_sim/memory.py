@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from device_sim.fleet.ledger import Ledger
 from fl_mobile.errors import RunError
 from fl_mobile.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Tensors
@@ -93,6 +94,40 @@ class Shelf:
         return self._rounds
 
 
+@dataclass(frozen=True)
+class Flight:
+    """One device that was asked, under an asynchronous server.
+
+    Attributes:
+        device: Index in the fleet.
+        version: Model version it trains from.
+        resolved: Virtual seconds at which the server hears of it, one way or another.
+        outcome: ``accepted`` if a packet arrives then.
+        packet: That packet; empty otherwise.
+    """
+
+    device: int
+    version: int
+    resolved: float
+    outcome: str
+    packet: bytes = b""
+
+    @property
+    def key(self) -> str:
+        """Name of its packet on the shelf."""
+        return f"{self.device}-{self.version}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all but the packet."""
+        return {"device": self.device, "version": self.version, "resolved": self.resolved, "outcome": self.outcome}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], packets: Tensors) -> Flight:
+        """Returns the flight with its packet from the shelf."""
+        flight = cls(**value)
+        return replace(flight, packet=packets[flight.key].tobytes()) if flight.key in packets else flight
+
+
 @dataclass
 class FleetMemory:
     """Mutable state of one run; `as_json` goes into every checkpoint.
@@ -101,18 +136,44 @@ class FleetMemory:
         shelf: Residuals (``residual-<device>``), broadcast points (``point``) and mean updates (``mean``).
         versions: Device → model version it holds; devices not listed hold version 0, which ships with the app.
         upload_step: Step of the upload codec under rate control, else None.
+        seconds: Virtual time since the run began.
+        ledger: What is known of devices that took part.
+        askings: How often devices were asked (asynchronous).
+        flights: Devices that were asked and have not been heard of (asynchronous); their packets are on the shelf.
     """
 
     shelf: Shelf
     versions: dict[int, int] = field(default_factory=dict)
     upload_step: float | None = None
+    seconds: float = 0.0
+    ledger: Ledger = field(default_factory=Ledger)
+    askings: int = 0
+    flights: list[Flight] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Returns what the checkpoint keeps."""
-        return {"versions": {str(d): v for d, v in sorted(self.versions.items())}, "upload_step": self.upload_step}
+        return {
+            "versions": {str(d): v for d, v in sorted(self.versions.items())},
+            "upload_step": self.upload_step,
+            "seconds": self.seconds,
+            "ledger": self.ledger.as_json() if len(self.ledger) else None,
+            "askings": self.askings,
+            "flights": [flight.as_json() for flight in self.flights],
+        }
 
     def restore(self, kept: dict[str, Any], round_num: int) -> None:
         """Goes back to what a checkpoint kept before round ``round_num``."""
         self.versions = {int(d): int(v) for d, v in kept.get("versions", {}).items()}
         self.upload_step = kept.get("upload_step", self.upload_step)
+        self.seconds = float(kept.get("seconds", 0.0))
+        self.ledger = Ledger.from_json(kept["ledger"]) if kept.get("ledger") else Ledger()
+        self.askings = int(kept.get("askings", 0))
         self.shelf.rewind(round_num)
+        packets = (self.shelf.get("flights", before=round_num) or {}) if kept.get("flights") else {}
+        self.flights = [Flight.from_json(value, packets) for value in kept.get("flights", ())]
+
+    def keep_flights(self, round_num: int) -> None:
+        """Puts the packets of devices under way on the shelf, where a checkpoint after this round finds them."""
+        packets = {flight.key: np.frombuffer(flight.packet, np.uint8) for flight in self.flights if flight.packet}
+        self.shelf.put("flights", round_num, packets)
+        self.shelf.forget("flights", before=round_num, keep=1)

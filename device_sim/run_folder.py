@@ -42,6 +42,10 @@ class RunFolder:
         return self.path / "rounds.jsonl"
 
     @property
+    def timeline(self) -> Path:
+        return self.path / "timeline.jsonl"
+
+    @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.npz"
 
@@ -140,12 +144,26 @@ def append_round(folder: RunFolder, line: dict[str, Any]) -> None:
     append_line(folder.rounds, json.dumps(line, allow_nan=False))
 
 
+def append_timeline(folder: RunFolder, line: dict[str, Any]) -> None:
+    """Adds one round's devices to ``timeline.jsonl``."""
+    append_line(folder.timeline, json.dumps(line, allow_nan=False))
+
+
+def read_timeline(folder: RunFolder) -> list[dict[str, Any]]:
+    """Returns the kept rounds' devices; a last line torn by a crash is left out."""
+    return _read_lines(folder.timeline)
+
+
 def read_rounds(folder: RunFolder) -> list[dict[str, Any]]:
     """Returns the finished rounds; a last line torn by a crash is left out."""
-    if not folder.rounds.exists():
+    return _read_lines(folder.rounds)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
         return []
     out = []
-    for line in folder.rounds.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             out.append(json.loads(line))
         except json.JSONDecodeError:
@@ -164,6 +182,11 @@ def rewind_rounds(folder: RunFolder, finished: int) -> list[dict[str, Any]]:
         raise RunError(
             f"{folder.rounds}: {finished} rounds are finished but only {len(kept)} are readable; restore it."
         )
-    if folder.rounds.exists() or kept:
-        write_atomic(folder.rounds, "".join(json.dumps(line) + os.linesep for line in kept).encode())
+    _write_lines(folder.rounds, kept)
+    _write_lines(folder.timeline, [line for line in read_timeline(folder) if line["round_num"] < finished])
     return kept
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    if path.exists():
+        write_atomic(path, "".join(json.dumps(line) + os.linesep for line in lines).encode())

@@ -12,14 +12,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from device_sim.experiment import Experiment
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory, Shelf
-from device_sim.play import play_round
-from device_sim.run_folder import RunFolder, append_round, rewind_rounds
+from device_sim.rounds import SERVERS
+from device_sim.run_folder import RunFolder, append_round, append_timeline, rewind_rounds
 from fl_mobile import checkpoint
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import ServerState
@@ -44,6 +44,11 @@ class Round:
         ratio: fp32 bytes of the model / mean packet length; None if no device sent one.
         air_seconds: Slowest device's download plus upload time, simulated.
         wall_seconds: What simulating this round took here.
+        sim_seconds: Virtual time at the end of the round, since the run began.
+        skipped: Reason → devices that were not asked, or declined to send.
+        saved_bytes: What those would have cost.
+        joules: Energy all devices of the round spent, radio and computing.
+        staleness: Mean number of versions the accepted updates were behind (asynchronous).
     """
 
     round_num: int
@@ -59,6 +64,11 @@ class Round:
     ratio: float | None
     air_seconds: float
     wall_seconds: float
+    sim_seconds: float = 0.0
+    skipped: dict[str, int] = field(default_factory=dict)
+    saved_bytes: int = 0
+    joules: float = 0.0
+    staleness: float = 0.0
 
 
 def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
@@ -75,9 +85,10 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     state, log = restore(federation, folder, memory)
     rounds = [_round_of(line) for line in log]
     yield from rounds
+    play, shown = SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
-        state, report, traffic = play_round(federation, memory, state, folder.updates)
+        state, report, traffic = play(federation, memory, state, folder.updates)
         plan = federation.plan(report.round_num)
         score = federation.engine.evaluate(state.weights, federation.dataset.test.x, federation.dataset.test.y, plan)
         if not math.isfinite(score.loss):
@@ -90,7 +101,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             accuracy=score.accuracy,
             loss=score.loss,
             train_loss=None if math.isnan(report.loss) else report.loss,
-            cohort=federation.experiment.train.cohort,
+            cohort=traffic.asked,
             accepted=report.accepted,
             dropped=dict(sorted((traffic.lost + Counter(report.dropped)).items())),
             upload_bytes=traffic.upload_bytes,
@@ -99,7 +110,14 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             ratio=fp32_bytes(state.spec) * traffic.uploads / traffic.upload_bytes if traffic.uploads else None,
             air_seconds=traffic.air_seconds,
             wall_seconds=time.perf_counter() - started,
+            sim_seconds=traffic.end,
+            skipped=dict(sorted(traffic.skipped.items())),
+            saved_bytes=traffic.saved_bytes,
+            joules=traffic.joules,
+            staleness=report.staleness,
         )
+        if report.round_num in shown:
+            append_timeline(folder, traffic.timeline(report.round_num))
         # Log first, checkpoint second: a crash between the two leaves a line that `restore` drops and plays again.
         append_round(folder, asdict(done))
         checkpoint.save(folder.checkpoint, state, memory.as_json())
@@ -135,6 +153,12 @@ def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
         if len(rounds) - 1 - best >= stop.patience:
             return f"held-out loss has not improved for {stop.patience} rounds"
     return f"finished {limit} rounds" if len(rounds) >= limit else ""
+
+
+def timeline_rounds(experiment: Experiment) -> frozenset[int]:
+    """Returns the rounds whose devices are kept in ``timeline.jsonl``: the first, the last and some between."""
+    count, rounds = min(experiment.output.timeline_rounds, experiment.train.rounds), experiment.train.rounds
+    return frozenset(round(i * (rounds - 1) / max(1, count - 1)) for i in range(count))
 
 
 def _round_of(line: dict[str, Any]) -> Round:

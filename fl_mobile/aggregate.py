@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,11 @@ FRACTION_BITS = 34
 """Resolution of the sum: 2⁻³⁴ ≈ 6e-11, far below float32's own at weight magnitudes."""
 
 _LARGEST_TERM, _HEADROOM = 2.0**61, 2.0**62
+_BLOCK = 1 << 14
+_MAGIC = 1.5 * 2.0**52
+_MAGIC_BITS = np.float64(_MAGIC).view(np.int64)
+_LARGEST_FAST_TERM = 2.0**51
+"""Below this, adding 1.5·2⁵² rounds a float64 to a whole number (half to even, as `np.rint`) in its low bits."""
 
 
 class Aggregator(Protocol):
@@ -21,6 +26,10 @@ class Aggregator(Protocol):
 
     def add(self, delta: Tensors, weight: int) -> None:
         """Adds ``weight · delta``; a `WireError` leaves the sum as it was."""
+        ...
+
+    def merge(self, other: Any) -> None:
+        """Adds what another aggregator of the same kind has folded; the order does not matter."""
         ...
 
     def result(self) -> Tensors | None:
@@ -68,9 +77,24 @@ class WeightedMean:
         if not self._bound + bound < _HEADROOM:
             self._carry()
         for path, value in delta.items():
-            self._sum[path] += np.rint(np.multiply(value, scale, dtype=np.float64)).astype(np.int64)
+            if bound < _LARGEST_FAST_TERM:
+                _add_rounded(self._sum[path].reshape(-1), value.reshape(-1), scale)
+            else:
+                self._sum[path] += np.rint(np.multiply(value, scale, dtype=np.float64)).astype(np.int64)
         self._bound += bound
         self.weight += weight
+
+    def merge(self, other: WeightedMean) -> None:
+        """Adds what ``other`` has summed: the same bits as adding its terms one by one."""
+        if not self._bound + other._bound < _HEADROOM:
+            self._carry()
+            other._carry()
+        for path, low in other._sum.items():
+            self._sum[path] += low
+        for path, high in other._carried.items():
+            self._carried[path] = self._carried.get(path, np.int64(0)) + high
+        self._bound += other._bound
+        self.weight += other.weight
 
     def result(self) -> Tensors | None:
         """Returns the mean, or None if nothing was added."""
@@ -87,6 +111,18 @@ class WeightedMean:
             self._carried[path] = self._carried.get(path, np.int64(0)) + (low >> 32)
             low &= 0xFFFFFFFF
         self._bound = 2.0**32
+
+
+def _add_rounded(total: np.ndarray, value: np.ndarray, scale: float) -> None:
+    """Adds ``round(value · scale)`` to ``int64[n]``, a block at a time, so that nothing leaves the cache."""
+    scratch = np.empty(min(_BLOCK, value.size))
+    for at in range(0, value.size, _BLOCK):
+        part = value[at : at + _BLOCK]
+        term = np.multiply(part, scale, out=scratch[: part.size], dtype=np.float64)
+        term += _MAGIC
+        whole = term.view(np.int64)
+        whole -= _MAGIC_BITS
+        total[at : at + _BLOCK] += whole
 
 
 AGGREGATORS: dict[str, Callable[[Spec], Aggregator]] = {"weighted-mean": WeightedMean}

@@ -77,7 +77,10 @@ class WireError(FlMobileError):
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(f"{reason}: {message}")
-        self.reason = reason
+        self.reason, self._message = reason, message
+
+    def __reduce__(self) -> tuple[type[WireError], tuple[str, str]]:
+        return type(self), (self.reason, self._message)  # so that it crosses from a worker process whole
 
 
 class SpecMismatch(FlMobileError):

@@ -109,6 +109,7 @@ class RoundReport:
         upload_bytes: Length of each accepted packet, in arrival order.
         loss: Mean training loss over accepted packets, by weight; NaN if none reported one.
         mean: The mean update that was applied, or None if nothing was accepted.
+        staleness: Mean number of versions the accepted updates were behind.
     """
 
     round_num: int
@@ -118,3 +119,4 @@ class RoundReport:
     upload_bytes: tuple[int, ...]
     loss: float
     mean: Tensors | None = field(default=None, compare=False, repr=False)
+    staleness: float = 0.0

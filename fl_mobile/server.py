@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,15 +36,103 @@ class Admission:
         weighting: ``examples`` (FedAvg's n_k) or ``uniform`` (every device counts 1).
         max_examples: A device's claim is clamped to this, so that one liar cannot own the average.
         clip_norm: Global L2 norm every decoded update is clipped to; 0 switches it off.
+        max_staleness: Versions an update may be behind the model; 0 takes updates of this round only.
+        staleness_exponent: a in the weight ``(1 + staleness)⁻ᵃ`` of a late update (Nguyen et al., "Federated learning
+            with buffered asynchronous aggregation", AISTATS 2022, which takes ½).
     """
 
     weighting: str = "examples"
     max_examples: int = 10_000
     clip_norm: float = 0.0
+    max_staleness: int = 0
+    staleness_exponent: float = 0.5
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS or self.max_examples < 1 or self.clip_norm < 0:
             raise ConfigError(f"weighting must be one of {WEIGHTINGS}, max-examples ≥ 1, clip-norm ≥ 0; got {self}")
+        if self.max_staleness < 0 or self.staleness_exponent < 0:
+            raise ConfigError(f"max-staleness and staleness-exponent must be ≥ 0; got {self}")
+
+
+STALENESS_UNIT = 1 << 8
+"""Weights are whole numbers; where updates may be late they are multiples of 1/256 of a fresh one's."""
+
+
+@dataclass
+class Fold:
+    """Some packets of a round, added up. Folds of disjoint packets merge to the fold of all, in any order.
+
+    Attributes:
+        total: The weighted sum.
+        full_weight: What the weights would add up to if no update were late.
+        upload_bytes: Length of each accepted packet.
+        losses: (training loss, weight) of each accepted packet.
+        staleness: Versions each accepted packet was behind.
+        dropped: Reason → packets refused.
+    """
+
+    total: Aggregator
+    full_weight: int = 0
+    upload_bytes: list[int] = field(default_factory=list)
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def merge(self, other: Fold) -> None:
+        """Adds what ``other`` holds."""
+        self.total.merge(other.total)
+        self.full_weight += other.full_weight
+        self.upload_bytes += other.upload_bytes
+        self.losses += other.losses
+        self.staleness += other.staleness
+        self.dropped += other.dropped
+
+
+def fold(
+    packets: Iterable[bytes],
+    *,
+    round_num: int,
+    spec: Spec,
+    codec: Codec,
+    admission: Admission,
+    aggregator: Callable[[Spec], Aggregator] = WeightedMean,
+) -> Fold:
+    """Returns the packets added up; a bad one is dropped and counted, never raised. Memory: one packet at a time."""
+    out = Fold(aggregator(spec))
+    for packet in packets:
+        try:
+            _admit(packet, round_num, spec, codec, admission, out)
+        except WireError as error:
+            out.dropped[error.reason] += 1
+    return out
+
+
+def finish_round(
+    state: ServerState, folded: Fold, *, algorithm: Algorithm, prediction: Tensors | None = None
+) -> tuple[ServerState, RoundReport]:
+    """Returns the state after this round, and what happened in it. With nothing folded the weights stay as they are.
+
+    Args:
+        prediction: What every device subtracted before encoding (`feedback`); added back to the mean.
+    """
+    delta = folded.total.result()
+    if delta is not None:
+        if folded.total.weight != folded.full_weight:  # late updates count less, and what they lose nobody gets
+            share = np.float32(folded.total.weight / folded.full_weight)
+            delta = {path: value * share for path, value in delta.items()}
+        delta = plus(delta, prediction)
+    after = replace(state, round_num=state.round_num + 1) if delta is None else algorithm.apply(state, delta)
+    report = RoundReport(
+        state.round_num,
+        len(folded.upload_bytes),
+        dict(folded.dropped),
+        folded.total.weight,
+        tuple(folded.upload_bytes),
+        _mean_loss(folded.losses),
+        delta,
+        float(np.mean(folded.staleness)) if folded.staleness else 0.0,
+    )
+    return after, report
 
 
 def server_round(
@@ -57,56 +145,37 @@ def server_round(
     admission: Admission | None = None,
     prediction: Tensors | None = None,
 ) -> tuple[ServerState, RoundReport]:
-    """Returns the state after this round, and what happened in it.
-
-    Args:
-        prediction: What every device subtracted before encoding (`feedback`); added back to the mean.
-
-    A bad packet is dropped and counted, never raised. With none good the weights stay as they are.
-    """
-    rules = admission or Admission()
-    mean = aggregator(state.spec)
-    dropped: Counter[str] = Counter()
-    upload_bytes, losses = [], []
-    for packet in packets:
-        try:
-            weight, loss = _admit(packet, state, codec, rules, mean)
-        except WireError as error:
-            dropped[error.reason] += 1
-            continue
-        upload_bytes.append(len(packet))
-        losses.append((loss, weight))
-    delta = mean.result()
-    if delta is not None:
-        delta = plus(delta, prediction)
-    after = replace(state, round_num=state.round_num + 1) if delta is None else algorithm.apply(state, delta)
-    report = RoundReport(
-        *(
-            state.round_num,
-            len(upload_bytes),
-            dict(dropped),
-            mean.weight,
-            tuple(upload_bytes),
-            _mean_loss(losses),
-            delta,
-        )
+    """Returns `finish_round` of `fold`: one server, one thread."""
+    folded = fold(
+        packets,
+        round_num=state.round_num,
+        spec=state.spec,
+        codec=codec,
+        admission=admission or Admission(),
+        aggregator=aggregator,
     )
-    return after, report
+    return finish_round(state, folded, algorithm=algorithm, prediction=prediction)
 
 
-def _admit(packet: bytes, state: ServerState, codec: Codec, rules: Admission, mean: Aggregator) -> tuple[int, float]:
-    header, delta = wire.unpack(packet, state.spec, codec)
+def _admit(packet: bytes, round_num: int, spec: Spec, codec: Codec, rules: Admission, out: Fold) -> None:
+    header, delta = wire.unpack(packet, spec, codec)
     if header.kind != wire.UPDATE:
         raise WireError("kind", f"expected an update, got kind {header.kind}")
-    if header.round_num != state.round_num or header.base_round != state.round_num:
-        raise WireError("round", f"update is for round {header.round_num}, this is round {state.round_num}")
+    late = round_num - header.base_round
+    if header.round_num != header.base_round or not 0 <= late <= rules.max_staleness:
+        raise WireError("round", f"update is for round {header.round_num}, this is round {round_num}")
     if header.num_examples < 1:
         raise WireError("examples", "an update must stand on at least one example")
     if rules.clip_norm:
         delta = clip_by_norm(delta, rules.clip_norm)
-    weight = min(header.num_examples, rules.max_examples) if rules.weighting == "examples" else 1
-    mean.add(delta, weight)
-    return weight, header.loss
+    examples = min(header.num_examples, rules.max_examples) if rules.weighting == "examples" else 1
+    unit = STALENESS_UNIT if rules.max_staleness else 1
+    weight = max(1, round(unit * examples * (1 + late) ** -rules.staleness_exponent))
+    out.total.add(delta, weight)
+    out.full_weight += unit * examples
+    out.upload_bytes.append(len(packet))
+    out.losses.append((header.loss, weight))
+    out.staleness.append(late)
 
 
 def _mean_loss(losses: list[tuple[float, int]]) -> float:

@@ -77,8 +77,8 @@ def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.ran
         *(MAGIC, VERSION, header.kind, 0, fingerprint(spec), codec_id(codec), header.round_num, header.base_round),
         *(min(header.num_examples, 2**32 - 1), loss, len(payload)),
     )
-    body = b"".join((head, exact, payload))
-    return body + struct.pack("<I", zlib.crc32(body))
+    checksum = zlib.crc32(payload, zlib.crc32(exact, zlib.crc32(head)))
+    return b"".join((head, exact, payload, struct.pack("<I", checksum)))
 
 
 def unpack(packet: bytes, spec: Spec, codec: Codec) -> Packet:

@@ -130,8 +130,9 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
 
     with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
         federation = open_federation(experiment)
-    data = federation.dataset
-    tell(f"{len(federation.shards)} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
+    data, devices = federation.dataset, federation.data.population
+    tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
+    tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
     with contextlib.closing(federation.engine):
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         with run_folder.locked(folder), safe(folder, resume=resume):

@@ -74,7 +74,7 @@ class PooledEngine:
             other = worker.call(_facts)[0]
             if [tensor.shape for tensor in other.values()] != [tensor.shape for tensor in self.spec.values()]:
                 raise ModelError("the model function built two different models; it must build the same one every time")
-        self._all, self._share = list(workers), share
+        self._all, self._share, self.workers = list(workers), share, len(workers)
         self._free: SimpleQueue[Worker] = SimpleQueue()
         for worker in workers:
             self._free.put(worker)

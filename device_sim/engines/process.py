@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import pickle
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from device_sim.engines.records import Trainer
-from fl_mobile.errors import RunError
+from fl_mobile.errors import FlMobileError, RunError
 
 T = TypeVar("T")
 
@@ -71,14 +70,8 @@ def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:
                 if broken:
                     raise broken
                 answer = True, work(trainer, *args)
-            except Exception as error:
-                answer = False, _picklable(error)
+            except FlMobileError as error:
+                answer = False, error
+            except Exception as error:  # its class may exist only here, or not survive the pipe
+                answer = False, RuntimeError(f"in an engine worker process: {type(error).__name__}: {error}")
             pipe.send(answer)
-
-
-def _picklable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -26,6 +26,7 @@ class Task:
         seed: ``uint64``; seeds shuffling and dropout on this device in this round, and nothing else.
         start: Tensors that start at a value of the device's own instead of the received weights: its private layers,
             or all of its personal model.
+        residual: What the device's last upload left out, under error feedback; engines only pass it on.
         pull: Is added to every step's gradient: a control variate (SCAFFOLD) or a linear penalty (FedDyn).
     """
 
@@ -34,6 +35,7 @@ class Task:
     y: np.ndarray
     seed: int
     start: Tensors | None = None
+    residual: Tensors | None = None
     pull: Tensors | None = None
 
 
@@ -84,7 +86,7 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """Trains cohorts and evaluates models; attributes as in `Trainer`."""
+    """Trains cohorts and evaluates models; attributes as in `Trainer`, and the number of workers."""
 
     @property
     def spec(self) -> Spec: ...
@@ -94,6 +96,8 @@ class Engine(Protocol):
     def from_logits(self) -> bool: ...
     @property
     def about(self) -> str: ...
+    @property
+    def workers(self) -> int: ...
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
         """Yields what ``then`` makes of every task, in task order; memory holds a few chunks at a time.

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-UNAVAILABLE = ("offline-hours", "not-charging", "metered", "busy", "battery", "ram")
+UNAVAILABLE = ("offline-hours", "not-charging", "metered", "busy", "battery", "ram", "no-examples", "under-way")
 """The phone cannot, or a rule says it must not: the server looks for another, so that nothing is saved."""
 
 DECLINED = ("period", "min-separation", "few-new-examples")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from device_sim.datasets.records import Dataset, Samples, make_dataset
+from device_sim.device_data import DealtData
 from device_sim.engines import Engine, Evaluation, Task, visits
 from device_sim.engines.pooled import LocalWorker, PooledEngine
 from device_sim.experiment import Experiment
-from device_sim.federation import Federation
-from fl_mobile.codecs import parse_codec
+from device_sim.federation import Federation, assemble
+from device_sim.fleet.timing import Workload
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
@@ -92,9 +93,6 @@ def numpy_federation(experiment: Experiment, engine: Engine | None = None) -> Fe
     """A federation over `stripes` whose devices hold every n-th example."""
     dataset = stripes()
     devices = experiment.data.devices
-    shards = [np.arange(d, len(dataset.train.y), devices) for d in range(devices)]
-    return Federation(
-        *(experiment, dataset, shards, engine or numpy_engine(), experiment.server.build()),
-        *(parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)),
-        lambda: None,  # build: there is no Keras model here
-    )
+    shards = tuple(np.arange(d, len(dataset.train.y), devices) for d in range(devices))
+    data, workload = DealtData(dataset.train, shards), Workload(432, 435, 435)
+    return assemble(experiment, dataset, data, engine or numpy_engine(), workload, lambda: None)

@@ -14,13 +14,12 @@ def federated_averaging(x, y, shards, *, seed, rounds, cohort, epochs, batch, ra
     """Returns kernel and bias after ``rounds``."""
     kernel, bias = np.zeros((x.shape[1], classes)), np.zeros(classes)
     for round_num in range(rounds):
-        chosen = rng_for(seed, round_num, "cohort").choice(len(shards), cohort, replace=False)
+        chosen = rng_for(seed, round_num, "cohort").permutation(len(shards))[:cohort]
         total, kernels, biases = 0, np.zeros_like(kernel), np.zeros_like(bias)
         for device in chosen:
             rows = shards[device]
-            local = train(
-                x[rows], y[rows], kernel, bias, seed_for(seed, round_num, int(device), "train"), epochs, batch, rate
-            )
+            own = mix(seed_for(seed, round_num, "train") + (int(device) + 1) * 0x9E3779B97F4A7C15)
+            local = train(x[rows], y[rows], kernel, bias, own, epochs, batch, rate)
             kernels += len(rows) * local[0]
             biases += len(rows) * local[1]
             total += len(rows)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from device_sim.experiment_file import parse_experiment
-from device_sim.play import VERSIONS_KEPT
+from device_sim.rounds.download import VERSIONS_KEPT
 from device_sim.run_folder import create
 from device_sim.simulate import simulate
 from tests.device_sim.fault_sweep import CONFIGURATIONS, PLAIN

@@ -9,7 +9,7 @@ import pytest
 
 from device_sim.experiment_file import parse_experiment
 from device_sim.memory import FleetMemory, Shelf
-from device_sim.play import play_round
+from device_sim.rounds.synchronous import play_synchronously
 from device_sim.run_folder import create
 from device_sim.simulate import Round, restore, simulate
 from fl_mobile.errors import ConfigError, RunError
@@ -53,7 +53,7 @@ def test_a_lost_upload_is_kept_whole_in_the_residual(tmp_path: Path) -> None:
     memory = FleetMemory(Shelf(tmp_path))
     state = federation.algorithm.init(federation.engine.initial, federation.engine.spec)
     for _ in range(60):
-        state, report, traffic = play_round(federation, memory, state, tmp_path / "updates")
+        state, report, traffic = play_synchronously(federation, memory, state, tmp_path / "updates")
         if traffic.lost["lost"]:
             break
     residuals = [memory.shelf.get_exactly(f"residual-{d}", report.round_num) for d in range(7)]
@@ -83,7 +83,7 @@ def test_a_device_that_is_up_to_date_downloads_a_few_bytes(tmp_path: Path) -> No
     federation = numpy_federation(parse_experiment(PLAIN, changes))
     memory = FleetMemory(Shelf(tmp_path))
     state = federation.algorithm.init(federation.engine.initial, federation.engine.spec)
-    _, _, traffic = play_round(federation, memory, state, tmp_path)
+    _, _, traffic = play_synchronously(federation, memory, state, tmp_path)
     assert traffic.download_bytes == 7 * 45, "version 0 is in the app already"
 
 

@@ -44,7 +44,7 @@ def reference(**changes: int) -> tuple[np.ndarray, np.ndarray]:
     federation = numpy_federation(parse_experiment(PLAIN))
     train = federation.dataset.train
     plan = {"seed": 0, "rounds": 5, "cohort": 3, "epochs": 2, "batch": 4, "rate": 0.3, "classes": 3} | changes
-    return federated_averaging(train.x.reshape(len(train.y), -1) / 255.0, train.y, federation.shards, **plan)
+    return federated_averaging(train.x.reshape(len(train.y), -1) / 255.0, train.y, federation.data.shards, **plan)
 
 
 def test_uncompressed_federation_equals_the_reference(tmp_path: Path) -> None:

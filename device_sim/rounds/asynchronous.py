@@ -1,0 +1,144 @@
+"""FedBuff: so many devices always train, and every ``clock.buffer`` updates make a step, late ones weighing less.
+
+Nguyen et al., "Federated learning with buffered asynchronous aggregation" (AISTATS 2022).
+
+```
+a device is heard of ─▶ buffer it ─▶ full? step ─▶ ask another in its place
+```
+Devices asked at different moments of one version train from the same weights, so they are trained together: as late as
+possible, but before the clock could reach the first of them. Nothing is approximated by that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from device_sim.federation import Federation
+from device_sim.fleet.reasons import REASONS, count
+from device_sim.memory import FleetMemory, Flight
+from device_sim.rounds.crew import Crew, gather, together
+from device_sim.rounds.download import broadcast
+from device_sim.rounds.traffic import Traffic
+from device_sim.rounds.training import fold_packets
+from device_sim.rounds.trip import ACCEPTED, OFFLINE, Trip, travel, write_down
+from fl_mobile.errors import RunError
+from fl_mobile.records import RoundReport, ServerState
+from fl_mobile.server import finish_round
+
+PATIENCE = 10_000
+"""Askings in a row that find nobody before the run is given up."""
+
+
+def play_asynchronously(
+    federation: Federation, memory: FleetMemory, state: ServerState, updates: Path
+) -> tuple[ServerState, RoundReport, Traffic]:
+    """Plays until the buffer is full; arguments and result as in `play_synchronously`.
+
+    Raises:
+        DivergedError: Local training gave NaN or Inf; names device and round.
+        RunError: No device can take part any more.
+    """
+    experiment = federation.experiment
+    keys, wanted = experiment.clock, experiment.clock.buffer or max(1, experiment.train.cohort // 2)
+    step = _Step(federation, memory, state, updates)
+    buffer: list[Flight] = []
+    in_vain = 0
+    while len(buffer) < wanted:
+        asked = step.ask(experiment.train.cohort - len(memory.flights) - step.waiting)
+        if not memory.flights and not step.waiting:
+            memory.seconds += keys.retry_seconds
+            in_vain += 1
+            if in_vain == PATIENCE:
+                raise RunError(
+                    f"no device could take part for {PATIENCE * keys.retry_seconds:g} virtual seconds, because of"
+                    f" {dict(step.skipped)}. Loosen the rules in [fleet] or [policy]."
+                )
+            continue
+        in_vain = 0 if asked else in_vain
+        if step.earliest() <= min((f.resolved for f in memory.flights), default=np.inf):
+            step.train()
+            continue
+        flight = min(memory.flights, key=lambda f: (f.resolved, f.device))
+        memory.flights.remove(flight)
+        memory.seconds = flight.resolved
+        if flight.outcome == ACCEPTED:
+            buffer.append(flight)
+        else:
+            step.traffic.lost[flight.outcome] += flight.outcome not in REASONS
+    step.train()
+    admission = experiment.server.admission(keys.max_staleness, keys.staleness_exponent)
+    folded = fold_packets(federation, state, [flight.packet for flight in buffer], federation.upload, admission)
+    after, report = finish_round(state, folded, algorithm=federation.algorithm)
+    memory.keep_flights(state.round_num)
+    return after, report, step.close()
+
+
+class _Step:
+    """Devices asked during one version of the model, and what they cost."""
+
+    def __init__(self, federation: Federation, memory: FleetMemory, state: ServerState, updates: Path) -> None:
+        self._federation, self._memory, self._state, self._updates = federation, memory, state, updates
+        self._down = broadcast(federation, memory, state)
+        self._crews: list[Crew] = []
+        self.skipped: Counter[str] = Counter()
+        self.traffic = Traffic(start=memory.seconds)
+
+    @property
+    def waiting(self) -> int:
+        """Devices that were asked and have not been trained here."""
+        return sum(map(len, self._crews))
+
+    def ask(self, wanted: int) -> int:
+        """Asks devices that are not under way; returns how many take part."""
+        if wanted <= 0:
+            return 0
+        memory = self._memory
+        busy = [crew.devices.index for crew in self._crews]
+        under_way = np.concatenate([*busy, np.array([flight.device for flight in memory.flights], np.int64)])
+        draw = memory.askings
+        memory.askings += 1
+        crew, skipped = gather(
+            self._federation, memory, wanted=wanted, draw=draw, now=memory.seconds, under_way=under_way
+        )
+        self.skipped += skipped
+        if len(crew):
+            self._crews.append(crew)
+        return len(crew)
+
+    def earliest(self) -> float:
+        """Returns a virtual second before which none of the waiting devices can be heard of."""
+        soonest = [crew.train(self._federation, np.zeros(len(crew), np.int64)).trained for crew in self._crews]
+        given_up = [crew.asked + self._federation.experiment.clock.retry_seconds for crew in self._crews]
+        return min((float(np.minimum(*pair).min()) for pair in zip(soonest, given_up, strict=True)), default=np.inf)
+
+    def train(self) -> None:
+        """Trains all waiting devices; what they have ready to send is under way from now on."""
+        if not self._crews:
+            return
+        crew, self._crews = together(self._crews), []
+        federation, memory = self._federation, self._memory
+        trip = travel(federation, memory, self._state, crew, self._down, federation.upload, self._updates)
+        self._send_off(trip)
+
+    def _send_off(self, trip: Trip) -> None:
+        outcome, resolved = trip.outcomes(), trip.resolved()
+        given_up = trip.crew.asked + self._federation.experiment.clock.retry_seconds
+        resolved = np.where(outcome == OFFLINE, given_up, resolved)
+        packets = {answer.device: answer.packet for answer in trip.answers}
+        for device, what, when in zip(trip.crew.devices.index.tolist(), outcome, resolved.tolist(), strict=True):
+            packet = packets[device] if what == ACCEPTED else b""
+            self._memory.flights.append(Flight(device, self._state.round_num, when, what, packet))
+        write_down(self._federation, self._memory, self._state.round_num, trip, outcome == ACCEPTED)
+        losses = self.traffic.lost.copy()
+        self.traffic.add(trip, outcome)
+        self.traffic.lost = losses  # counted when the server hears of them
+        self.skipped += count(trip.declined)
+
+    def close(self) -> Traffic:
+        """Returns what the step added up to."""
+        self.traffic.end = self._memory.seconds
+        self.traffic.skip(self.skipped)
+        return self.traffic

@@ -1,0 +1,107 @@
+"""The devices that are asked together: who they are, what they hold and what will befall them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from device_sim.federation import Federation
+from device_sim.fleet.cohort import Request
+from device_sim.fleet.devices import Devices
+from device_sim.fleet.links import Air
+from device_sim.fleet.mishaps import Mishaps, draw_mishaps
+from device_sim.fleet.reasons import code_of, count
+from device_sim.fleet.samplers import choose
+from device_sim.fleet.task import Training, train_on
+from device_sim.memory import FleetMemory
+from fl_mobile.seeds import hashes
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Devices asked for one version of the model.
+
+    Attributes:
+        asked: ``float64[n]`` virtual seconds.
+        seeds: ``uint64[n]``: all that is random in a device's training and packet hangs on its seed.
+        devices: Their columns.
+        examples: ``int64[n]`` each holds.
+        air: What their transfers will meet.
+        mishaps: What else will.
+    """
+
+    asked: np.ndarray
+    seeds: np.ndarray
+    devices: Devices
+    examples: np.ndarray
+    air: Air
+    mishaps: Mishaps
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def train(self, federation: Federation, download_bytes: np.ndarray) -> Training:
+        """Returns when each has the model and has trained, from the bytes it downloads ``int64[n]``."""
+        flops = federation.workload.flops(self.examples, federation.experiment.train.epochs)
+        return train_on(self.devices, self.asked, self.air, self.mishaps, flops, download_bytes)
+
+
+def gather(
+    federation: Federation, memory: FleetMemory, *, wanted: int, draw: int, now: float, under_way: np.ndarray
+) -> tuple[Crew, Counter[str]]:
+    """Returns the devices that are asked now, and why others were passed over.
+
+    Args:
+        wanted: How many to ask; fewer where too few can.
+        draw: Keys the choice and all that is random about the devices.
+        under_way: ``int64[m]`` devices that are still busy with an earlier asking.
+    """
+    experiment, data = federation.experiment, federation.data
+
+    def ask(index: np.ndarray) -> np.ndarray:
+        codes = federation.gate.refusals(memory.ledger, now, index)
+        codes = np.where(data.counts(index) > 0, codes, code_of("no-examples"))
+        return np.where(np.isin(index, under_way), code_of("under-way"), codes)
+
+    def expected_seconds(index: np.ndarray) -> np.ndarray:
+        flops = federation.workload.flops(data.counts(index), experiment.train.epochs)
+        return flops / federation.fleet.devices(index).train_flops_per_s
+
+    request = Request(
+        *(experiment.seed, draw, data.population, wanted, ask, experiment.selection.plan()),
+        seconds_of=expected_seconds,
+    )
+    if experiment.selection.sampler == "stratified":
+        request = replace(request, stratum_of=federation.strata.of, stratum_shares=federation.strata.shares)
+    choice = choose(experiment.selection.sampler, request, memory.ledger)
+    declined = federation.policy.before(memory.ledger, now, choice.devices)
+    willing = choice.devices[declined == 0]
+    devices = federation.fleet.devices(willing)
+    mishaps = draw_mishaps(
+        experiment.seed,
+        draw,
+        willing,
+        dropout_rate=experiment.fleet.dropout_rate,
+        interruptions_per_hour=experiment.fleet.interruptions_per_hour,
+    )
+    skipped = count(choice.refused) + count(declined)
+    skipped.pop("under-way", None)
+    air = devices.air(experiment.seed, draw)
+    asked, seeds = np.full(len(devices), now), hashes(experiment.seed, draw, "train", index=willing)
+    return Crew(asked, seeds, devices, data.counts(willing), air, mishaps), skipped
+
+
+def together(crews: Sequence[Crew]) -> Crew:
+    """Returns one crew of several, at least one, end to end."""
+    return _joined(crews)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Returns one record of arrays, or of records of arrays, from several."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return type(parts[0])(*(_joined([getattr(part, f.name) for part in parts]) for f in fields(parts[0])))

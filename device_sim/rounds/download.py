@@ -1,0 +1,108 @@
+"""What travels down: the whole model or the difference to the version a device holds, and CAFe's prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from device_sim.federation import Federation
+from device_sim.memory import FleetMemory
+from fl_mobile import feedback, wire
+from fl_mobile.broadcast import Lattice
+from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.errors import RunError
+from fl_mobile.records import ServerState
+from fl_mobile.seeds import rng_for
+from fl_mobile.tensors import Tensors
+
+VERSIONS_KEPT = 50
+"""A device that holds an older version than this gets the difference to version 0, which ships with the app."""
+
+PREDICTION = Ecsq(step=2.0, rounding="rdo")
+"""Codec of the broadcast mean under CAFe: small, and biased is no harm where both ends use what was decoded."""
+
+
+@dataclass
+class Broadcast:
+    """One version of the model on its way to devices.
+
+    Attributes:
+        weights: The model as devices decode it; training starts from these, not from the server's own.
+        prediction: The last mean update as devices decode it, under CAFe.
+        extra_bytes: What the prediction costs every device.
+        full_bytes: Length of the whole model's packet, in full mode.
+        delta: How differences are made, in delta mode.
+    """
+
+    weights: Tensors
+    prediction: Tensors | None
+    extra_bytes: int
+    full_bytes: int = 0
+    delta: _Delta | None = None
+
+    def bytes_for(self, devices: np.ndarray, memory: FleetMemory) -> np.ndarray:
+        """Returns ``int64[n]``: what each device downloads to hold this version, which it does from now on."""
+        if self.delta is None:
+            return np.full(len(devices), self.full_bytes + self.extra_bytes, np.int64)
+        return self.delta.bytes_for(devices.tolist(), memory) + self.extra_bytes
+
+
+def broadcast(federation: Federation, memory: FleetMemory, state: ServerState) -> Broadcast:
+    """Returns the state's model, ready to be sent."""
+    prediction, extra_bytes = _predict(federation, memory, state)
+    if federation.experiment.download.mode == "delta":
+        lattice = Lattice.around(federation.engine.initial, state.spec, federation.experiment.download.step)
+        point = lattice.point(state.weights)
+        memory.shelf.put("point", state.round_num, point)
+        memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)
+        delta = _Delta(lattice, point, state)
+        return Broadcast(lattice.weights(point, state.weights), prediction, extra_bytes, delta=delta)
+    header = wire.Header(wire.MODEL, state.round_num, state.round_num)
+    rng = rng_for(federation.experiment.seed, state.round_num, "broadcast")
+    packet = wire.pack(header, state.weights, state.spec, federation.download, rng)
+    weights = wire.unpack(packet, state.spec, federation.download).tensors
+    return Broadcast(weights, prediction, extra_bytes, full_bytes=len(packet))
+
+
+@dataclass
+class _Delta:
+    """Differences between a version's point on the lattice and the points devices hold."""
+
+    lattice: Lattice
+    point: Tensors
+    state: ServerState
+    sizes: dict[int, int] = field(default_factory=dict)
+
+    def bytes_for(self, devices: Iterable[int], memory: FleetMemory) -> np.ndarray:
+        out = []
+        for device in devices:
+            version = memory.versions.get(device, 0)
+            if version not in self.sizes:
+                self.sizes[version] = self._packet_bytes(version, memory)
+            out.append(self.sizes[version])
+            memory.versions[device] = self.state.round_num
+        return np.array(out, np.int64)
+
+    def _packet_bytes(self, version: int, memory: FleetMemory) -> int:
+        now = self.state.round_num
+        held = memory.shelf.get_exactly("point", version) if version else None
+        origin = {path: np.zeros_like(value) for path, value in self.point.items()}
+        packet = self.lattice.pack(self.state.weights, self.point, held or origin, version=now, held_version=version)
+        reached, _ = self.lattice.unpack(packet, held or origin)
+        if any(not np.array_equal(reached[path], self.point[path]) for path in self.point):
+            raise RunError(f"round {now}: a delta from version {version} did not reach the broadcast model")
+        return len(packet)
+
+
+def _predict(federation: Federation, memory: FleetMemory, state: ServerState) -> tuple[Tensors | None, int]:
+    """Returns the prediction as devices decode it, and what broadcasting it costs each of them."""
+    if federation.experiment.upload.memory != "cafe":
+        return None, 0
+    mean = memory.shelf.get("mean", before=state.round_num)
+    if mean is None:
+        return None, 0
+    header = wire.Header(wire.MODEL_DELTA, state.round_num, state.round_num)
+    packet = wire.pack(header, feedback.predictable(mean, state.spec), state.spec, PREDICTION, rng_for(0, "unused"))
+    return wire.unpack(packet, state.spec, PREDICTION).tensors, len(packet)

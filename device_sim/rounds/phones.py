@@ -1,0 +1,91 @@
+"""The phones' half of a step, on the engine's workers right after training: update in, packet out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from device_sim.engines import Task
+from fl_mobile import client, feedback
+from fl_mobile.codecs import Codec
+from fl_mobile.errors import DivergedError
+from fl_mobile.records import Update
+from fl_mobile.seeds import rng_for
+from fl_mobile.tensors import Spec, Tensors, global_norm
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one phone has ready to send.
+
+    Attributes:
+        device: Index in the fleet.
+        packet: The bytes that leave it.
+        examples: It trained on.
+        loss: Mean local loss of the last epoch.
+        norm: L2 norm of the update before anything was encoded; NaN unless asked for.
+        wanted: What it would send if sending were free, where error feedback needs it.
+        delta: The raw update, where it is to be kept for `fl-mobile measure`.
+    """
+
+    device: int
+    packet: bytes
+    examples: int
+    loss: float
+    norm: float
+    wanted: Tensors | None
+    delta: Tensors | None
+
+
+@dataclass(frozen=True)
+class Phones:
+    """What every phone of a step is told; called on a chunk of tasks and their updates.
+
+    Attributes:
+        spec: What travels.
+        codec: The codec the server published for this step.
+        round_num: The model version the devices train from.
+        prediction: The last mean update as devices decode it, under CAFe.
+        feedback: Whether `Answer.wanted` is to be returned.
+        norms: Whether `Answer.norm` is to be measured.
+        keep: Devices whose raw update is to be returned.
+    """
+
+    spec: Spec
+    codec: Codec
+    round_num: int
+    prediction: Tensors | None = None
+    feedback: bool = False
+    norms: bool = False
+    keep: frozenset[int] = frozenset()
+
+    def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
+        """Returns every phone's answer.
+
+        Raises:
+            DivergedError: Local training gave NaN or Inf; names device and round.
+        """
+        return [self._answer(task, update) for task, update in zip(tasks, updates, strict=True)]
+
+    def _answer(self, task: Task, update: Update) -> Answer:
+        delta, loss = update.delta, update.metrics["loss"]
+        kept = task.residual if self.feedback else None
+        wanted = feedback.minus(feedback.with_residual(delta, kept), self.prediction)
+        rng = rng_for(task.seed, "codec")
+        try:
+            if not math.isfinite(loss):
+                raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
+            sent = replace(update, delta=wanted)
+            packet = client.encode_update(sent, self.spec, self.codec, rng, round_num=self.round_num)
+        except DivergedError as error:
+            raise DivergedError(f"device {task.device}, round {self.round_num}: {error}") from None
+        return Answer(
+            task.device,
+            packet,
+            update.num_examples,
+            loss,
+            global_norm(delta) if self.norms else math.nan,
+            wanted if self.feedback else None,
+            delta if task.device in self.keep else None,
+        )

@@ -1,0 +1,115 @@
+"""A round: a cohort is asked at one moment, and the server waits for its updates, up to a deadline or a number of them.
+
+```
+gather ─▶ broadcast ─▶ train_crew ─▶ policy ─▶ air ─▶ who is in time, who is among the first ─▶ fold ─▶ step
+```
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from device_sim.federation import Federation
+from device_sim.fleet.reasons import count
+from device_sim.memory import FleetMemory
+from device_sim.rounds.crew import gather
+from device_sim.rounds.download import broadcast
+from device_sim.rounds.phones import Answer
+from device_sim.rounds.traffic import Traffic
+from device_sim.rounds.training import fold_packets, published_codec
+from device_sim.rounds.trip import ACCEPTED, OFFLINE, SURPLUS, Trip, travel, write_down
+from fl_mobile import feedback, wire
+from fl_mobile.codecs import Codec
+from fl_mobile.records import RoundReport, ServerState
+from fl_mobile.server import finish_round
+from fl_mobile.tensors import Spec
+
+_NOBODY = np.zeros(0, np.int64)
+
+
+def play_synchronously(
+    federation: Federation, memory: FleetMemory, state: ServerState, updates: Path
+) -> tuple[ServerState, RoundReport, Traffic]:
+    """Returns the next state, what the server saw, and what travelled.
+
+    Args:
+        memory: Changed in place.
+        updates: Folder that receives a few raw updates, for `fl-mobile measure`.
+
+    Raises:
+        DivergedError: Local training gave NaN or Inf; names device and round.
+    """
+    experiment, now = federation.experiment, memory.seconds
+    wanted = math.ceil(experiment.train.cohort * experiment.selection.over_selection)
+    crew, skipped = gather(federation, memory, wanted=wanted, draw=state.round_num, now=now, under_way=_NOBODY)
+    down, codec = broadcast(federation, memory, state), published_codec(federation, memory)
+    deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
+    trip = travel(federation, memory, state, crew, down, codec, updates, deadline=deadline)
+    outcome, end = settle(trip, deadline, experiment.train.cohort)
+    accepted = [a for a in trip.answers if outcome[trip.place[a.device]] == ACCEPTED]
+    folded = fold_packets(federation, state, [a.packet for a in accepted], codec, experiment.server.admission())
+    after, report = finish_round(state, folded, algorithm=federation.algorithm, prediction=down.prediction)
+    _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, codec, report)
+    traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
+    traffic.add(trip, outcome)
+    traffic.skip(skipped + count(trip.declined))
+    write_down(federation, memory, state.round_num, trip, np.isin(outcome, (ACCEPTED, SURPLUS)))
+    memory.seconds = traffic.end
+    return after, report, traffic
+
+
+def settle(trip: Trip, deadline: float, most: int) -> tuple[np.ndarray, float]:
+    """Returns ``object[n]`` outcomes and the virtual second at which the round ends.
+
+    It ends with the arrival of update number ``most``, at the deadline, or when every device that will answer has,
+    whichever is first. Devices that never answer are waited for only if there is a deadline.
+
+    Args:
+        deadline: Virtual seconds; infinite if there is none.
+        most: Updates that count; later ones are ``surplus``.
+    """
+    outcome, resolved = trip.outcomes(), trip.resolved()
+    silent = outcome == OFFLINE
+    outcome[~silent & (resolved > deadline)] = "late"
+    arrived = np.flatnonzero(outcome == ACCEPTED)
+    order = arrived[np.argsort(resolved[arrived], kind="stable")]
+    outcome[order[most:]] = SURPLUS
+    if len(order) >= most and len(outcome) > most:
+        return outcome, float(resolved[order[most - 1]])
+    if math.isfinite(deadline) and (silent | (outcome == "late")).any():
+        return outcome, deadline
+    return outcome, float(np.max(resolved[~silent], initial=trip.crew.asked.max(initial=0.0)))
+
+
+def _remember(
+    federation: Federation,
+    memory: FleetMemory,
+    state: ServerState,
+    answers: Sequence[Answer],
+    accepted: set[int],
+    codec: Codec,
+    report: RoundReport,
+) -> None:
+    """Keeps what the next round needs: residuals, the mean under CAFe, the step under rate control."""
+    for answer in answers:
+        if answer.wanted is not None:
+            _keep_residual(memory, state.spec, state.round_num, answer, codec, used=answer.device in accepted)
+    if federation.experiment.upload.memory == "cafe" and report.mean is not None:
+        memory.shelf.put("mean", state.round_num, report.mean)
+        memory.shelf.forget("mean", before=state.round_num, keep=1)
+    if (control := federation.rate_control) and memory.upload_step is not None:
+        memory.upload_step = control.next_step(memory.upload_step, report.upload_bytes)
+
+
+def _keep_residual(
+    memory: FleetMemory, spec: Spec, round_num: int, answer: Answer, codec: Codec, *, used: bool
+) -> None:
+    """What was left out stays on the phone; where nothing of it was used, all of it does."""
+    sent = wire.unpack(answer.packet, spec, codec).tensors if used else None
+    what = f"residual-{answer.device}"
+    memory.shelf.put(what, round_num, feedback.residual_after(answer.wanted or {}, sent))
+    memory.shelf.forget(what, before=round_num, keep=1)

@@ -1,0 +1,93 @@
+"""What one server step's transfers, times and losses add up to, and the table of its devices."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from device_sim.fleet.devices import LINK_NAMES, PROFILE_NAMES
+from device_sim.fleet.reasons import REASONS, saved_bytes
+from device_sim.rounds.trip import ACCEPTED, Trip
+
+
+@dataclass
+class Traffic:
+    """One server step as the fleet saw it.
+
+    Attributes:
+        asked: Devices that were asked.
+        lost: Outcome → devices that were asked and are not in the average.
+        skipped: Reason → devices that were not asked, or declined.
+        saved_bytes: What those would have cost.
+        upload_bytes: Length of all packets sent; one that breaks off on its way is counted whole.
+        uploads: Their number.
+        downloads: Devices that received the model.
+        air_seconds: Longest download plus upload of one device.
+        joules: Spent by all devices.
+        start: Virtual seconds.
+        end: Virtual seconds.
+        columns: What became of each device, by column; see ``timeline.jsonl``.
+    """
+
+    asked: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    saved_bytes: int = 0
+    upload_bytes: int = 0
+    uploads: int = 0
+    download_bytes: int = 0
+    downloads: int = 0
+    air_seconds: float = 0.0
+    joules: float = 0.0
+    start: float = 0.0
+    end: float = 0.0
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, trip: Trip, outcome: np.ndarray) -> None:
+        """Adds a crew's bytes, joules and rows; ``outcome`` is ``object[n]``, ``accepted`` for those that count."""
+        sent, devices = np.isfinite(trip.sending.uploaded), trip.crew.devices
+        self.asked += len(trip.crew)
+        self.lost.update(name for name in outcome.tolist() if name != ACCEPTED and name not in REASONS)
+        self.download_bytes += int(trip.download_bytes.sum())
+        self.downloads += int(np.isfinite(trip.training.downloaded).sum())
+        self.upload_bytes += int(trip.packet_bytes[sent].sum())
+        self.uploads += int(sent.sum())
+        download = trip.training.downloaded[sent] - trip.crew.asked[sent]
+        upload = trip.sending.uploaded[sent] - trip.training.trained[sent]
+        self.air_seconds = max(self.air_seconds, float(np.max(download + upload, initial=0.0)))
+        self.joules += float(trip.joules().sum())
+        columns = {
+            "device": devices.index,
+            "profile": np.array(PROFILE_NAMES, object)[devices.profile],
+            "link": np.array(LINK_NAMES, object)[devices.link],
+            "asked": trip.crew.asked,
+            "downloaded": trip.training.downloaded,
+            "trained": trip.training.trained,
+            "uploaded": trip.sending.uploaded,
+            "outcome": outcome,
+            "upload_bytes": np.where(sent, trip.packet_bytes, 0),
+            "download_bytes": trip.download_bytes,
+            "loss": trip.loss,
+            "joules": trip.joules(),
+        }
+        for name, values in columns.items():
+            self.columns.setdefault(name, []).extend(_plain(value) for value in values.tolist())
+
+    def skip(self, skipped: Counter[str]) -> None:
+        """Adds devices that were passed over or declined; what that saved is priced at this step's means."""
+        self.skipped += skipped
+        down = round(self.download_bytes / self.downloads) if self.downloads else 0
+        up = round(self.upload_bytes / self.uploads) if self.uploads else 0
+        self.saved_bytes += saved_bytes(skipped, download_bytes=down, upload_bytes=up)
+
+    def timeline(self, round_num: int) -> dict[str, Any]:
+        """Returns one line of ``timeline.jsonl``: columns of equal length, times in virtual seconds."""
+        return {"round_num": round_num, "start": self.start, "end": self.end, "devices": self.columns}
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,100 @@
+"""A crew trains on the engine and its phones encode; the server's workers fold what arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from device_sim.engines import Task
+from device_sim.federation import Federation
+from device_sim.memory import FleetMemory
+from device_sim.rounds.crew import Crew
+from device_sim.rounds.download import Broadcast
+from device_sim.rounds.phones import Answer, Phones
+from fl_mobile.codecs import Codec
+from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.files import write_json
+from fl_mobile.records import ServerState
+from fl_mobile.server import Admission, Fold, fold
+from fl_mobile.sources import write_update
+
+FOLD_BYTES = 1 << 20
+"""Packets of less than this in all are folded where they are; handing them out would cost more."""
+
+
+def published_codec(federation: Federation, memory: FleetMemory) -> Codec:
+    """Returns the codec the server publishes for this step: under rate control with the step of the moment."""
+    if federation.rate_control is None or not isinstance(federation.upload, Ecsq):
+        return federation.upload
+    if memory.upload_step is None:
+        memory.upload_step = federation.upload.step
+    return federation.upload.with_step(memory.upload_step)
+
+
+def train_crew(
+    federation: Federation,
+    memory: FleetMemory,
+    state: ServerState,
+    crew: Crew,
+    who: np.ndarray,
+    down: Broadcast,
+    codec: Codec,
+    updates: Path,
+) -> list[Answer]:
+    """Returns the answers of the crew's devices at positions ``who`` ``int64[m]``, in that order.
+
+    Raises:
+        DivergedError: Local training gave NaN or Inf; names device and round.
+    """
+    experiment = federation.experiment
+    feedback = experiment.upload.memory == "error-feedback"
+    keep = _kept(federation, state.round_num, crew.devices.index[who])
+    phones = Phones(
+        *(state.spec, codec, state.round_num, down.prediction),
+        *(feedback, experiment.policy.min_update_norm > 0, keep),
+    )
+
+    def tasks() -> Iterator[Task]:
+        for at in who.tolist():
+            device = int(crew.devices.index[at])
+            residual = memory.shelf.get(f"residual-{device}", before=state.round_num) if feedback else None
+            yield Task(device, *federation.data.examples(device), int(crew.seeds[at]), residual=residual)
+
+    answers = list(federation.engine.train(down.weights, tasks(), federation.plan(state.round_num), phones))
+    for answer in answers:
+        _keep(federation, updates, state.round_num, answer)
+    return answers
+
+
+def fold_packets(
+    federation: Federation, state: ServerState, packets: Sequence[bytes], codec: Codec, admission: Admission
+) -> Fold:
+    """Returns all packets folded, by all workers where that is worth it; sums are exact, so the cut does not matter."""
+    parts = 1 if sum(map(len, packets)) < FOLD_BYTES else min(len(packets), 2 * federation.engine.workers)
+    each = {"round_num": state.round_num, "spec": state.spec, "codec": codec, "admission": admission}
+    futures = [federation.engine.submit(_fold, packets[part::parts], each) for part in range(1, parts)]
+    total = fold(packets[::parts], **each)  # type: ignore[arg-type]
+    for future in futures:
+        total.merge(future.result())
+    return total
+
+
+def _fold(packets: Sequence[bytes], arguments: dict[str, object]) -> Fold:
+    return fold(packets, **arguments)  # type: ignore[arg-type]
+
+
+def _kept(federation: Federation, round_num: int, devices: np.ndarray) -> frozenset[int]:
+    """Returns the devices whose raw update is kept: two a round at even distances over the run."""
+    wanted, rounds = federation.experiment.output.keep_updates, federation.experiment.train.rounds
+    chosen = {rounds * i // max(1, wanted // 2) for i in range(max(1, wanted // 2))}
+    return frozenset(devices[: min(2, wanted)].tolist() if wanted and round_num in chosen else ())
+
+
+def _keep(federation: Federation, updates: Path, round_num: int, answer: Answer) -> None:
+    if answer.delta is None:
+        return
+    write_update(updates / f"round-{round_num:05d}-device-{answer.device:06d}.npz", answer.delta)
+    tensors = federation.engine.spec.items()
+    write_json(updates / "spec.json", [{"path": p, "shape": t.shape, "trainable": t.trainable} for p, t in tensors])
