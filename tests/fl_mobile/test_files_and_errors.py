@@ -122,7 +122,7 @@ def test_syncing_many_files_tells_which_one_could_not_be(tmp_path, count):
     paths[-1].unlink()
     with pytest.raises(FileNotFoundError) as caught:
         sync_files(paths)
-    assert caught.value.filename == paths[-1]
+    assert caught.value.filename == str(paths[-1])
 
 
 def test_arrays_come_back_and_the_same_ones_give_the_same_bytes(tmp_path):
