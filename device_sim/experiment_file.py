@@ -72,6 +72,18 @@ def all_keys() -> list[str]:
     return out
 
 
+def parse_value(text: str) -> Any:
+    """Returns what stands after ``=`` on a command line: TOML, or a bare word.
+
+    >>> parse_value("0.05"), parse_value("digits")
+    (0.05, 'digits')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 class _Sources:
     """Where each key was written: a line of the file, or a --set option."""
 
@@ -103,15 +115,11 @@ def _apply(raw: dict[str, Any], change: str, sources: _Sources) -> None:
         raise ConfigError(f"--set {change}: expected key=value, e.g. --set train.learning-rate=0.05")
     if key not in all_keys():
         raise ConfigError(f"--set {change}: unknown key '{key}'.{nearest(key, all_keys())}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word: --set data.dataset=digits
     section, _, name = key.rpartition(".")
     table = raw.setdefault(section, {}) if section else raw
     if not isinstance(table, dict):
         raise ConfigError(f"{sources.of(section)}: '{section}' must be a table, got {table!r}")
-    table[name] = value
+    table[name] = parse_value(text)
     sources.came_from(key, change)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from device_sim.fleet.ledger import Ledger
 from fl_mobile.errors import RunError
+from fl_mobile.files import sync_files
 from fl_mobile.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Tensors
 
@@ -32,12 +33,19 @@ class Shelf:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rounds: dict[str, list[int]] | None = None
+        self._unsynced: set[Path] = set()
 
     def put(self, what: str, round_num: int, tensors: Tensors) -> None:
-        """Stores tensors a round has made; playing the round again writes the same bytes."""
+        """Stores tensors a round has made; playing the round again writes the same bytes.
+
+        A loss of power may take them until `sync`, and with them nothing: until the checkpoint that comes after it,
+        a restart deletes them and plays the round again.
+        """
         arrays = {str(i): value for i, value in enumerate(tensors.values())}
         names = np.frombuffer("\n".join(tensors).encode(), np.uint8)
-        write_arrays(self._file(what, round_num), {"names": names, **arrays})
+        path = self._file(what, round_num)
+        write_arrays(path, {"names": names, **arrays}, sync=False)
+        self._unsynced.add(path)
         rounds = self._index().setdefault(what, [])
         if round_num not in rounds:
             rounds.append(round_num)
@@ -70,6 +78,11 @@ class Shelf:
         for old in sorted(r for r in self._index().get(what, ()) if r < before)[:-keep]:
             self._delete(what, old)
 
+    def sync(self) -> None:
+        """Makes what was stored outlast a loss of power; to be called before the checkpoint that counts on it."""
+        sync_files(sorted(self._unsynced))
+        self._unsynced.clear()
+
     def rewind(self, round_num: int) -> None:
         """Deletes what rounds from ``round_num`` on have made: they will be played again."""
         for what, rounds in self._index().items():
@@ -77,7 +90,9 @@ class Shelf:
                 self._delete(what, late)
 
     def _delete(self, what: str, round_num: int) -> None:
-        self._file(what, round_num).unlink(missing_ok=True)
+        path = self._file(what, round_num)
+        path.unlink(missing_ok=True)
+        self._unsynced.discard(path)
         self._index()[what].remove(round_num)
 
     def _file(self, what: str, round_num: int) -> Path:

@@ -102,7 +102,8 @@ def discard(folder: RunFolder) -> None:
             if path.exists():
                 shutil.rmtree(path)
         clear_temporaries(folder.path)
-        folder.rounds.unlink(missing_ok=True)
+        for path in (folder.rounds, folder.timeline):
+            path.unlink(missing_ok=True)
         if os.listdir(folder.path) == [folder.experiment.name]:
             folder.experiment.unlink()
             folder.path.rmdir()

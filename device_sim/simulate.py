@@ -120,6 +120,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             append_timeline(folder, traffic.timeline(report.round_num))
         # Log first, checkpoint second: a crash between the two leaves a line that `restore` drops and plays again.
         append_round(folder, asdict(done))
+        memory.shelf.sync()
         checkpoint.save(folder.checkpoint, state, memory.as_json())
         rounds.append(done)
         yield done

@@ -78,6 +78,9 @@ class Signature:
         return f"Ed25519 of key {self.key_id} fits"
 
 
+UNSIGNED = Signature(None, checked=False)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """The checked content of a bundle folder.
@@ -93,7 +96,7 @@ class Bundle:
     path: Path
     files: Mapping[str, bytes]
     manifest: Mapping[str, Any]
-    signature: Signature
+    signature: Signature = UNSIGNED
 
 
 def write_bundle(
@@ -188,7 +191,7 @@ def _check_signature(path: Path, manifest: bytes, trust: Trust) -> Signature:
     if not file.exists() and not file.is_symlink():
         if trust.key or trust.required:
             raise VerifyError(f"{path} is unsigned: there is no {SIGNATURE_FILE}; if there was one, it was removed")
-        return Signature(None, checked=False)
+        return UNSIGNED
     data = _read_plain(file, _MAX_SIGNATURE_BYTES)
     try:
         claimed = claimed_key_id(data)

@@ -20,15 +20,18 @@ DAMAGED = (
 """What zipfile, zlib and NumPy's header parser raise on a damaged file."""
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, sync: bool = True) -> None:
     """Writes the arrays; the same ones always give the same bytes.
+
+    Args:
+        sync: See `write_atomic`.
 
     Raises:
         OSError: The disk refused; what was at ``path`` is still there.
     """
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomic(path, buffer.getbuffer())
+    write_atomic(path, buffer.getbuffer(), sync=sync)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -29,11 +29,12 @@ from device_sim.cli.keys import keys
 from device_sim.cli.measure import measure
 from device_sim.cli.models import models
 from device_sim.cli.new import new
+from device_sim.cli.report import report
 from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, sweep, measure, export, verify, benchmark, keys, camera, datasets, codecs, models, new)
+VERBS = (simulate, report, sweep, measure, export, verify, benchmark, keys, camera, datasets, codecs, models, new)
 
 
 def _version(wanted: bool) -> None:

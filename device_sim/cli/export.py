@@ -82,8 +82,9 @@ def export(
     if training:
         from device_sim.cli.program import export_program
 
-        if sign:
-            raise ConfigError("--sign signs a bundle, and --training writes a program without one. Leave one out.")
+        for option, given in (("--sign", sign), ("--recipe", recipes), ("--keep-float", keep_float)):
+            if given:
+                raise ConfigError(f"{option} shapes a bundle, and --training writes a program instead. Leave one out.")
         export_program(model, out, batch_size=batch_size, optimizer=optimizer, quiet=quiet, output=output)
         return
     from device_sim.cli.tables import artifact_rows

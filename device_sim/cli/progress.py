@@ -1,21 +1,26 @@
-"""What the user sees while a run goes on: a live bar on a terminal, a plain line now and then in a log."""
+"""What the user sees while a run goes on: a live view on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from device_sim.cli.edge import stop_if_interrupted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from device_sim.simulate import Round
 
 PLAIN_LINES = 20
 """About so many lines a whole run gets when stderr is not a terminal."""
 
 _ETA_ROUNDS = 5
+_SPARK_ROUNDS = 24
+_SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def follow(rounds: Iterable[Round], limit: int, already: int, *, quiet: bool) -> Iterator[Round]:
@@ -57,16 +62,32 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
 
 
 def _live(rounds: Iterable[Round], limit: int) -> Iterator[Round]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("round"), MofNCompleteColumn(), BarColumn(bar_width=10), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
-        task, seen = bar.add_task("", total=limit, told=""), _Seen()
+    eta = TextColumn("ETA {task.fields[eta]}")
+    bar = Progress(TextColumn("round"), MofNCompleteColumn(), BarColumn(None), TimeElapsedColumn(), eta, expand=True)
+    task, seen = bar.add_task("", total=limit, eta="–"), _Seen()
+    with Live(bar, console=Console(stderr=True), refresh_per_second=4) as view:
         for done in rounds:
             seen.add(done)
-            bar.update(task, completed=done.round_num + 1, told="\n".join(seen.told(limit)))
+            bar.update(task, completed=done.round_num + 1, eta=clock(seen.left(limit)))
+            view.update(Group(bar, _table(seen)))
             yield done
+
+
+def _table(seen: _Seen) -> Table:
+    """Returns what stands below the bar: how it learns, what travelled, where devices stayed, simulated time."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, told in seen.lines():
+        table.add_row(Text(name), Text(told))
+    return table
 
 
 def _plain(rounds: Iterable[Round], limit: int, already: int) -> Iterator[Round]:
@@ -80,36 +101,83 @@ def _plain(rounds: Iterable[Round], limit: int, already: int) -> Iterator[Round]
 
 
 class _Seen:
-    """Running totals of the rounds so far."""
+    """Running totals of the rounds so far; what it holds does not grow with them."""
 
     def __init__(self) -> None:
-        self._last: list[Round] = []
-        self._up = self._down = self._dropped = 0
+        self.last: Round
+        self._walls: list[float] = []
+        self._accuracies: list[float] = []
+        self._best = self._joules = 0.0
+        self._up = self._down = self._accepted = 0
+        self._dropped: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
 
     def add(self, done: Round) -> None:
-        self._last = [*self._last[1 - _ETA_ROUNDS :], done]
+        self.last = done
+        self._walls = [*self._walls[1 - _ETA_ROUNDS :], done.wall_seconds]
+        self._accuracies = [*self._accuracies[1 - _SPARK_ROUNDS :], done.accuracy]
+        self._best = max(self._best, done.accuracy)
         self._up += done.upload_bytes
         self._down += done.download_bytes
-        self._dropped += sum(done.dropped.values())
+        self._accepted += done.accepted
+        self._joules += done.joules
+        self._dropped.update(done.dropped)
+        self._skipped.update(done.skipped)
+
+    def left(self, limit: int) -> float:
+        """Returns seconds until the last round, as the latest ones went."""
+        return sum(self._walls) / len(self._walls) * (limit - self.last.round_num - 1)
 
     def told(self, limit: int) -> tuple[str, str]:
         """Returns how it learns and how long it takes, and what travelled: two halves that fit 80 columns."""
-        now = self._last[-1]
-        left = sum(r.wall_seconds for r in self._last) / len(self._last) * (limit - now.round_num - 1)
-        loss = "–" if now.train_loss is None else f"{now.train_loss:.3f}"
-        ratio = "–" if now.ratio is None else f"{now.ratio:.1f}×"
         return (
-            f"accuracy {now.accuracy:.4f}  loss {loss}  ETA {clock(left)}",
-            f"up {self._up / 1e6:.2f} MB  down {self._down / 1e6:.2f} MB  ratio {ratio}  dropped {self._dropped}",
+            f"accuracy {self.last.accuracy:.4f}  loss {self._loss()}  ETA {clock(self.left(limit))}",
+            f"{self._traffic()}  dropped {self._dropped.total()}",
         )
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yields (name, text) of the live view's lines; those about nothing are left out."""
+        spark, last = sparkline(self._accuracies), self.last
+        yield "model", f"accuracy {last.accuracy:.4f}  {spark}  best {self._best:.4f}  loss {self._loss()}"
+        yield "traffic", self._traffic()
+        yield "devices", f"accepted {self._accepted:,}  dropped {_reasons(self._dropped)}"
+        if self._skipped.total():
+            yield "", f"skipped {_reasons(self._skipped)}"
+        if last.sim_seconds:
+            yield "fleet", f"simulated {clock(last.sim_seconds)}  energy {self._joules:,.0f} J"
+
+    def _loss(self) -> str:
+        return "–" if self.last.train_loss is None else f"{self.last.train_loss:.3f}"
+
+    def _traffic(self) -> str:
+        ratio = "–" if self.last.ratio is None else f"{self.last.ratio:.1f}×"
+        return f"up {self._up / 1e6:.2f} MB  down {self._down / 1e6:.2f} MB  ratio {ratio}"
+
+
+def _reasons(counts: Counter[str]) -> str:
+    named = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common() if count)
+    return f"{counts.total():,}" + (f": {named}" if named else "")
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Returns one block per value, from the lowest to the highest of them.
+
+    >>> sparkline([0.1, 0.2, 0.3, 0.45])
+    '▁▃▅█'
+    """
+    low, high = min(values), max(values)
+    step = (high - low) / (len(_SPARKS) - 1) or 1
+    return "".join(_SPARKS[round((value - low) / step)] for value in values)
 
 
 def clock(seconds: float) -> str:
-    """Returns minutes and seconds.
+    """Returns minutes and seconds, with hours and days where there are any.
 
-    >>> clock(75.4), clock(3700)
-    ('1:15', '1:01:40')
+    >>> clock(75.4), clock(3700), clock(200_000)
+    ('1:15', '1:01:40', '2 d 7:33:20')
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    days, hours = divmod(hours, 24)
+    told = f"{hours}:{minutes:02}:{rest:02}" if days or hours else f"{minutes}:{rest:02}"
+    return f"{days} d {told}" if days else told

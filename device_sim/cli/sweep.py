@@ -102,8 +102,8 @@ def sweep(
     Examples:
       fl-mobile sweep search.toml --dry-run
       fl-mobile sweep search.toml --out runs/search --seeds 2
-      fl-mobile sweep none q8+deflate ecsq --set data.dataset=digits --set model.name=mlp --set train.rounds=2
-      fl-mobile sweep none 'ecsq:step=2;upload.memory=cafe' --experiment runs/digits/experiment.toml --out runs/cafe
+      fl-mobile sweep none q8+deflate --set data.dataset=digits --set model.name=mlp --set train.rounds=2 --seeds 1
+      fl-mobile sweep none 'ecsq;upload.memory=cafe' --experiment experiment.toml --seeds 1 --out runs/cafe
     """
     from device_sim.cli.sweep_tables import show, show_cost
     from device_sim.sweep.files import write_results

@@ -70,7 +70,7 @@ def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:
                 if broken:
                     raise broken
                 answer = True, work(trainer, *args)
-            except FlMobileError as error:
+            except (FlMobileError, OSError) as error:
                 answer = False, error
             except Exception as error:  # its class may exist only here, or not survive the pipe
                 answer = False, RuntimeError(f"in an engine worker process: {type(error).__name__}: {error}")

@@ -7,17 +7,12 @@ An *arm* is a codec, with further keys after semicolons: ``ecsq``, ``ecsq:step=1
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 
 from device_sim.experiment import Experiment, experiment_hash
-from device_sim.sweep.plan import Trial, Value, experiments_of
+from device_sim.experiment_file import parse_value
+from device_sim.sweep.plan import Trial, experiments_of
 from fl_mobile.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def arm_trial(arm: str) -> Trial:
@@ -30,7 +25,7 @@ def arm_trial(arm: str) -> Trial:
     if not codec or not all(re.match(r"[\w.-]+=", part) for part in rest):
         raise ConfigError(f"arm '{arm}': expected CODEC or CODEC;key=value;…, e.g. ecsq;upload.memory=cafe")
     more = (part.partition("=") for part in rest)
-    return Trial(arm, {"upload.codec": codec, **{key: _value(text) for key, _, text in more}})
+    return Trial(arm, {"upload.codec": codec, **{key: parse_value(text.strip()) for key, _, text in more}})
 
 
 def arm_trials(base: Experiment, arms: Sequence[str], seeds: int) -> list[Trial]:
@@ -46,11 +41,3 @@ def arm_trials(base: Experiment, arms: Sequence[str], seeds: int) -> list[Trial]
     if len(hashes) < len(trials):
         raise ConfigError("two arms of the sweep are the same experiment; give each once")
     return trials
-
-
-def _value(text: str) -> Value:
-    try:
-        value: Value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()  # a bare word, as after --set
-    return value

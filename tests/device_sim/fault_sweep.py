@@ -48,6 +48,15 @@ recipes = []
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "memory": ("upload.memory=error-feedback", "upload.budget-bytes=250", "download.mode=delta"),
     "cafe": ("upload.memory=cafe", "download.mode=full"),
+    "fleet": (
+        *("clock.deadline-seconds=120", "selection.over-selection=1.5", "selection.sampler=oort"),
+        *("fleet.availability=diurnal", "fleet.min-battery=0.1", "fleet.interruptions-per-hour=1"),
+        *("policy.name=event", "policy.min-new-examples=1", "output.timeline-rounds=2", "upload.memory=error-feedback"),
+    ),
+    "asynchronous": (
+        *("clock.mode=asynchronous", "clock.buffer=2", "train.cohort=3", "output.timeline-rounds=3"),
+        "fleet.dropout-rate=0.2",
+    ),
 }
 """Name → changes to `PLAIN`. Whatever a run can keep on disk is switched on in one of them."""
 

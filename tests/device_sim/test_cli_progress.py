@@ -61,11 +61,8 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_a_bar_that_fits_80_columns() -> None:
-    code = (
-        "from tests.device_sim.test_cli_progress import played\nfrom device_sim.cli.progress import follow\n"
-        "list(follow(played(80), 80, 0, quiet=False))"
-    )
+def on_a_terminal(code: str) -> str:
+    """Runs Python code whose stderr is a terminal of 80 columns and returns what was shown there."""
     master, slave = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -87,7 +84,37 @@ def test_a_terminal_gets_a_bar_that_fits_80_columns() -> None:
     assert child.stdout is not None
     assert child.stdout.read() == b""
     assert child.wait() == 0
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_a_terminal_gets_a_view_that_fits_80_columns() -> None:
+    text = on_a_terminal(
+        "from tests.device_sim.test_cli_progress import played\nfrom device_sim.cli.progress import follow\n"
+        "list(follow(played(80), 80, 0, quiet=False))"
+    )
     for word in ("80/80", "accuracy 0.9875", "ETA 0:00", "up 80.00 MB", "down 160.00 MB", "ratio 12.3×", "dropped 160"):
         assert word in text
+    assert "dropped 160: 80 offline, 80 lost" in text
+    assert "accepted 632" in text
+    assert "▁▁▂▂▂▃▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇▇██" in text, "accuracy of the last 24 rounds"
     assert "…" not in text, "something was cut off"
+    assert "simulated" not in text, "these rounds have no clock"
+    assert "skipped" not in text
+
+
+def test_a_terminal_shows_the_fleet_s_clock_energy_and_who_did_not_take_part() -> None:
+    text = on_a_terminal(
+        "from dataclasses import replace\nfrom tests.device_sim.test_cli_progress import played\n"
+        "from device_sim.cli.progress import follow\n"
+        "timed = [replace(r, sim_seconds=100.0 * (r.round_num + 1), joules=12.5, skipped={'charging': 3, 'metered': 1})"
+        " for r in played(80)]\n"
+        "list(follow(timed, 80, 0, quiet=False))"
+    )
+    for word in ("simulated 2:13:20", "energy 1,000 J", "skipped 320: 240 charging, 80 metered"):
+        assert word in text
+
+
+def test_a_terminal_that_saw_no_round_is_left_clean() -> None:
+    text = on_a_terminal("from device_sim.cli.progress import follow\nlist(follow([], 80, 0, quiet=False))")
+    assert "0/80" in text
+    assert text.endswith("\x1b[?25h"), "the cursor is back"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from device_sim.experiment_file import parse_experiment
 from device_sim.run_folder import RunFolder, create
 from device_sim.simulate import restore, simulate
 from fl_mobile.errors import RunError
+from fl_mobile.files import append_line
 from fl_mobile.tensors import weights_hash
 from tests.device_sim.fault_sweep import CONFIGURATIONS, PLAIN
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_federation
@@ -53,6 +55,19 @@ def test_a_worker_killed_between_rounds_ends_a_run_that_goes_on_to_the_same_byte
     assert len(list(simulate(reference, folder))) == 4
     hashes = [weights_hash(restore(reference, f)[0].weights) for f in (folder, whole)]
     assert hashes[0] == hashes[1]
+
+
+def test_a_full_disk_in_a_worker_is_a_full_disk() -> None:
+    """A worker cannot write temporary files: the command ends with exit code 12 and says where."""
+    worker = ProcessWorker(partial(NumpyTrainer, 144, 3))
+    with pytest.raises(OSError, match="No space left") as caught:
+        worker.call(write_to, "/dev/full")
+    worker.close()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
+
+
+def write_to(_: object, path: str) -> None:
+    append_line(Path(path), "x")
 
 
 def run_forever(path: Path) -> None:

@@ -208,6 +208,7 @@ def test_a_run_that_failed_at_once_is_cleared_away_unless_a_strange_file_lies_th
         folder.memory.mkdir()
         (folder.memory / "point.0.npz").write_bytes(b"x")
         folder.rounds.write_text("{")
+        folder.timeline.write_text("{")
         if strange:
             (folder.path / "notes.txt").write_text("mine")
         discard(folder)

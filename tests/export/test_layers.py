@@ -369,4 +369,6 @@ def test_a_layer_that_is_not_there_is_refused_before_anything_is_written(
     ended = CliRunner().invoke(make_app(), [*verb, "--out", str(tmp_path / "c")])
     assert ended.exit_code == ExportError.exit_code
     assert "no layer 'nope' to keep in float" in ended.stderr
+    verb = ["export", "mlp", "--training", "--keep-float", "dense", "--out", str(tmp_path / "d")]
+    assert "--keep-float shapes a bundle" in CliRunner().invoke(make_app(), verb).stderr
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from fl_mobile import checkpoint, errors
-from fl_mobile.files import append_line, clear_temporaries, replace_atomic, temporary, write_atomic, write_json
+from fl_mobile.files import (
+    append_line,
+    clear_temporaries,
+    replace_atomic,
+    sync_files,
+    temporary,
+    write_atomic,
+    write_json,
+)
 from fl_mobile.npz import read_arrays, write_arrays
 from fl_mobile.records import ServerState
 from tests.fl_mobile.samples import SPEC, laplace
@@ -103,6 +111,18 @@ def test_an_error_of_the_disk_says_where(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         append_line(full, "x" * 10)
     assert caught.value.filename == str(full)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_syncing_many_files_tells_which_one_could_not_be(tmp_path, count):
+    paths = [tmp_path / f"{i}.npz" for i in range(count)]
+    for path in paths:
+        write_atomic(path, b"x", sync=False)
+    sync_files(paths)
+    paths[-1].unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        sync_files(paths)
+    assert caught.value.filename == str(paths[-1])
 
 
 def test_arrays_come_back_and_the_same_ones_give_the_same_bytes(tmp_path):
