@@ -184,7 +184,9 @@ def main() -> None:
         for name in chosen.workloads:
             found = cells.setdefault(cell, {})[name] = measure(name, cell, chosen.rounds, chosen.pool)
             if chosen.format == "text":
-                print(f"{cell:10} {name}  {found['ratio']:.2f}×  {found['seconds']:.3f} s / {found['loop_seconds']:.3f} s")
+                print(
+                    f"{cell:10} {name}  {found['ratio']:.2f}×  {found['seconds']:.3f} s / {found['loop_seconds']:.3f} s"
+                )
     if chosen.format == "json":
         ratios = {cell: {name: found["ratio"] for name, found in row.items()} for cell, row in cells.items()}
         print(json.dumps({"ratios": ratios, "cells": cells}, indent=2))
