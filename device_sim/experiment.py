@@ -234,6 +234,8 @@ class Output:
     recipes: tuple[str, ...] = key(
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
+    sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
+    license: str = key("", "of the model, for its card")
     tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
     tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
     tuning_epochs: int = key(6, "passes over them in every stage of a tuning")

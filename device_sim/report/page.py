@@ -192,6 +192,7 @@ def _made(number: int, run: Run, runs: Sequence[Run]) -> list[Element]:
             ("experiment SHA-256", _code(closing.experiment_sha256)),
             ("weights SHA-256", _code(closing.weights_sha256)),
             *((f"dataset {name.replace('_', ' ')}", value) for name, value in closing.dataset.items()),
+            ("engine", closing.engine),
             ("versions", ", ".join(f"{name} {version}" for name, version in closing.versions.items())),
         ]
     else:

@@ -82,6 +82,7 @@ class Closing:
 
     command: str
     stop_reason: str
+    engine: str
     experiment_sha256: str
     weights_sha256: str
     fp32_model_bytes: int
@@ -150,7 +151,7 @@ def _read_run(path: Path, label: str) -> Run:
             f"{folder.summary} speaks of {summary['rounds']} rounds, {folder.rounds.name} holds {len(rounds)};"
             " restore the missing part, or remove summary.json and continue the run with --resume."
         )
-    timelines = _read_timelines(path / "timeline.jsonl", len(rounds))
+    timelines = _read_timelines(folder.timeline, len(rounds))
     closing = None if summary is None else _read_closing(summary, folder.summary)
     return Run(label, path, experiment, rounds, timelines, closing)
 
@@ -189,6 +190,7 @@ def _read_closing(summary: dict[str, Any], path: Path) -> Closing:
         dataset, evaluated = summary["dataset"], summary.get("federated_evaluation")
         read = {
             **{name: summary[name] for name in ("command", "stop_reason", "experiment_sha256")},
+            "engine": summary.get("engine", "not recorded"),  # in summaries since there is more than one
             "weights_sha256": summary["model"]["weights_sha256"],
             "fp32_model_bytes": summary["traffic"]["fp32_model_bytes"],
             "population": summary["devices"]["population"],

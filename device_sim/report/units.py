@@ -6,20 +6,20 @@ import math
 from collections.abc import Iterable
 
 Units = tuple[tuple[float, str], ...]
-"""(how many base units, name), falling; the last row is the base unit itself."""
+"""(how many base units, name), falling."""
 
 BYTES: Units = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes"))
-SECONDS: Units = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
+SECONDS: Units = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"), (1e-3, "milliseconds"))
 JOULES: Units = ((1e6, "MJ"), (1e3, "kJ"), (1, "J"))
 
 
 def unit_for(values: Iterable[float], units: Units) -> tuple[float, str]:
-    """Returns the largest unit that the largest value holds at least once.
+    """Returns the largest unit that the largest value holds at least once; of nothing but zeros, the base unit.
 
-    >>> unit_for([12.0, 7_000.0], SECONDS)
-    (3600, 'hours')
+    >>> unit_for([12.0, 7_000.0], SECONDS), unit_for([0.0], SECONDS)
+    ((3600, 'hours'), (1, 'seconds'))
     """
-    top = max((abs(value) for value in values), default=0.0)
+    top = max((abs(value) for value in values), default=0.0) or 1.0
     return next((row for row in units if top >= row[0]), units[-1])
 
 

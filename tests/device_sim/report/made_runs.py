@@ -123,6 +123,7 @@ def made_summary(rounds: Sequence[Round], seed: int, *, evaluated: bool) -> Mapp
         "rounds": len(rounds),
         "stop_reason": f"finished {len(rounds)} rounds",
         "command": "fl-mobile simulate --out 'runs/a b'",
+        "engine": "keras, one graph for the cohort",
         "experiment_sha256": "e" * 64,
         "model": {"weights_sha256": "f" * 64},
         "traffic": {"fp32_model_bytes": 220_000},

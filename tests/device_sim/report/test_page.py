@@ -96,7 +96,7 @@ def test_it_names_command_hashes_data_and_versions(html: str, pair: list[Path]) 
     for value in (
         summary["command"],
         *(summary["experiment_sha256"], summary["model"]["weights_sha256"], summary["dataset"]["fingerprint"]),
-        "tensorflow 2.21.0",
+        *("tensorflow 2.21.0", summary["engine"]),
         str(pair[0]),
         'dataset = "digits"',
     ):

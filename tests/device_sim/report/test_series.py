@@ -22,7 +22,17 @@ from device_sim.report.theme import SERIES
 from tests.device_sim.report.made_runs import made_round, made_run, made_timeline, raw_rounds, write_lines
 
 Raw = list[dict[str, Any]]
-UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "bytes": 1, "kB": 1e3, "MB": 1e6, "J": 1, "kJ": 1e3}
+UNITS = {
+    "milliseconds": 1e-3,
+    "seconds": 1,
+    "minutes": 60,
+    "hours": 3600,
+    "bytes": 1,
+    "kB": 1e3,
+    "MB": 1e6,
+    "J": 1,
+    "kJ": 1e3,
+}
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ LAYERS: dict[str, Callable[[Pick], Case]] = {
     "time-distributed": lambda pick: ((3, 4), [L.TimeDistributed(L.Dense(2))]),
     "attention": lambda pick: ((4, 6), [SelfAttention(pick([1, 2]))]),
     "conv-relu-pool": lambda pick: (
-        _image(pick, 8),
+        _image(pick, 12),
         [
             L.Conv2D(4, pick([3, 1, (2, 3), 5]), padding=pick(["valid", "same"]), activation=pick(["relu", None])),
             L.MaxPooling2D(pick([2, 3])),
