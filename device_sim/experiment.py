@@ -13,7 +13,7 @@ from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
-from device_sim.experiment_personal import check_algorithm
+from device_sim.experiment_personal import Personal, check_algorithm, check_personal
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -286,6 +286,7 @@ class Experiment:
     selection: Selection = field(default_factory=Selection)
     policy: Updates = field(default_factory=Updates)
     clock: Clock = field(default_factory=Clock)
+    personal: Personal = field(default_factory=Personal)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
@@ -296,7 +297,9 @@ class Experiment:
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
                 " a round cannot choose more devices than there are"
             )
-        check_algorithm(self.server.build(), self.train.optimizer, self.upload.memory, self.clock.mode)
+        algorithm = self.server.build()
+        check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
+        check_personal(self.personal, algorithm.plan(self.train.plan(0, from_logits=True)), self.output.recipes)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from device_sim.experiment_keys import key
+from device_sim.private import NONE, PRIVATE
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.errors import ConfigError
+from fl_mobile.records import FitPlan
+
+
+@dataclass(frozen=True)
+class Personal:
+    """[personal]: what a device has of its own."""
+
+    private: str = key(NONE, f"{' | '.join(PRIVATE)} | a pattern of paths such as block_3/*: tensors that never travel")
+
+
+def check_personal(personal: Personal, plan: FitPlan, recipes: Collection[str]) -> None:
+    """Raises `ConfigError` if the rest of the experiment rules out what [personal] asks for.
+
+    Args:
+        plan: Local training as the algorithm wants it.
+        recipes: TFLite variants to be exported.
+    """
+    if personal.private == NONE:
+        return
+    if plan.proximal_mu:
+        raise ConfigError(
+            "personal.private cannot be used with an algorithm that pulls devices to the server's model, because the"
+            " server has no private tensors to pull to; use fedavg, scaffold or fednova"
+        )
+    if recipes:
+        raise ConfigError(
+            "output.recipes must be [] with personal.private: the server never sees the private tensors, so its model"
+            " is not one that any device uses, and there is nothing worth exporting"
+        )
 
 
 def check_algorithm(algorithm: Algorithm, optimizer: str, memory: str, mode: str) -> None:

@@ -61,9 +61,10 @@ def finish(
     say("model.keras: writing the global model")
     state, _ = restore(federation, folder)
     model = federation.build()
-    keras_bridge.write(model, state.weights)
+    weights = federation.whole(state.weights)
+    keras_bridge.write(model, weights)
     write_model(folder.model, model)
-    summary = summarise(federation, rounds, state.weights, command=command)
+    summary = summarise(federation, rounds, weights, command=command)
     write_json(folder.summary, summary)
     if not recipes:
         return summary

@@ -90,7 +90,8 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         started = time.perf_counter()
         state, report, traffic = play(federation, memory, state, folder.updates)
         plan = federation.plan(report.round_num)
-        score = federation.engine.evaluate(state.weights, federation.dataset.test.x, federation.dataset.test.y, plan)
+        weights = federation.whole(state.weights)
+        score = federation.engine.evaluate(weights, federation.dataset.test.x, federation.dataset.test.y, plan)
         if not math.isfinite(score.loss):
             raise DivergedError(
                 f"round {report.round_num}: the held-out loss of the new global model is {score.loss}."
@@ -137,8 +138,8 @@ def restore(
     if not folder.checkpoint.exists():
         if memory:
             memory.restore({}, 0)
-        return federation.algorithm.init(federation.engine.initial, federation.engine.spec), rewind_rounds(folder, 0)
-    state, kept = checkpoint.load(folder.checkpoint, federation.engine.spec)
+        return federation.algorithm.init(federation.initial, federation.spec), rewind_rounds(folder, 0)
+    state, kept = checkpoint.load(folder.checkpoint, federation.spec)
     if memory:
         memory.restore(kept, state.round_num)
     return state, rewind_rounds(folder, state.round_num)

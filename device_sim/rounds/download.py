@@ -57,7 +57,7 @@ def broadcast(federation: Federation, memory: FleetMemory, state: ServerState) -
     sent, sent_bytes = _beside_the_model(federation, state)
     extra_bytes = prediction_bytes + sent_bytes
     if federation.experiment.download.mode == "delta":
-        lattice = Lattice.around(federation.engine.initial, state.spec, federation.experiment.download.step)
+        lattice = Lattice.around(federation.initial, state.spec, federation.experiment.download.step)
         point = lattice.point(state.weights)
         memory.shelf.put("point", state.round_num, point)
         memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from device_sim.engines import Task
 from fl_mobile import client, feedback
@@ -27,6 +27,7 @@ class Answer:
         norm: L2 norm of the update before anything was encoded; NaN unless asked for.
         wanted: What it would send if sending were free, where error feedback needs it.
         delta: The raw update, where it is to be kept for `fl-mobile measure`.
+        private: The device's own tensors after training, if it has any.
     """
 
     device: int
@@ -36,6 +37,7 @@ class Answer:
     norm: float
     wanted: Tensors | None
     delta: Tensors | None
+    private: Tensors
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Phones:
         feedback: Whether `Answer.wanted` is to be returned.
         norms: Whether `Answer.norm` is to be measured.
         keep: Devices whose raw update is to be returned.
+        private: What the updates of tensors that do not travel are relative to.
     """
 
     spec: Spec
@@ -59,6 +62,7 @@ class Phones:
     feedback: bool = False
     norms: bool = False
     keep: frozenset[int] = frozenset()
+    private: Tensors = field(default_factory=dict)
 
     def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
         """Returns every phone's answer.
@@ -69,7 +73,7 @@ class Phones:
         return [self._answer(task, update) for task, update in zip(tasks, updates, strict=True)]
 
     def _answer(self, task: Task, update: Update) -> Answer:
-        delta, loss = update.delta, update.metrics["loss"]
+        delta, loss = {path: update.delta[path] for path in self.spec}, update.metrics["loss"]
         kept = task.residual if self.feedback else None
         wanted = feedback.minus(feedback.with_residual(delta, kept), self.prediction)
         rng = rng_for(task.seed, "codec")
@@ -88,4 +92,5 @@ class Phones:
             global_norm(delta) if self.norms else math.nan,
             wanted if self.feedback else None,
             delta if task.device in self.keep else None,
+            {path: value + update.delta[path] for path, value in self.private.items()},
         )

@@ -49,12 +49,13 @@ def train_crew(
     Raises:
         DivergedError: Local training gave NaN or Inf; names device and round.
     """
-    experiment = federation.experiment
+    experiment, weights = federation.experiment, federation.whole(down.weights)
     feedback = experiment.upload.memory == "error-feedback"
     keep = _kept(federation, state.round_num, crew.devices.index[who])
     phones = Phones(
         *(state.spec, codec, state.round_num, down.prediction),
         *(feedback, experiment.policy.min_update_norm > 0, keep),
+        private={path: weights[path] for path in weights if path in federation.private},
     )
 
     def tasks() -> Iterator[Task]:
@@ -62,11 +63,14 @@ def train_crew(
             device = int(crew.devices.index[at])
             residual = memory.shelf.get(f"residual-{device}", before=state.round_num) if feedback else None
             examples, pull = federation.data.examples(device), pull_of(federation, memory, state, down, device)
-            yield Task(device, *examples, int(crew.seeds[at]), residual=residual, pull=pull)
+            own = private_of(federation, memory, device)
+            yield Task(device, *examples, int(crew.seeds[at]), start=own, residual=residual, pull=pull)
 
-    answers = list(federation.engine.train(down.weights, tasks(), federation.plan(state.round_num), phones))
+    answers = list(federation.engine.train(weights, tasks(), federation.plan(state.round_num), phones))
     for answer in answers:
         _keep(federation, updates, state.round_num, answer)
+        if answer.private:
+            memory.shelf.replace(f"private-{answer.device}", state.round_num, answer.private)
     return answers
 
 
@@ -95,6 +99,13 @@ def pull_of(
     return federation.algorithm.device.pull(down.sent, kept or {}, zeros)
 
 
+def private_of(federation: Federation, memory: FleetMemory, device: int) -> Tensors | None:
+    """Returns the tensors a device keeps to itself; the first ones, which ship with the app, if it never trained."""
+    if not federation.private:
+        return None
+    return memory.shelf.newest(f"private-{device}") or {p: federation.engine.initial[p] for p in federation.private}
+
+
 def _fold(packets: Sequence[bytes], arguments: dict[str, object]) -> Fold:
     return fold(packets, **arguments)  # type: ignore[arg-type]
 
@@ -110,5 +121,5 @@ def _keep(federation: Federation, updates: Path, round_num: int, answer: Answer)
     if answer.delta is None:
         return
     write_update(updates / f"round-{round_num:05d}-device-{answer.device:06d}.npz", answer.delta)
-    tensors = federation.engine.spec.items()
+    tensors = federation.spec.items()
     write_json(updates / "spec.json", [{"path": p, "shape": t.shape, "trainable": t.trainable} for p, t in tensors])
