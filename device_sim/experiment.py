@@ -13,7 +13,7 @@ from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
-from device_sim.experiment_personal import Personal, check_algorithm, check_personal
+from device_sim.experiment_personal import Evaluation, Personal, check_algorithm, check_personal
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -287,6 +287,7 @@ class Experiment:
     policy: Updates = field(default_factory=Updates)
     clock: Clock = field(default_factory=Clock)
     personal: Personal = field(default_factory=Personal)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
@@ -299,7 +300,8 @@ class Experiment:
             )
         algorithm = self.server.build()
         check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
-        check_personal(self.personal, algorithm.plan(self.train.plan(0, from_logits=True)), self.output.recipes)
+        plan = algorithm.plan(self.train.plan(0, from_logits=True))
+        check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

@@ -15,6 +15,7 @@ from device_sim.datasets import Dataset, load_dataset
 from device_sim.device_data import DealtData, DeviceData
 from device_sim.engines import Engine, open_engine
 from device_sim.experiment import Experiment
+from device_sim.experiment_personal import DITTO
 from device_sim.fleet.availability import open_presence
 from device_sim.fleet.cost import workload_of
 from device_sim.fleet.fleet import Fleet, open_fleet
@@ -22,6 +23,7 @@ from device_sim.fleet.gate import Gate
 from device_sim.fleet.policies import Policy
 from device_sim.fleet.strata import Holdings, Strata, open_strata
 from device_sim.fleet.timing import Workload
+from device_sim.held_out import SplitDevices
 from device_sim.partition import partition
 from device_sim.private import private_paths
 from fl_mobile.algorithms import Algorithm
@@ -86,6 +88,17 @@ class Federation:
         return {path: weights.get(path, first) for path, first in self.engine.initial.items()}
 
     @property
+    def test_parts(self) -> SplitDevices | None:
+        """What each device is tested on, if devices hold anything out."""
+        return self.data if isinstance(self.data, SplitDevices) else None
+
+    @property
+    def epochs(self) -> int:
+        """Passes over its examples a device makes in a round: for the model, and under Ditto for its own."""
+        keys = self.experiment
+        return keys.train.epochs + (keys.personal.epochs if keys.personal.method == DITTO else 0)
+
+    @property
     def rate_control(self) -> RateControl | None:
         """What adapts the upload codec's step, if anything does."""
         return self.experiment.upload.rate_control(fp32_bytes(self.spec))
@@ -136,7 +149,9 @@ def assemble(
     Raises:
         ConfigError, DataError: A file that [fleet] names cannot be used.
     """
-    keys, population = experiment.fleet, data.population
+    keys, population, fraction = experiment.fleet, data.population, experiment.evaluation.device_test_fraction
+    if fraction:
+        data = SplitDevices(data, experiment.seed, fraction)
     fleet = open_fleet(
         experiment.seed, population, profile=keys.profile, link=keys.link, devices_file=keys.devices_file
     )

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from device_sim.experiment import Experiment
+from device_sim.federated_evaluation import distribution, evaluate_devices
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory, Shelf
 from device_sim.rounds import SERVERS
@@ -49,6 +50,7 @@ class Round:
         saved_bytes: What those would have cost.
         joules: Energy all devices of the round spent, radio and computing.
         staleness: Mean number of versions the accepted updates were behind (asynchronous).
+        device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
     """
 
     round_num: int
@@ -69,6 +71,7 @@ class Round:
     saved_bytes: int = 0
     joules: float = 0.0
     staleness: float = 0.0
+    device_accuracy: dict[str, float] | None = None
 
 
 def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
@@ -116,6 +119,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             saved_bytes=traffic.saved_bytes,
             joules=traffic.joules,
             staleness=report.staleness,
+            device_accuracy=_device_accuracy(federation, memory.shelf, state),
         )
         if report.round_num in shown:
             append_timeline(folder, traffic.timeline(report.round_num))
@@ -161,6 +165,15 @@ def timeline_rounds(experiment: Experiment) -> frozenset[int]:
     """Returns the rounds whose devices are kept in ``timeline.jsonl``: the first, the last and some between."""
     count, rounds = min(experiment.output.timeline_rounds, experiment.train.rounds), experiment.train.rounds
     return frozenset(round(i * (rounds - 1) / max(1, count - 1)) for i in range(count))
+
+
+def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float] | None:
+    every = federation.experiment.evaluation.every
+    if not every or state.round_num % every:
+        return None
+    scores = evaluate_devices(federation, shelf, state)
+    accuracy: dict[str, float] | None = distribution(scores)["accuracy"] if scores else None
+    return accuracy
 
 
 def _round_of(line: dict[str, Any]) -> Round:

@@ -18,9 +18,10 @@ from device_sim.fleet.reasons import count
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import gather
 from device_sim.rounds.download import Broadcast, broadcast
+from device_sim.rounds.own import pull_of
 from device_sim.rounds.phones import Answer
 from device_sim.rounds.traffic import Traffic
-from device_sim.rounds.training import fold_packets, published_codec, pull_of
+from device_sim.rounds.training import fold_packets, published_codec
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, SURPLUS, Trip, travel, write_down
 from fl_mobile import feedback, wire
 from fl_mobile.codecs import Codec

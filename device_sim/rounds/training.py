@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from device_sim.engines import Task
+from device_sim.experiment_personal import DITTO
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
+from device_sim.rounds.own import private_of, pull_of, train_own_models
 from device_sim.rounds.phones import Answer, Phones
 from fl_mobile.codecs import Codec
 from fl_mobile.codecs.ecsq import Ecsq
@@ -19,7 +21,6 @@ from fl_mobile.files import write_json
 from fl_mobile.records import ServerState
 from fl_mobile.server import Admission, Fold, fold
 from fl_mobile.sources import write_update
-from fl_mobile.tensors import Tensors
 
 FOLD_BYTES = 1 << 20
 """Packets of less than this in all are folded where they are; handing them out would cost more."""
@@ -62,8 +63,11 @@ def train_crew(
         for at in who.tolist():
             device = int(crew.devices.index[at])
             residual = memory.shelf.get(f"residual-{device}", before=state.round_num) if feedback else None
-            examples, pull = federation.data.examples(device), pull_of(federation, memory, state, down, device)
-            own = private_of(federation, memory, device)
+            pull, own = pull_of(federation, memory, state, down, device), private_of(federation, memory.shelf, device)
+            if pull is not None:  # engines want one for every weight; nothing pulls on private ones
+                still = (path for path in federation.private if federation.engine.spec[path].trainable)
+                pull |= {path: np.zeros_like(weights[path]) for path in still}
+            examples = federation.data.examples(device)
             yield Task(device, *examples, int(crew.seeds[at]), start=own, residual=residual, pull=pull)
 
     answers = list(federation.engine.train(weights, tasks(), federation.plan(state.round_num), phones))
@@ -71,6 +75,8 @@ def train_crew(
         _keep(federation, updates, state.round_num, answer)
         if answer.private:
             memory.shelf.replace(f"private-{answer.device}", state.round_num, answer.private)
+    if experiment.personal.method == DITTO:
+        train_own_models(federation, memory, state.round_num, weights, crew, who)
     return answers
 
 
@@ -86,24 +92,6 @@ def fold_packets(
     for future in futures:
         total.merge(future.result())
     return total
-
-
-def pull_of(
-    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, device: int
-) -> Tensors | None:
-    """Returns what a device adds to its gradients, None if its algorithm keeps nothing on devices."""
-    if federation.algorithm.device is None:
-        return None
-    zeros = {path: np.zeros(t.shape, np.float32) for path, t in state.spec.items() if t.trainable}
-    kept = memory.shelf.get(f"variate-{device}", before=state.round_num)
-    return federation.algorithm.device.pull(down.sent, kept or {}, zeros)
-
-
-def private_of(federation: Federation, memory: FleetMemory, device: int) -> Tensors | None:
-    """Returns the tensors a device keeps to itself; the first ones, which ship with the app, if it never trained."""
-    if not federation.private:
-        return None
-    return memory.shelf.newest(f"private-{device}") or {p: federation.engine.initial[p] for p in federation.private}
 
 
 def _fold(packets: Sequence[bytes], arguments: dict[str, object]) -> Fold:
