@@ -87,6 +87,25 @@ def test_the_second_ctrl_c_ends_at_once() -> None:
     assert (done.returncode, done.stdout) == (130, "0\n1\n")
 
 
+LOST_IN_A_DESTRUCTOR = """
+import sys
+from tests.device_sim.test_cli_interrupt import PressesCtrlC, follow, played, reported, typer
+def verb():
+    for done in follow(played(5), 5, 0, quiet=True):
+        PressesCtrlC()
+try:
+    reported(verb)()
+except typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+
+
+def test_a_lost_ctrl_c_is_told_once_and_without_a_traceback() -> None:
+    arguments = [sys.executable, "-c", LOST_IN_A_DESTRUCTOR]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), preexec_fn=interruptible)
+    assert (done.returncode, done.stderr) == (130, "fl-mobile: interrupted\n")
+
+
 def test_who_was_started_deaf_to_ctrl_c_stays_so() -> None:
     def deaf() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
