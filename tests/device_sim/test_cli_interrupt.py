@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -23,11 +24,12 @@ class PressesCtrlC:
 
 
 @pytest.fixture
-def default_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def default_sigint() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("quiet", [True, False])
 def test_a_swallowed_ctrl_c_ends_the_run_at_the_next_round(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
@@ -46,7 +48,6 @@ def test_a_swallowed_ctrl_c_ends_the_run_at_the_next_round(capsys: pytest.Captur
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("default_sigint")
 def test_a_ctrl_c_swallowed_in_the_last_step_still_stops_the_script_around_it() -> None:
     with pytest.raises(typer.Exit) as ended:
