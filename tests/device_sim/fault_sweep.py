@@ -53,6 +53,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         *("fleet.availability=diurnal", "fleet.min-battery=0.1", "fleet.interruptions-per-hour=1"),
         *("policy.name=event", "policy.min-new-examples=1", "output.timeline-rounds=2", "upload.memory=error-feedback"),
     ),
+    "scaffold": ("server.algorithm=scaffold", "server.learning-rate=1"),
     "asynchronous": (
         *("clock.mode=asynchronous", "clock.buffer=2", "train.cohort=3", "output.timeline-rounds=3"),
         "fleet.dropout-rate=0.2",
