@@ -11,6 +11,7 @@ evaluation of on-device personalization", arXiv 1910.10252).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -52,17 +53,28 @@ def evaluate_personalised(federation: Federation, shelf: Shelf, state: ServerSta
     return _scores(federation, state, _fine_tuned(federation, shelf, state))
 
 
-def distribution(scores: Sequence[Evaluation]) -> dict[str, Any]:
-    """Returns quantiles and histogram of the devices' accuracies, every device counting alike.
+@dataclass(frozen=True)
+class Distribution:
+    """Accuracies of single devices, every device counting alike.
 
-    ``worst_5_percent`` is the mean of the lowest twentieth, at least one device.
+    Attributes:
+        accuracy: ``p10``, ``p50``, ``p90``, ``mean``, and ``worst_5_percent``: the mean of the lowest twentieth, at
+            least one device.
+        histogram: ``edges`` of `BINS` equal bins over [0, 1], and ``counts``.
     """
+
+    accuracy: dict[str, float]
+    histogram: dict[str, list[float]]
+
+
+def distribution(scores: Sequence[Evaluation]) -> Distribution:
+    """Returns quantiles and histogram of the accuracies of one or more devices."""
     accuracy = np.sort([score.accuracy for score in scores])
     p10, p50, p90 = np.percentile(accuracy, (10, 50, 90)).tolist()
     worst = float(accuracy[: -(-len(accuracy) // 20)].mean())
     counts, edges = np.histogram(accuracy, BINS, (0.0, 1.0))
     quantiles = {"p10": p10, "p50": p50, "p90": p90, "worst_5_percent": worst, "mean": float(accuracy.mean())}
-    return {"accuracy": quantiles, "histogram": {"edges": edges.round(6).tolist(), "counts": counts.tolist()}}
+    return Distribution(quantiles, {"edges": edges.round(6).tolist(), "counts": counts.tolist()})
 
 
 def federated_evaluation(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, Any] | None:
@@ -74,8 +86,10 @@ def federated_evaluation(federation: Federation, shelf: Shelf, state: ServerStat
     return {
         "devices": len(scores),
         "examples_per_device": float(np.mean([score.examples for score in scores])),
-        **distribution(scores),
-        "personalised": None if method == NONE else distribution(evaluate_personalised(federation, shelf, state)),
+        **asdict(distribution(scores)),
+        "personalised": None
+        if method == NONE
+        else asdict(distribution(evaluate_personalised(federation, shelf, state))),
         "personalisation": method,
     }
 

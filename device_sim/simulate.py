@@ -71,7 +71,7 @@ class Round:
     saved_bytes: int = 0
     joules: float = 0.0
     staleness: float = 0.0
-    device_accuracy: dict[str, float] | None = None
+    device_accuracy: dict[str, float] = field(default_factory=dict)
 
 
 def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
@@ -167,13 +167,12 @@ def timeline_rounds(experiment: Experiment) -> frozenset[int]:
     return frozenset(round(i * (rounds - 1) / max(1, count - 1)) for i in range(count))
 
 
-def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float] | None:
+def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float]:
     every = federation.experiment.evaluation.every
     if not every or state.round_num % every:
-        return None
+        return {}
     scores = evaluate_devices(federation, shelf, state)
-    accuracy: dict[str, float] | None = distribution(scores)["accuracy"] if scores else None
-    return accuracy
+    return distribution(scores).accuracy if scores else {}
 
 
 def _round_of(line: dict[str, Any]) -> Round:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +68,14 @@ def test_another_seed_or_device_holds_out_others() -> None:
 def test_the_distribution_counts_every_device_alike() -> None:
     scores = [Evaluation(accuracy, 0.0, 1000 if accuracy else 1) for accuracy in (0.0, *([0.5] * 20), *([1.0] * 19))]
     found = distribution(scores)
-    assert found["accuracy"] == {
+    assert found.accuracy == {
         "p10": 0.5,
         "p50": 0.5,
         "p90": 1.0,
         "worst_5_percent": 0.25,
         "mean": pytest.approx(29 / 40),
     }
-    counts, edges = found["histogram"]["counts"], found["histogram"]["edges"]
+    counts, edges = found.histogram["counts"], found.histogram["edges"]
     assert (counts[0], counts[10], counts[19], sum(counts)) == (1, 20, 19, 40)
     assert (edges[0], edges[10], edges[20], len(edges)) == (0.0, 0.5, 1.0, 21)
 
@@ -165,7 +164,7 @@ def test_ditto_resumed_between_memory_and_checkpoint_ends_bit_identical(tmp_path
 def test_rounds_tell_of_devices_as_often_as_asked(tmp_path: Path) -> None:
     federation = numpy_federation(parse_experiment(PLAIN, [ON, "evaluation.every=2"]))
     rounds, _, found = play(tmp_path / "run", federation)
-    assert [asdict(r)["device_accuracy"] is not None for r in rounds] == [False, True, False, True, False]
+    assert [bool(r.device_accuracy) for r in rounds] == [False, True, False, True, False]
     last = numpy_federation(parse_experiment(PLAIN, [ON, "evaluation.every=5"]))
     assert play(tmp_path / "last", last)[0][-1].device_accuracy == found["accuracy"]
 
