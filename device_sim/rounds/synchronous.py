@@ -53,6 +53,7 @@ def play_synchronously(
     accepted = [a for a in trip.answers if outcome[trip.place[a.device]] == ACCEPTED]
     folded = fold_packets(federation, state, [a.packet for a in accepted], codec, experiment.server.admission())
     after, report = finish_round(state, folded, algorithm=federation.algorithm, prediction=down.prediction)
+    after = down.pruned(after)
     _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, codec, report)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)
