@@ -101,10 +101,9 @@ def open_federation(experiment: Experiment) -> Federation:
     build = build_of(experiment, dataset)
     keys = experiment.engine
     engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
-    model = build()
-    workload = workload_of(model, optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
     if experiment.train.qat.on:
-        with_fake_quant(model)  # what cannot be rounded is told now, not in the round that begins to
+        with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
+    workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
     return assemble(experiment, dataset, data, engine, workload, build)
 
 
