@@ -59,8 +59,8 @@ class KerasTrainer:
         import tensorflow as tf
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
-        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled)
-        key = (*key, plan.fake_quant)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, plan.fake_quant)
+        key = (*shape, own, pulled)
         if key not in self._fits:
             model = with_fake_quant(self.model) if plan.fake_quant else self.model
             self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled)

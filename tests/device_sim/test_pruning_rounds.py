@@ -42,6 +42,9 @@ WAYS = {
     "error feedback": (*DELTA, "upload.memory=error-feedback"),
     "cafe": (*DELTA, "upload.memory=cafe"),
     "server momentum": (*DELTA, "server.algorithm=fedavgm"),
+    "scaffold": (*DELTA, "server.algorithm=scaffold"),
+    "fednova": (*DELTA, "server.algorithm=fednova"),
+    "feddyn": (*DELTA, "server.algorithm=feddyn"),
     "asynchronous": (*DELTA, *ASYNCHRONOUS, "fleet.link=3g"),
 }
 
