@@ -70,8 +70,10 @@ class Lattice:
             if tensor.trainable
         }
         for path in self.pruned:
-            aside = np.where(nearest[path] == self._zero(path), np.sign(weights[path]), 0)
-            nearest[path] += aside.astype(np.int32)
+            zero = self._zero(path)
+            above = weights[path] > self.origin[path] + self.step * zero.astype(np.float64)
+            lives = (nearest[path] == zero) & (weights[path] != 0)
+            nearest[path] += np.where(lives, np.where(above, 1, -1), 0).astype(np.int32)
         return nearest
 
     def weights(self, point: Tensors, statistics: Tensors) -> Tensors:
