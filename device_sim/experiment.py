@@ -14,6 +14,7 @@ from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
 from device_sim.experiment_personal import Evaluation, Personal, check_algorithm, check_personal
+from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_tuning
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -34,9 +35,10 @@ class Data:
     path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
     test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
     devices: int = key(100, "phones that hold the training examples")
-    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
+    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural | on-demand (synthetic only)")
     alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
+    examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
     min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray")
@@ -47,6 +49,9 @@ class Data:
         positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.partition == "on-demand" and self.dataset != "synthetic":
+            raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
+        positive("data", examples_per_device=self.examples_per_device)
         if self.min_examples < 0:
             raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
         if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
@@ -91,12 +96,20 @@ class Train:
     momentum: float = key(0.9, "of optimizer 'momentum'")
     loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
     clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
+    pruning: Pruning = field(default_factory=Pruning)
+    qat: Qat = field(default_factory=Qat)
 
     def __post_init__(self) -> None:
         positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"unknown train.schedule '{self.schedule}'.{nearest(self.schedule, SCHEDULES)}")
         self.plan(0, from_logits=True)
+        check_tuning(self.pruning, self.qat, self.rounds)
+
+    @property
+    def settled_round(self) -> int:
+        """First round whose model is as small as it shall be; what came before does not count for [stop]."""
+        return max(self.pruning.settled_round, self.qat.begin_round, 0)
 
     def plan(self, round_num: int, *, from_logits: bool) -> FitPlan:
         """Returns local training of one round, the learning-rate schedule applied."""
@@ -109,6 +122,7 @@ class Train:
             loss=self.loss,
             from_logits=from_logits,
             clip_gradient_norm=self.clip_gradient_norm,
+            fake_quant=self.qat.rounds_in(round_num),
         )
 
 
@@ -302,6 +316,7 @@ class Experiment:
         check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
         plan = algorithm.plan(self.train.plan(0, from_logits=True))
         check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
+        check_engine(self.train.qat, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

@@ -37,6 +37,7 @@ class FitPlan:
         clip_gradient_norm: Global-norm clipping of every step's gradient; 0 switches it off.
         trained: Paths of the tensors that may change; empty is all.
         shuffle: Whether examples are reordered every epoch, from the device's own seed.
+        fake_quant: Whether every step sees kernels and activations rounded as an int8 artifact rounds them.
     """
 
     epochs: int = 1
@@ -50,6 +51,7 @@ class FitPlan:
     clip_gradient_norm: float = 0.0
     shuffle: bool = True
     trained: tuple[str, ...] = ()
+    fake_quant: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):

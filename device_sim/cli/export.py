@@ -204,8 +204,8 @@ def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
     if _is_run(model):
         if experiment.personal.private != NONE:
             raise ConfigError(
-                f"{model}: personal.private '{experiment.personal.private}' left tensors on the devices, where they were"
-                " trained; the server's model holds their first values. Nothing worth exporting can be made of it."
+                f"{model}: personal.private '{experiment.personal.private}' left tensors on the devices that trained"
+                " them; the server's model holds their first values. Nothing worth exporting can be made of it."
             )
         return read_run_model(RunFolder(Path(model)).model, experiment)
     return read_model(Path(model)) if _is_file(model) else build_of(experiment, data)()

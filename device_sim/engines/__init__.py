@@ -71,11 +71,13 @@ class EngineRow:
         trainers: (build a model, a few examples) → what opens one worker's trainer.
         pools: Rows of `POOLS` it can run in.
         summary: A line of help.
+        fake_quant: Whether it can train with `FitPlan.fake_quant`.
     """
 
     trainers: Callable[[Build, np.ndarray], Open]
     pools: tuple[str, ...]
     summary: str
+    fake_quant: bool = False
 
 
 POOLS: dict[str, Callable[[Open], Worker]] = {
@@ -85,8 +87,15 @@ POOLS: dict[str, Callable[[Open], Worker]] = {
 """Where workers live. TensorFlow and NumPy leave Python's lock while they compute, so threads are the default."""
 
 ENGINES: dict[str, EngineRow] = {
-    "auto": EngineRow(_auto, ("threads", "processes"), "vectorized where it wins, keras elsewhere; says which and why"),
-    "keras": EngineRow(_keras, ("threads", "processes"), "devices and steps looped in one compiled Keras graph"),
+    "auto": EngineRow(
+        _auto,
+        ("threads", "processes"),
+        "vectorized where it wins, keras elsewhere; says which and why",
+        fake_quant=True,
+    ),
+    "keras": EngineRow(
+        _keras, ("threads", "processes"), "devices and steps looped in one compiled Keras graph", fake_quant=True
+    ),
     "vectorized": EngineRow(_vectorized, ("threads", "processes"), "many small devices side by side in one graph"),
     "litert": EngineRow(
         partial(_litert, "litert"), ("threads",), "the phone's own training program, an interpreter per worker"

@@ -25,6 +25,7 @@ from device_sim.engines.steps import (
     right_answers,
 )
 from export.scratch import check_scratch
+from export.tuning.on_device import with_fake_quant
 from fl_mobile import keras_bridge
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
@@ -59,9 +60,11 @@ class KerasTrainer:
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled, still)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, plan.fake_quant)
+        key = (*shape, own, pulled, still)
         if key not in self._fits:
-            self._fits[key] = _compile_fit(self.model, plan, tasks[0], own=own, pulled=pulled, still=still)
+            model = with_fake_quant(self.model) if plan.fake_quant else self.model
+            self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
         batches = lay_out(tasks, plan)
         deltas, losses = self._fits[key](
             tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),
@@ -72,7 +75,7 @@ class KerasTrainer:
             tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
             tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
         )
-        return updates_of(weights, tasks, deltas.numpy(), losses.numpy())
+        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""

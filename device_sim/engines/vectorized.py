@@ -17,7 +17,7 @@ import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.keras import KerasTrainer, flat, held_still, updates_of
-from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.records import Evaluation, Task, refuse_fake_quant
 from device_sim.engines.steps import as_input, examples_signature, loss_of
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
@@ -65,6 +65,7 @@ class VectorizedTrainer:
         """Returns each task's update."""
         import tensorflow as tf
 
+        refuse_fake_quant(plan, "vectorized")
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
         key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled, still)
@@ -80,7 +81,7 @@ class VectorizedTrainer:
             tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
             tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
         )
-        return updates_of(weights, tasks, deltas.numpy(), losses.numpy())
+        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""

@@ -10,6 +10,7 @@ from device_sim.engines import Task
 from fl_mobile import client, feedback
 from fl_mobile.codecs import Codec
 from fl_mobile.errors import DivergedError
+from fl_mobile.pruning_mask import Masks, apply_masks
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, global_norm
@@ -53,6 +54,7 @@ class Phones:
         norms: Whether `Answer.norm` is to be measured.
         keep: Devices whose raw update is to be returned.
         private: What the updates of tensors that do not travel are relative to.
+        masks: What is pruned in the version the devices train from; it is zero in all that leaves them.
     """
 
     spec: Spec
@@ -63,6 +65,7 @@ class Phones:
     norms: bool = False
     keep: frozenset[int] = frozenset()
     private: Tensors = field(default_factory=dict)
+    masks: Masks = field(default_factory=dict)
 
     def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
         """Returns every phone's answer.
@@ -74,8 +77,9 @@ class Phones:
 
     def _answer(self, task: Task, update: Update) -> Answer:
         delta, loss = {path: update.delta[path] for path in self.spec}, update.metrics["loss"]
+        delta = apply_masks(delta, self.masks)
         kept = task.residual if self.feedback else None
-        wanted = feedback.minus(feedback.with_residual(delta, kept), self.prediction)
+        wanted = apply_masks(feedback.minus(feedback.with_residual(delta, kept), self.prediction), self.masks)
         rng = rng_for(task.seed, "codec")
         try:
             if not math.isfinite(loss):

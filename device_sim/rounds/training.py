@@ -57,6 +57,7 @@ def train_crew(
         *(state.spec, codec, state.round_num, down.prediction),
         *(feedback, experiment.policy.min_update_norm > 0, keep),
         private={path: weights[path] for path in weights if path in federation.private},
+        masks=down.masks,
     )
 
     def tasks() -> Iterator[Task]:
