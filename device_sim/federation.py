@@ -98,7 +98,9 @@ def open_federation(experiment: Experiment) -> Federation:
     data = DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
     build = build_of(experiment, dataset)
     keys = experiment.engine
-    engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
+    engine = open_engine(
+        keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
+    )
     workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
     return assemble(experiment, dataset, data, engine, workload, build)
 
