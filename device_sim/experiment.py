@@ -13,6 +13,7 @@ from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
+from device_sim.experiment_personal import check_algorithm
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -130,6 +131,7 @@ class Server:
     beta2: float = key(0.99, "fedadam, fedyogi: second-moment decay")
     tau: float = key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
     proximal_mu: float = key(0.01, "fedprox")
+    alpha: float = key(0.1, "feddyn")
     weighting: str = key("examples", " | ".join(WEIGHTINGS))
     max_examples: int = key(10_000, "a device's claimed example count is clamped to this")
     clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
@@ -182,7 +184,7 @@ class Download:
     """[download]: how the global model travels down; devices train on what they really received."""
 
     mode: str = key("delta", "full: the whole model every time | delta: the difference to the version a device holds")
-    codec: str = key("float16", "full: a name or stages from `fl-mobile codecs`")
+    codec: str = key("float16", "full, and what scaffold sends: a name or stages from `fl-mobile codecs`")
     step: float = key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms")
 
     def __post_init__(self) -> None:
@@ -234,6 +236,8 @@ class Output:
     recipes: tuple[str, ...] = key(
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
+    sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
+    license: str = key("", "of the model, for its card")
     tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
     tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
     tuning_epochs: int = key(6, "passes over them in every stage of a tuning")
@@ -294,6 +298,7 @@ class Experiment:
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
                 " a round cannot choose more devices than there are"
             )
+        check_algorithm(self.server.build(), self.train.optimizer, self.upload.memory, self.clock.mode)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

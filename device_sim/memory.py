@@ -148,7 +148,8 @@ class FleetMemory:
     """Mutable state of one run; `as_json` goes into every checkpoint.
 
     Attributes:
-        shelf: Residuals (``residual-<device>``), broadcast points (``point``) and mean updates (``mean``).
+        shelf: Residuals (``residual-<device>``), control variates (``variate-<device>``), broadcast points (``point``)
+            and mean updates (``mean``).
         versions: Device → model version it holds; devices not listed hold version 0, which ships with the app.
         upload_step: Step of the upload codec under rate control, else None.
         seconds: Virtual time since the run began.

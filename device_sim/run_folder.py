@@ -6,6 +6,7 @@ runs/demo/
   checkpoint.npz    server state after that round    updates/*.npz    a few client updates, for `fl-mobile measure`
   model.keras       the final global model           summary.json     the result, with hashes and the command
   bundle/           exported TFLite variants         memory/          what devices remember between rounds
+  timeline.jsonl    some rounds, device by device    tb/              the rounds again, for TensorBoard
 ```
 """
 
@@ -44,6 +45,10 @@ class RunFolder:
     @property
     def timeline(self) -> Path:
         return self.path / "timeline.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
 
     @property
     def checkpoint(self) -> Path:
@@ -98,7 +103,7 @@ def discard(folder: RunFolder) -> None:
     with contextlib.suppress(OSError):
         if folder.checkpoint.exists():
             return
-        for path in (folder.updates, folder.memory):
+        for path in (folder.updates, folder.memory, folder.tensorboard):
             if path.exists():
                 shutil.rmtree(path)
         clear_temporaries(folder.path)

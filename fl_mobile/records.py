@@ -60,6 +60,19 @@ class FitPlan:
         if self.proximal_mu < 0 or self.clip_gradient_norm < 0 or not 0 <= self.momentum < 1:
             raise ConfigError("proximal-mu and clip-gradient-norm must be ≥ 0 and momentum in [0, 1)")
 
+    def local_steps(self, examples: int) -> float:
+        """Returns how far a device with so many examples moves, counted in SGD steps.
+
+        That is the number of its steps K; with momentum ρ, whose steps add up, ``(K − ρ(1−ρᴷ)/(1−ρ))/(1−ρ)``, the
+        ‖a‖₁ of Wang et al., "Tackling the objective inconsistency problem", NeurIPS 2020, section 3.
+
+        >>> FitPlan(epochs=2, batch_size=10).local_steps(25)
+        6.0
+        """
+        steps = self.epochs * (-(-examples // self.batch_size) if self.batch_size else 1)
+        rho = self.momentum if self.optimizer == "momentum" else 0.0
+        return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
+
 
 @dataclass(frozen=True)
 class Update:

@@ -18,11 +18,11 @@ import numpy as np
 
 from fl_mobile import wire
 from fl_mobile.aggregate import Aggregator, WeightedMean
-from fl_mobile.algorithms import Algorithm
+from fl_mobile.algorithms import Algorithm, Mean
 from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, WireError
 from fl_mobile.feedback import plus
-from fl_mobile.records import RoundReport, ServerState
+from fl_mobile.records import FitPlan, RoundReport, ServerState
 from fl_mobile.tensors import Spec, Tensors, clip_by_norm
 
 WEIGHTINGS = ("examples", "uniform")
@@ -53,6 +53,14 @@ class Admission:
         if self.max_staleness < 0 or self.staleness_exponent < 0:
             raise ConfigError(f"max-staleness and staleness-exponent must be ≥ 0; got {self}")
 
+    def clipped(self, delta: Tensors) -> Tensors:
+        """Returns a decoded update as the server counts it."""
+        return clip_by_norm(delta, self.clip_norm) if self.clip_norm else delta
+
+    def local_steps(self, plan: FitPlan, examples: int) -> float:
+        """Returns the local steps the server believes: no more than ``max_examples`` make."""
+        return plan.local_steps(min(examples, self.max_examples))
+
 
 STALENESS_UNIT = 1 << 8
 """Weights are whole numbers; where updates may be late they are multiples of 1/256 of a fresh one's."""
@@ -64,26 +72,33 @@ class Fold:
 
     Attributes:
         total: The weighted sum.
+        per_step: The weighted sum of updates divided by their local steps, if the algorithm asks for it.
         full_weight: What the weights would add up to if no update were late.
         upload_bytes: Length of each accepted packet.
         losses: (training loss, weight) of each accepted packet.
+        steps: (local steps, weight) of each accepted packet, beside ``per_step``.
         staleness: Versions each accepted packet was behind.
         dropped: Reason → packets refused.
     """
 
     total: Aggregator
+    per_step: Aggregator | None = None
     full_weight: int = 0
     upload_bytes: list[int] = field(default_factory=list)
     losses: list[tuple[float, int]] = field(default_factory=list)
+    steps: list[tuple[float, int]] = field(default_factory=list)
     staleness: list[int] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
 
     def merge(self, other: Fold) -> None:
         """Adds what ``other`` holds."""
         self.total.merge(other.total)
+        if self.per_step is not None:
+            self.per_step.merge(other.per_step)
         self.full_weight += other.full_weight
         self.upload_bytes += other.upload_bytes
         self.losses += other.losses
+        self.steps += other.steps
         self.staleness += other.staleness
         self.dropped += other.dropped
 
@@ -96,39 +111,58 @@ def fold(
     codec: Codec,
     admission: Admission,
     aggregator: Callable[[Spec], Aggregator] = WeightedMean,
+    plan: FitPlan | None = None,
 ) -> Fold:
-    """Returns the packets added up; a bad one is dropped and counted, never raised. Memory: one packet at a time."""
-    out = Fold(aggregator(spec))
+    """Returns the packets added up; a bad one is dropped and counted, never raised. Memory: one packet at a time.
+
+    Args:
+        plan: What the devices did, if each update is also to be summed divided by its local steps.
+    """
+    trainable = {path: tensor for path, tensor in spec.items() if tensor.trainable}
+    out = Fold(aggregator(spec), aggregator(trainable) if plan else None)
     for packet in packets:
         try:
-            _admit(packet, round_num, spec, codec, admission, out)
+            _admit(packet, round_num, spec, codec, admission, plan, out)
         except WireError as error:
             out.dropped[error.reason] += 1
     return out
 
 
 def finish_round(
-    state: ServerState, folded: Fold, *, algorithm: Algorithm, prediction: Tensors | None = None
+    state: ServerState,
+    folded: Fold,
+    *,
+    algorithm: Algorithm,
+    prediction: Tensors | None = None,
+    population: int = 0,
+    plan: FitPlan | None = None,
+    sent: Tensors | None = None,
 ) -> tuple[ServerState, RoundReport]:
     """Returns the state after this round, and what happened in it. With nothing folded the weights stay as they are.
 
     Args:
         prediction: What every device subtracted before encoding (`feedback`); added back to the mean.
+        population: Devices in the federation; 0 is those of this round.
+        plan: Local training of the round.
+        sent: What travelled down beside the model, as devices decoded it.
     """
-    delta = folded.total.result()
+    delta, accepted = folded.total.result(), len(folded.upload_bytes)
+    after = replace(state, round_num=state.round_num + 1)
     if delta is not None:
-        if folded.total.weight != folded.full_weight:  # late updates count less, and what they lose nobody gets
-            share = np.float32(folded.total.weight / folded.full_weight)
-            delta = {path: value * share for path, value in delta.items()}
-        delta = plus(delta, prediction)
-    after = replace(state, round_num=state.round_num + 1) if delta is None else algorithm.apply(state, delta)
+        delta = plus(_less_stale(delta, folded), prediction)
+        per_step = folded.per_step.result() if folded.per_step else None
+        mean = Mean(
+            delta,
+            per_step=_less_stale(per_step or {}, folded),
+            steps=_weighted(folded.steps) if folded.steps else 1.0,
+            share=accepted / (population or accepted),
+            sent=sent or {},
+            learning_rate=plan.learning_rate if plan else 0.0,
+        )
+        after = algorithm.apply(state, mean)
     report = RoundReport(
-        state.round_num,
-        len(folded.upload_bytes),
-        dict(folded.dropped),
-        folded.total.weight,
-        tuple(folded.upload_bytes),
-        _mean_loss(folded.losses),
+        *(state.round_num, accepted, dict(folded.dropped), folded.total.weight, tuple(folded.upload_bytes)),
+        _weighted([(loss, weight) for loss, weight in folded.losses if math.isfinite(loss)]),
         delta,
         float(np.mean(folded.staleness)) if folded.staleness else 0.0,
     )
@@ -144,8 +178,9 @@ def server_round(
     aggregator: Callable[[Spec], Aggregator] = WeightedMean,
     admission: Admission | None = None,
     prediction: Tensors | None = None,
+    plan: FitPlan | None = None,
 ) -> tuple[ServerState, RoundReport]:
-    """Returns `finish_round` of `fold`: one server, one thread."""
+    """Returns `finish_round` of `fold`: one server, one thread, and a federation of the devices that sent packets."""
     folded = fold(
         packets,
         round_num=state.round_num,
@@ -153,11 +188,15 @@ def server_round(
         codec=codec,
         admission=admission or Admission(),
         aggregator=aggregator,
+        plan=plan if algorithm.per_step else None,
     )
-    return finish_round(state, folded, algorithm=algorithm, prediction=prediction)
+    sent = dict(state.slots[algorithm.sends]) if algorithm.sends else None
+    return finish_round(state, folded, algorithm=algorithm, prediction=prediction, plan=plan, sent=sent)
 
 
-def _admit(packet: bytes, round_num: int, spec: Spec, codec: Codec, rules: Admission, out: Fold) -> None:
+def _admit(
+    packet: bytes, round_num: int, spec: Spec, codec: Codec, rules: Admission, plan: FitPlan | None, out: Fold
+) -> None:
     header, delta = wire.unpack(packet, spec, codec)
     if header.kind != wire.UPDATE:
         raise WireError("kind", f"expected an update, got kind {header.kind}")
@@ -166,20 +205,30 @@ def _admit(packet: bytes, round_num: int, spec: Spec, codec: Codec, rules: Admis
         raise WireError("round", f"update is for round {header.round_num}, this is round {round_num}")
     if header.num_examples < 1:
         raise WireError("examples", "an update must stand on at least one example")
-    if rules.clip_norm:
-        delta = clip_by_norm(delta, rules.clip_norm)
+    delta = rules.clipped(delta)
     examples = min(header.num_examples, rules.max_examples) if rules.weighting == "examples" else 1
     unit = STALENESS_UNIT if rules.max_staleness else 1
     weight = max(1, round(unit * examples * (1 + late) ** -rules.staleness_exponent))
     out.total.add(delta, weight)
+    if plan and out.per_step is not None:
+        steps = rules.local_steps(plan, header.num_examples)  # at least 1: what fitted the sum above fits this one
+        out.per_step.add({p: delta[p] / np.float32(steps) for p, t in spec.items() if t.trainable}, weight)
+        out.steps.append((steps, weight))
     out.full_weight += unit * examples
     out.upload_bytes.append(len(packet))
     out.losses.append((header.loss, weight))
     out.staleness.append(late)
 
 
-def _mean_loss(losses: list[tuple[float, int]]) -> float:
-    # fsum, because the order packets arrive in must not change the report either.
-    told = [(loss, weight) for loss, weight in losses if math.isfinite(loss)]
-    total = sum(weight for _, weight in told)
-    return math.fsum(np.float64(loss) * weight for loss, weight in told) / total if total else math.nan
+def _less_stale(mean: Tensors, folded: Fold) -> Tensors:
+    """Returns the mean scaled down by what late updates lose, which nobody gets."""
+    if folded.total.weight == folded.full_weight:
+        return mean
+    share = np.float32(folded.total.weight / folded.full_weight)
+    return {path: value * share for path, value in mean.items()}
+
+
+def _weighted(values: list[tuple[float, int]]) -> float:
+    """Returns the weighted mean, NaN of nothing; fsum, because the order packets arrive in must not change it."""
+    total = sum(weight for _, weight in values)
+    return math.fsum(np.float64(value) * weight for value, weight in values) / total if total else math.nan

@@ -56,7 +56,8 @@ class CtrlC:
     """A SIGINT handler that remembers: the first raises `KeyboardInterrupt`, the second ends the process at once.
 
     Python drops the exception where nobody can catch it (a ``__del__``, a weakref or C++ callback), and libraries
-    swallow it; `stop_if_interrupted` raises it again at the next round or step.
+    swallow it; `stop_if_interrupted` raises it again at the next round or step. So that it is told once, Python's
+    own "Exception ignored in" of it is kept quiet.
     """
 
     def __init__(self) -> None:
@@ -90,10 +91,13 @@ def _ctrl_c_counted() -> Iterator[None]:
     if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
         return
+    hook = sys.unraisablehook
     signal.signal(signal.SIGINT, CtrlC())
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else hook(lost)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
 
 

@@ -129,13 +129,16 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     from device_sim import run_folder
     from device_sim.federation import open_federation
     from device_sim.finish import finish
+    from device_sim.report.tensorboard import recorded
     from device_sim.simulate import simulate as play
+    from export.signing import read_signing_key
 
     def tell(line: str) -> None:
         stop_if_interrupted()
         if not quiet:
             say(line)
 
+    sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
     with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
         federation = open_federation(experiment)
     data, devices = federation.dataset, federation.data.population
@@ -145,9 +148,16 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         with run_folder.locked(folder), safe(folder, resume=resume):
             already = len(run_folder.read_rounds(folder))
-            played = play(federation, folder)
+            played = recorded(play(federation, folder), folder.path)
             rounds = list(follow(played, experiment.train.rounds, already, quiet=quiet))
-            return finish(federation, folder, rounds, command=command_line(), recipes=recipes, say=tell)
+            return finish(
+                *(federation, folder, rounds),
+                command=command_line(),
+                recipes=recipes,
+                say=tell,
+                sign_with=sign_with,
+                license=experiment.output.license,
+            )
 
 
 @contextlib.contextmanager

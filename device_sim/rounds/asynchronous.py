@@ -71,7 +71,8 @@ def play_asynchronously(
     step.train()
     admission = experiment.server.admission(keys.max_staleness, keys.staleness_exponent)
     folded = fold_packets(federation, state, [flight.packet for flight in buffer], federation.upload, admission)
-    after, report = finish_round(state, folded, algorithm=federation.algorithm)
+    plan, population = federation.plan(state.round_num), federation.data.population
+    after, report = finish_round(state, folded, algorithm=federation.algorithm, population=population, plan=plan)
     memory.keep_flights(state.round_num)
     return after, report, step.close()
 

@@ -1,4 +1,4 @@
-"""What travels down: the whole model or the difference to the version a device holds, and CAFe's prediction."""
+"""What travels down: the whole model or the difference to the version a device holds, and what an algorithm adds."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ class Broadcast:
     Attributes:
         weights: The model as devices decode it; training starts from these, not from the server's own.
         prediction: The last mean update as devices decode it, under CAFe.
-        extra_bytes: What the prediction costs every device.
+        sent: What the algorithm sends beside the model, as devices decode it: SCAFFOLD's control variate.
+        extra_bytes: What the two cost every device.
         full_bytes: Length of the whole model's packet, in full mode.
         delta: How differences are made, in delta mode.
     """
 
     weights: Tensors
     prediction: Tensors | None
+    sent: Tensors
     extra_bytes: int
     full_bytes: int = 0
     delta: _Delta | None = None
@@ -51,19 +53,21 @@ class Broadcast:
 
 def broadcast(federation: Federation, memory: FleetMemory, state: ServerState) -> Broadcast:
     """Returns the state's model, ready to be sent."""
-    prediction, extra_bytes = _predict(federation, memory, state)
+    prediction, prediction_bytes = _predict(federation, memory, state)
+    sent, sent_bytes = _beside_the_model(federation, state)
+    extra_bytes = prediction_bytes + sent_bytes
     if federation.experiment.download.mode == "delta":
         lattice = Lattice.around(federation.engine.initial, state.spec, federation.experiment.download.step)
         point = lattice.point(state.weights)
         memory.shelf.put("point", state.round_num, point)
         memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)
         delta = _Delta(lattice, point, state)
-        return Broadcast(lattice.weights(point, state.weights), prediction, extra_bytes, delta=delta)
+        return Broadcast(lattice.weights(point, state.weights), prediction, sent, extra_bytes, delta=delta)
     header = wire.Header(wire.MODEL, state.round_num, state.round_num)
     rng = rng_for(federation.experiment.seed, state.round_num, "broadcast")
     packet = wire.pack(header, state.weights, state.spec, federation.download, rng)
     weights = wire.unpack(packet, state.spec, federation.download).tensors
-    return Broadcast(weights, prediction, extra_bytes, full_bytes=len(packet))
+    return Broadcast(weights, prediction, sent, extra_bytes, full_bytes=len(packet))
 
 
 @dataclass
@@ -106,3 +110,15 @@ def _predict(federation: Federation, memory: FleetMemory, state: ServerState) ->
     header = wire.Header(wire.MODEL_DELTA, state.round_num, state.round_num)
     packet = wire.pack(header, feedback.predictable(mean, state.spec), state.spec, PREDICTION, rng_for(0, "unused"))
     return wire.unpack(packet, state.spec, PREDICTION).tensors, len(packet)
+
+
+def _beside_the_model(federation: Federation, state: ServerState) -> tuple[Tensors, int]:
+    """Returns the slot that the algorithm sends, as devices decode it, and the length of its packet."""
+    if not federation.algorithm.sends:
+        return {}, 0
+    slot = state.slots[federation.algorithm.sends]
+    spec = {path: state.spec[path] for path in slot}
+    header = wire.Header(wire.MODEL, state.round_num, state.round_num)
+    rng = rng_for(federation.experiment.seed, state.round_num, "beside-the-model")
+    packet = wire.pack(header, slot, spec, federation.download, rng)
+    return wire.unpack(packet, spec, federation.download).tensors, len(packet)

@@ -17,10 +17,10 @@ from device_sim.federation import Federation
 from device_sim.fleet.reasons import count
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import gather
-from device_sim.rounds.download import broadcast
+from device_sim.rounds.download import Broadcast, broadcast
 from device_sim.rounds.phones import Answer
 from device_sim.rounds.traffic import Traffic
-from device_sim.rounds.training import fold_packets, published_codec
+from device_sim.rounds.training import fold_packets, published_codec, pull_of
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, SURPLUS, Trip, travel, write_down
 from fl_mobile import feedback, wire
 from fl_mobile.codecs import Codec
@@ -52,8 +52,17 @@ def play_synchronously(
     outcome, end = settle(trip, deadline, experiment.train.cohort)
     accepted = [a for a in trip.answers if outcome[trip.place[a.device]] == ACCEPTED]
     folded = fold_packets(federation, state, [a.packet for a in accepted], codec, experiment.server.admission())
-    after, report = finish_round(state, folded, algorithm=federation.algorithm, prediction=down.prediction)
+    after, report = finish_round(
+        *(state, folded),
+        algorithm=federation.algorithm,
+        prediction=down.prediction,
+        population=federation.data.population,
+        plan=federation.plan(state.round_num),
+        sent=down.sent,
+    )
     _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, codec, report)
+    for answer in accepted:
+        _keep_variate(federation, memory, state, down, answer, codec)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)
     traffic.skip(skipped + count(trip.declined))
@@ -113,3 +122,18 @@ def _keep_residual(
     what = f"residual-{answer.device}"
     memory.shelf.put(what, round_num, feedback.residual_after(answer.wanted or {}, sent))
     memory.shelf.forget(what, before=round_num, keep=1)
+
+
+def _keep_variate(
+    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, answer: Answer, codec: Codec
+) -> None:
+    """What the algorithm keeps on the device follows from the update as the server decoded it: see `DeviceState`."""
+    pull = pull_of(federation, memory, state, down, answer.device)
+    if pull is None or federation.algorithm.device is None:
+        return
+    admission, plan = federation.experiment.server.admission(), federation.plan(state.round_num)
+    delta = admission.clipped(wire.unpack(answer.packet, state.spec, codec).tensors)
+    steps = admission.local_steps(plan, answer.examples)
+    what = f"variate-{answer.device}"
+    memory.shelf.put(what, state.round_num, federation.algorithm.device.keep(pull, delta, steps, plan.learning_rate))
+    memory.shelf.forget(what, before=state.round_num, keep=1)

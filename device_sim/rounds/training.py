@@ -19,6 +19,7 @@ from fl_mobile.files import write_json
 from fl_mobile.records import ServerState
 from fl_mobile.server import Admission, Fold, fold
 from fl_mobile.sources import write_update
+from fl_mobile.tensors import Tensors
 
 FOLD_BYTES = 1 << 20
 """Packets of less than this in all are folded where they are; handing them out would cost more."""
@@ -60,7 +61,8 @@ def train_crew(
         for at in who.tolist():
             device = int(crew.devices.index[at])
             residual = memory.shelf.get(f"residual-{device}", before=state.round_num) if feedback else None
-            yield Task(device, *federation.data.examples(device), int(crew.seeds[at]), residual=residual)
+            examples, pull = federation.data.examples(device), pull_of(federation, memory, state, down, device)
+            yield Task(device, *examples, int(crew.seeds[at]), residual=residual, pull=pull)
 
     answers = list(federation.engine.train(down.weights, tasks(), federation.plan(state.round_num), phones))
     for answer in answers:
@@ -73,12 +75,24 @@ def fold_packets(
 ) -> Fold:
     """Returns all packets folded, by all workers where that is worth it; sums are exact, so the cut does not matter."""
     parts = 1 if sum(map(len, packets)) < FOLD_BYTES else min(len(packets), 2 * federation.engine.workers)
-    each = {"round_num": state.round_num, "spec": state.spec, "codec": codec, "admission": admission}
+    plan = federation.plan(state.round_num) if federation.algorithm.per_step else None
+    each = {"round_num": state.round_num, "spec": state.spec, "codec": codec, "admission": admission, "plan": plan}
     futures = [federation.engine.submit(_fold, packets[part::parts], each) for part in range(1, parts)]
     total = fold(packets[::parts], **each)  # type: ignore[arg-type]
     for future in futures:
         total.merge(future.result())
     return total
+
+
+def pull_of(
+    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, device: int
+) -> Tensors | None:
+    """Returns what a device adds to its gradients, None if its algorithm keeps nothing on devices."""
+    if federation.algorithm.device is None:
+        return None
+    zeros = {path: np.zeros(t.shape, np.float32) for path, t in state.spec.items() if t.trainable}
+    kept = memory.shelf.get(f"variate-{device}", before=state.round_num)
+    return federation.algorithm.device.pull(down.sent, kept or {}, zeros)
 
 
 def _fold(packets: Sequence[bytes], arguments: dict[str, object]) -> Fold:

@@ -6,7 +6,7 @@ A round is: the plan of local training the algorithm asks for, then ``apply`` of
 >>> from fl_mobile.tensors import TensorSpec
 >>> algorithm = ALGORITHMS["fedavg"](ServerPlan())
 >>> state = algorithm.init({"w": np.zeros(1, np.float32)}, {"w": TensorSpec((1,))})
->>> algorithm.apply(state, {"w": np.array([0.5], np.float32)}).weights["w"].tolist()
+>>> algorithm.apply(state, Mean({"w": np.array([0.5], np.float32)})).weights["w"].tolist()
 [0.5]
 """
 
@@ -16,9 +16,10 @@ from collections.abc import Callable
 
 from fl_mobile.algorithms.adaptive import fedadagrad, fedadam, fedyogi
 from fl_mobile.algorithms.averaging import fedavg, fedavgm, fedprox, fedsgd
-from fl_mobile.algorithms.base import Algorithm, ServerPlan
+from fl_mobile.algorithms.base import Algorithm, DeviceState, Mean, ServerPlan
+from fl_mobile.algorithms.drift import feddyn, fednova, scaffold
 
-__all__ = ["ALGORITHMS", "Algorithm", "ServerPlan"]
+__all__ = ["ALGORITHMS", "Algorithm", "DeviceState", "Mean", "ServerPlan"]
 
 ALGORITHMS: dict[str, Callable[[ServerPlan], Algorithm]] = {
     "fedavg": fedavg,
@@ -28,4 +29,7 @@ ALGORITHMS: dict[str, Callable[[ServerPlan], Algorithm]] = {
     "fedadam": fedadam,
     "fedyogi": fedyogi,
     "fedadagrad": fedadagrad,
+    "scaffold": scaffold,
+    "fednova": fednova,
+    "feddyn": feddyn,
 }

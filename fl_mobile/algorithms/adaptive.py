@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fl_mobile.algorithms.base import Algorithm, ServerPlan, init_with, step, unchanged
+from fl_mobile.algorithms.base import Algorithm, Mean, ServerPlan, init_with, step, unchanged
 from fl_mobile.records import ServerState
-from fl_mobile.tensors import Tensors
 
 Second = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -36,7 +35,8 @@ def fedadagrad(server: ServerPlan) -> Algorithm:
 def _adaptive(name: str, title: str, server: ServerPlan, second: Second) -> Algorithm:
     rate, b1, tau = np.float32(server.learning_rate), np.float32(server.beta1), np.float32(server.tau)
 
-    def apply(state: ServerState, delta: Tensors) -> ServerState:
+    def apply(state: ServerState, mean: Mean) -> ServerState:
+        delta = mean.delta
         m = {p: b1 * old + (1 - b1) * delta[p] for p, old in state.slots["m"].items()}
         v = {p: second(old, delta[p]) for p, old in state.slots["v"].items()}
         return step(state, delta, {p: rate * m[p] / (np.sqrt(v[p]) + tau) for p in m}, {"m": m, "v": v})

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from fl_mobile.algorithms.base import Algorithm, ServerPlan, init_with, step, unchanged
+from fl_mobile.algorithms.base import Algorithm, Mean, ServerPlan, init_with, step, unchanged
 from fl_mobile.records import FitPlan, ServerState
-from fl_mobile.tensors import Tensors
 
 
 def fedavg(server: ServerPlan) -> Algorithm:
     """``w ← w + η·Δ`` (McMahan et al., AISTATS 2017; η = 1 there)."""
     rate = np.float32(server.learning_rate)
 
-    def apply(state: ServerState, delta: Tensors) -> ServerState:
-        return step(state, delta, {p: rate * d for p, d in delta.items() if state.spec[p].trainable}, state.slots)
+    def apply(state: ServerState, mean: Mean) -> ServerState:
+        moves = {p: rate * d for p, d in mean.delta.items() if state.spec[p].trainable}
+        return step(state, mean.delta, moves, state.slots)
 
     return Algorithm("fedavg", "FedAvg (McMahan et al. 2017)", unchanged, init_with(), apply)
 
@@ -45,8 +45,8 @@ def fedavgm(server: ServerPlan) -> Algorithm:
     """``m ← β·m + Δ; w ← w + η·m`` (Hsu et al., arXiv 1909.06335)."""
     rate, beta = np.float32(server.learning_rate), np.float32(server.momentum)
 
-    def apply(state: ServerState, delta: Tensors) -> ServerState:
-        m = {p: beta * old + delta[p] for p, old in state.slots["m"].items()}
-        return step(state, delta, {p: rate * v for p, v in m.items()}, {"m": m})
+    def apply(state: ServerState, mean: Mean) -> ServerState:
+        m = {p: beta * old + mean.delta[p] for p, old in state.slots["m"].items()}
+        return step(state, mean.delta, {p: rate * v for p, v in m.items()}, {"m": m})
 
     return Algorithm("fedavgm", "FedAvgM: server momentum (Hsu et al. 2019)", unchanged, init_with(m=0.0), apply)

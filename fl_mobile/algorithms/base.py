@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fl_mobile.errors import ConfigError
-from fl_mobile.records import FitPlan, ServerState
+from fl_mobile.records import OPTIMIZERS, FitPlan, ServerState
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -23,6 +23,7 @@ class ServerPlan:
         beta2: Second-moment decay.
         tau: Adaptivity τ, added to the root of the second moment.
         proximal_mu: FedProx's μ.
+        alpha: FedDyn's α.
     """
 
     learning_rate: float = 1.0
@@ -31,8 +32,11 @@ class ServerPlan:
     beta2: float = 0.99
     tau: float = 1e-3
     proximal_mu: float = 0.01
+    alpha: float = 0.1
 
     def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise ConfigError(f"server alpha must be above 0, got {self.alpha}")
         if not self.learning_rate > 0 or not self.tau > 0 or self.proximal_mu < 0:
             raise ConfigError("server learning-rate and tau must be above 0, proximal-mu at least 0")
         if not all(0 <= b < 1 for b in (self.momentum, self.beta1, self.beta2)):
@@ -40,8 +44,45 @@ class ServerPlan:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """What the updates of one server step come to.
+
+    Attributes:
+        delta: ``Σ nΔ / Σ n`` over the accepted updates Δ with weights n.
+        per_step: ``Σ nΔ/τ / Σ n``, trainable tensors only, τ being `FitPlan.local_steps` of each device; empty
+            unless the algorithm asks for it.
+        steps: ``Σ nτ / Σ n``.
+        share: Accepted updates / devices in the federation.
+        sent: What travelled down beside the model, as devices decoded it.
+        learning_rate: Local step size η of the round.
+    """
+
+    delta: Tensors
+    per_step: Tensors = field(default_factory=dict)
+    steps: float = 1.0
+    share: float = 1.0
+    sent: Tensors = field(default_factory=dict)
+    learning_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What a device keeps between rounds, and what it does to its training.
+
+    Attributes:
+        pull: What the server sent beside the model, what the device kept (either may be empty) and zeros for every
+            trainable tensor → what is added to every step's gradient.
+        keep: That pull, the device's own update as the server decodes it, its local steps and their learning rate →
+            what it keeps. Only what was counted is kept: server and devices then agree on the sum of all of it.
+    """
+
+    pull: Callable[[Tensors, Tensors, Tensors], Tensors]
+    keep: Callable[[Tensors, Tensors, float, float], Tensors]
+
+
+@dataclass(frozen=True)
 class Algorithm:
-    """A federated algorithm as three functions.
+    """A federated algorithm as a record of functions.
 
     Attributes:
         name: Its row in `ALGORITHMS`.
@@ -49,13 +90,21 @@ class Algorithm:
         plan: Local training the experiment asks for → local training this algorithm needs.
         init: First weights and spec → `ServerState` before round 0.
         apply: State and mean update → state of the next round.
+        per_step: Whether ``apply`` needs `Mean.per_step`.
+        device: What devices keep; None keeps nothing.
+        sends: Slot of the state that travels down beside the model; empty is none.
+        optimizers: Local optimizers its derivation holds for.
     """
 
     name: str
     summary: str
     plan: Callable[[FitPlan], FitPlan]
     init: Callable[[Tensors, Spec], ServerState]
-    apply: Callable[[ServerState, Tensors], ServerState]
+    apply: Callable[[ServerState, Mean], ServerState]
+    per_step: bool = False
+    device: DeviceState | None = None
+    sends: str = ""
+    optimizers: tuple[str, ...] = OPTIMIZERS
 
 
 def unchanged(plan: FitPlan) -> FitPlan:

@@ -171,7 +171,7 @@ class Sweep:
     def outcome(self, fault: str, call: Call, ended: Ended, wrong: str = "") -> Outcome:
         """Returns the outcome of a broken run, after looking at its files and running it again to its end."""
         run = self.scratch / "run"
-        wrong = wrong or _judged(ended) or damaged(run)
+        wrong = wrong or _judged(ended) or damaged(run, self.finished)
         again = self.play(run)
         if again.code != 0:
             wrong = wrong or f"cannot be resumed: {again.told}"

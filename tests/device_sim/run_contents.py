@@ -17,14 +17,18 @@ CLOCKS = {"wall_seconds"}
 """Keys that two equal runs may differ in."""
 
 
-def damaged(run: Path) -> str:
+def damaged(run: Path, finished: Path) -> str:
     """Returns the first file of a run folder that cannot be read whole, or an empty string.
 
-    A file that is being written is not looked at: the next run clears it away.
+    A temporary file is not looked at: the next run clears it away. An event file, which grows in place and is written
+    anew when a run goes on, has to begin as the one of the ``finished`` run does.
     """
     for file in sorted(p for p in run.rglob("*") if p.is_file() and not is_temporary(p)):
         try:
-            READERS[file.suffix](file)
+            if "tfevents" in file.name:
+                assert (finished / file.relative_to(run)).read_bytes().startswith(file.read_bytes())
+            else:
+                READERS[file.suffix](file)
         except Exception as error:
             return f"{file.name} is damaged: {error!r}"
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -23,11 +24,12 @@ class PressesCtrlC:
 
 
 @pytest.fixture
-def default_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def default_sigint() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("default_sigint")
 @pytest.mark.parametrize("quiet", [True, False])
 def test_a_swallowed_ctrl_c_ends_the_run_at_the_next_round(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
@@ -46,7 +48,6 @@ def test_a_swallowed_ctrl_c_ends_the_run_at_the_next_round(capsys: pytest.Captur
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("default_sigint")
 def test_a_ctrl_c_swallowed_in_the_last_step_still_stops_the_script_around_it() -> None:
     with pytest.raises(typer.Exit) as ended:
@@ -85,6 +86,25 @@ def test_the_second_ctrl_c_ends_at_once() -> None:
     arguments = [sys.executable, "-c", SWALLOWS_EVERYTHING]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), preexec_fn=interruptible)
     assert (done.returncode, done.stdout) == (130, "0\n1\n")
+
+
+LOST_IN_A_DESTRUCTOR = """
+import sys
+from tests.device_sim.test_cli_interrupt import PressesCtrlC, follow, played, reported, typer
+def verb():
+    for done in follow(played(5), 5, 0, quiet=True):
+        PressesCtrlC()
+try:
+    reported(verb)()
+except typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
+
+
+def test_a_lost_ctrl_c_is_told_once_and_without_a_traceback() -> None:
+    arguments = [sys.executable, "-c", LOST_IN_A_DESTRUCTOR]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), preexec_fn=interruptible)
+    assert (done.returncode, done.stderr) == (130, "fl-mobile: interrupted\n")
 
 
 def test_who_was_started_deaf_to_ctrl_c_stays_so() -> None:

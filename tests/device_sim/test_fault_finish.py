@@ -58,7 +58,7 @@ def test_a_bundle_of_another_run_is_not_touched(finished: Path, tmp_path: Path) 
 
 
 def under_strace(run: Path, trace: Path, *options: str) -> Ended:
-    strace = ["strace", "-f", "--seccomp-bpf", "-o", str(trace), "-e", "trace=rename", *options]
+    strace = ["strace", "-f", "-o", str(trace), "-e", "trace=rename", *options]
     arguments = [*strace, *command("simulate", *ARGUMENTS, "--out", run)]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment())
     return Ended(done.returncode, done.stdout, done.stderr)

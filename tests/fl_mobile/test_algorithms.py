@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from fl_mobile.algorithms import ALGORITHMS, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS, Mean, ServerPlan
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan
 from fl_mobile.tensors import TensorSpec
 from tests.fl_mobile.samples import philox
 
-PLAN = ServerPlan(learning_rate=0.3, momentum=0.8, beta1=0.7, beta2=0.95, tau=1e-2, proximal_mu=0.25)
+PLAN = ServerPlan(learning_rate=0.3, momentum=0.8, beta1=0.7, beta2=0.95, tau=1e-2, proximal_mu=0.25, alpha=0.5)
 SPEC = {
     "dense/kernel": TensorSpec((3, 2)),
     "norm/moving_variance": TensorSpec((4,), trainable=False),
@@ -47,6 +47,36 @@ def adaptive(w, deltas, p, second):  # Reddi et al. 2021, algorithm 2
         yield w
 
 
+def scaffold(w, deltas, p):  # Karimireddy et al. 2020, algorithm 1, option II; half of the devices take part
+    c = 0.0
+    for d in deltas:
+        w, c = w + p.learning_rate * d, c + SHARE * (-c - d / STEPS / LOCAL_RATE)
+        yield w
+
+
+def normalised(w, deltas, p):  # Wang et al. 2020, equation 10; every device with the same update and τ = STEPS
+    for d in deltas:
+        w = w + p.learning_rate * (MEAN_STEPS * d / STEPS)
+        yield w
+
+
+def dynamic(w, deltas, p):  # Acar et al. 2021, algorithm 1
+    h = 0.0
+    for d in deltas:
+        h = h - p.alpha * SHARE * d
+        w = w + p.learning_rate * (d - h / p.alpha)
+        yield w
+
+
+SHARE, STEPS, MEAN_STEPS, LOCAL_RATE = 0.5, 4, 5.0, 0.2
+
+
+def mean_of(state, delta):
+    """Returns the mean of a round in which everybody made `STEPS` steps; the server's slots arrive as they are."""
+    per_step = {p: d / np.float32(STEPS) for p, d in delta.items() if p != "norm/moving_variance"}
+    return Mean(delta, per_step, MEAN_STEPS, SHARE, dict(state.slots.get("c", {})), LOCAL_RATE)
+
+
 ORACLES = {
     "fedavg": averaging,
     "fedsgd": averaging,
@@ -57,6 +87,9 @@ ORACLES = {
     "fedyogi": lambda w, ds, p: adaptive(
         w, ds, p, lambda v, d, p: v - (1 - p.beta2) * d * d * ((v > d * d) - (v < d * d))
     ),
+    "scaffold": scaffold,
+    "fednova": normalised,
+    "feddyn": dynamic,
 }
 
 
@@ -69,7 +102,7 @@ def rounds(name, deltas, plan=PLAN):
     algorithm = ALGORITHMS[name](plan)
     state = algorithm.init(draw(0), SPEC)
     for delta in deltas:
-        state = algorithm.apply(state, delta)
+        state = algorithm.apply(state, mean_of(state, delta))
         yield state
 
 
@@ -104,7 +137,7 @@ def test_a_shrinking_variance_stays_positive(name):
     state = algorithm.init({p: np.ones(8, np.float32) for p in spec}, spec)
     for _ in range(30):
         shrink = (0.01 - state.weights["norm/moving_variance"]) * np.float32(0.9)
-        state = algorithm.apply(state, {"norm/moving_variance": shrink, "w": shrink})
+        state = algorithm.apply(state, mean_of(state, {"norm/moving_variance": shrink, "w": shrink}))
         assert (state.weights["norm/moving_variance"] > 0).all()
     assert np.allclose(state.weights["norm/moving_variance"], 0.01)
 
@@ -113,8 +146,8 @@ def test_a_shrinking_variance_stays_positive(name):
 def test_apply_changes_nothing_it_was_given(name):
     algorithm, delta = ALGORITHMS[name](PLAN), draw(1)
     state = algorithm.init(draw(0), SPEC)
-    first = algorithm.apply(state, delta)
-    again = algorithm.apply(state, delta)
+    first = algorithm.apply(state, mean_of(state, delta))
+    again = algorithm.apply(state, mean_of(state, delta))
     for path in SPEC:
         assert np.array_equal(state.weights[path], draw(0)[path])
         assert np.array_equal(delta[path], draw(1)[path])
@@ -133,7 +166,7 @@ def test_zero_updates_at_the_start_move_nothing(name):
 
 def test_fedavg_at_rate_one_takes_the_mean_of_the_devices():
     algorithm = ALGORITHMS["fedavg"](ServerPlan())
-    state = algorithm.apply(algorithm.init(draw(0), SPEC), draw(1))
+    state = algorithm.apply(algorithm.init(draw(0), SPEC), Mean(draw(1)))
     assert all(np.array_equal(state.weights[p], draw(0)[p] + draw(1)[p]) for p in SPEC)
 
 
@@ -143,6 +176,7 @@ def test_what_each_algorithm_asks_of_the_devices():
     sgd = plans.pop("fedsgd")
     assert (sgd.epochs, sgd.batch_size, sgd.optimizer, sgd.learning_rate) == (1, 0, "sgd", 0.03)
     assert plans.pop("fedprox").proximal_mu == 0.25
+    assert plans.pop("feddyn").proximal_mu == 0.5
     assert all(plan == fit for plan in plans.values())
 
 
@@ -160,6 +194,7 @@ def test_names_and_papers(name):
         {"learning_rate": float("nan")},
         {"tau": 0.0},
         {"proximal_mu": -1.0},
+        {"alpha": 0.0},
         {"momentum": 1.0},
         {"beta1": -0.1},
         {"beta2": 1.0},

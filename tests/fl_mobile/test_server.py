@@ -16,7 +16,7 @@ from fl_mobile.algorithms import ALGORITHMS, ServerPlan
 from fl_mobile.client import encode_update
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DivergedError
-from fl_mobile.records import ServerState, Update
+from fl_mobile.records import FitPlan, ServerState, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.server import Admission, server_round
 from fl_mobile.tensors import TensorSpec, clip_by_norm, global_norm
@@ -43,6 +43,7 @@ def run(packets, state=None, *, codec=CODEC, algorithm="fedavg", **rules):
         algorithm=ALGORITHMS[algorithm](ServerPlan()),
         codec=codec,
         admission=Admission(**rules),
+        plan=FitPlan(),
     )
 
 
