@@ -172,7 +172,10 @@ def _reserve(workers: int) -> int:
 
     free = int(ray.available_resources().get("CPU", 0))
     if free < max(workers, 1):
-        raise ConfigError(f"engine.workers {workers or 'of the Ray cluster'}: it has only {free} cores that are free")
+        raise ConfigError(
+            f"engine.workers {workers}: the Ray cluster has {free} cores that nobody has reserved. Ask for fewer"
+            " (0 takes all that are free), or add nodes (`ray start --address HOST:PORT`)."
+        )
     return workers or free
 
 
