@@ -123,6 +123,7 @@ class RayWorker:
 def _join(address: str, workers: int) -> Callable[[], None]:
     """Connects to a cluster, or starts one; returns what leaves or ends it."""
     import ray
+    from ray import exceptions
 
     if ray.is_initialized():  # by the program around us, whose it stays
         return _nothing
@@ -131,7 +132,7 @@ def _join(address: str, workers: int) -> Callable[[], None]:
         try:
             _knock(address)
             ray.init(address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
             raise ConfigError(
                 f"engine.ray-address '{address}': no Ray cluster answers ({_told(error)}). Expected auto or HOST:PORT"
                 " of one that runs; start it with `ray start --head`, or leave the address empty."

@@ -105,7 +105,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": F
 
 @pytest.mark.slow
 def test_more_actors_than_there_are_cores_are_refused(cluster: Any) -> None:
-    with pytest.raises(ConfigError, match="engine.workers 2: the Ray cluster has 1 cores"):
+    with pytest.raises(ConfigError, match=r"engine\.workers 2: the Ray cluster has 1 cores"):
         on_ray(NUMPY, 2, cluster.address)
 
 

@@ -42,8 +42,8 @@ def small_model() -> Any:
     keras.utils.set_random_seed(1)
     return keras.Sequential(
         [
-            *(layers.Input((12, 12, 1)), layers.Rescaling(1 / 255), layers.Flatten()),
-            *(layers.Dense(8, "relu"), layers.Dropout(0.2), layers.Dense(3)),
+            *(layers.Input((12, 12, 1)), layers.Rescaling(1 / 255, name="scale"), layers.Flatten(name="flat")),
+            *(layers.Dense(8, "relu", name="dense"), layers.Dropout(0.2, name="drop"), layers.Dense(3, name="out")),
         ]
     )
 
