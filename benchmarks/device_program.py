@@ -29,7 +29,7 @@ from fl_mobile.models import MODELS, build_model
 
 BATCHES = {"smart-camera-cnn": 32, "mobilenet-v2-0.35": 16}
 TARGETS = {"smart-camera-cnn": 1.5, "mobilenet-v2-0.35": 1.2}
-DRIFT_STEPS = 100
+DRIFT_STEPS, DRIFT_SEEDS, CORNER = 100, 3, 2e-6
 
 
 def build(name: str) -> Any:
@@ -120,7 +120,27 @@ def step_ratio(name: str, rounds: int) -> dict[str, Any]:
 
 
 def drift() -> dict[str, Any]:
-    """Returns the largest weight difference after 100 steps of the CNN on the same batches; dropout off in both."""
+    """Returns the weight difference after 100 steps of the CNN on the same batches; dropout off in both.
+
+    Of several seeds: in some an activation lies within rounding of ReLU's zero, or two in a pool are equal but for
+    rounding, and one gradient goes another way.
+    """
+    runs = [drift_of(seed) for seed in range(DRIFT_SEEDS)]
+    steps = [value for _, singles in runs for value in singles]
+    return {
+        "steps": DRIFT_STEPS,
+        "max_abs_weight_difference": [worst for worst, _ in runs],
+        "one_step_from_equal_weights": {
+            "median": float(np.median(steps)),
+            "largest_but_for_corners": max(value for value in steps if value < CORNER),
+            "share_of_corners": float(np.mean([value >= CORNER for value in steps])),
+        },
+        "target": 1e-4,
+    }
+
+
+def drift_of(seed: int) -> tuple[float, list[float]]:
+    """Returns the largest weight difference after all steps of one seed, and after each from equal weights."""
     import keras
     import tensorflow as tf
 
@@ -129,7 +149,13 @@ def drift() -> dict[str, Any]:
         if type(layer).__name__ == "Dropout":
             layer.rate = 0.0
     made = build_training_program(model, batch_size=32)
-    session, rng = started(model, made), np.random.default_rng(1)
+    session, fresh, rng = started(model, made), started(model, made), np.random.default_rng(seed)
+
+    def apart(other: TrainingSession) -> float:
+        here, there = keras_bridge.read(model), other.get_weights()
+        return max(float(np.abs(here[p] - there[p]).max()) for p in here)
+
+    singles = []
     optimizer = keras.optimizers.SGD(0.05)
     optimizer.build(model.trainable_variables)
 
@@ -145,11 +171,12 @@ def drift() -> dict[str, Any]:
     for _ in range(DRIFT_STEPS):
         y = rng.integers(0, 10, 32)
         x = np.clip(prototypes[y] + rng.normal(0, 40, (32, *prototypes.shape[1:])), 0, 255).astype(np.float32)
+        fresh.set_weights(keras_bridge.read(model))
         step(tf.constant(x), tf.constant(y))
-        session.train(x, y, learning_rate=0.05)
-    here, there = keras_bridge.read(model), session.get_weights()
-    worst = max(float(np.abs(here[p] - there[p]).max()) for p in here)
-    return {"steps": DRIFT_STEPS, "max_abs_weight_difference": worst, "target": 1e-4}
+        for one in (session, fresh):
+            one.train(x, y, learning_rate=0.05)
+        singles.append(apart(fresh))
+    return apart(session), singles
 
 
 def main() -> None:
@@ -178,7 +205,13 @@ def main() -> None:
             f"  {row['program']['mflops_per_example']:.1f} MFLOP an example, file {row['program']['file_bytes']} bytes"
         )
     drifted = result["drift"]
-    print(f"drift after {drifted['steps']} steps: {drifted['max_abs_weight_difference']:.2g} (reach ≤ 1e-4)")
+    single = drifted["one_step_from_equal_weights"]
+    worst = ", ".join(f"{value:.1g}" for value in drifted["max_abs_weight_difference"])
+    print(f"drift after {drifted['steps']} steps: {worst} (reach ≤ 1e-4)")
+    print(
+        f"  one step from equal weights: median {single['median']:.1g}, at most {single['largest_but_for_corners']:.1g}"
+        f" but for {single['share_of_corners']:.1%} of the steps, where an activation is on a corner"
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def sweep(names: list[str]) -> list[dict[str, Any]]:
     """Returns every point: of new runs and of resumed runs, side by side on two cores."""
 
     def points(start: str) -> list[dict[str, Any]]:
-        module = [sys.executable, "-m", "tests.device_sim.fault_sweep", "--start", start, *names]
+        module = [sys.executable, "-m", "tests.device_sim.fault_sweep", "--start", start, "--events", *names]
         done = subprocess.run(module, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)

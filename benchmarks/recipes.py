@@ -6,8 +6,9 @@
 The CNN is trained in one place on the 4,000 training digits of mnist-5k until it stops learning (20 epochs, cosine), so
 that further training is no advantage of the tuned recipes. They are tuned on the same 4,000 digits, which stand for a
 public set; calibration takes 200 of them. Accuracy is that of the artifact on LiteRT over the 1,000 held-out digits:
-0.1 point is one digit. Every seed splits the digits and trains anew; the table shows medians over the seeds, and a
-target must hold for each of them.
+0.1 point is one digit. Every seed splits the digits and trains anew; the table shows medians over the seeds. Points
+are judged on the median, because those of one seed rest on the few digits that change: a dozen of 1,000 under pruning,
+so their standard error is 0.35 points. Everything else must hold for every seed.
 
 ``--mobilenet`` instead: MobileNetV2 1.0 at 96 px whose head alone is trained on 1,500 of the digits, enlarged, in grey.
 The weights come from a file whose SHA-256 is pinned in ``fl_mobile.models.weights``:
@@ -114,15 +115,13 @@ def measure(model: Any, recipe: Recipe, data: Digits, reference: Any, tuned: dic
     }
 
 
-def judged(rows: list[dict], limits: dict[str, float]) -> list[dict]:
-    """Returns the lines with ratios to ``float32`` and ``int8``, and what each fails."""
+def judged(rows: list[dict]) -> list[dict]:
+    """Returns the lines with ratios to ``float32`` and ``int8``, and what each fails whatever its points."""
     by_name = {row["recipe"]: row for row in rows}
     for row in rows:
         row["latency_ratio"] = row["p50_ms"] / by_name["float32"]["p50_ms"]
         row["zip_ratio"] = by_name["int8"]["zipped_bytes"] / row["zipped_bytes"]
         failures = list(row["conversion_failures"])
-        if -row["points"] > limits.get(row["recipe"], 100) + 1e-9:
-            failures.append(f"loses {-row['points']:.2f} points, allowed {limits[row['recipe']]}")
         if row["zip_ratio"] < MIN_ZIP_RATIO.get(row["recipe"], 0):
             failures.append(f"zips {row['zip_ratio']:.2f} times smaller than int8")
         if row["size_error"] is not None and row["size_error"] > MAX_SIZE_ERROR:
@@ -131,8 +130,13 @@ def judged(rows: list[dict], limits: dict[str, float]) -> list[dict]:
     return rows
 
 
-def medians(by_seed: dict[int, list[dict]]) -> list[dict]:
-    """Returns one line per recipe: the medians of its numbers, the least points, and the failures of every seed."""
+def medians(by_seed: dict[int, list[dict]], limits: dict[str, float]) -> list[dict]:
+    """Returns one line per recipe: the medians of its numbers, the least points, and what fails.
+
+    Args:
+        by_seed: Seed → the lines of one table.
+        limits: Recipe → the most points its median may lose.
+    """
     lines = []
     for rows in zip(*by_seed.values(), strict=True):
         numbers = [key for key, value in rows[0].items() if isinstance(value, (int, float))]
@@ -141,6 +145,8 @@ def medians(by_seed: dict[int, list[dict]]) -> list[dict]:
         line["failures"] = [
             f"seed {s}: {words}" for s, row in zip(by_seed, rows, strict=True) for words in row["failures"]
         ]
+        if -line["points"] > limits.get(line["recipe"], 100) + 1e-9:
+            line["failures"].append(f"loses {-line['points']:.2f} points, allowed {limits[line['recipe']]}")
         lines.append(line)
     return lines
 
@@ -175,7 +181,7 @@ def cnn_rows(seed: int, names: list[str]) -> list[dict]:
     for name in dict.fromkeys(["float32", "int8", *names]):
         print(f"smart-camera-cnn {name}", file=sys.stderr, flush=True)
         rows.append(measure(model, find_recipe(name), data, reference, tuned, seed))
-    return judged(rows, MAX_LOSS_POINTS)
+    return judged(rows)
 
 
 def mobilenet_rows(weights: Path, seed: int) -> list[dict]:
@@ -195,7 +201,7 @@ def mobilenet_rows(weights: Path, seed: int) -> list[dict]:
     for name in ("float32", "float16", "dynamic-int8", "int8"):
         print(f"mobilenet-v2-head {name}", file=sys.stderr, flush=True)
         rows.append(measure(model, find_recipe(name), data, reference, {}, seed))
-    return judged(rows, {"int8": MOBILENET_LOSS_POINTS})
+    return judged(rows)
 
 
 def main() -> int:
@@ -211,7 +217,8 @@ def main() -> int:
         measured = {"mobilenet-v2-head 96 px": {seed: mobilenet_rows(options.mobilenet, seed) for seed in seeds}}
     else:
         measured = {"smart-camera-cnn": {seed: cnn_rows(seed, names) for seed in seeds}}
-    tables = {title: medians(by_seed) for title, by_seed in measured.items()}
+    limits = {"int8": MOBILENET_LOSS_POINTS} if options.mobilenet else MAX_LOSS_POINTS
+    tables = {title: medians(by_seed, limits) for title, by_seed in measured.items()}
     about = {
         "command": " ".join(["python", *sys.argv]),
         "data": {seed: f"mnist-5k {digits(seed).sha256}" for seed in seeds},

@@ -14,6 +14,7 @@ from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
 from device_sim.experiment_personal import check_algorithm
+from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_tuning
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -91,12 +92,20 @@ class Train:
     momentum: float = key(0.9, "of optimizer 'momentum'")
     loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
     clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
+    pruning: Pruning = field(default_factory=Pruning)
+    qat: Qat = field(default_factory=Qat)
 
     def __post_init__(self) -> None:
         positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"unknown train.schedule '{self.schedule}'.{nearest(self.schedule, SCHEDULES)}")
         self.plan(0, from_logits=True)
+        check_tuning(self.pruning, self.qat, self.rounds)
+
+    @property
+    def settled_round(self) -> int:
+        """First round whose model is as small as it shall be; what came before does not count for [stop]."""
+        return max(self.pruning.settled_round, self.qat.begin_round, 0)
 
     def plan(self, round_num: int, *, from_logits: bool) -> FitPlan:
         """Returns local training of one round, the learning-rate schedule applied."""
@@ -109,6 +118,7 @@ class Train:
             loss=self.loss,
             from_logits=from_logits,
             clip_gradient_norm=self.clip_gradient_norm,
+            fake_quant=self.qat.rounds_in(round_num),
         )
 
 
@@ -299,6 +309,7 @@ class Experiment:
                 " a round cannot choose more devices than there are"
             )
         check_algorithm(self.server.build(), self.train.optimizer, self.upload.memory, self.clock.mode)
+        check_engine(self.train.qat, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

@@ -49,27 +49,12 @@ def parse_experiment(text: str, changes: Sequence[str] = (), where: str = "exper
 
 def to_toml(experiment: Experiment, *, comments: bool = False) -> str:
     """Returns TOML that `parse_experiment` turns back into the same experiment."""
-    lines = [*_lines(experiment, comments)]
-    for section in fields(experiment):
-        record = getattr(experiment, section.name)
-        if is_dataclass(record):
-            doc = (record.__doc__ or "").partition(": ")[2]
-            lines += ["", *([f"# {doc}"] if comments and doc else []), f"[{_kebab(section.name)}]"]
-            lines += _lines(record, comments)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*_lines(experiment, comments), *_tables(experiment, (), comments)]) + "\n"
 
 
 def all_keys() -> list[str]:
-    """Returns every key as ``section.key``, in file order."""
-    out = []
-    for section in fields(Experiment):
-        inner = typing.get_type_hints(Experiment)[section.name]
-        out += (
-            [f"{_kebab(section.name)}.{_kebab(f.name)}" for f in fields(inner)]
-            if is_dataclass(inner)
-            else [section.name]
-        )
-    return out
+    """Returns every key as ``section.key`` or ``section.table.key``, in file order."""
+    return _keys(Experiment, ())
 
 
 def parse_value(text: str) -> Any:
@@ -94,6 +79,7 @@ class _Sources:
         self._set[key] = option
 
     def of(self, key: str) -> str:
+        """Returns where ``key`` was written, or the table it is in; the file where even that cannot be found."""
         if key in self._set:
             return f"--set {self._set[key]}"
         section, _, name = key.rpartition(".")
@@ -106,7 +92,7 @@ class _Sources:
             written = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
             if written and f"{inside}.{written[1]}".strip(".") == f"{section}.{name}".strip("."):
                 return f"{self._where}, line {number}"
-        return self._where
+        return self.of(section) if section else self._where
 
 
 def _apply(raw: dict[str, Any], change: str, sources: _Sources) -> None:
@@ -115,10 +101,13 @@ def _apply(raw: dict[str, Any], change: str, sources: _Sources) -> None:
         raise ConfigError(f"--set {change}: expected key=value, e.g. --set train.learning-rate=0.05")
     if key not in all_keys():
         raise ConfigError(f"--set {change}: unknown key '{key}'.{nearest(key, all_keys())}")
-    section, _, name = key.rpartition(".")
-    table = raw.setdefault(section, {}) if section else raw
-    if not isinstance(table, dict):
-        raise ConfigError(f"{sources.of(section)}: '{section}' must be a table, got {table!r}")
+    *sections, name = key.split(".")
+    table = raw
+    for depth, section in enumerate(sections, 1):
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            dotted = ".".join(sections[:depth])
+            raise ConfigError(f"{sources.of(dotted)}: '{dotted}' must be a table, got {table!r}")
     table[name] = parse_value(text)
     sources.came_from(key, change)
 
@@ -155,6 +144,30 @@ def _typed(kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
         return tuple(value)
     wanted = {int: "a whole number", float: "a number", str: "a string in quotes", bool: "true or false"}
     raise ConfigError(f"{sources.of(dotted)}: {dotted} must be {wanted.get(kind, 'a list of strings')}, got {value!r}")
+
+
+def _tables(record: Any, path: tuple[str, ...], comments: bool) -> list[str]:
+    """Returns the lines of the tables in ``record``, theirs after them."""
+    out = []
+    for f in fields(record):
+        inner, at = getattr(record, f.name), (*path, _kebab(f.name))
+        if is_dataclass(inner):
+            doc = (inner.__doc__ or "").partition(": ")[2]
+            out += ["", *([f"# {doc}"] if comments and doc else []), f"[{'.'.join(at)}]"]
+            out += [*_lines(inner, comments), *_tables(inner, at, comments)]
+    return out
+
+
+def _keys(cls: type, path: tuple[str, ...]) -> list[str]:
+    """Returns the keys of ``cls``, those of its tables after its own."""
+    hints, own, below = typing.get_type_hints(cls), [], []
+    for f in fields(cls):
+        at, kind = (*path, _kebab(f.name)), hints[f.name]
+        if is_dataclass(kind):
+            below += _keys(typing.cast(type, kind), at)
+        else:
+            own.append(".".join(at))
+    return own + below
 
 
 def _lines(record: Any, comments: bool) -> list[str]:

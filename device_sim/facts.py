@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from device_sim.experiment import Data, Experiment
+from device_sim.experiment import Data, Experiment, Train
 from device_sim.experiment_file import read_experiment
 from device_sim.run_folder import RunFolder
 from export.facts import TrainingFacts
@@ -30,7 +30,7 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
         rounds=summary["rounds"],
         devices=f"{devices['population']:,}, simulated; {devices['accepted']:,} updates were averaged",
         method=f"{experiment.server.algorithm}, {experiment.train.cohort} devices a round,"
-        f" uploads by codec {experiment.upload.codec}",
+        f" uploads by codec {experiment.upload.codec}{made_small(experiment.train)}",
         dataset=dataset["name"],
         data_source=dataset["source"],
         data_fingerprint=dataset["fingerprint"],
@@ -41,6 +41,18 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
         command="fl-mobile simulate experiment.toml",
         held_out_is_new=True,
     )
+
+
+def made_small(train: Train) -> str:
+    """Returns what [train.pruning] and [train.qat] did, as the end of a sentence; empty where both are off.
+
+    >>> from device_sim.experiment_tuning import Pruning, Qat
+    >>> made_small(Train(pruning=Pruning(0.8, begin_round=10, end_round=40), qat=Qat(60)))
+    ', pruned to 80 % zeros by round 40, trained for int8 from round 60 on'
+    """
+    zeros = f", pruned to {train.pruning.sparsity:.0%} zeros by round {train.pruning.settled_round}".replace("%", " %")
+    rounding = f", trained for int8 from round {train.qat.begin_round} on"
+    return (zeros if train.pruning.sparsity else "") + (rounding if train.qat.on else "")
 
 
 def facts_of_run_folder(

@@ -23,6 +23,7 @@ from device_sim.fleet.policies import Policy
 from device_sim.fleet.strata import Holdings, Strata, open_strata
 from device_sim.fleet.timing import Workload
 from device_sim.partition import partition
+from export.tuning import with_fake_quant
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.models import build_model
@@ -93,6 +94,7 @@ def open_federation(experiment: Experiment) -> Federation:
 
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
+        ExportError: [train.qat] is on and the model has no graph to round in.
     """
     dataset = open_dataset(experiment)
     data = DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
@@ -101,6 +103,8 @@ def open_federation(experiment: Experiment) -> Federation:
     engine = open_engine(
         keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
     )
+    if experiment.train.qat.on:
+        with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
     workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
     return assemble(experiment, dataset, data, engine, workload, build)
 

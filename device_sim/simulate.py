@@ -147,11 +147,12 @@ def restore(
 def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
     """Returns why the run is over, or an empty string."""
     stop, limit = experiment.stop, experiment.train.rounds
-    if stop.target_accuracy and rounds and rounds[-1].accuracy >= stop.target_accuracy:
+    settled = rounds[experiment.train.settled_round :]
+    if stop.target_accuracy and settled and settled[-1].accuracy >= stop.target_accuracy:
         return f"reached target accuracy {stop.target_accuracy:g}"
-    if stop.patience and rounds:
-        best = min(range(len(rounds)), key=lambda i: rounds[i].loss)
-        if len(rounds) - 1 - best >= stop.patience:
+    if stop.patience and settled:
+        best = min(range(len(settled)), key=lambda i: settled[i].loss)
+        if len(settled) - 1 - best >= stop.patience:
             return f"held-out loss has not improved for {stop.patience} rounds"
     return f"finished {limit} rounds" if len(rounds) >= limit else ""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +37,7 @@ def camera(
     say("camera: proving the bundle")
     with while_loading():
         resources = camera_resources(bundle)
-    with serving(resources, port) as url:
+    with serving(resources, port) as url, _until_interrupted():
         if output is Format.JSON:
             recipes = [path[1:].removesuffix(".tflite") for path in resources if path.endswith(".tflite")]
             print_json({"url": url, "bundle": str(bundle), "recipes": recipes})
@@ -48,13 +50,14 @@ def camera(
         say("camera: Ctrl-C ends it")
         if open_browser:
             typer.launch(url)
-        _until_interrupted()
+        threading.Event().wait()
 
 
-def _until_interrupted() -> None:
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
     """Ctrl-C is the normal end of a server, so it is no error here."""
     try:
-        threading.Event().wait()
+        yield
     except KeyboardInterrupt:
         forget_interrupt()
         say("camera: ended")

@@ -30,13 +30,16 @@ class AutoTrainer:
         self.spec, self.initial, self.from_logits = self._keras.spec, self._keras.initial, self._keras.from_logits
         self._parameters = sum(tensor.size for tensor in self.spec.values())
         self.about = (
-            f"keras, because {reason}" if reason else "vectorized for small steps, because every layer can be batched"
+            f"keras, because {reason}"
+            if reason
+            else "vectorized for small steps, because every layer can be batched;"
+            " keras for rounds with rounding ([train.qat]), which only keras trains"
         )
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
         batch = plan.batch_size or max(len(task.y) for task in tasks)
-        small = batch * self._parameters <= SMALL_STEP
+        small = batch * self._parameters <= SMALL_STEP and not plan.fake_quant
         trainer = self._vectorized if self._vectorized and small else self._keras
         return trainer.train(weights, tasks, plan)
 

@@ -25,6 +25,7 @@ from device_sim.engines.steps import (
     right_answers,
 )
 from export.scratch import check_scratch
+from export.tuning.on_device import with_fake_quant
 from fl_mobile import keras_bridge
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
@@ -58,9 +59,11 @@ class KerasTrainer:
         import tensorflow as tf
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
-        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, plan.fake_quant)
+        key = (*shape, own, pulled)
         if key not in self._fits:
-            self._fits[key] = _compile_fit(self.model, plan, tasks[0], own=own, pulled=pulled)
+            model = with_fake_quant(self.model) if plan.fake_quant else self.model
+            self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled)
         batches = lay_out(tasks, plan)
         deltas, losses = self._fits[key](
             tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),

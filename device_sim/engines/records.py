@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Spec, Tensors
 
@@ -55,6 +56,12 @@ Then = Callable[[Sequence[Task], Sequence[Update]], list[T]]
 def pairs(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[Task, Update]]:
     """Returns every task with its update: the `Then` of who wants the updates themselves."""
     return list(zip(tasks, updates, strict=True))
+
+
+def refuse_fake_quant(plan: FitPlan, engine: str) -> None:
+    """Raises `ConfigError` if the plan asks for rounding: what an engine that cannot round says."""
+    if plan.fake_quant:
+        raise ConfigError(f'engine {engine} cannot train with rounding ([train.qat]); use engine.name = "keras"')
 
 
 class Trainer(Protocol):

@@ -17,7 +17,7 @@ import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.keras import KerasTrainer, flat, updates_of
-from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.records import Evaluation, Task, refuse_fake_quant
 from device_sim.engines.steps import as_input, examples_signature, loss_of
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
@@ -65,6 +65,7 @@ class VectorizedTrainer:
         """Returns each task's update."""
         import tensorflow as tf
 
+        refuse_fake_quant(plan, "vectorized")
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled)
         if key not in self._fits:

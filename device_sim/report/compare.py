@@ -73,11 +73,15 @@ def key_differences(runs: Sequence[Run]) -> list[KeyDifference]:
 
 def values_by_key(experiment: Experiment) -> dict[str, Any]:
     """Returns every key of the experiment file with its value."""
-    flat: dict[str, Any] = {}
-    for section, content in asdict(experiment).items():
-        inner = {f"{section}.{name}": value for name, value in content.items()} if isinstance(content, dict) else None
-        flat |= inner or {section: content}
-    return {name.replace("_", "-"): value for name, value in flat.items()}
+    return _flat(asdict(experiment), ())
+
+
+def _flat(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        at = (*path, name.replace("_", "-"))
+        out |= _flat(value, at) if isinstance(value, dict) else {".".join(at): value}
+    return out
 
 
 def unpaired_keys(differences: Sequence[KeyDifference]) -> list[str]:

@@ -73,6 +73,7 @@ def play_asynchronously(
     folded = fold_packets(federation, state, [flight.packet for flight in buffer], federation.upload, admission)
     plan, population = federation.plan(state.round_num), federation.data.population
     after, report = finish_round(state, folded, algorithm=federation.algorithm, population=population, plan=plan)
+    after = step.down.pruned(after)
     memory.keep_flights(state.round_num)
     return after, report, step.close()
 
@@ -82,7 +83,7 @@ class _Step:
 
     def __init__(self, federation: Federation, memory: FleetMemory, state: ServerState, updates: Path) -> None:
         self._federation, self._memory, self._state, self._updates = federation, memory, state, updates
-        self._down = broadcast(federation, memory, state)
+        self.down = broadcast(federation, memory, state)
         self._crews: list[Crew] = []
         self.skipped: Counter[str] = Counter()
         self.traffic = Traffic(start=memory.seconds)
@@ -121,7 +122,7 @@ class _Step:
             return
         crew, self._crews = together(self._crews), []
         federation, memory = self._federation, self._memory
-        trip = travel(federation, memory, self._state, crew, self._down, federation.upload, self._updates)
+        trip = travel(federation, memory, self._state, crew, self.down, federation.upload, self._updates)
         self._send_off(trip)
 
     def _send_off(self, trip: Trip) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fl_mobile import feedback, wire
 from fl_mobile.broadcast import Lattice
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import RunError
+from fl_mobile.pruning_mask import Masks, apply_masks, masks_for, pruned_paths, sparsity_at
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors
@@ -35,6 +36,7 @@ class Broadcast:
         extra_bytes: What the two cost every device.
         full_bytes: Length of the whole model's packet, in full mode.
         delta: How differences are made, in delta mode.
+        masks: What is pruned in this version; ``weights`` are zero there.
     """
 
     weights: Tensors
@@ -43,6 +45,11 @@ class Broadcast:
     extra_bytes: int
     full_bytes: int = 0
     delta: _Delta | None = None
+    masks: Masks = field(default_factory=dict)
+
+    def pruned(self, state: ServerState) -> ServerState:
+        """Returns the state that a step from this version has led to, as sparse as this version."""
+        return replace(state, weights=apply_masks(state.weights, self.masks)) if self.masks else state
 
     def bytes_for(self, devices: np.ndarray, memory: FleetMemory) -> np.ndarray:
         """Returns ``int64[n]``: what each device downloads to hold this version, which it does from now on."""
@@ -52,12 +59,26 @@ class Broadcast:
 
 
 def broadcast(federation: Federation, memory: FleetMemory, state: ServerState) -> Broadcast:
-    """Returns the state's model, ready to be sent."""
+    """Returns the state's model, ready to be sent.
+
+    Every device that has decoded it finds the masks of the round by itself, the server the same ones: they follow from
+    the decoded weights, of which those that were zero before are the smallest.
+    """
+    down = _decoded(federation, memory, state)
+    plan = federation.experiment.train.pruning.plan()
+    masks = masks_for(plan, down.weights, state.spec, state.round_num)
+    return replace(down, weights=apply_masks(down.weights, masks), masks=masks)
+
+
+def _decoded(federation: Federation, memory: FleetMemory, state: ServerState) -> Broadcast:
+    """Returns the state's model as it arrives, before anything is pruned."""
     prediction, prediction_bytes = _predict(federation, memory, state)
     sent, sent_bytes = _beside_the_model(federation, state)
     extra_bytes = prediction_bytes + sent_bytes
     if federation.experiment.download.mode == "delta":
-        lattice = Lattice.around(federation.engine.initial, state.spec, federation.experiment.download.step)
+        pruning, step = federation.experiment.train.pruning.plan(), federation.experiment.download.step
+        pruned = pruned_paths(pruning, state.spec) if sparsity_at(pruning, state.round_num) else ()
+        lattice = Lattice.around(federation.engine.initial, state.spec, step, pruned)
         point = lattice.point(state.weights)
         memory.shelf.put("point", state.round_num, point)
         memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from device_sim.engines import Task
 from fl_mobile import client, feedback
 from fl_mobile.codecs import Codec
 from fl_mobile.errors import DivergedError
+from fl_mobile.pruning_mask import Masks, apply_masks
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, global_norm
@@ -50,6 +51,7 @@ class Phones:
         feedback: Whether `Answer.wanted` is to be returned.
         norms: Whether `Answer.norm` is to be measured.
         keep: Devices whose raw update is to be returned.
+        masks: What is pruned in the version the devices train from; it is zero in all that leaves them.
     """
 
     spec: Spec
@@ -59,6 +61,7 @@ class Phones:
     feedback: bool = False
     norms: bool = False
     keep: frozenset[int] = frozenset()
+    masks: Masks = field(default_factory=dict)
 
     def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
         """Returns every phone's answer.
@@ -69,9 +72,9 @@ class Phones:
         return [self._answer(task, update) for task, update in zip(tasks, updates, strict=True)]
 
     def _answer(self, task: Task, update: Update) -> Answer:
-        delta, loss = update.delta, update.metrics["loss"]
+        delta, loss = apply_masks(update.delta, self.masks), update.metrics["loss"]
         kept = task.residual if self.feedback else None
-        wanted = feedback.minus(feedback.with_residual(delta, kept), self.prediction)
+        wanted = apply_masks(feedback.minus(feedback.with_residual(delta, kept), self.prediction), self.masks)
         rng = rng_for(task.seed, "codec")
         try:
             if not math.isfinite(loss):

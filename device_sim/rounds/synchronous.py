@@ -60,6 +60,7 @@ def play_synchronously(
         plan=federation.plan(state.round_num),
         sent=down.sent,
     )
+    after = down.pruned(after)
     _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, codec, report)
     for answer in accepted:
         _keep_variate(federation, memory, state, down, answer, codec)

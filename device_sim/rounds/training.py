@@ -54,7 +54,7 @@ def train_crew(
     keep = _kept(federation, state.round_num, crew.devices.index[who])
     phones = Phones(
         *(state.spec, codec, state.round_num, down.prediction),
-        *(feedback, experiment.policy.min_update_norm > 0, keep),
+        *(feedback, experiment.policy.min_update_norm > 0, keep, down.masks),
     )
 
     def tasks() -> Iterator[Task]:

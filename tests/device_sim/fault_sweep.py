@@ -53,6 +53,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         *("fleet.availability=diurnal", "fleet.min-battery=0.1", "fleet.interruptions-per-hour=1"),
         *("policy.name=event", "policy.min-new-examples=1", "output.timeline-rounds=2", "upload.memory=error-feedback"),
     ),
+    "scaffold": ("server.algorithm=scaffold", "server.learning-rate=1"),
     "asynchronous": (
         *("clock.mode=asynchronous", "clock.buffer=2", "train.cohort=3", "output.timeline-rounds=3"),
         "fleet.dropout-rate=0.2",
@@ -110,14 +111,15 @@ class Outcome:
 class Sweep:
     """One configuration in a scratch folder: its experiment, and what a run leaves when nothing breaks."""
 
-    def __init__(self, configuration: str, start: str, scratch: Path) -> None:
+    def __init__(self, configuration: str, start: str, scratch: Path, *, events: bool) -> None:
         self.configuration, self.start, self.scratch = configuration, start, scratch
+        self._events = events
         self._experiment = scratch / "wanted.toml"
         self._experiment.write_text(to_toml(parse_experiment(PLAIN, CONFIGURATIONS[configuration])))
         self._template: Path | None = None
         self.finished = scratch / "finished"
         # Imports here all that a run imports on its way.
-        assert simulate(self._experiment, self.finished, resume=False) == 0
+        assert simulate(self._experiment, self.finished, resume=False, events=events) == 0
         self.expected = left_behind(self.finished)
         if start == "resumed":
             self._template = self._half_way()
@@ -151,7 +153,7 @@ class Sweep:
 
         def play() -> int:
             before()
-            return simulate(self._experiment, run, resume=resume)
+            return simulate(self._experiment, run, resume=resume, events=self._events)
 
         return in_fork(play, strace)
 
@@ -211,13 +213,14 @@ def main() -> None:
     parser.add_argument("--start", choices=STARTS, required=True)
     parser.add_argument("--calls", default=r"\w+", metavar="REGEX", help="break only these calls")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="and so many points at other calls")
+    parser.add_argument("--events", action="store_true", help="with TensorBoard's file: TensorFlow in every fork")
     parser.add_argument("--list", action="store_true", help="break nothing; tell the calls of a run")
     options = parser.parse_args()
     told = os.dup(1)
     os.dup2(2, 1)  # stdout is for the points; what a run prints goes to stderr
     for name in options.names or CONFIGURATIONS:
         with scratch_folder() as scratch:
-            sweep = Sweep(name, options.start, scratch)
+            sweep = Sweep(name, options.start, scratch, events=options.events)
             if options.list:
                 os.write(told, "".join(json.dumps(asdict(call)) + "\n" for call in sweep.calls()).encode())
                 continue

@@ -97,7 +97,7 @@ def main() -> None:
     os.dup2(2, 1)
     for name in options.names or CONFIGURATIONS:
         with scratch_folder() as scratch:
-            sweep = Sweep(name, options.start, scratch)
+            sweep = Sweep(name, options.start, scratch, events=False)
             found = events(sweep)[:: options.every]
             outcomes = [raise_at(sweep, call, fault) for call in found for fault in FAULTS]
             outcomes += [no_file_above(sweep, size - 1) for size in sizes(sweep)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import device_sim.federation
+import device_sim.report.tensorboard
 from device_sim.cli import make_app
 from device_sim.experiment import Experiment
 from device_sim.federation import Federation
@@ -55,9 +56,15 @@ def open_federation(experiment: Experiment) -> Federation:
     return replace(federation, build=lambda: NumpyModel(federation.engine.initial))
 
 
-def simulate(experiment: Path, run: Path, *, resume: bool) -> int:
-    """Runs the command to its end in this process and returns its exit code."""
+def simulate(experiment: Path, run: Path, *, resume: bool, events: bool) -> int:
+    """Runs the command to its end in this process and returns its exit code.
+
+    Args:
+        events: Whether TensorBoard's file is written, which TensorFlow does.
+    """
     device_sim.federation.open_federation = open_federation
+    if not events:
+        device_sim.report.tensorboard.recorded = lambda rounds, run: iter(rounds)
     try:
         make_app()(["simulate", str(experiment), "--out", str(run), *(["--resume"] if resume else [])])
     except SystemExit as end:

@@ -49,7 +49,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "search.toml").write_text(SEARCH)
     (here / "experiment.toml").write_text(to_toml(parse_experiment("", [c for c in SMALL if c != "--set"])))
     digits = load_dataset("mnist-5k", seed=0).train
-    np.savez(here / "mine.npz", x=np.roll(digits.x[:600], 1, axis=2), y=digits.y[:600])  # others than devices hold
+    np.savez(here / "mine.npz", x=np.roll(digits.x[:2000], 1, axis=2), y=digits.y[:2000])  # others than devices hold
     for verb in MAKERS:
         for arguments in examples(verb):
             ended = fl_mobile(*arguments, cwd=here)

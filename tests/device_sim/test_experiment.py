@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from device_sim.experiment import Data, Engine, Experiment, Train, experiment_hash
 from device_sim.experiment_file import all_keys, parse_experiment, read_experiment, to_toml
+from device_sim.experiment_tuning import Pruning, Qat
 from fl_mobile.errors import ConfigError
 
 
@@ -20,6 +21,21 @@ def test_toml_round_trip(comments: bool) -> None:
     assert parse_experiment(to_toml(experiment, comments=comments)) == experiment
 
 
+@given(
+    sparsity=st.floats(0, 0.999),
+    begin=st.integers(0, 9),
+    end=st.integers(0, 9),
+    run=st.integers(1, 9),
+    qat=st.integers(-1, 79),
+)
+def test_round_trip_of_tables_in_tables(sparsity: float, begin: int, end: int, run: int, qat: int) -> None:
+    pruning = Pruning(sparsity, begin, begin + end, "constant", run)
+    experiment = Experiment(train=Train(pruning=pruning, qat=Qat(qat)))
+    for comments in (False, True):
+        assert parse_experiment(to_toml(experiment, comments=comments)) == experiment
+    assert experiment_hash(experiment) != experiment_hash(replace(experiment, train=Train(pruning=pruning, epochs=99)))
+
+
 @given(seed=st.integers(0, 2**31), rate=st.floats(1e-6, 10), epochs=st.integers(1, 99), name=st.text(max_size=20))
 def test_round_trip_of_any_values(seed: int, rate: float, epochs: int, name: str) -> None:
     experiment = Experiment(seed=seed, data=Data(path=name), train=Train(learning_rate=rate, epochs=epochs))
@@ -27,10 +43,16 @@ def test_round_trip_of_any_values(seed: int, rate: float, epochs: int, name: str
 
 
 def test_every_key_has_help_and_can_be_set() -> None:
-    for section in fields(Experiment):
-        record = getattr(Experiment(), section.name)
-        for field in fields(record) if is_dataclass(record) else (section,):
-            assert field.metadata["doc"], field.name
+    def check_help(record: object) -> None:
+        for field in fields(record):  # type: ignore[arg-type]
+            inner = getattr(record, field.name)
+            if is_dataclass(inner):
+                assert (inner.__doc__ or "").partition(": ")[2], field.name
+                check_help(inner)
+            else:
+                assert field.metadata["doc"], field.name
+
+    check_help(Experiment())
     defaults = to_toml(Experiment())
     for key in all_keys():
         section, _, name = key.rpartition(".")
@@ -55,6 +77,20 @@ def test_every_key_has_help_and_can_be_set() -> None:
         ("train = 3", ["line 1", "must be a table"]),
         ("seed = 'x'", ["line 1", "whole number"]),
         ("[output]\nrecipes = [1]", ["line 2", "list of strings"]),
+        ("[train]\n[train.pruning]\nsparsity = 1.5", ["line 3", "train.pruning.sparsity", "1.5"]),
+        ("[train.pruning]\n\nsparsitty = 0.5", ["line 3", "'train.pruning.sparsitty'", "'sparsity'"]),
+        ("[train.pruning]\nsparsity = 'most'", ["line 2", "train.pruning.sparsity", "a number"]),
+        ("[train]\nepochs = 1\npruning.sparsity = 2", ["line 3", "train.pruning.sparsity"]),
+        ("[train]\nepochs = 1\npruning = { schedule = 'x' }", ["line 3", "train.pruning.schedule"]),
+        ("[train]\npruning = 0.8", ["line 2", "must be a table [train.pruning]"]),
+        ("[train.prunning]\nsparsity = 0.8", ["line 1", "train.prunning", "'pruning'"]),
+        (
+            "[train]\nrounds = 5\n[train.pruning]\nsparsity = 0.8\nend-round = 5",
+            ["end-round", "rounds is 5", "at most 4"],
+        ),
+        ("[train]\nrounds = 5\n[train.qat]\nbegin-round = 7", ["begin-round", "rounds is 5", "at most 4"]),
+        ("[train.qat]\nbegin-round = -2", ["line 2", "-1 for off"]),
+        ("[engine]\nname = 'litert'\n[train.qat]\nbegin-round = 1", ["litert", "rounding", '"auto" or "keras"']),
         ("x = = 1", ["not valid TOML", "line 1"]),
     ],
 )
@@ -82,6 +118,17 @@ def test_bad_set_options(change: str, told: str) -> None:
 def test_set_wins_over_file_and_takes_bare_words() -> None:
     experiment = parse_experiment("[train]\nepochs = 2", ["train.epochs=3", "data.dataset=digits", "output.recipes=[]"])
     assert (experiment.train.epochs, experiment.data.dataset, experiment.output.recipes) == (3, "digits", ())
+
+
+def test_set_reaches_tables_in_tables_and_tells_what_is_none() -> None:
+    experiment = parse_experiment("[train]\nepochs = 2", ["train.pruning.sparsity=0.8", "train.qat.begin-round=3"])
+    assert (experiment.train.epochs, experiment.train.pruning.sparsity, experiment.train.qat.begin_round) == (2, 0.8, 3)
+    with pytest.raises(ConfigError, match=r"--set train\.pruning\.sparsity=2"):
+        parse_experiment("", ["train.pruning.sparsity=2"])
+    with pytest.raises(ConfigError, match=r"line 2: 'train\.pruning' must be a table"):
+        parse_experiment("[train]\npruning = 3", ["train.pruning.sparsity=0.8"], where="mine.toml")
+    with pytest.raises(ConfigError, match=r"unknown key.*'train\.pruning\.sparsity'"):
+        parse_experiment("", ["train.pruning.sparsty=0.8"])
 
 
 def test_missing_and_binary_files(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -49,7 +49,7 @@ def test_a_run_survives_faults_at_every_rename_and_sync_and_some_others() -> Non
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_a_run_survives_faults_at_every_call(configuration: str, start: str) -> None:
-    points = sweep(STRACE, configuration, "--start", start)
+    points = sweep(STRACE, configuration, "--start", start, "--events")
     assert wrong(points) == []
     assert len(points) > 300
 

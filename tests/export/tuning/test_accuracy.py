@@ -15,12 +15,13 @@ pytestmark = [pytest.mark.tf, pytest.mark.slow]
 RECIPES = ("qat-int8", "sparse-80-int8", "clustered-16-int8", "clustered-16-float32")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_recipes_reach_their_targets(seed: int) -> None:
+def test_recipes_reach_their_targets() -> None:
+    """Points on the median of three seeds; sizes, conversions and zip ratios for each of them."""
     root = Path(__file__).parents[3]
     wanted = [part for name in RECIPES for part in ("--recipe", name)]
+    seeds = ("--seed", "0", "--seed", "1", "--seed", "2")
     ended = subprocess.run(
-        [sys.executable, "benchmarks/recipes.py", "--format", "json", "--seed", str(seed), *wanted],
+        [sys.executable, "benchmarks/recipes.py", "--format", "json", *seeds, *wanted],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
