@@ -35,9 +35,10 @@ class Data:
     path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
     test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
     devices: int = key(100, "phones that hold the training examples")
-    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
+    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural | on-demand (synthetic only)")
     alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
+    examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
     min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray")
@@ -48,6 +49,9 @@ class Data:
         positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.partition == "on-demand" and self.dataset != "synthetic":
+            raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
+        positive("data", examples_per_device=self.examples_per_device)
         if self.min_examples < 0:
             raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
         if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
