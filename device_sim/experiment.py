@@ -225,16 +225,18 @@ class Engine:
     """[engine]: what runs the local training. Changes speed, never results."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
-    pool: str = key("threads", f"{' | '.join(POOLS)}: where workers live")
+    pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
     workers: int = key(0, "0 is one per core")
+    ray_address: str = key("", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here")
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise ConfigError(f"unknown engine.name '{self.name}'.{nearest(self.name, ENGINES)}")
-        if self.pool not in ENGINES[self.name].pools:
-            raise ConfigError(
-                f"engine.pool must be {' or '.join(ENGINES[self.name].pools)} for '{self.name}', got '{self.pool}'"
-            )
+        pools = ENGINES[self.name].pools
+        if self.pool not in ("", *pools):
+            raise ConfigError(f"engine.pool must be {' or '.join(pools)} for '{self.name}', got '{self.pool}'")
+        if self.ray_address and (self.pool or pools[0]) != "ray":
+            raise ConfigError(f"engine.ray-address is only for engine.name or engine.pool ray, got '{self.name}'")
         if self.workers < 0:
             raise ConfigError(f"engine.workers must be ≥ 0, got {self.workers}")
 
@@ -335,5 +337,7 @@ class Experiment:
 def experiment_hash(experiment: Experiment) -> str:
     """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
     decisive = asdict(replace(experiment, engine=Engine(), output=Output()))
-    decisive["engine"] = experiment.engine.name
+    trainers = ENGINES[experiment.engine.name].trainers
+    # ray trains as auto does: a run can go on without its cluster.
+    decisive["engine"] = next(name for name, row in ENGINES.items() if row.trainers is trainers)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

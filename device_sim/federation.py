@@ -133,7 +133,9 @@ def open_federation(experiment: Experiment) -> Federation:
     data = data_of(experiment, dataset)
     build = build_of(experiment, dataset)
     keys = experiment.engine
-    engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
+    engine = open_engine(
+        keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
+    )
     if experiment.train.qat.on:
         with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
     workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
