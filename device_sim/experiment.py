@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
@@ -336,7 +336,7 @@ class Experiment:
 
 def experiment_hash(experiment: Experiment) -> str:
     """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
-    decisive = asdict(replace(experiment, engine=Engine(), output=Output()))
+    decisive = asdict(experiment) | {"output": asdict(Output())}
     trainers = ENGINES[experiment.engine.name].trainers
     # ray trains as auto does: a run can go on without its cluster.
     decisive["engine"] = next(name for name, row in ENGINES.items() if row.trainers is trainers)

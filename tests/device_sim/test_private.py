@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_sim.experiment import experiment_hash
 from device_sim.experiment_file import parse_experiment
 from device_sim.memory import Shelf
 from device_sim.private import private_paths
@@ -67,6 +68,7 @@ def test_the_whole_pipeline_equals_a_loop_whose_devices_keep_their_bias(tmp_path
             total += len(shards[k])
         kernel = new / total
     assert list(state.weights) == list(state.spec) == ["out/kernel"]
+    assert len(experiment_hash(federation.experiment)) == 64
     np.testing.assert_allclose(state.weights["out/kernel"], kernel, atol=3e-6)
     for device, bias in enumerate(biases):
         kept = Shelf(run.memory).newest(f"private-{device}")
