@@ -118,6 +118,7 @@ class Train:
             loss=self.loss,
             from_logits=from_logits,
             clip_gradient_norm=self.clip_gradient_norm,
+            keep_zeros=self.pruning.prunes_in(round_num),
             fake_quant=self.qat.rounds_in(round_num),
         )
 
@@ -307,7 +308,7 @@ class Experiment:
                 " a round cannot choose more devices than there are"
             )
         check_algorithm(self.server.build(), self.train.optimizer, self.upload.memory, self.clock.mode)
-        check_engine(self.train.qat, self.engine.name)
+        check_engine(self.train.pruning, self.train.qat, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

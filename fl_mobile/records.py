@@ -36,6 +36,7 @@ class FitPlan:
         proximal_mu: FedProx's μ: adds μ/2·‖w − w_global‖² to the loss (Li et al., MLSys 2020). 0 switches it off.
         clip_gradient_norm: Global-norm clipping of every step's gradient; 0 switches it off.
         shuffle: Whether examples are reordered every epoch, from the device's own seed.
+        keep_zeros: Whether kernel weights that are zero stay zero in every step, not only in what is sent.
         fake_quant: Whether every step sees kernels and activations rounded as an int8 artifact rounds them.
     """
 
@@ -49,6 +50,7 @@ class FitPlan:
     proximal_mu: float = 0.0
     clip_gradient_norm: float = 0.0
     shuffle: bool = True
+    keep_zeros: bool = False
     fake_quant: bool = False
 
     def __post_init__(self) -> None:

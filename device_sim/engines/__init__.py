@@ -71,12 +71,14 @@ class EngineRow:
         trainers: (build a model, a few examples) → what opens one worker's trainer.
         pools: Rows of `POOLS` it can run in.
         summary: A line of help.
+        keeps_zeros: Whether it can train with `FitPlan.keep_zeros`.
         fake_quant: Whether it can train with `FitPlan.fake_quant`.
     """
 
     trainers: Callable[[Build, np.ndarray], Open]
     pools: tuple[str, ...]
     summary: str
+    keeps_zeros: bool = False
     fake_quant: bool = False
 
 
@@ -91,12 +93,19 @@ ENGINES: dict[str, EngineRow] = {
         _auto,
         ("threads", "processes"),
         "vectorized where it wins, keras elsewhere; says which and why",
+        keeps_zeros=True,
         fake_quant=True,
     ),
     "keras": EngineRow(
-        _keras, ("threads", "processes"), "devices and steps looped in one compiled Keras graph", fake_quant=True
+        _keras,
+        ("threads", "processes"),
+        "devices and steps looped in one compiled Keras graph",
+        keeps_zeros=True,
+        fake_quant=True,
     ),
-    "vectorized": EngineRow(_vectorized, ("threads", "processes"), "many small devices side by side in one graph"),
+    "vectorized": EngineRow(
+        _vectorized, ("threads", "processes"), "many small devices side by side in one graph", keeps_zeros=True
+    ),
     "litert": EngineRow(
         partial(_litert, "litert"), ("threads",), "the phone's own training program, an interpreter per worker"
     ),
