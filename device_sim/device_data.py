@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from device_sim.datasets import Samples
+from device_sim.datasets.records import DataOptions
+from device_sim.datasets.synthetic import CLASSES, SHAPE, draw_examples, draw_patterns
+from fl_mobile.seeds import rng_for
 
 
 class DeviceData(Protocol):
@@ -59,3 +62,45 @@ class DealtData:
         """Returns the device's examples and labels."""
         rows = self.shards[device]
         return self.train.x[rows], self.train.y[rows]
+
+
+@dataclass(frozen=True)
+class MadeData:
+    """Pictures that are made when a device is asked, the same ones every time: a population costs nothing.
+
+    Attributes:
+        pattern: `synthetic.draw_patterns`: what each class looks like.
+        alpha: Every device has classes in proportions of its own, drawn from Dir(alpha).
+    """
+
+    seed: int
+    population: int
+    examples_per_device: int
+    pattern: np.ndarray
+    alpha: float
+
+    def counts(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``int64[n]``."""
+        return np.full(len(index), self.examples_per_device, np.int64)
+
+    def majority_labels(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``int64[n]``."""
+        return np.array([np.bincount(self._labels(device)[1]).argmax() for device in index.tolist()], np.int64)
+
+    def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the device's examples and labels."""
+        rng, y = self._labels(device)
+        return draw_examples(self.pattern, y, rng), y
+
+    def _labels(self, device: int) -> tuple[np.random.Generator, np.ndarray]:
+        rng = rng_for(self.seed, device, "made")
+        shares = rng.dirichlet(np.full(len(self.pattern), self.alpha))
+        return rng, rng.choice(len(shares), self.examples_per_device, p=shares)
+
+
+def made_data(seed: int, population: int, keys: DataOptions, examples_per_device: int, alpha: float) -> MadeData:
+    """Returns devices whose pictures show the patterns of dataset ``synthetic`` with the same options."""
+    shape, classes, count = keys.shape or SHAPE, keys.classes or CLASSES, keys.examples or 1000
+    rng = rng_for(seed, "synthetic", count, classes, *shape)
+    rng.permutation(count)  # where the dataset draws its labels
+    return MadeData(seed, population, examples_per_device, draw_patterns(rng, classes, shape), alpha)

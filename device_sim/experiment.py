@@ -35,9 +35,10 @@ class Data:
     path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
     test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
     devices: int = key(100, "phones that hold the training examples")
-    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural")
+    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural | on-demand (synthetic only)")
     alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
+    examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
     min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray")
@@ -48,6 +49,9 @@ class Data:
         positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.partition == "on-demand" and self.dataset != "synthetic":
+            raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
+        positive("data", examples_per_device=self.examples_per_device)
         if self.min_examples < 0:
             raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
         if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
@@ -222,16 +226,18 @@ class Engine:
     """[engine]: what runs the local training. Changes speed, never results."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
-    pool: str = key("threads", f"{' | '.join(POOLS)}: where workers live")
+    pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
     workers: int = key(0, "0 is one per core")
+    ray_address: str = key("", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here")
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise ConfigError(f"unknown engine.name '{self.name}'.{nearest(self.name, ENGINES)}")
-        if self.pool not in ENGINES[self.name].pools:
-            raise ConfigError(
-                f"engine.pool must be {' or '.join(ENGINES[self.name].pools)} for '{self.name}', got '{self.pool}'"
-            )
+        pools = ENGINES[self.name].pools
+        if self.pool not in ("", *pools):
+            raise ConfigError(f"engine.pool must be {' or '.join(pools)} for '{self.name}', got '{self.pool}'")
+        if self.ray_address and (self.pool or pools[0]) != "ray":
+            raise ConfigError(f"engine.ray-address is only for engine.name or engine.pool ray, got '{self.name}'")
         if self.workers < 0:
             raise ConfigError(f"engine.workers must be ≥ 0, got {self.workers}")
 
@@ -327,5 +333,7 @@ class Experiment:
 def experiment_hash(experiment: Experiment) -> str:
     """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
     decisive = asdict(replace(experiment, engine=Engine(), output=Output()))
-    decisive["engine"] = experiment.engine.name
+    trainers = ENGINES[experiment.engine.name].trainers
+    # ray trains as auto does: a run can go on without its cluster.
+    decisive["engine"] = next(name for name, row in ENGINES.items() if row.trainers is trainers)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

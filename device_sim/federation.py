@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.datasets import Dataset, load_dataset
-from device_sim.device_data import DealtData, DeviceData
+from device_sim.device_data import DealtData, DeviceData, made_data
 from device_sim.engines import Engine, open_engine
 from device_sim.experiment import Experiment
 from device_sim.fleet.availability import open_presence
@@ -97,10 +97,12 @@ def open_federation(experiment: Experiment) -> Federation:
         ExportError: [train.qat] is on and the model has no graph to round in.
     """
     dataset = open_dataset(experiment)
-    data = DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
+    data = data_of(experiment, dataset)
     build = build_of(experiment, dataset)
     keys = experiment.engine
-    engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
+    engine = open_engine(
+        keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
+    )
     if experiment.train.qat.on:
         with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
     workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
@@ -147,6 +149,14 @@ def open_dataset(experiment: Experiment) -> Dataset:
         test_fraction=keys.test_fraction,
         options=keys.options(),
     )
+
+
+def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
+    """Returns what each device holds, as [data] says."""
+    keys = experiment.data
+    if keys.partition == "on-demand":
+        return made_data(experiment.seed, keys.devices, keys.options(), keys.examples_per_device, keys.alpha)
+    return DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
 
 
 def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:

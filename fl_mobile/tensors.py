@@ -5,6 +5,7 @@ Keys are Keras variable *paths* (``"conv1/kernel"``), never names: names repeat 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -52,7 +53,12 @@ def fingerprint(spec: Mapping[str, TensorSpec]) -> int:
     >>> hex(fingerprint({"dense/kernel": TensorSpec((2, 3)), "dense/bias": TensorSpec((3,))}))
     '0x34d1e6c975285cc8'
     """
-    lines = (f"{path}|{','.join(map(str, t.shape))}|{int(t.trainable)}\n" for path, t in spec.items())
+    return _fingerprint(tuple((path, t.shape, t.trainable) for path, t in spec.items()))
+
+
+@functools.lru_cache(maxsize=64)  # every packet asks, and a run has one spec
+def _fingerprint(tensors: tuple[tuple[str, tuple[int, ...], bool], ...]) -> int:
+    lines = (f"{path}|{','.join(map(str, shape))}|{int(trainable)}\n" for path, shape, trainable in tensors)
     return int.from_bytes(hashlib.sha256("".join(lines).encode()).digest()[:8], "big")
 
 

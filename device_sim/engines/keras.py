@@ -75,7 +75,7 @@ class KerasTrainer:
             tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
             tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
         )
-        return updates_of(weights, tasks, deltas.numpy(), losses.numpy())
+        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
