@@ -13,8 +13,8 @@ from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
-from device_sim.experiment_personal import check_algorithm
-from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_tuning
+from device_sim.experiment_personal import Evaluation, Personal, check_algorithm, check_personal
+from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_private, check_tuning
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -303,6 +303,8 @@ class Experiment:
     selection: Selection = field(default_factory=Selection)
     policy: Updates = field(default_factory=Updates)
     clock: Clock = field(default_factory=Clock)
+    personal: Personal = field(default_factory=Personal)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
@@ -313,7 +315,11 @@ class Experiment:
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
                 " a round cannot choose more devices than there are"
             )
-        check_algorithm(self.server.build(), self.train.optimizer, self.upload.memory, self.clock.mode)
+        algorithm = self.server.build()
+        check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
+        plan = algorithm.plan(self.train.plan(0, from_logits=True))
+        check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
+        check_private(self.train.pruning, self.personal.private)
         check_engine(self.train.pruning, self.train.qat, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from device_sim.engines import ENGINES
 from device_sim.experiment_keys import key
+from device_sim.private import NONE
 from fl_mobile.errors import ConfigError
 from fl_mobile.pruning_mask import SCHEDULES, PruningPlan, sparsity_at
 
@@ -67,6 +68,15 @@ def check_tuning(pruning: Pruning, qat: Qat, rounds: int) -> None:
                 f"train.{which}: round {first} is never played, train.rounds is {rounds} and rounds count from 0."
                 f" Give at most {rounds - 1}."
             )
+
+
+def check_private(pruning: Pruning, private: str) -> None:
+    """Raises `ConfigError` if tensors that never reach the server were to be pruned with its masks."""
+    if pruning.sparsity and private != NONE:
+        raise ConfigError(
+            f"train.pruning cannot be used with personal.private '{private}': masks follow from weights that the server"
+            " and all devices share. Set train.pruning.sparsity to 0, or personal.private to none."
+        )
 
 
 def check_engine(pruning: Pruning, qat: Qat, engine: str) -> None:
