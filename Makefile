@@ -13,7 +13,7 @@ test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, 
 	$(BIN)/pytest -m "not tf and not slow" -n 2
 	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile
 
-check-all: test ## the long proofs as well
+check-all: test .venv/.ray ## the long proofs as well
 	$(BIN)/pytest -m slow
 
 lint: .venv/.dev
@@ -37,6 +37,10 @@ clean:
 .venv/.dev: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet -e ".[dev]"
 	@touch $@ .venv/.demo
+
+.venv/.ray: pyproject.toml | .venv/.dev
+	$(BIN)/pip install --quiet -e ".[ray]"
+	@touch $@
 
 # The old phone runtime has wheels up to Python 3.11 and needs numpy < 2: an environment of its own. Where it cannot be
 # had, offline or with a newer Python alone, the tests that need it are skipped and say so.

@@ -13,7 +13,7 @@ from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
 from device_sim.experiment_keys import key, positive
-from device_sim.experiment_personal import check_algorithm
+from device_sim.experiment_personal import Evaluation, Personal, check_algorithm, check_personal
 from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_tuning
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
@@ -225,16 +225,18 @@ class Engine:
     """[engine]: what runs the local training. Changes speed, never results."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
-    pool: str = key("threads", f"{' | '.join(POOLS)}: where workers live")
+    pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
     workers: int = key(0, "0 is one per core")
+    ray_address: str = key("", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here")
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise ConfigError(f"unknown engine.name '{self.name}'.{nearest(self.name, ENGINES)}")
-        if self.pool not in ENGINES[self.name].pools:
-            raise ConfigError(
-                f"engine.pool must be {' or '.join(ENGINES[self.name].pools)} for '{self.name}', got '{self.pool}'"
-            )
+        pools = ENGINES[self.name].pools
+        if self.pool not in ("", *pools):
+            raise ConfigError(f"engine.pool must be {' or '.join(pools)} for '{self.name}', got '{self.pool}'")
+        if self.ray_address and (self.pool or pools[0]) != "ray":
+            raise ConfigError(f"engine.ray-address is only for engine.name or engine.pool ray, got '{self.name}'")
         if self.workers < 0:
             raise ConfigError(f"engine.workers must be ≥ 0, got {self.workers}")
 
@@ -300,6 +302,8 @@ class Experiment:
     selection: Selection = field(default_factory=Selection)
     policy: Updates = field(default_factory=Updates)
     clock: Clock = field(default_factory=Clock)
+    personal: Personal = field(default_factory=Personal)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
     output: Output = field(default_factory=Output)
@@ -310,7 +314,10 @@ class Experiment:
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
                 " a round cannot choose more devices than there are"
             )
-        check_algorithm(self.server.build(), self.train.optimizer, self.upload.memory, self.clock.mode)
+        algorithm = self.server.build()
+        check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
+        plan = algorithm.plan(self.train.plan(0, from_logits=True))
+        check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
         check_engine(self.train.qat, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
@@ -330,5 +337,7 @@ class Experiment:
 def experiment_hash(experiment: Experiment) -> str:
     """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
     decisive = asdict(replace(experiment, engine=Engine(), output=Output()))
-    decisive["engine"] = experiment.engine.name
+    trainers = ENGINES[experiment.engine.name].trainers
+    # ray trains as auto does: a run can go on without its cluster.
+    decisive["engine"] = next(name for name, row in ENGINES.items() if row.trainers is trainers)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ from device_sim.datasets import Dataset, load_dataset
 from device_sim.device_data import DealtData, DeviceData, made_data
 from device_sim.engines import Engine, open_engine
 from device_sim.experiment import Experiment
+from device_sim.experiment_personal import DITTO
 from device_sim.fleet.availability import open_presence
 from device_sim.fleet.cost import workload_of
 from device_sim.fleet.fleet import Fleet, open_fleet
@@ -22,7 +23,9 @@ from device_sim.fleet.gate import Gate
 from device_sim.fleet.policies import Policy
 from device_sim.fleet.strata import Holdings, Strata, open_strata
 from device_sim.fleet.timing import Workload
+from device_sim.held_out import SplitDevices
 from device_sim.partition import partition
+from device_sim.private import private_paths
 from export.tuning import with_fake_quant
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs import Codec, parse_codec
@@ -30,7 +33,7 @@ from fl_mobile.models import build_model
 from fl_mobile.rate import RateControl
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
-from fl_mobile.tensors import fp32_bytes
+from fl_mobile.tensors import Spec, Tensors, fp32_bytes
 
 OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "adam": 2}
 """Numbers a local optimizer keeps per weight."""
@@ -66,10 +69,40 @@ class Federation:
         """Returns local training of one round, as the algorithm wants it."""
         return self.algorithm.plan(self.experiment.train.plan(round_num, from_logits=self.engine.from_logits))
 
+    @functools.cached_property
+    def private(self) -> frozenset[str]:
+        """Paths of the tensors that stay on devices."""
+        return private_paths(self.engine.spec, self.experiment.personal.private)
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """What travels: all that is trained, less what is private."""
+        return {path: tensor for path, tensor in self.engine.spec.items() if path not in self.private}
+
+    @property
+    def initial(self) -> Tensors:
+        """First weights of what travels."""
+        return {path: self.engine.initial[path] for path in self.spec}
+
+    def whole(self, weights: Tensors) -> Tensors:
+        """Returns a model of travelling weights; its private tensors are the first ones, all the server ever has."""
+        return {path: weights.get(path, first) for path, first in self.engine.initial.items()}
+
+    @property
+    def test_parts(self) -> SplitDevices | None:
+        """What each device is tested on, if devices hold anything out."""
+        return self.data if isinstance(self.data, SplitDevices) else None
+
+    @property
+    def epochs(self) -> int:
+        """Passes over its examples a device makes in a round: for the model, and under Ditto for its own."""
+        keys = self.experiment
+        return keys.train.epochs + (keys.personal.epochs if keys.personal.method == DITTO else 0)
+
     @property
     def rate_control(self) -> RateControl | None:
         """What adapts the upload codec's step, if anything does."""
-        return self.experiment.upload.rate_control(fp32_bytes(self.engine.spec))
+        return self.experiment.upload.rate_control(fp32_bytes(self.spec))
 
     @property
     def uses_ledger(self) -> bool:
@@ -100,7 +133,9 @@ def open_federation(experiment: Experiment) -> Federation:
     data = data_of(experiment, dataset)
     build = build_of(experiment, dataset)
     keys = experiment.engine
-    engine = open_engine(keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool)
+    engine = open_engine(
+        keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
+    )
     if experiment.train.qat.on:
         with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
     workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
@@ -120,7 +155,9 @@ def assemble(
     Raises:
         ConfigError, DataError: A file that [fleet] names cannot be used.
     """
-    keys, population = experiment.fleet, data.population
+    keys, population, fraction = experiment.fleet, data.population, experiment.evaluation.device_test_fraction
+    if fraction:
+        data = SplitDevices(data, experiment.seed, fraction)
     fleet = open_fleet(
         experiment.seed, population, profile=keys.profile, link=keys.link, devices_file=keys.devices_file
     )

@@ -19,8 +19,10 @@ import numpy as np
 
 from device_sim.datasets import Dataset
 from device_sim.facts import facts_of_run
+from device_sim.federated_evaluation import federated_evaluation
 from device_sim.federation import Federation
 from device_sim.keras_file import write_model
+from device_sim.memory import Shelf
 from device_sim.run_folder import RunFolder
 from device_sim.simulate import Round, restore
 from device_sim.summary import summarise
@@ -61,9 +63,13 @@ def finish(
     say("model.keras: writing the global model")
     state, _ = restore(federation, folder)
     model = federation.build()
-    keras_bridge.write(model, state.weights)
+    weights = federation.whole(state.weights)
+    keras_bridge.write(model, weights)
     write_model(folder.model, model)
-    summary = summarise(federation, rounds, state.weights, command=command)
+    if federation.test_parts:
+        say("devices: evaluating the model on each one's own held-out examples")
+    on_devices = federated_evaluation(federation, Shelf(folder.memory), state)
+    summary = {**summarise(federation, rounds, weights, command=command), "federated_evaluation": on_devices}
     write_json(folder.summary, summary)
     if not recipes:
         return summary

@@ -50,6 +50,16 @@ class Shelf:
         if round_num not in rounds:
             rounds.append(round_num)
 
+    def replace(self, what: str, round_num: int, tensors: Tensors) -> None:
+        """Stores tensors in place of those of earlier rounds, of which the newest is kept for a restart."""
+        self.put(what, round_num, tensors)
+        self.forget(what, before=round_num, keep=1)
+
+    def newest(self, what: str) -> Tensors | None:
+        """Returns the newest tensors, or None."""
+        rounds = self._index().get(what)
+        return self.get_exactly(what, max(rounds)) if rounds else None
+
     def get(self, what: str, before: int) -> Tensors | None:
         """Returns the newest tensors made before round ``before``, or None.
 
@@ -148,8 +158,8 @@ class FleetMemory:
     """Mutable state of one run; `as_json` goes into every checkpoint.
 
     Attributes:
-        shelf: Residuals (``residual-<device>``), control variates (``variate-<device>``), broadcast points (``point``)
-            and mean updates (``mean``).
+        shelf: Residuals (``residual-<device>``), control variates (``variate-<device>``), private tensors
+            (``private-<device>``), broadcast points (``point``) and mean updates (``mean``).
         versions: Device → model version it holds; devices not listed hold version 0, which ships with the app.
         upload_step: Step of the upload codec under rate control, else None.
         seconds: Virtual time since the run began.
@@ -191,5 +201,4 @@ class FleetMemory:
     def keep_flights(self, round_num: int) -> None:
         """Puts the packets of devices under way on the shelf, where a checkpoint after this round finds them."""
         packets = {flight.key: np.frombuffer(flight.packet, np.uint8) for flight in self.flights if flight.packet}
-        self.shelf.put("flights", round_num, packets)
-        self.shelf.forget("flights", before=round_num, keep=1)
+        self.shelf.replace("flights", round_num, packets)

@@ -95,9 +95,11 @@ def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any], 
     found = weights_hash(dict(zip(paths, values.values(), strict=True)))
     _same(folder.model.name, "hash of the weights", told["weights_sha256"], found)
     spec = dict(zip(paths, keras_bridge.spec_of(model).values(), strict=True))
-    state, _ = checkpoint.load(folder.checkpoint, spec)
+    private = told.get("private", ())
+    state, _ = checkpoint.load(folder.checkpoint, {path: spec[path] for path in paths if path not in private})
+    whole = {path: state.weights.get(path, value) for path, value in zip(paths, values.values(), strict=True)}
     _same(folder.checkpoint.name, "round", summary["rounds"], state.round_num)
-    _same(folder.checkpoint.name, "hash of the weights", told["weights_sha256"], weights_hash(state.weights))
+    _same(folder.checkpoint.name, "hash of the weights", told["weights_sha256"], weights_hash(whole))
     checks = [
         Check(folder.checkpoint.name, f"round {state.round_num}, weights {told['weights_sha256'][:16]}…"),
         Check(folder.model.name, f"weights {told['weights_sha256'][:16]}…"),

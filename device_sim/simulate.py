@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from device_sim.experiment import Experiment
+from device_sim.federated_evaluation import distribution, evaluate_devices
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory, Shelf
 from device_sim.rounds import SERVERS
@@ -49,6 +50,7 @@ class Round:
         saved_bytes: What those would have cost.
         joules: Energy all devices of the round spent, radio and computing.
         staleness: Mean number of versions the accepted updates were behind (asynchronous).
+        device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
     """
 
     round_num: int
@@ -69,6 +71,7 @@ class Round:
     saved_bytes: int = 0
     joules: float = 0.0
     staleness: float = 0.0
+    device_accuracy: dict[str, float] = field(default_factory=dict)
 
 
 def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
@@ -90,7 +93,8 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         started = time.perf_counter()
         state, report, traffic = play(federation, memory, state, folder.updates)
         plan = federation.plan(report.round_num)
-        score = federation.engine.evaluate(state.weights, federation.dataset.test.x, federation.dataset.test.y, plan)
+        weights = federation.whole(state.weights)
+        score = federation.engine.evaluate(weights, federation.dataset.test.x, federation.dataset.test.y, plan)
         if not math.isfinite(score.loss):
             raise DivergedError(
                 f"round {report.round_num}: the held-out loss of the new global model is {score.loss}."
@@ -115,6 +119,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             saved_bytes=traffic.saved_bytes,
             joules=traffic.joules,
             staleness=report.staleness,
+            device_accuracy=_device_accuracy(federation, memory.shelf, state),
         )
         if report.round_num in shown:
             append_timeline(folder, traffic.timeline(report.round_num))
@@ -137,8 +142,8 @@ def restore(
     if not folder.checkpoint.exists():
         if memory:
             memory.restore({}, 0)
-        return federation.algorithm.init(federation.engine.initial, federation.engine.spec), rewind_rounds(folder, 0)
-    state, kept = checkpoint.load(folder.checkpoint, federation.engine.spec)
+        return federation.algorithm.init(federation.initial, federation.spec), rewind_rounds(folder, 0)
+    state, kept = checkpoint.load(folder.checkpoint, federation.spec)
     if memory:
         memory.restore(kept, state.round_num)
     return state, rewind_rounds(folder, state.round_num)
@@ -161,6 +166,14 @@ def timeline_rounds(experiment: Experiment) -> frozenset[int]:
     """Returns the rounds whose devices are kept in ``timeline.jsonl``: the first, the last and some between."""
     count, rounds = min(experiment.output.timeline_rounds, experiment.train.rounds), experiment.train.rounds
     return frozenset(round(i * (rounds - 1) / max(1, count - 1)) for i in range(count))
+
+
+def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float]:
+    every = federation.experiment.evaluation.every
+    if not every or state.round_num % every:
+        return {}
+    scores = evaluate_devices(federation, shelf, state)
+    return distribution(scores).accuracy if scores else {}
 
 
 def _round_of(line: dict[str, Any]) -> Round:

@@ -28,7 +28,7 @@ def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors,
         command: The command line that made the run.
     """
     best = max(rounds, key=lambda r: r.accuracy)
-    dataset, spec = federation.dataset, federation.engine.spec
+    dataset, spec = federation.dataset, federation.spec
     return {
         "schema": SCHEMA,
         "accuracy_name": DATASETS[federation.experiment.data.dataset].accuracy_name,
@@ -47,7 +47,8 @@ def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors,
         "devices": _devices(rounds, federation.data.population),
         "model": {
             "name": federation.experiment.model.name,
-            "parameters": sum(t.size for t in spec.values()),
+            "parameters": sum(t.size for t in federation.engine.spec.values()),
+            "private": sorted(federation.private),
             "weights_sha256": weights_hash(weights),
             "tensors": [{"path": path, "shape": list(value.shape)} for path, value in weights.items()],
         },

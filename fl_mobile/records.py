@@ -35,6 +35,7 @@ class FitPlan:
         from_logits: Whether the model's outputs still need softmax or sigmoid.
         proximal_mu: FedProx's μ: adds μ/2·‖w − w_global‖² to the loss (Li et al., MLSys 2020). 0 switches it off.
         clip_gradient_norm: Global-norm clipping of every step's gradient; 0 switches it off.
+        trained: Paths of the tensors that may change; empty is all.
         shuffle: Whether examples are reordered every epoch, from the device's own seed.
         fake_quant: Whether every step sees kernels and activations rounded as an int8 artifact rounds them.
     """
@@ -49,6 +50,7 @@ class FitPlan:
     proximal_mu: float = 0.0
     clip_gradient_norm: float = 0.0
     shuffle: bool = True
+    trained: tuple[str, ...] = ()
     fake_quant: bool = False
 
     def __post_init__(self) -> None:

@@ -197,9 +197,16 @@ def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experime
 def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
     from device_sim.federation import build_of
     from device_sim.keras_file import read_model, read_run_model
+    from device_sim.private import NONE
     from device_sim.run_folder import RunFolder
+    from fl_mobile.errors import ConfigError
 
     if _is_run(model):
+        if experiment.personal.private != NONE:
+            raise ConfigError(
+                f"{model}: personal.private '{experiment.personal.private}' left tensors on the devices that trained"
+                " them; the server's model holds their first values. Nothing worth exporting can be made of it."
+            )
         return read_run_model(RunFolder(Path(model)).model, experiment)
     return read_model(Path(model)) if _is_file(model) else build_of(experiment, data)()
 

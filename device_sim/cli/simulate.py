@@ -36,6 +36,11 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Short for --set engine.workers=…; never changes a result.")
     ] = None,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set engine.name=…")] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Short for --set engine.ray-address=…: auto or HOST:PORT."),
+    ] = None,
     target_ratio: Annotated[
         float | None, typer.Option(help="Short for --set upload.target-ratio=…: adapt the codec's step to this ratio.")
     ] = None,
@@ -54,6 +59,7 @@ def simulate(
       fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
       fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 2 --no-export
+      fl-mobile simulate --out runs/cluster --engine ray --ray-address auto
     """
     from device_sim import run_folder
     from device_sim.finish import read_summary
@@ -63,6 +69,8 @@ def simulate(
         "train.rounds": rounds,
         "seed": seed,
         "engine.workers": workers,
+        "engine.name": engine,
+        "engine.ray-address": ray_address,
         "upload.target-ratio": target_ratio,
         "upload.budget-bytes": None if upload_budget is None else byte_count(upload_budget),
     }

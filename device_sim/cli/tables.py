@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """Returns accuracy, traffic and artifacts of a run as one table."""
     export = summary["export"]
-    rows = [*_training(summary), *(artifact_rows(export) if export else [("artifacts", "none exported", "")])]
+    artifacts = artifact_rows(export) if export else [("artifacts", "none exported", "")]
+    rows = [*_training(summary), *_on_devices(summary.get("federated_evaluation")), *artifacts]
     return make_table("", ("result", "value", "details"), rows)
 
 
@@ -62,6 +63,23 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ),
         ("time", f"{summary['wall_seconds']:.1f} s here", f"{traffic['air_seconds']:.0f} s on air, simulated"),
     ]
+
+
+def _on_devices(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Returns accuracy on single devices' own examples: the median and the tails, before and after personalisation."""
+    if not found:
+        return []
+    who = f"{found['devices']} devices, {found['examples_per_device']:.0f} examples of its own each"
+    rows = [("on devices", f"{found['accuracy']['p50']:.2%}", f"median of {who}; {_tails(found['accuracy'])}")]
+    if after := found["personalised"]:
+        told = f"after {found['personalisation']}; {_tails(after['accuracy'])}"
+        rows.append(("personalised", f"{after['accuracy']['p50']:.2%}", told))
+    return rows
+
+
+def _tails(accuracy: Mapping[str, float]) -> str:
+    told = {"mean": "mean", "p10": "p10", "p90": "p90", "worst_5_percent": "worst 5 %"}
+    return ", ".join(f"{name} {accuracy[key]:.1%}" for key, name in told.items())
 
 
 def _ratio(value: float | None) -> str:

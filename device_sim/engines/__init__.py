@@ -69,7 +69,7 @@ class EngineRow:
 
     Attributes:
         trainers: (build a model, a few examples) → what opens one worker's trainer.
-        pools: Rows of `POOLS` it can run in.
+        pools: Rows of `POOLS` it can run in; the first one unless another is asked for.
         summary: A line of help.
         fake_quant: Whether it can train with `FitPlan.fake_quant`.
     """
@@ -80,23 +80,35 @@ class EngineRow:
     fake_quant: bool = False
 
 
-POOLS: dict[str, Callable[[Open], Worker]] = {
-    "threads": lambda open_trainer: LocalWorker(open_trainer()),
-    "processes": ProcessWorker,
+def _here(open_worker: Callable[[Open], Worker], open_trainer: Open, workers: int, _: str) -> PooledEngine:
+    # One after another: Keras' naming is global, and only the first model's paths are used.
+    return PooledEngine([open_worker(open_trainer) for _ in range(workers or os.cpu_count() or 1)])
+
+
+def _in_a_cluster(open_trainer: Open, workers: int, address: str) -> PooledEngine:
+    from device_sim.engines.ray import open_ray_engine
+
+    return open_ray_engine(open_trainer, workers, address)
+
+
+POOLS: dict[str, Callable[[Open, int, str], PooledEngine]] = {
+    "threads": partial(_here, lambda open_trainer: LocalWorker(open_trainer())),
+    "processes": partial(_here, ProcessWorker),
+    "ray": _in_a_cluster,
 }
-"""Where workers live. TensorFlow and NumPy leave Python's lock while they compute, so threads are the default."""
+"""Where workers live: (what opens a trainer, how many, address of a Ray cluster) → engine.
+
+TensorFlow and NumPy leave Python's lock while they compute, so threads are the default."""
+
+_ANYWHERE = ("threads", "processes", "ray")
 
 ENGINES: dict[str, EngineRow] = {
     "auto": EngineRow(
-        _auto,
-        ("threads", "processes"),
-        "vectorized where it wins, keras elsewhere; says which and why",
-        fake_quant=True,
+        _auto, _ANYWHERE, "vectorized where it wins, keras elsewhere; says which and why", fake_quant=True
     ),
-    "keras": EngineRow(
-        _keras, ("threads", "processes"), "devices and steps looped in one compiled Keras graph", fake_quant=True
-    ),
-    "vectorized": EngineRow(_vectorized, ("threads", "processes"), "many small devices side by side in one graph"),
+    "keras": EngineRow(_keras, _ANYWHERE, "devices and steps looped in one compiled Keras graph", fake_quant=True),
+    "vectorized": EngineRow(_vectorized, _ANYWHERE, "many small devices side by side in one graph"),
+    "ray": EngineRow(_auto, ("ray",), "auto in the actors of a Ray cluster, on several machines", fake_quant=True),
     "litert": EngineRow(
         partial(_litert, "litert"), ("threads",), "the phone's own training program, an interpreter per worker"
     ),
@@ -109,20 +121,22 @@ ENGINES: dict[str, EngineRow] = {
 }
 
 
-def open_engine(name: str, build: Build, probe: np.ndarray, *, workers: int = 0, pool: str = "threads") -> Engine:
+def open_engine(
+    name: str, build: Build, probe: np.ndarray, *, workers: int = 0, pool: str = "", ray_address: str = ""
+) -> Engine:
     """Returns an engine.
 
     Args:
         name: A row of `ENGINES`.
-        build: Returns a new, built model, the same one every time; picklable for workers in processes.
+        build: Returns a new, built model, the same one every time; picklable for workers outside of this process.
         probe: A few examples as devices hold them.
         workers: How many; 0 is one per core.
-        pool: A row of `POOLS` that the engine can run in.
+        pool: A row of `POOLS` that the engine can run in; empty is its first.
+        ray_address: For pool ``ray``: ``auto`` or ``host:port`` of a running cluster; empty starts one here.
 
     Raises:
-        ConfigError: The engine cannot train this model.
+        ConfigError: The engine cannot train this model, or cannot run here.
         ModelError: The model cannot be built or federated.
     """
-    open_trainer, open_worker = ENGINES[name].trainers(build, probe), POOLS[pool]
-    # One after another: Keras' naming is global, and only the first model's paths are used.
-    return PooledEngine([open_worker(open_trainer) for _ in range(workers or os.cpu_count() or 1)])
+    row = ENGINES[name]
+    return POOLS[pool or row.pools[0]](row.trainers(build, probe), workers, ray_address)

@@ -59,11 +59,12 @@ class KerasTrainer:
         import tensorflow as tf
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
+        still = held_still(weights, plan)
         shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, plan.fake_quant)
-        key = (*shape, own, pulled)
+        key = (*shape, own, pulled, still)
         if key not in self._fits:
             model = with_fake_quant(self.model) if plan.fake_quant else self.model
-            self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled)
+            self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
         batches = lay_out(tasks, plan)
         deltas, losses = self._fits[key](
             tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),
@@ -112,13 +113,18 @@ def updates_of(weights: Tensors, tasks: Sequence[Task], deltas: np.ndarray, loss
     ]
 
 
+def held_still(weights: Tensors, plan: FitPlan) -> frozenset[int]:
+    """Returns the positions of tensors that must not change; positions, because a twin's paths may differ."""
+    return frozenset(i for i, path in enumerate(weights) if plan.trained and path not in plan.trained)
+
+
 def flat(tensors: Tensors, like: Tensors | None = None) -> np.ndarray:
     """Returns the tensors end to end, in the order of ``like``; those that are missing are zeros."""
     values = [tensors.get(p, np.zeros_like(v)) for p, v in like.items()] if like else list(tensors.values())
     return np.concatenate([np.ravel(value) for value in values]).astype(np.float32, copy=False)
 
 
-def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool) -> Any:
+def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
     """Returns the compiled round of a chunk of devices.
 
     The graph is specialised on what changes its shape (optimizer, loss, proximal term or not); rates are inputs.
@@ -129,7 +135,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
 
     optimizer, loss, forward = optimizer_of(plan), loss_of(plan), keyed_call(model)
     travelling, trainable = keras_bridge.travelling_variables(model), model.trainable_variables
-    sizes = [int(np.prod(v.shape)) for v in travelling]
+    sizes, fixed = [int(np.prod(v.shape)) for v in travelling], {id(travelling[i]) for i in still}
     local = [(v, v.numpy()) for v in keras_bridge.local_variables(model)]
     optimizer.build(trainable)
     slots = [v for v in optimizer.variables if "learning_rate" not in v.path]
@@ -155,6 +161,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             gradients = [g + mu * (v.value - centre[id(v)]) for g, v in zip(gradients, trainable, strict=True)]
         if pulled:
             gradients = [g + pull[id(v)] for g, v in zip(gradients, trainable, strict=True)]
+        gradients = [tf.zeros_like(g) if id(v) in fixed else g for g, v in zip(gradients, trainable, strict=True)]
         optimizer.apply(clip(gradients, limit), trainable)
         return value
 

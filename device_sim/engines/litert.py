@@ -176,8 +176,11 @@ def fit(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -
     """Returns the update of one device: the same batches in the same order as the keras engine.
 
     Raises:
-        ConfigError: The proximal term would have to pull to other weights than those the device starts at.
+        ConfigError: The proximal term would have to pull to other weights than those the device starts at, or layers
+            that the program trains would have to be held still.
     """
+    if plan.trained:
+        raise ConfigError('engine litert trains every layer of its program; needs engine.name = "keras"')
     if task.start and plan.proximal_mu > 0:
         raise ConfigError('engine litert: a personal start with a proximal term (ditto) needs engine.name = "keras"')
     start = {**weights, **(task.start or {})}

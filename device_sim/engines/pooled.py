@@ -57,24 +57,34 @@ def _same(weights: Tensors) -> Any:
     return weights
 
 
+def _nothing() -> None:
+    pass
+
+
 class PooledEngine:
     """`Engine` over workers that are alike.
 
     Args:
         workers: At least one.
         share: What makes a round's weights cheap to send to many workers; the identity in one process.
+        leave: Is called after the last worker has ended.
 
     Raises:
         ModelError: Two workers have different models.
     """
 
-    def __init__(self, workers: Sequence[Worker], share: Callable[[Tensors], Any] = _same) -> None:
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        share: Callable[[Tensors], Any] = _same,
+        leave: Callable[[], None] = _nothing,
+    ) -> None:
         self.spec, self.initial, self.from_logits, self.about = workers[0].call(_facts)
         for worker in workers[1:]:
             other = worker.call(_facts)[0]
             if [tensor.shape for tensor in other.values()] != [tensor.shape for tensor in self.spec.values()]:
                 raise ModelError("the model function built two different models; it must build the same one every time")
-        self._all, self._share, self.workers = list(workers), share, len(workers)
+        self._all, self._share, self._leave, self.workers = list(workers), share, leave, len(workers)
         self._free: SimpleQueue[Worker] = SimpleQueue()
         for worker in workers:
             self._free.put(worker)
@@ -118,6 +128,7 @@ class PooledEngine:
         self._threads.shutdown(cancel_futures=True)
         for worker in self._all:
             worker.close()
+        self._leave()
 
     def _call(self, work: Callable[..., T], *args: Any) -> T:
         worker = self._free.get()

@@ -58,20 +58,32 @@ class ProcessWorker:
 
 def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked; it closes the pipe
-    trainer, broken = None, None
-    try:
-        trainer = open_trainer()
-    except Exception as error:
-        broken = error
+    desk = Desk(open_trainer)
     with contextlib.suppress(EOFError, ConnectionError):  # who asked has closed the pipe, or was killed
         while True:
             work, args = pipe.recv()
-            try:
-                if broken:
-                    raise broken
-                answer = True, work(trainer, *args)
-            except (FlMobileError, OSError) as error:
-                answer = False, error
-            except Exception as error:  # its class may exist only here, or not survive the pipe
-                answer = False, RuntimeError(f"in an engine worker process: {type(error).__name__}: {error}")
-            pipe.send(answer)
+            pipe.send(desk.call(work, *args))
+
+
+class Desk:
+    """A trainer in another process than who asks for its work; what fails is an answer, the first failure included.
+
+    Args:
+        open_trainer: Makes the trainer.
+    """
+
+    def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
+        self._fine, self._trainer = _attempt(open_trainer)
+
+    def call(self, work: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+        """Returns whether ``work(trainer, *args)`` was fine, and what it returned, or else the exception."""
+        return _attempt(work, self._trainer, *args) if self._fine else (False, self._trainer)
+
+
+def _attempt(work: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+    try:
+        return True, work(*args)
+    except (FlMobileError, OSError) as error:
+        return False, error
+    except Exception as error:  # its class may exist only here, or not survive the way back
+        return False, RuntimeError(f"in an engine worker process: {type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
-from device_sim.engines.keras import KerasTrainer, flat, updates_of
+from device_sim.engines.keras import KerasTrainer, flat, held_still, updates_of
 from device_sim.engines.records import Evaluation, Task, refuse_fake_quant
 from device_sim.engines.steps import as_input, examples_signature, loss_of
 from fl_mobile import keras_bridge
@@ -67,9 +67,10 @@ class VectorizedTrainer:
 
         refuse_fake_quant(plan, "vectorized")
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
-        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled)
+        still = held_still(weights, plan)
+        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled, still)
         if key not in self._fits:
-            self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled)
+            self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled, still=still)
         rows, real, share = _padded(lay_out(tasks, plan))
         deltas, losses = self._fits[key](
             tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),
@@ -140,7 +141,7 @@ def _rule(plan: FitPlan) -> _Rule:
     return {**rules, "adam": _Rule(2, adam)}[plan.optimizer]
 
 
-def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool) -> Any:
+def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
     """Returns the compiled round of a chunk of devices."""
     import tensorflow as tf
 
@@ -193,6 +194,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
                 gradients = [g + mu * (v - c) for g, v, c in zip(gradients, values, centre, strict=True)]
             if pulled:
                 gradients = [g + p for g, p in zip(gradients, pull, strict=True)]
+            gradients = [tf.zeros_like(g) if i in still else g for i, g in enumerate(gradients)]
             gradients = clipped(gradients, limit)
             active = tf.reduce_max(real[step], axis=1)
             moved = [

@@ -70,6 +70,7 @@ FIELD_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     float | None: (_or_none(_number), "a finite number or null"),
     str: (_is(str), "text"),
     dict[str, int]: (lambda d: isinstance(d, dict) and all(map(_count, d.values())), "counts by reason"),
+    dict[str, float]: (lambda d: isinstance(d, dict) and all(map(_number, d.values())), "finite numbers by name"),
     dict[str, str]: (_is(dict), "texts by name"),
     tuple[int, ...]: (_each(_count), "a list of whole numbers ≥ 0"),
     tuple[float, ...]: (_each(_number), "a list of finite numbers"),

@@ -46,7 +46,7 @@ class Crew:
 
     def train(self, federation: Federation, download_bytes: np.ndarray) -> Training:
         """Returns when each has the model and has trained, from the bytes it downloads ``int64[n]``."""
-        flops = federation.workload.flops(self.examples, federation.experiment.train.epochs)
+        flops = federation.workload.flops(self.examples, federation.epochs)
         return train_on(self.devices, self.asked, self.air, self.mishaps, flops, download_bytes)
 
 
@@ -68,7 +68,7 @@ def gather(
         return np.where(np.isin(index, under_way), code_of("under-way"), codes)
 
     def expected_seconds(index: np.ndarray) -> np.ndarray:
-        flops = federation.workload.flops(data.counts(index), experiment.train.epochs)
+        flops = federation.workload.flops(data.counts(index), federation.epochs)
         return flops / federation.fleet.devices(index).train_flops_per_s
 
     request = Request(

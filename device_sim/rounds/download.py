@@ -78,7 +78,7 @@ def _decoded(federation: Federation, memory: FleetMemory, state: ServerState) ->
     if federation.experiment.download.mode == "delta":
         pruning, step = federation.experiment.train.pruning.plan(), federation.experiment.download.step
         pruned = pruned_paths(pruning, state.spec) if sparsity_at(pruning, state.round_num) else ()
-        lattice = Lattice.around(federation.engine.initial, state.spec, step, pruned)
+        lattice = Lattice.around(federation.initial, state.spec, step, pruned)
         point = lattice.point(state.weights)
         memory.shelf.put("point", state.round_num, point)
         memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)

@@ -28,6 +28,7 @@ class Answer:
         norm: L2 norm of the update before anything was encoded; NaN unless asked for.
         wanted: What it would send if sending were free, where error feedback needs it.
         delta: The raw update, where it is to be kept for `fl-mobile measure`.
+        private: The device's own tensors after training, if it has any.
     """
 
     device: int
@@ -37,6 +38,7 @@ class Answer:
     norm: float
     wanted: Tensors | None
     delta: Tensors | None
+    private: Tensors
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Phones:
         feedback: Whether `Answer.wanted` is to be returned.
         norms: Whether `Answer.norm` is to be measured.
         keep: Devices whose raw update is to be returned.
+        private: What the updates of tensors that do not travel are relative to.
         masks: What is pruned in the version the devices train from; it is zero in all that leaves them.
     """
 
@@ -61,6 +64,7 @@ class Phones:
     feedback: bool = False
     norms: bool = False
     keep: frozenset[int] = frozenset()
+    private: Tensors = field(default_factory=dict)
     masks: Masks = field(default_factory=dict)
 
     def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
@@ -72,7 +76,8 @@ class Phones:
         return [self._answer(task, update) for task, update in zip(tasks, updates, strict=True)]
 
     def _answer(self, task: Task, update: Update) -> Answer:
-        delta, loss = apply_masks(update.delta, self.masks), update.metrics["loss"]
+        delta, loss = {path: update.delta[path] for path in self.spec}, update.metrics["loss"]
+        delta = apply_masks(delta, self.masks)
         kept = task.residual if self.feedback else None
         wanted = apply_masks(feedback.minus(feedback.with_residual(delta, kept), self.prediction), self.masks)
         rng = rng_for(task.seed, "codec")
@@ -91,4 +96,5 @@ class Phones:
             global_norm(delta) if self.norms else math.nan,
             wanted if self.feedback else None,
             delta if task.device in self.keep else None,
+            {path: value + update.delta[path] for path, value in self.private.items()},
         )

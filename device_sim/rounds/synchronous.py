@@ -18,9 +18,10 @@ from device_sim.fleet.reasons import count
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import gather
 from device_sim.rounds.download import Broadcast, broadcast
+from device_sim.rounds.own import pull_of
 from device_sim.rounds.phones import Answer
 from device_sim.rounds.traffic import Traffic
-from device_sim.rounds.training import fold_packets, published_codec, pull_of
+from device_sim.rounds.training import fold_packets, published_codec
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, SURPLUS, Trip, travel, write_down
 from fl_mobile import feedback, wire
 from fl_mobile.codecs import Codec
@@ -109,8 +110,7 @@ def _remember(
         if answer.wanted is not None:
             _keep_residual(memory, state.spec, state.round_num, answer, codec, used=answer.device in accepted)
     if federation.experiment.upload.memory == "cafe" and report.mean is not None:
-        memory.shelf.put("mean", state.round_num, report.mean)
-        memory.shelf.forget("mean", before=state.round_num, keep=1)
+        memory.shelf.replace("mean", state.round_num, report.mean)
     if (control := federation.rate_control) and memory.upload_step is not None:
         memory.upload_step = control.next_step(memory.upload_step, report.upload_bytes)
 
@@ -120,9 +120,7 @@ def _keep_residual(
 ) -> None:
     """What was left out stays on the phone; where nothing of it was used, all of it does."""
     sent = wire.unpack(answer.packet, spec, codec).tensors if used else None
-    what = f"residual-{answer.device}"
-    memory.shelf.put(what, round_num, feedback.residual_after(answer.wanted or {}, sent))
-    memory.shelf.forget(what, before=round_num, keep=1)
+    memory.shelf.replace(f"residual-{answer.device}", round_num, feedback.residual_after(answer.wanted or {}, sent))
 
 
 def _keep_variate(
@@ -135,6 +133,5 @@ def _keep_variate(
     admission, plan = federation.experiment.server.admission(), federation.plan(state.round_num)
     delta = admission.clipped(wire.unpack(answer.packet, state.spec, codec).tensors)
     steps = admission.local_steps(plan, answer.examples)
-    what = f"variate-{answer.device}"
-    memory.shelf.put(what, state.round_num, federation.algorithm.device.keep(pull, delta, steps, plan.learning_rate))
-    memory.shelf.forget(what, before=state.round_num, keep=1)
+    kept = federation.algorithm.device.keep(pull, delta, steps, plan.learning_rate)
+    memory.shelf.replace(f"variate-{answer.device}", state.round_num, kept)

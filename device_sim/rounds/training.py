@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from device_sim.engines import Task
+from device_sim.experiment_personal import DITTO
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
+from device_sim.rounds.own import private_of, pull_of, train_own_models
 from device_sim.rounds.phones import Answer, Phones
 from fl_mobile.codecs import Codec
 from fl_mobile.codecs.ecsq import Ecsq
@@ -19,7 +21,6 @@ from fl_mobile.files import write_json
 from fl_mobile.records import ServerState
 from fl_mobile.server import Admission, Fold, fold
 from fl_mobile.sources import write_update
-from fl_mobile.tensors import Tensors
 
 FOLD_BYTES = 1 << 20
 """Packets of less than this in all are folded where they are; handing them out would cost more."""
@@ -49,24 +50,34 @@ def train_crew(
     Raises:
         DivergedError: Local training gave NaN or Inf; names device and round.
     """
-    experiment = federation.experiment
+    experiment, weights = federation.experiment, federation.whole(down.weights)
     feedback = experiment.upload.memory == "error-feedback"
     keep = _kept(federation, state.round_num, crew.devices.index[who])
     phones = Phones(
         *(state.spec, codec, state.round_num, down.prediction),
-        *(feedback, experiment.policy.min_update_norm > 0, keep, down.masks),
+        *(feedback, experiment.policy.min_update_norm > 0, keep),
+        private={path: weights[path] for path in weights if path in federation.private},
+        masks=down.masks,
     )
 
     def tasks() -> Iterator[Task]:
         for at in who.tolist():
             device = int(crew.devices.index[at])
             residual = memory.shelf.get(f"residual-{device}", before=state.round_num) if feedback else None
-            examples, pull = federation.data.examples(device), pull_of(federation, memory, state, down, device)
-            yield Task(device, *examples, int(crew.seeds[at]), residual=residual, pull=pull)
+            pull, own = pull_of(federation, memory, state, down, device), private_of(federation, memory.shelf, device)
+            if pull is not None:  # engines want one for every weight; nothing pulls on private ones
+                still = (path for path in federation.private if federation.engine.spec[path].trainable)
+                pull |= {path: np.zeros_like(weights[path]) for path in still}
+            examples = federation.data.examples(device)
+            yield Task(device, *examples, int(crew.seeds[at]), start=own, residual=residual, pull=pull)
 
-    answers = list(federation.engine.train(down.weights, tasks(), federation.plan(state.round_num), phones))
+    answers = list(federation.engine.train(weights, tasks(), federation.plan(state.round_num), phones))
     for answer in answers:
         _keep(federation, updates, state.round_num, answer)
+        if answer.private:
+            memory.shelf.replace(f"private-{answer.device}", state.round_num, answer.private)
+    if experiment.personal.method == DITTO:
+        train_own_models(federation, memory, state.round_num, weights, crew, who)
     return answers
 
 
@@ -84,17 +95,6 @@ def fold_packets(
     return total
 
 
-def pull_of(
-    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, device: int
-) -> Tensors | None:
-    """Returns what a device adds to its gradients, None if its algorithm keeps nothing on devices."""
-    if federation.algorithm.device is None:
-        return None
-    zeros = {path: np.zeros(t.shape, np.float32) for path, t in state.spec.items() if t.trainable}
-    kept = memory.shelf.get(f"variate-{device}", before=state.round_num)
-    return federation.algorithm.device.pull(down.sent, kept or {}, zeros)
-
-
 def _fold(packets: Sequence[bytes], arguments: dict[str, object]) -> Fold:
     return fold(packets, **arguments)  # type: ignore[arg-type]
 
@@ -110,5 +110,5 @@ def _keep(federation: Federation, updates: Path, round_num: int, answer: Answer)
     if answer.delta is None:
         return
     write_update(updates / f"round-{round_num:05d}-device-{answer.device:06d}.npz", answer.delta)
-    tensors = federation.engine.spec.items()
+    tensors = federation.spec.items()
     write_json(updates / "spec.json", [{"path": p, "shape": t.shape, "trainable": t.trainable} for p, t in tensors])

@@ -45,6 +45,8 @@ class NumpyTrainer:
             if plan.proximal_mu:
                 for p in local:
                     local[p] -= np.float32(plan.learning_rate * plan.proximal_mu) * (before[p] - weights[p])
+            for p in set(local).difference(plan.trained or local):
+                local[p] = before[p]
         delta = {p: local[p] - weights[p] for p in local}
         return Update(delta, len(task.y), {"loss": float(np.mean(losses))})
 

@@ -1,0 +1,74 @@
+"""What a device keeps and brings to its training: its algorithm's pull, its private tensors, its personal model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from device_sim.engines import Task
+from device_sim.experiment_personal import DITTO, ONLY_HEAD
+from device_sim.federation import Federation
+from device_sim.memory import FleetMemory, Shelf
+from device_sim.private import head_paths
+from device_sim.rounds.crew import Crew
+from device_sim.rounds.download import Broadcast
+from fl_mobile.records import FitPlan, ServerState, Update
+from fl_mobile.seeds import seed_for
+from fl_mobile.tensors import Tensors
+
+
+def pull_of(
+    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, device: int
+) -> Tensors | None:
+    """Returns what a device adds to its gradients, None if its algorithm keeps nothing on devices."""
+    if federation.algorithm.device is None:
+        return None
+    zeros = {path: np.zeros(t.shape, np.float32) for path, t in state.spec.items() if t.trainable}
+    kept = memory.shelf.get(f"variate-{device}", before=state.round_num)
+    return federation.algorithm.device.pull(down.sent, kept or {}, zeros)
+
+
+def private_of(federation: Federation, shelf: Shelf, device: int) -> Tensors | None:
+    """Returns the tensors a device keeps to itself; the first ones, which ship with the app, if it never trained."""
+    if not federation.private:
+        return None
+    return shelf.newest(f"private-{device}") or {p: federation.engine.initial[p] for p in federation.private}
+
+
+def personal_plan(federation: Federation, round_num: int) -> FitPlan:
+    """Returns how a device trains what becomes its own model."""
+    keys = federation.experiment.personal
+    plan = federation.experiment.train.plan(round_num, from_logits=federation.engine.from_logits)
+    return replace(
+        plan,
+        epochs=keys.epochs,
+        learning_rate=keys.learning_rate or plan.learning_rate,
+        proximal_mu=keys.mu if keys.method == DITTO else 0.0,
+        trained=tuple(sorted(head_paths(federation.engine.spec))) if keys.method == ONLY_HEAD else (),
+    )
+
+
+def train_own_models(
+    federation: Federation, memory: FleetMemory, round_num: int, weights: Tensors, crew: Crew, who: np.ndarray
+) -> None:
+    """Trains the personal models of the crew's devices at positions ``who`` ``int64[m]``: Ditto's second half.
+
+    ``min Lₖ(v) + λ/2·‖v − w‖²`` from where v was left, w being the model just received (Li et al., "Ditto: fair and
+    robust federated learning through personalization", ICML 2021, Algorithm 1). Nothing of v is ever sent.
+    """
+
+    def tasks() -> Iterator[Task]:
+        for at in who.tolist():
+            device, seed = int(crew.devices.index[at]), seed_for(int(crew.seeds[at]), DITTO)
+            own = memory.shelf.newest(f"personal-{device}") or weights
+            yield Task(device, *federation.data.examples(device), seed, start=own)
+
+    for device, delta in federation.engine.train(weights, tasks(), personal_plan(federation, round_num), _deltas):
+        own = {path: value + delta[path] for path, value in weights.items()}
+        memory.shelf.replace(f"personal-{device}", round_num, own)
+
+
+def _deltas(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[int, Tensors]]:
+    return [(task.device, update.delta) for task, update in zip(tasks, updates, strict=True)]
