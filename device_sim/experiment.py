@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
-from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
+from device_sim.experiment_fleet import Clock, Fleet, Selection, UpdatePolicy
 from device_sim.experiment_keys import key, positive
 from device_sim.experiment_personal import Evaluation, Personal, check_algorithm, check_personal
 from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_private, check_tuning
@@ -301,7 +301,7 @@ class Experiment:
     download: Download = field(default_factory=Download)
     fleet: Fleet = field(default_factory=Fleet)
     selection: Selection = field(default_factory=Selection)
-    policy: Updates = field(default_factory=Updates)
+    policy: UpdatePolicy = field(default_factory=UpdatePolicy)
     clock: Clock = field(default_factory=Clock)
     personal: Personal = field(default_factory=Personal)
     evaluation: Evaluation = field(default_factory=Evaluation)

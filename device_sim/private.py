@@ -22,7 +22,7 @@ def private_paths(spec: Spec, private: str) -> frozenset[str]:
     Args:
         spec: All that local training changes.
         private: ``none``, ``batch-norm`` (layers that own statistics), ``head`` (the last layer), or a pattern of
-            paths, in which ``*`` stands for anything.
+            paths or of their ends, in which ``*`` stands for anything.
 
     Raises:
         ConfigError: Nothing in this model is meant, or nothing would be left to travel.
@@ -40,7 +40,8 @@ def private_paths(spec: Spec, private: str) -> frozenset[str]:
     elif private == HEAD:
         chosen = head_paths(spec)
     else:
-        chosen = frozenset(path for path in spec if fnmatchcase(path, private))
+        # Keras puts a model's name before its layers' in some topologies and not in others.
+        chosen = frozenset(path for path in spec if fnmatchcase(path, private) or fnmatchcase(path, f"*/{private}"))
     if not chosen:
         hint = nearest(private, [*PRIVATE, *spec])
         raise ConfigError(f"personal.private '{private}' names no tensor of this model.{hint}")

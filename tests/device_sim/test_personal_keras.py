@@ -44,11 +44,8 @@ def test_only_the_named_layers_train_and_engines_agree(optimizer: str) -> None:
         found[name] = [update.delta for _, update in engine.train(engine.initial, tasks(), plan, pairs)]
         for delta in found[name]:
             assert {path for path, value in delta.items() if value.any()} == head
-        assert (
-            next(iter(engine.train(engine.initial, tasks(), replace(plan, trained=()), pairs)))[1]
-            .delta["d0/kernel"]
-            .any()
-        )
+        (_, free), *_ = engine.train(engine.initial, tasks(), replace(plan, trained=()), pairs)
+        assert all(value.any() for value in free.delta.values())
     for one, other in zip(*found.values(), strict=True):
         for a, b in zip(one.values(), other.values(), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
@@ -115,7 +112,7 @@ def dense_with_batchnorm() -> Any:
 
 
 def on_devices(folder: Path, seed: int, *changes: str, cameras: bool = False) -> dict[str, float]:
-    """Returns accuracies on devices; with cameras that differ, each has its own brightness, contrast and polarity."""
+    """Returns accuracies on devices, personalised if asked; cameras differ in brightness, contrast and polarity."""
     experiment = parse_experiment(SHIFTED, [f"seed={seed}", *changes])
     dataset = open_dataset(experiment)
     shards = tuple(deal_out(experiment, dataset))
@@ -131,10 +128,8 @@ def on_devices(folder: Path, seed: int, *changes: str, cameras: bool = False) ->
     list(simulate(federation, run))
     found = federated_evaluation(federation, Shelf(run.memory), restore(federation, run)[0])
     assert found is not None
-    return {
-        **found["accuracy"],
-        **{f"after {k}": v for k, v in ((found["personalised"] or {}).get("accuracy", {})).items()},
-    }
+    accuracy: dict[str, float] = (found["personalised"] or found)["accuracy"]
+    return accuracy
 
 
 def test_fedbn_serves_devices_whose_cameras_differ(tmp_path: Path) -> None:
@@ -143,3 +138,13 @@ def test_fedbn_serves_devices_whose_cameras_differ(tmp_path: Path) -> None:
     private = on_devices(tmp_path / "private", 1, "personal.private=batch-norm", cameras=True)
     assert private["mean"] > shared["mean"] + 0.25
     assert private["worst_5_percent"] > shared["worst_5_percent"] + 0.1
+
+
+def test_a_head_of_its_own_serves_devices_that_see_few_classes(tmp_path: Path) -> None:
+    """Over seeds 0 and 1 the mean rose from 0.42 and 0.48 to 0.93 and more, whichever way."""
+    skew = ("data.partition=shards", "data.devices=10", "train.cohort=5", "train.rounds=8")
+    shared = on_devices(tmp_path / "shared", 1, *skew)
+    for name, changes in {"private": ["private=head"], "tuned": ["method=head", "epochs=5"]}.items():
+        own = on_devices(tmp_path / name, 1, *skew, *(f"personal.{change}" for change in changes))
+        assert own["mean"] > shared["mean"] + 0.3
+        assert own["worst_5_percent"] > shared["worst_5_percent"] + 0.4

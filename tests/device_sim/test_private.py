@@ -36,6 +36,8 @@ BIAS = ("personal.private=*/bias", "output.recipes=[]")
         ("batch-norm", ["bn/gamma", "bn/moving_mean"]),
         ("head", ["out/bias", "out/kernel"]),
         ("*/kernel", ["conv/kernel", "out/kernel"]),
+        ("kernel", ["conv/kernel", "out/kernel"]),
+        ("bn/*", ["bn/gamma", "bn/moving_mean"]),
     ],
 )
 def test_which_tensors_stay(private: str, paths: list[str]) -> None:
