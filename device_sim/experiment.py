@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field, fields
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
-from device_sim.experiment_fleet import Clock, Fleet, Selection, Updates
+from device_sim.experiment_fleet import Clock, Fleet, Selection, UpdatePolicy
 from device_sim.experiment_keys import key, positive
 from device_sim.experiment_personal import Evaluation, Personal, check_algorithm, check_personal
-from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_tuning
+from device_sim.experiment_tuning import Pruning, Qat, check_engine, check_private, check_tuning
 from export.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
@@ -122,6 +122,7 @@ class Train:
             loss=self.loss,
             from_logits=from_logits,
             clip_gradient_norm=self.clip_gradient_norm,
+            keep_zeros=self.pruning.prunes_in(round_num),
             fake_quant=self.qat.rounds_in(round_num),
         )
 
@@ -300,7 +301,7 @@ class Experiment:
     download: Download = field(default_factory=Download)
     fleet: Fleet = field(default_factory=Fleet)
     selection: Selection = field(default_factory=Selection)
-    policy: Updates = field(default_factory=Updates)
+    policy: UpdatePolicy = field(default_factory=UpdatePolicy)
     clock: Clock = field(default_factory=Clock)
     personal: Personal = field(default_factory=Personal)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -318,7 +319,8 @@ class Experiment:
         check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
         plan = algorithm.plan(self.train.plan(0, from_logits=True))
         check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
-        check_engine(self.train.qat, self.engine.name)
+        check_private(self.train.pruning, self.personal.private)
+        check_engine(self.train.pruning, self.train.qat, self.engine.name)
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 

@@ -94,7 +94,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Updates:
+class UpdatePolicy:
     """[policy]: when a device that can take part does."""
 
     name: str = key("every-round", " | ".join(POLICIES))

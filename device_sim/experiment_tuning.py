@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 
 from device_sim.engines import ENGINES
 from device_sim.experiment_keys import key
+from device_sim.private import NONE
 from fl_mobile.errors import ConfigError
-from fl_mobile.pruning_mask import SCHEDULES, PruningPlan
+from fl_mobile.pruning_mask import SCHEDULES, PruningPlan, sparsity_at
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Pruning:
     def plan(self) -> PruningPlan:
         """Returns the plan that server and devices share."""
         return PruningPlan(**asdict(self))
+
+    def prunes_in(self, round_num: int) -> bool:
+        """Returns whether devices get a pruned model in round ``round_num``."""
+        return sparsity_at(self.plan(), round_num) > 0
 
     @property
     def settled_round(self) -> int:
@@ -65,8 +70,20 @@ def check_tuning(pruning: Pruning, qat: Qat, rounds: int) -> None:
             )
 
 
-def check_engine(qat: Qat, engine: str) -> None:
-    """Raises `ConfigError` if ``engine`` cannot train with rounding and some round needs it."""
-    if qat.on and not ENGINES[engine].fake_quant:
-        able = " or ".join(f'"{name}"' for name, row in ENGINES.items() if row.fake_quant)
-        raise ConfigError(f"train.qat: engine.name '{engine}' cannot train with rounding; use {able}")
+def check_private(pruning: Pruning, private: str) -> None:
+    """Raises `ConfigError` if tensors that never reach the server were to be pruned with its masks."""
+    if pruning.sparsity and private != NONE:
+        raise ConfigError(
+            f"train.pruning cannot be used with personal.private '{private}': masks follow from weights that the server"
+            " and all devices share. Set train.pruning.sparsity to 0, or personal.private to none."
+        )
+
+
+def check_engine(pruning: Pruning, qat: Qat, engine: str) -> None:
+    """Raises `ConfigError` if ``engine`` cannot train as some round needs it."""
+    for table, on, what, able in (
+        ("pruning", pruning.sparsity > 0, "keep zeros", [name for name, row in ENGINES.items() if row.keeps_zeros]),
+        ("qat", qat.on, "train with rounding", [name for name, row in ENGINES.items() if row.fake_quant]),
+    ):
+        if on and engine not in able:
+            raise ConfigError(f"train.{table}: engine.name '{engine}' cannot {what}; use {' or '.join(able)}")

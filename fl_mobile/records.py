@@ -37,6 +37,7 @@ class FitPlan:
         clip_gradient_norm: Global-norm clipping of every step's gradient; 0 switches it off.
         trained: Paths of the tensors that may change; empty is all.
         shuffle: Whether examples are reordered every epoch, from the device's own seed.
+        keep_zeros: Whether kernel weights that are zero stay zero in every step, not only in what is sent.
         fake_quant: Whether every step sees kernels and activations rounded as an int8 artifact rounds them.
     """
 
@@ -51,6 +52,7 @@ class FitPlan:
     clip_gradient_norm: float = 0.0
     shuffle: bool = True
     trained: tuple[str, ...] = ()
+    keep_zeros: bool = False
     fake_quant: bool = False
 
     def __post_init__(self) -> None:

@@ -71,12 +71,14 @@ class EngineRow:
         trainers: (build a model, a few examples) → what opens one worker's trainer.
         pools: Rows of `POOLS` it can run in; the first one unless another is asked for.
         summary: A line of help.
+        keeps_zeros: Whether it can train with `FitPlan.keep_zeros`.
         fake_quant: Whether it can train with `FitPlan.fake_quant`.
     """
 
     trainers: Callable[[Build, np.ndarray], Open]
     pools: tuple[str, ...]
     summary: str
+    keeps_zeros: bool = False
     fake_quant: bool = False
 
 
@@ -104,11 +106,27 @@ _ANYWHERE = ("threads", "processes", "ray")
 
 ENGINES: dict[str, EngineRow] = {
     "auto": EngineRow(
-        _auto, _ANYWHERE, "vectorized where it wins, keras elsewhere; says which and why", fake_quant=True
+        _auto,
+        _ANYWHERE,
+        "vectorized where it wins, keras elsewhere; says which and why",
+        keeps_zeros=True,
+        fake_quant=True,
     ),
-    "keras": EngineRow(_keras, _ANYWHERE, "devices and steps looped in one compiled Keras graph", fake_quant=True),
-    "vectorized": EngineRow(_vectorized, _ANYWHERE, "many small devices side by side in one graph"),
-    "ray": EngineRow(_auto, ("ray",), "auto in the actors of a Ray cluster, on several machines", fake_quant=True),
+    "keras": EngineRow(
+        _keras,
+        _ANYWHERE,
+        "devices and steps looped in one compiled Keras graph",
+        keeps_zeros=True,
+        fake_quant=True,
+    ),
+    "vectorized": EngineRow(_vectorized, _ANYWHERE, "many small devices side by side in one graph", keeps_zeros=True),
+    "ray": EngineRow(
+        _auto,
+        ("ray",),
+        "auto in the actors of a Ray cluster, on several machines",
+        keeps_zeros=True,
+        fake_quant=True,
+    ),
     "litert": EngineRow(
         partial(_litert, "litert"), ("threads",), "the phone's own training program, an interpreter per worker"
     ),

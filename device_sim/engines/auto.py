@@ -29,12 +29,7 @@ class AutoTrainer:
         self._vectorized = None if reason else VectorizedTrainer(build, probe, self._keras)
         self.spec, self.initial, self.from_logits = self._keras.spec, self._keras.initial, self._keras.from_logits
         self._parameters = sum(tensor.size for tensor in self.spec.values())
-        self.about = (
-            f"keras, because {reason}"
-            if reason
-            else "vectorized for small steps, because every layer can be batched;"
-            " keras for rounds with rounding ([train.qat]), which only keras trains"
-        )
+        self.about = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""

@@ -19,6 +19,7 @@ from device_sim.engines.steps import (
     as_input,
     clip,
     examples_signature,
+    hold_zeros,
     loss_of,
     one_thread_per_op,
     optimizer_of,
@@ -60,8 +61,8 @@ class KerasTrainer:
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, plan.fake_quant)
-        key = (*shape, own, pulled, still)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0)
+        key = (*shape, plan.keep_zeros, plan.fake_quant, own, pulled, still)
         if key not in self._fits:
             model = with_fake_quant(self.model) if plan.fake_quant else self.model
             self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
@@ -162,6 +163,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         if pulled:
             gradients = [g + pull[id(v)] for g, v in zip(gradients, trainable, strict=True)]
         gradients = [tf.zeros_like(g) if id(v) in fixed else g for g, v in zip(gradients, trainable, strict=True)]
+        if plan.keep_zeros:
+            gradients = hold_zeros(gradients, [v.value for v in trainable], [len(v.shape) for v in trainable])
         optimizer.apply(clip(gradients, limit), trainable)
         return value
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import visits
-from device_sim.engines.records import Evaluation, Task, refuse_fake_quant
+from device_sim.engines.records import Evaluation, Task, refuse_tuning
 from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
 from fl_mobile import keras_bridge
@@ -145,7 +145,7 @@ class LitertTrainer:
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
-        refuse_fake_quant(plan, "litert")
+        refuse_tuning(plan, "litert")
         return [
             fit(self._session(plan, len(task.y), pulled=task.pull is not None), weights, task, plan) for task in tasks
         ]

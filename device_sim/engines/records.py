@@ -58,10 +58,16 @@ def pairs(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[Task, 
     return list(zip(tasks, updates, strict=True))
 
 
-def refuse_fake_quant(plan: FitPlan, engine: str) -> None:
-    """Raises `ConfigError` if the plan asks for rounding: what an engine that cannot round says."""
+def refuse_tuning(plan: FitPlan, engine: str, *, keeps_zeros: bool = False) -> None:
+    """Raises `ConfigError` if the plan asks for what ``engine``, which cannot round, cannot do.
+
+    Args:
+        keeps_zeros: Whether it can keep zeros.
+    """
     if plan.fake_quant:
         raise ConfigError(f'engine {engine} cannot train with rounding ([train.qat]); use engine.name = "keras"')
+    if plan.keep_zeros and not keeps_zeros:
+        raise ConfigError(f'engine {engine} cannot keep zeros ([train.pruning]); use engine.name = "keras"')
 
 
 class Trainer(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fl_mobile.errors import ModelError
@@ -36,6 +36,21 @@ def as_input(x: Any) -> Any:
     import tensorflow as tf
 
     return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
+
+
+def hold_zeros(gradients: Sequence[Any], weights: Sequence[Any], ranks: Sequence[int]) -> list[Any]:
+    """Returns the gradients without those of kernel weights that are zero, so that pruned ones stay zero.
+
+    Args:
+        weights: Values of now, shaped as the gradients.
+        ranks: Of the variables; below 2 they are no kernels.
+    """
+    import tensorflow as tf
+
+    return [
+        g * tf.cast(tf.not_equal(w, 0.0), g.dtype) if rank >= 2 else g
+        for g, w, rank in zip(gradients, weights, ranks, strict=True)
+    ]
 
 
 def clip(gradients: list[Any], limit: Any) -> list[Any]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.keras import KerasTrainer, flat, held_still, updates_of
-from device_sim.engines.records import Evaluation, Task, refuse_fake_quant
-from device_sim.engines.steps import as_input, examples_signature, loss_of
+from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from device_sim.engines.steps import as_input, examples_signature, hold_zeros, loss_of
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
@@ -65,10 +65,11 @@ class VectorizedTrainer:
         """Returns each task's update."""
         import tensorflow as tf
 
-        refuse_fake_quant(plan, "vectorized")
+        refuse_tuning(plan, "vectorized", keeps_zeros=True)
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        key = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0, own, pulled, still)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0)
+        key = (*shape, plan.keep_zeros, own, pulled, still)
         if key not in self._fits:
             self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled, still=still)
         rows, real, share = _padded(lay_out(tasks, plan))
@@ -195,6 +196,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             if pulled:
                 gradients = [g + p for g, p in zip(gradients, pull, strict=True)]
             gradients = [tf.zeros_like(g) if i in still else g for i, g in enumerate(gradients)]
+            if plan.keep_zeros:
+                gradients = hold_zeros(gradients, values, [len(shape) for shape in shapes])
             gradients = clipped(gradients, limit)
             active = tf.reduce_max(real[step], axis=1)
             moved = [

@@ -97,7 +97,8 @@ def gather(
 
 def together(crews: Sequence[Crew]) -> Crew:
     """Returns one crew of several, at least one, end to end."""
-    return _joined(crews)
+    joined: Crew = _joined(crews)
+    return joined
 
 
 def _joined(parts: Sequence[Any]) -> Any:

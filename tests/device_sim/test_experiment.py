@@ -90,7 +90,12 @@ def test_every_key_has_help_and_can_be_set() -> None:
         ),
         ("[train]\nrounds = 5\n[train.qat]\nbegin-round = 7", ["begin-round", "rounds is 5", "at most 4"]),
         ("[train.qat]\nbegin-round = -2", ["line 2", "-1 for off"]),
-        ("[engine]\nname = 'litert'\n[train.qat]\nbegin-round = 1", ["litert", "rounding", '"auto" or "keras"']),
+        ("[engine]\nname = 'litert'\n[train.qat]\nbegin-round = 1", ["litert", "rounding", "auto or keras"]),
+        (
+            "[personal]\nprivate = 'head'\n[output]\nrecipes = []\n[train.pruning]\nsparsity = 0.5",
+            ["train.pruning", "personal.private 'head'", "to none"],
+        ),
+        ("[engine]\nname = 'litert'\n[train.pruning]\nsparsity = 0.5", ["litert", "keep zeros", "keras or vectorized"]),
         ("x = = 1", ["not valid TOML", "line 1"]),
     ],
 )

@@ -17,10 +17,11 @@ from device_sim.run_folder import create
 from device_sim.simulate import restore, simulate
 from export.convert import to_tflite
 from export.recipes import RECIPES
-from export.tuning import with_fake_quant
+from export.tuning import with_fake_quant, with_kept_zeros
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError, ExportError
-from fl_mobile.pruning_mask import pruned_paths
+from fl_mobile.pruning_mask import PruningPlan, apply_masks, masks_for, pruned_paths
+from fl_mobile.records import OPTIMIZERS
 from tests.device_sim.small_models import MODELS, three_dense
 from tests.device_sim.test_engine_keras import PLAN, same, task
 
@@ -37,6 +38,10 @@ def updates(name: str, build: Any, plan: Any, workers: int = 1) -> list[Any]:
 
 def rounded(build: Any) -> Any:
     return with_fake_quant(build())
+
+
+def holding(build: Any) -> Any:
+    return with_kept_zeros(build())
 
 
 @pytest.mark.parametrize("name", ["three-dense", "batchnorm"])
@@ -61,6 +66,27 @@ def test_auto_says_which_rounds_it_gives_to_keras() -> None:
     assert "keras for rounds with rounding" in open_engine("auto", three_dense, task(0, 8).x, workers=1).about
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["keras", "vectorized"])
+def test_zeros_stay_zero_in_every_step_and_the_rest_learns_to_do_without(name: str, optimizer: str) -> None:
+    """The oracle is the model whose zeros get no gradient, trained plainly."""
+    plan = replace(PLAN, optimizer=optimizer, momentum=0.5, proximal_mu=0.1, learning_rate=0.02)
+    found = []
+    for build, keep in ((three_dense, True), (partial(holding, three_dense), False), (three_dense, False)):
+        engine = open_engine("keras" if build is not three_dense else name, build, task(0, 8).x, workers=1)
+        masks = masks_for(PruningPlan(0.5, smallest_kernel=1), engine.initial, engine.spec, 0)
+        start = apply_masks(engine.initial, masks)
+        pruned = [~masks[path] if path in masks else np.zeros(t.shape, bool) for path, t in engine.spec.items()]
+        given = replace(plan, from_logits=engine.from_logits, keep_zeros=keep)
+        each = engine.train(start, [task(d, 5 + d) for d in range(3)], given, pairs)
+        found.append([list(update.delta.values()) for _, update in each])  # by order: every model has its own paths
+    for ours, oracle, plain in zip(*found, strict=True):
+        assert all(not value[gone].any() for value, gone in zip(ours, pruned, strict=True))
+        assert any(value[gone].any() for value, gone in zip(plain, pruned, strict=True)), "without it they move"
+        for mine, theirs in zip(ours, oracle, strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=2e-5)
+
+
 UNABLE = [name for name, row in ENGINES.items() if not row.fake_quant and name != "tflite-runtime"]
 
 
@@ -68,6 +94,9 @@ UNABLE = [name for name, row in ENGINES.items() if not row.fake_quant and name !
 def test_engines_that_cannot_round_refuse_to(name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot train with rounding.*keras"):
         updates(name, three_dense, ROUNDED)
+    if not ENGINES[name].keeps_zeros:
+        with pytest.raises(ConfigError, match=r"cannot keep zeros.*keras"):
+            updates(name, three_dense, replace(PLAN, keep_zeros=True))
 
 
 def subclassed(input_shape: Any, num_classes: int, **_: Any) -> Any:
