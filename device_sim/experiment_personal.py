@@ -13,7 +13,7 @@ from fl_mobile.records import FitPlan
 
 FINE_TUNE, ONLY_HEAD, DITTO = "fine-tune", "head", "ditto"
 METHODS = (NONE, FINE_TUNE, ONLY_HEAD, DITTO)
-FREE_ENGINES = ("auto", "keras", "vectorized")
+FREE_ENGINES = ("auto", "keras", "vectorized", "ray")
 """Engines whose training is not one exported program: they can hold layers still, and pull to another model."""
 
 
