@@ -62,10 +62,6 @@ def test_same_bits_for_any_number_of_workers_and_under_auto() -> None:
     assert all(same(a.delta, b.delta) and same(a.delta, c.delta) for a, b, c in zip(one, two, auto, strict=True))
 
 
-def test_auto_says_which_rounds_it_gives_to_keras() -> None:
-    assert "keras for rounds with rounding" in open_engine("auto", three_dense, task(0, 8).x, workers=1).about
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", ["keras", "vectorized"])
 def test_zeros_stay_zero_in_every_step_and_the_rest_learns_to_do_without(name: str, optimizer: str) -> None:
