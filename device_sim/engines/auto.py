@@ -21,7 +21,10 @@ SMALL_STEP = 32 * 250_000
 
 
 class AutoTrainer:
-    """`Trainer` that hands each call to the faster one, to keras where a plan asks for rounding; arguments as in `KerasTrainer`."""
+    """`Trainer` that hands each call to the faster one, and to keras where a plan asks for rounding.
+
+    Arguments as in `KerasTrainer`.
+    """
 
     def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
         self._keras = KerasTrainer(build, probe)
