@@ -133,7 +133,7 @@ def rounds(work: Workload, codec: str, workers: int, pool: str) -> Iterator[floa
     engine = open_engine("auto", make, x[:8], workers=workers, pool=pool)
     samples = Samples(x, y)
     dataset = make_dataset("made-up", samples, Samples(x[:10], y[:10]), tuple("0123456789"), source="benchmark")
-    federation = assemble(experiment, dataset, DealtData(samples, shards), engine, workload_of(make()), make)
+    federation = assemble(experiment, dataset, DealtData(samples, shards), engine, workload_of(make(), SHAPE), make)
     state = federation.algorithm.init(federation.initial, federation.spec)
     with tempfile.TemporaryDirectory() as folder:
         memory = FleetMemory(Shelf(Path(folder)))

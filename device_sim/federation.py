@@ -138,7 +138,7 @@ def open_federation(experiment: Experiment) -> Federation:
     )
     if experiment.train.qat.on:
         with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
-    workload = workload_of(build(), optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
+    workload = workload_of(build(), dataset.input_shape, optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
     return assemble(experiment, dataset, data, engine, workload, build)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +10,7 @@ from device_sim.fleet.timing import Workload
 from fl_mobile.errors import ModelError
 
 
-def workload_of(model: Any, *, optimizer_slots: int = 0) -> Workload:
+def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int = 0) -> Workload:
     """Returns the workload of a built Keras model with channels last.
 
     Counted are the products of kernels: dense, convolution of any kind, recurrent. A kernel meets every position of its
@@ -18,11 +18,14 @@ def workload_of(model: Any, *, optimizer_slots: int = 0) -> Workload:
     forward. Attention scores, activations and normalisation are left out, and `embeddings` are look-ups.
 
     Args:
+        input_shape: Of one example; a subclassed model has no graph of layers until it is called on that.
         optimizer_slots: Numbers the local optimizer keeps per weight.
 
     Raises:
         ModelError: A layer's size depends on its input.
     """
+    if not getattr(model, "inputs", None):
+        _call_symbolically(model, input_shape)
     forward = frozen = kept = widest = 0
     training = False
     for layer in _leaves(model):
@@ -36,6 +39,13 @@ def workload_of(model: Any, *, optimizer_slots: int = 0) -> Workload:
         widest = max(widest, numbers)
     parameters = sum(prod(variable.shape) for variable in model.weights)
     return Workload(forward, parameters, max(kept, widest), optimizer_slots, frozen)
+
+
+def _call_symbolically(model: Any, input_shape: Sequence[int]) -> None:
+    """Gives the layers of a subclassed model their inputs and outputs; ``model(…)`` would hide what is inside."""
+    import keras
+
+    model.call(keras.Input(tuple(input_shape)))
 
 
 def _leaves(model: Any) -> Iterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from device_sim.fleet.cost import workload_of
 from export.benchmark.macs import count_macs
 from fl_mobile.errors import ModelError
 from fl_mobile.models import MODELS
+from tests.device_sim.small_models import SHAPE, subclassed
 from tests.fl_mobile.model_builds import build
 
 pytestmark = pytest.mark.tf
@@ -25,7 +28,7 @@ def converted_macs(model) -> int | None:
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in MODELS])
 def test_every_model_costs_what_its_converted_graph_multiplies(name):
     model = build(name)
-    work = workload_of(model, optimizer_slots=1)
+    work = workload_of(model, model.input_shape[1:], optimizer_slots=1)
     assert work.forward_macs == converted_macs(model)
     assert work.parameters == model.count_params()
     assert work.optimizer_slots == 1
@@ -47,7 +50,7 @@ def test_layers_that_no_model_of_ours_has():
     )
     transposed, separable, grouped = 8 * 8 * 2 * 2 * 4 * 3, 16 * 16 * (9 * 3 + 3 * 6), 16 * 16 * 3 * 8
     recurrent, dense = 32 * (64 * 15 + 5 * 15), 5 * 2
-    work = workload_of(model)
+    work = workload_of(model, model.input_shape[1:])
     assert work.forward_macs == transposed + separable + grouped + recurrent + dense
     assert work.activations == 16 * 16 * (3 + 6 + 8) + 32 * 64 + 5 + 2
 
@@ -58,15 +61,21 @@ def test_frozen_layers_are_only_run_forward():
     base = Sequential([layers.Input((20,)), layers.Dense(100), layers.Dense(50)])
     model = Sequential([layers.Input((20,)), base, layers.Dense(3)])
     base.trainable = False
-    work = workload_of(model)
+    work = workload_of(model, model.input_shape[1:])
     assert (work.forward_macs, work.frozen_macs) == (7150, 7000)
     assert work.flops(np.array([10]), 2).tolist() == [2 * (7000 + 3 * 150) * 20]
     base.trainable = True
-    assert workload_of(model).frozen_macs == 0
+    assert workload_of(model, model.input_shape[1:]).frozen_macs == 0
 
 
 def test_a_model_without_a_size_is_named():
     from keras import Sequential, layers
 
     with pytest.raises(ModelError, match="depends on the input"):
-        workload_of(Sequential([layers.Input((None, None, 1)), layers.Conv2D(2, 3)]))
+        workload_of(Sequential([layers.Input((None, None, 1)), layers.Conv2D(2, 3)]), (None, None, 1))
+
+
+def test_a_subclassed_model_is_counted_by_its_layers() -> None:
+    model = subclassed()
+    kernels = [v for v in model.trainable_variables if v.path.endswith("kernel")]
+    assert workload_of(model, SHAPE).forward_macs == sum(prod(v.shape) for v in kernels)  # dense layers only
