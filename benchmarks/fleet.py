@@ -10,6 +10,10 @@ median of our rounds over the median of the loop's, so below 1 is faster than th
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: as the command line sets it for every worker
+
 import argparse
 import json
 import multiprocessing
