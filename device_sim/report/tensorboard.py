@@ -7,6 +7,7 @@ there twice. An event's "wall time" is the virtual clock, so that TensorBoard's 
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,13 +49,17 @@ def recorded(rounds: Iterable[Round], run: Path) -> Iterator[Round]:
     """
     import tensorflow as tf
 
+    rest = iter(rounds)
+    first = next(rest, None)  # before the file is touched: a run that cannot go on stays as it was
+    if first is None:
+        return
     path = run / FOLDER / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with _system_errors(path):
         writer = tf.io.TFRecordWriter(str(path))
         writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
     try:
-        for done in rounds:
+        for done in itertools.chain([first], rest):
             with _system_errors(path):
                 writer.write(_event(done).SerializeToString())
                 writer.flush()

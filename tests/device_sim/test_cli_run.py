@@ -65,7 +65,7 @@ def test_stderr_shows_progress_and_nothing_of_tensorflow(finished: tuple[Path, E
     assert [line.split()[1] for line in lines if line.startswith("round ")] == [f"{n}/6" for n in range(1, 7)]
     for word in ("accuracy", "loss", "up ", "down ", "ratio", "dropped", "ETA"):
         assert word in lines[-12]
-    known = ("Loading", "12 devices", "round ", "model.keras:", "keras:", "float32:", "int8:", "bundle:")
+    known = ("Loading", "12 devices", "engine ", "round ", "model.keras:", "keras:", "float32:", "int8:", "bundle:")
     assert [line for line in lines if not line.startswith(known)] == []
 
 
@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(finished: tuple[Path, Ended], 
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize(("limit", "refused"), [(2_000, "memory"), (12_000, "model.keras")])
+@pytest.mark.parametrize(("limit", "refused"), [(2_000, "temporary files")])
 def test_a_full_disk_leaves_whole_files_and_the_run_can_go_on(tmp_path: Path, limit: int, refused: str) -> None:
     def no_file_above() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -283,7 +283,7 @@ def test_a_full_disk_leaves_whole_files_and_the_run_can_go_on(tmp_path: Path, li
     assert refused in the_message(ended)
     assert "Make room" in the_message(ended)
     assert not list(tmp_path.rglob("*.tmp*"))
-    if refused == "memory":  # before the first checkpoint there is nothing to keep
+    if refused == "temporary files":  # before the first checkpoint there is nothing to keep
         assert not run.exists()
     else:
         assert len(read_rounds(RunFolder(run))) == 2
