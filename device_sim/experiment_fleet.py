@@ -8,7 +8,7 @@ from device_sim.experiment_keys import key, positive
 from device_sim.fleet.availability import PRESENCES, TRACE, Rules
 from device_sim.fleet.availability import Clock as DayClock
 from device_sim.fleet.cohort import SamplerPlan
-from device_sim.fleet.fleet import MIXED
+from device_sim.fleet.fleet import Fleet as DrawnFleet
 from device_sim.fleet.links import LINKS
 from device_sim.fleet.policies import POLICIES, Policy, PolicyPlan, open_policy
 from device_sim.fleet.profiles import PROFILES
@@ -45,9 +45,7 @@ class Fleet:
             raise ConfigError(f"fleet.ram-share must be in (0, 1], got {self.ram_share}")
         if not self.interruptions_per_hour >= 0:
             raise ConfigError(f"fleet.interruptions-per-hour must be ≥ 0, got {self.interruptions_per_hour}")
-        for which, name, table in (("profile", self.profile, PROFILES), ("link", self.link, LINKS)):
-            if name != MIXED and name not in table:
-                raise ConfigError(f"unknown fleet.{which} '{name}'.{nearest(name, [*table, MIXED])}")
+        DrawnFleet(0, 1, self.profile, self.link)  # names that no table holds
         if self.availability not in (*PRESENCES, TRACE):
             known = (*PRESENCES, TRACE)
             raise ConfigError(f"unknown fleet.availability '{self.availability}'.{nearest(self.availability, known)}")
@@ -106,8 +104,6 @@ class UpdatePolicy:
     min_loss_drift: float = key(0.0, "event: least relative change of the local loss; 0 is off")
 
     def __post_init__(self) -> None:
-        if self.name not in POLICIES:
-            raise ConfigError(f"unknown policy.name '{self.name}'.{nearest(self.name, POLICIES)}")
         self.build(0)
 
     def build(self, seed: int) -> Policy:

@@ -36,9 +36,13 @@ def hashes(seed: int, *keys: int | str, index: np.ndarray) -> np.ndarray:
     ``index`` of the stream that ``seed`` and ``keys`` name: a million devices cost ten array operations, not a
     million generators.
     """
-    start, golden = np.uint64(seed_for(seed, *keys)), np.uint64(0x9E3779B97F4A7C15)
+    return stream(np.uint64(seed_for(seed, *keys)), index)
+
+
+def stream(start: np.ndarray | np.uint64, index: np.ndarray) -> np.ndarray:
+    """Returns ``uint64[…]``: what SplitMix64 gives at position ``index`` from state ``start``, elementwise."""
     with np.errstate(over="ignore"):  # NumPy warns where a scalar wraps around, which is meant here
-        return splitmix64(start + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * golden)
+        return splitmix64(start + (np.asarray(index).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
 
 
 def splitmix64(z: np.ndarray) -> np.ndarray:

@@ -25,31 +25,19 @@ Build = Callable[[], Any]
 Open = Callable[[], Trainer]
 
 
-def _keras(build: Build, probe: np.ndarray) -> Open:
-    return partial(_open_keras, build, probe)
-
-
-def _open_keras(build: Build, probe: np.ndarray) -> Trainer:
+def _keras(build: Build, probe: np.ndarray) -> Trainer:
     from device_sim.engines.keras import KerasTrainer
 
     return KerasTrainer(build, probe)
 
 
-def _vectorized(build: Build, probe: np.ndarray) -> Open:
-    return partial(_open_vectorized, build, probe)
-
-
-def _open_vectorized(build: Build, probe: np.ndarray) -> Trainer:
+def _vectorized(build: Build, probe: np.ndarray) -> Trainer:
     from device_sim.engines.vectorized import VectorizedTrainer
 
     return VectorizedTrainer(build, probe)
 
 
-def _auto(build: Build, probe: np.ndarray) -> Open:
-    return partial(_open_auto, build, probe)
-
-
-def _open_auto(build: Build, probe: np.ndarray) -> Trainer:
+def _auto(build: Build, probe: np.ndarray) -> Trainer:
     from device_sim.engines.auto import AutoTrainer
 
     return AutoTrainer(build, probe)
@@ -106,22 +94,24 @@ _ANYWHERE = ("threads", "processes", "ray")
 
 ENGINES: dict[str, EngineRow] = {
     "auto": EngineRow(
-        _auto,
+        partial(partial, _auto),
         _ANYWHERE,
         "vectorized where it wins, keras elsewhere; says which and why",
         keeps_zeros=True,
         fake_quant=True,
     ),
     "keras": EngineRow(
-        _keras,
+        partial(partial, _keras),
         _ANYWHERE,
         "devices and steps looped in one compiled Keras graph",
         keeps_zeros=True,
         fake_quant=True,
     ),
-    "vectorized": EngineRow(_vectorized, _ANYWHERE, "many small devices side by side in one graph", keeps_zeros=True),
+    "vectorized": EngineRow(
+        partial(partial, _vectorized), _ANYWHERE, "many small devices side by side in one graph", keeps_zeros=True
+    ),
     "ray": EngineRow(
-        _auto,
+        partial(partial, _auto),
         ("ray",),
         "auto in the actors of a Ray cluster, on several machines",
         keeps_zeros=True,

@@ -1,4 +1,4 @@
-"""Chooses between vectorized and keras, by rules that were measured and depend on the model and plan alone.
+"""Chooses between vectorized and keras, by rules that depend on the model and plan alone.
 
 A choice by stopwatch would change results from run to run: the two engines differ in the last bit.
 """
@@ -17,7 +17,10 @@ from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
 
 SMALL_STEP = 32 * 250_000
-"""Examples of a step × parameters up to which vectorising wins (`python benchmarks/fleet.py --crossover`)."""
+"""Examples of a step × parameters up to which devices go side by side.
+
+They were faster so for the steps of W2 and W3 (``benchmarks/fleet.py``), a quarter of this and less; where it ends was
+not measured."""
 
 
 class AutoTrainer:

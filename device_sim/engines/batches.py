@@ -12,7 +12,7 @@ import numpy as np
 
 from device_sim.engines.records import Task
 from fl_mobile.records import FitPlan
-from fl_mobile.seeds import splitmix64
+from fl_mobile.seeds import stream
 
 CHUNK_WORK = 10**8
 """Example visits × parameters after which a chunk is full: about 30 ms of one core, far above a call's own cost."""
@@ -20,8 +20,6 @@ CHUNK_WORK = 10**8
 CHUNK_DEVICES = 250
 CHUNK_BYTES = 64 * 2**20
 """Bounds of a chunk's updates, so that memory grows with neither the cohort nor the model."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -87,5 +85,4 @@ def visits(task: Task, plan: FitPlan) -> list[np.ndarray]:
 
 def _keys(seeds: np.ndarray, epoch: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Returns one hash an example and epoch; sorting by it shuffles, each device and epoch by itself."""
-    position = (epoch.astype(np.uint64) << np.uint64(32)) + place.astype(np.uint64) + np.uint64(1)
-    return splitmix64(seeds + position * _GOLDEN)
+    return stream(seeds, (epoch.astype(np.uint64) << np.uint64(32)) + place.astype(np.uint64))

@@ -68,13 +68,9 @@ class KerasTrainer:
             self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
         batches = lay_out(tasks, plan)
         deltas, losses = self._fits[key](
-            tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),
+            examples_of(tasks),
             tuple(tf.constant(a) for a in (batches.order, batches.starts, batches.first, batches.share)),
-            tf.constant([seed_for(t.seed, "dropout") & 0x7FFFFFFF for t in tasks], tf.int32),
-            tf.constant(flat(weights)),
-            tf.constant(np.stack([flat({**weights, **(t.start or {})}) for t in tasks]) if own else _NONE),
-            tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
-            tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
+            *round_inputs(weights, tasks, plan, own=own, pulled=pulled),
         )
         return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
 
@@ -102,6 +98,34 @@ class KerasTrainer:
 
 
 _NONE = np.zeros((0, 0), np.float32)
+
+
+def examples_of(tasks: Sequence[Task]) -> tuple[Any, Any]:
+    """Returns tensors of all tasks' examples and labels, laid end to end."""
+    import tensorflow as tf
+
+    x, y = (tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy")
+    return x, y
+
+
+def round_inputs(
+    weights: Tensors, tasks: Sequence[Task], plan: FitPlan, *, own: bool, pulled: bool
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Returns what a chunk's graph takes after its steps: seeds, weights, own weights, pulls and rates, as tensors.
+
+    Args:
+        own: Whether a device starts at weights of its own; without, that input is empty.
+        pulled: Whether a device's gradients are pulled; without, that input is empty.
+    """
+    import tensorflow as tf
+
+    return (
+        tf.constant([seed_for(t.seed, "dropout") & 0x7FFFFFFF for t in tasks], tf.int32),
+        tf.constant(flat(weights)),
+        tf.constant(np.stack([flat({**weights, **(t.start or {})}) for t in tasks]) if own else _NONE),
+        tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
+        tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
+    )
 
 
 def updates_of(weights: Tensors, tasks: Sequence[Task], deltas: np.ndarray, losses: np.ndarray) -> list[Update]:

@@ -70,8 +70,8 @@ def refuse_tuning(plan: FitPlan, engine: str, *, keeps_zeros: bool = False) -> N
         raise ConfigError(f'engine {engine} cannot keep zeros ([train.pruning]); use engine.name = "keras"')
 
 
-class Trainer(Protocol):
-    """One worker's model; used by one thread at a time, computes on one thread.
+class Model(Protocol):
+    """What is known of the model that trains.
 
     Attributes:
         spec: What travels.
@@ -89,6 +89,10 @@ class Trainer(Protocol):
     @property
     def about(self) -> str: ...
 
+
+class Trainer(Model, Protocol):
+    """One worker's model; used by one thread at a time, computes on one thread."""
+
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update relative to ``weights``."""
         ...
@@ -98,17 +102,9 @@ class Trainer(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """Trains cohorts and evaluates models; attributes as in `Trainer`, and the number of workers."""
+class Engine(Model, Protocol):
+    """Trains cohorts and evaluates models, on so many ``workers``."""
 
-    @property
-    def spec(self) -> Spec: ...
-    @property
-    def initial(self) -> Tensors: ...
-    @property
-    def from_logits(self) -> bool: ...
-    @property
-    def about(self) -> str: ...
     @property
     def workers(self) -> int: ...
 

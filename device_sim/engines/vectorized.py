@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
-from device_sim.engines.keras import KerasTrainer, flat, held_still, updates_of
+from device_sim.engines.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
 from device_sim.engines.records import Evaluation, Task, refuse_tuning
 from device_sim.engines.steps import as_input, examples_signature, hold_zeros, loss_of
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
-from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 
 BATCHABLE = frozenset(
@@ -74,22 +73,15 @@ class VectorizedTrainer:
             self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled, still=still)
         rows, real, share = _padded(lay_out(tasks, plan))
         deltas, losses = self._fits[key](
-            tuple(tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy"),
+            examples_of(tasks),
             (tf.constant(rows), tf.constant(real), tf.constant(share)),
-            tf.constant([seed_for(t.seed, "dropout") & 0x7FFFFFFF for t in tasks], tf.int32),
-            tf.constant(flat(weights)),
-            tf.constant(np.stack([flat({**weights, **(t.start or {})}) for t in tasks]) if own else _NONE),
-            tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
-            tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
+            *round_inputs(weights, tasks, plan, own=own, pulled=pulled),
         )
         return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
         return self._keras.score(weights, tasks, plan)
-
-
-_NONE = np.zeros((0, 0), np.float32)
 
 
 def _padded(batches: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
