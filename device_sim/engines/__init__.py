@@ -91,10 +91,11 @@ POOLS: dict[str, Callable[[Open, int, str], PooledEngine]] = {
 TensorFlow and NumPy leave Python's lock while they compute, so threads are the default."""
 
 _ANYWHERE = ("threads", "processes", "ray")
+_TRAINS_AS_AUTO = partial(partial, _auto)  # one object: `experiment_hash` tells by it that two rows train alike
 
 ENGINES: dict[str, EngineRow] = {
     "auto": EngineRow(
-        partial(partial, _auto),
+        _TRAINS_AS_AUTO,
         _ANYWHERE,
         "vectorized where it wins, keras elsewhere; says which and why",
         keeps_zeros=True,
@@ -111,7 +112,7 @@ ENGINES: dict[str, EngineRow] = {
         partial(partial, _vectorized), _ANYWHERE, "many small devices side by side in one graph", keeps_zeros=True
     ),
     "ray": EngineRow(
-        partial(partial, _auto),
+        _TRAINS_AS_AUTO,
         ("ray",),
         "auto in the actors of a Ray cluster, on several machines",
         keeps_zeros=True,
