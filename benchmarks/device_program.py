@@ -21,8 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from export.training.apart import write_program
 from export.training.program import TrainingProgram, build_training_program
-from export.training.report import report_on, write_program
+from export.training.report import report_on
 from export.training.session import TrainingSession, open_session
 from fl_mobile import keras_bridge
 from fl_mobile.models import MODELS, build_model

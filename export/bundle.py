@@ -36,6 +36,7 @@ MANIFEST, SIGNATURE_FILE = "manifest.json", "manifest.sig"
 SCHEMA = 2
 LAYERS = ("signature", "hash", "flatbuffer", "parity")
 """What is proven about a bundle, in this order; the first failure ends it."""
+ARTIFACTS, TRAINING_PROGRAM = "inference artifacts", "training program"  # the second kind's manifest ``holds`` it
 
 _MAX_MANIFEST_BYTES = 2**20
 _MAX_SIGNATURE_BYTES = 2**12
@@ -97,6 +98,12 @@ class Bundle:
     files: Mapping[str, bytes]
     manifest: Mapping[str, Any]
     signature: Signature = UNSIGNED
+
+    def expect(self, kind: str) -> None:
+        """Raises ``VerifyError`` unless the bundle holds ``ARTIFACTS`` or ``TRAINING_PROGRAM``, as wanted."""
+        held = self.manifest.get("holds", ARTIFACTS)
+        if held != kind:
+            raise VerifyError(f"{self.path} holds {held!r}, not {kind}: `fl-mobile verify` takes both, other verbs one")
 
 
 def write_bundle(

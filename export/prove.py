@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import ANYONE, Bundle, Signature, Trust, layer, read_bundle
+from export.bundle import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
 from export.golden import Golden, unpack_golden
 from export.graph import Graph, TensorInfo, read_graph
 from export.isolated import isolated_answers
@@ -96,6 +96,7 @@ def verify_bundle(
     chosen = choose_runtimes(runtimes)
     bundle = read_bundle(Path(path), trust)
     with layer("flatbuffer"):
+        bundle.expect(ARTIFACTS)
         content = _read_content(bundle, model)
     with layer("parity"):
         return BundleProof(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from device_sim.cli.output import Format, FormatOption, make_table, print_json, print_tables, say, size
+from device_sim.cli.trust import PublicKeyOption, RequireSignatureOption, read_trust
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,24 +34,29 @@ def benchmark(
         list[Path] | None,
         typer.Option("--read", metavar="RESULT", help="Show a phone's result instead of measuring; repeatable."),
     ] = None,
+    public_key: PublicKeyOption = None,
+    require_signature: RequireSignatureOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Measure every artifact: start, first and p50/p90/p99 latency, peak memory, sizes, multiply-accumulates.
 
-    Each figure comes from processes of their own, artifacts in turn. The bundle is only read. Below the tables stand
-    the adb commands that measure the same artifacts on a phone; --read shows what came of them: the log of
-    benchmark_model (TFLite's or LiteRT's) or the JSON of benchmark_litert_model.
+    Each figure comes from processes of their own, artifacts in turn. The bundle is only read, after its signature and
+    every file's SHA-256 were checked. Below the tables stand the adb commands that measure the same artifacts on a
+    phone; --read shows what came of them: the log of benchmark_model (TFLite's or LiteRT's) or the JSON of
+    benchmark_litert_model.
 
     Examples:
       fl-mobile benchmark runs/demo/bundle
       fl-mobile benchmark runs/demo/bundle --recipe int8 --threads 1 --format json
       fl-mobile benchmark runs/demo/bundle --read int8-1.txt --read int8-2.txt
+      fl-mobile benchmark bundles/release --public-key keys/release.pub.pem --runs 50
     """
     from export.benchmark import adb_commands, host_benchmark, open_for_benchmark, read_phone
     from export.benchmark.host import count_steps
 
-    artifacts, counts = open_for_benchmark(bundle, recipes or []), list(dict.fromkeys(threads or (1, 2)))
+    trust = read_trust(public_key, require_signature)
+    artifacts, counts = open_for_benchmark(bundle, recipes or [], trust), list(dict.fromkeys(threads or (1, 2)))
     if read:
         phone = [run for path in read for run in read_phone(path, artifacts)]
         if output is Format.JSON:
@@ -62,7 +68,8 @@ def benchmark(
         measured = host_benchmark(artifacts, threads=counts, runs=runs, runtime=runtime, progress=progress)
     commands = adb_commands(artifacts, counts, runs)
     if output is Format.JSON:
-        print_json({"bundle": str(bundle), **measured.to_json(), "adb": commands})
+        told = {"bundle": str(bundle), "signature_checked": bool(trust.key), **measured.to_json(), "adb": commands}
+        print_json(told)
         return
     print_tables([_size_table(measured), _time_table(measured)])
     print(f"{measured.label}: {measured.host}; {measured.runtime}. The model has {measured.parameters:,} parameters.")

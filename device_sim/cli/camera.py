@@ -14,33 +14,39 @@ import typer
 from device_sim.cli.edge import forget_interrupt
 from device_sim.cli.output import Format, FormatOption, print_json, say
 from device_sim.cli.quiet import while_loading
+from device_sim.cli.trust import PublicKeyOption, RequireSignatureOption, read_trust
 
 
 def camera(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, e.g. runs/demo/bundle.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this computer; 0 picks a free one.")] = 8000,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the default browser.")] = False,
+    public_key: PublicKeyOption = None,
+    require_signature: RequireSignatureOption = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Try a bundle in the browser: webcam or pictures in, top-3 labels out, every recipe; until Ctrl-C.
 
-    The bundle is proven first. The page is served to this computer only and loads nothing from elsewhere. LiteRT.js,
-    which runs the .tflite files there, comes from npm once and is checked against a pinned hash.
+    The bundle is proven first, as `verify` does. The page is served to this computer only and loads nothing from
+    elsewhere. LiteRT.js, which runs the .tflite files there, comes from npm once and is checked against a pinned hash.
 
     Examples:
       fl-mobile camera runs/demo/bundle --open
       fl-mobile camera runs/demo/bundle --port 0 --format json
+      fl-mobile camera bundles/release --public-key keys/release.pub.pem
     """
     from export.browser import serving
     from export.camera import camera_resources
 
+    trust = read_trust(public_key, require_signature)
     say("camera: proving the bundle")
     with while_loading():
-        resources = camera_resources(bundle)
+        resources = camera_resources(bundle, trust)
     with serving(resources, port) as url, _until_interrupted():
         if output is Format.JSON:
             recipes = [path[1:].removesuffix(".tflite") for path in resources if path.endswith(".tflite")]
-            print_json({"url": url, "bundle": str(bundle), "recipes": recipes})
+            checked = bool(trust.key)
+            print_json({"url": url, "bundle": str(bundle), "signature_checked": checked, "recipes": recipes})
         else:
             number = url.rstrip("/").rpartition(":")[2]
             print(f"Camera:   {url}")

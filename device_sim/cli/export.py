@@ -13,6 +13,7 @@ import typer
 
 from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables, say
 from device_sim.cli.quiet import while_loading
+from device_sim.cli.trust import prove_command
 
 if TYPE_CHECKING:
     from device_sim.datasets import Dataset
@@ -75,17 +76,17 @@ def export(
       fl-mobile export runs/demo --out bundles/tuned --recipe qat-int8 --tuning-data mine.npz --tuning-origin server
       fl-mobile export runs/demo --out bundles/release --sign keys/release.pem --license Apache-2.0
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
-      fl-mobile export smart-camera-cnn --training --out programs/camera
+      fl-mobile export smart-camera-cnn --training --out programs/camera --sign keys/release.pem
     """
     from fl_mobile.errors import ConfigError
 
     if training:
         from device_sim.cli.program import export_program
 
-        for option, given in (("--sign", sign), ("--recipe", recipes), ("--keep-float", keep_float)):
+        for option, given in (("--recipe", recipes), ("--keep-float", keep_float)):
             if given:
                 raise ConfigError(f"{option} shapes a bundle, and --training writes a program instead. Leave one out.")
-        export_program(model, out, batch_size=batch_size, optimizer=optimizer, quiet=quiet, output=output)
+        export_program(model, out, batch_size=batch_size, optimizer=optimizer, sign=sign, quiet=quiet, output=output)
         return
     from device_sim.cli.tables import artifact_rows
     from device_sim.federation import open_dataset
@@ -126,8 +127,7 @@ def export(
     for artifact in summary["artifacts"]:
         if artifact["advice"]:
             print(f"{artifact['file']}: {artifact['advice']}")
-    key = [] if sign is None else ["--public-key", str(sign.with_suffix(".pub.pem"))]
-    print(f"Bundle:   {out}\nProve it: {shlex.join(['fl-mobile', 'verify', str(out), *key])}")
+    print(f"Bundle:   {out}\nProve it: {prove_command(out, sign)}")
 
 
 def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, origin: str | None) -> Output:

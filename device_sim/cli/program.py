@@ -7,26 +7,35 @@ from typing import Any
 
 from device_sim.cli.output import Format, make_table, print_json, print_tables, say
 from device_sim.cli.quiet import while_loading
+from device_sim.cli.trust import prove_command
 
 
-def export_program(model: str, out: Path, *, batch_size: int, optimizer: str, quiet: bool, output: Format) -> None:
-    """Writes ``train.tflite``, ``train.json`` and ``report.json`` into a new folder and prints what a phone needs.
+def export_program(
+    model: str, out: Path, *, batch_size: int, optimizer: str, sign: Path | None, quiet: bool, output: Format
+) -> None:
+    """Writes the program, its contract, its report and their manifest into a new folder; prints what a phone needs.
 
     Args:
         model: A row of the model table, built in its literature setting, or a ``.keras`` file.
+        out: The folder.
+        batch_size: Rows of every batch.
+        optimizer: Row of ``export.training.optimizers.OPTIMIZERS``.
+        sign: File of the private key that signs the manifest.
+        quiet: No progress on stderr.
+        output: Of stdout.
 
     Raises:
         ExportError: A layer that cannot train with builtin ops, or a folder that exists.
-        ConfigError: No such model.
+        ConfigError: No such model, or no such key.
     """
+    from export.bundle import refuse_existing
+    from export.signing import read_signing_key
     from export.training.program import build_training_program, example_shape
-    from export.training.report import report_on, write_program
+    from export.training.shipped import ship_program
     from fl_mobile import keras_bridge
-    from fl_mobile.errors import ExportError
-    from fl_mobile.files import write_json
 
-    if out.exists():
-        raise ExportError(f"{out} exists; choose another --out.")
+    sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
+    refuse_existing(out)
     if not quiet:
         say(f"{model}: tracing, differentiating and converting")
     with while_loading():
@@ -40,9 +49,7 @@ def export_program(model: str, out: Path, *, batch_size: int, optimizer: str, qu
             from_logits=from_logits,
             input_dtype=dtype,
         )
-    write_program(out, program.tflite, program.contract)
-    report = report_on(out, program.tflite, program.contract)
-    write_json(out / "report.json", report.to_json())
+    report = ship_program(out, program, sign_with=sign_with)
     if output is Format.JSON:
         print_json({"folder": str(out), **report.to_json()})
         return
@@ -64,7 +71,7 @@ def export_program(model: str, out: Path, *, batch_size: int, optimizer: str, qu
             )
         ]
     )
-    print(f"Program:  {out / 'train.tflite'}\nContract: {out / 'train.json'}")
+    print(f"Program:  {out / 'train.tflite'}\nContract: {out / 'train.json'}\nProve it: {prove_command(out, sign)}")
 
 
 def _built(model: str) -> tuple[Any, str]:

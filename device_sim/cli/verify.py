@@ -11,16 +11,20 @@ import typer
 from device_sim.cli.layers import layer_tables, read_layers
 from device_sim.cli.output import Format, FormatOption, SetOption, make_table, print_json, print_tables
 from device_sim.cli.quiet import while_loading
+from device_sim.cli.trust import PublicKeyOption, RequireSignatureOption, read_trust
 from device_sim.cli.verify_engines import verify_engines
 
 if TYPE_CHECKING:
     from device_sim.run_folder import RunFolder
+    from export import BundleProof
     from export.bundle import Trust
+    from export.training.shipped import ProgramProof
 
 
 def verify(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="A bundle or a run folder; with --engines EXPERIMENT.toml.")
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="A bundle, program or run folder, or EXPERIMENT.toml."),
     ] = None,
     runtimes: Annotated[
         list[str] | None,
@@ -29,26 +33,21 @@ def verify(
     layers: Annotated[
         bool, typer.Option("--layers", help="Also show the noise quantisation adds in every layer of the artifacts.")
     ] = False,
-    public_key: Annotated[
-        Path | None,
-        typer.Option("--public-key", metavar="FILE", help="NAME.pub.pem of who must have signed the bundle."),
-    ] = None,
-    require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Refuse what no given key has signed; --public-key implies it.")
-    ] = False,
+    public_key: PublicKeyOption = None,
+    require_signature: RequireSignatureOption = False,
     engines: Annotated[
         bool, typer.Option("--engines", help="Train a small federation on keras and on the phone's program; compare.")
     ] = False,
     changes: SetOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Prove again that a bundle or run is what it says; ends with exit code 9 if it is not.
+    """Prove again that a bundle, program or run is what it says; ends with exit code 9 if it is not.
 
     A bundle, in this order, up to the first failure: its signature, every file's SHA-256, flatbuffers (builtin
-    operations only, labels, weights), golden frames on every runtime installed here. A run:
-    experiment hash, rounds, weights of checkpoint and model.keras, and its bundle. With --engines: every update of an
-    experiment trained on both engines from equal weights, and both final accuracies; without a file three rounds of
-    the default experiment.
+    operations only, labels, weights), golden frames on every runtime installed here. A training program: the same,
+    with its contract and the losses of its first steps. A run: experiment hash, rounds, weights of checkpoint and
+    model.keras, and its bundle. With --engines: every update of an experiment trained on both engines from equal
+    weights, and both final accuracies; without a file three rounds of the default experiment.
 
     Examples:
       fl-mobile verify runs/demo
@@ -56,6 +55,7 @@ def verify(
       fl-mobile verify runs/demo/bundle --runtime litert-js
       fl-mobile verify runs/demo/bundle --layers
       fl-mobile verify bundles/release --public-key keys/release.pub.pem
+      fl-mobile verify programs/camera --public-key keys/release.pub.pem
       fl-mobile verify --engines
       fl-mobile verify --engines experiment.toml --set train.rounds=2 --set model.name=ds-cnn
     """
@@ -64,13 +64,18 @@ def verify(
         return
     if path is None or changes:
         raise typer.BadParameter("give a bundle or a run folder, or --engines with an experiment and --set")
-    trust = _trust(public_key, require_signature)
+    trust = read_trust(public_key, require_signature)
     from device_sim.run_folder import RunFolder
     from export.bundle import MANIFEST
+    from export.training.shipped import is_program
     from fl_mobile.errors import ConfigError, VerifyError
 
     bundle = path if (path / MANIFEST).exists() else RunFolder(path).bundle
-    if bundle == path:
+    if is_program(path):
+        if layers:
+            raise ConfigError(f"--layers reads what quantisation does; {path} is a training program, which has none")
+        checks = _program_checks(path, runtimes or [], trust)
+    elif bundle == path:
         checks = _bundle_checks(path, runtimes or [], trust)
     elif RunFolder(path).experiment.exists():
         if runtimes:
@@ -90,13 +95,6 @@ def verify(
     print(f"{path}: verified{', signed' if trust.key else '; who made it was not checked (--public-key)'}")
 
 
-def _trust(public_key: Path | None, required: bool) -> Trust:
-    from export.bundle import Trust
-    from export.signing import read_public_key
-
-    return Trust(None if public_key is None else read_public_key(public_key), required)
-
-
 def _run_checks(folder: RunFolder, trust: Trust) -> list[dict[str, str]]:
     from device_sim.proof import verify_run
 
@@ -104,13 +102,30 @@ def _run_checks(folder: RunFolder, trust: Trust) -> list[dict[str, str]]:
         return [asdict(check) for check in verify_run(folder, trust)]
 
 
+def _program_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[str, str]]:
+    from export.training.shipped import verify_program
+
+    with while_loading():
+        proof = verify_program(path, runtimes=runtimes, trust=trust)
+    replays = [
+        {"part": "train.tflite", "proven": f"first losses on {runtime}, off by {difference:.2g} at most"}
+        for runtime, difference in proof.differences.items()
+    ]
+    return [*_opened(proof), {"part": "train.json", "proven": f"the contract of {proof.weights:,} weights"}, *replays]
+
+
+def _opened(proof: BundleProof | ProgramProof) -> list[dict[str, str]]:
+    return [
+        {"part": "signature", "proven": str(proof.signature)},
+        {"part": "files", "proven": f"SHA-256 of {proof.files} files"},
+    ]
+
+
 def _bundle_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[str, str]]:
     from export import verify_bundle
 
     with while_loading():
         proof = verify_bundle(path, runtimes=runtimes, trust=trust)
-    signature = {"part": "signature", "proven": str(proof.signature)}
-    files = {"part": "files", "proven": f"SHA-256 of {proof.files} files"}
     replays = [
         {
             "part": f"{r.recipe}.tflite",
@@ -119,4 +134,4 @@ def _bundle_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[s
         for r in proof.replays
     ]
     missing = [{"part": name, "proven": f"not asked: {why}"} for name, why in proof.missing_runtimes.items()]
-    return [signature, files, *replays, *missing]
+    return [*_opened(proof), *replays, *missing]

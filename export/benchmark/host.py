@@ -17,7 +17,7 @@ import numpy as np
 
 from export.benchmark.child import MODULES
 from export.benchmark.macs import count_macs
-from export.bundle import Bundle, read_bundle
+from export.bundle import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
 from export.child import child_environment
 from export.graph import read_graph
 from export.latency import LABEL, host_name
@@ -106,14 +106,20 @@ class Artifacts:
     report: Mapping[str, Any]
 
 
-def open_for_benchmark(path: Path, recipes: Sequence[str] = ()) -> Artifacts:
+def open_for_benchmark(path: Path, recipes: Sequence[str] = (), trust: Trust = ANYONE) -> Artifacts:
     """Returns the artifacts of the bundle at ``path``, all or those of ``recipes``, with their SHA-256 compared.
 
+    Args:
+        path: The bundle folder.
+        recipes: Which artifacts; none for all.
+        trust: Whose signature is wanted; by default none is.
+
     Raises:
-        VerifyError: The bundle is damaged.
+        VerifyError: The bundle is not signed as wanted, or damaged.
         ConfigError: It has no artifact of such a recipe.
     """
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, trust)
+    bundle.expect(ARTIFACTS)
     report = _report_of(bundle)
     files = {variant["recipe"]: variant["file"] for variant in report["variants"]}
     for recipe in recipes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from export.browser import Resource, litertjs_resources
-from export.bundle import Bundle, read_bundle
+from export.bundle import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
 from export.golden import Golden, unpack_golden
 from export.graph import read_graph
 from export.prove import verify_bundle
@@ -21,19 +21,24 @@ from fl_mobile.errors import ExportError
 PAGE_FILES = ("camera.css", "camera.js", "classifier.js", "frame.js", "icon.svg")
 
 
-def camera_resources(path: Path) -> dict[str, Resource]:
+def camera_resources(path: Path, trust: Trust = ANYONE) -> dict[str, Resource]:
     """Returns everything the camera page of the bundle at ``path`` asks for, by path; ``/`` is the page.
 
     Only what the bundle's manifest vouches for is in it, and the bundle has passed `verify_bundle`.
 
+    Args:
+        path: The bundle folder.
+        trust: Whose signature is wanted; by default none is.
+
     Raises:
-        VerifyError: The bundle is damaged or does not answer as it did when it was written.
+        VerifyError: The bundle is not signed as wanted, damaged, or does not answer as it did when it was written.
         ExportError: Its model does not take camera frames.
         ConfigError: LiteRT.js cannot be had; the message says how to get it.
     """
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, trust)
+    bundle.expect(ARTIFACTS)
     refuse_other_inputs(bundle)
-    verify_bundle(path)
+    verify_bundle(path, trust=trust)
     page = files("export.camera") / "page"
     own = {f"/{name}": Resource.of(name, (page / name).read_bytes()) for name in PAGE_FILES}
     artifacts = {f"/{name}": Resource.of(name, data) for name, data in bundle.files.items() if name.endswith(".tflite")}

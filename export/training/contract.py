@@ -7,10 +7,11 @@ the wire's spec, what is built in (optimizer, loss, batch size), versions, lengt
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from export.graph import Graph
 from fl_mobile.errors import VerifyError
 from fl_mobile.tensors import Spec, TensorSpec
 
@@ -138,6 +139,42 @@ def contract_from_json(value: Mapping[str, Any]) -> Contract:
         return Contract(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise VerifyError(f"training contract lacks what it must say ({error!r}); export it again") from error
+
+
+def signature_in(graph: Graph, name: str) -> Signature:
+    """Returns a signature as the file itself has it, ports by name.
+
+    Raises:
+        VerifyError: The file has none of that name.
+    """
+    found = graph.signature(name)
+    inputs, outputs = (
+        tuple(Port(t.name, tuple(t.shape), t.dtype) for t in sorted(side, key=lambda t: t.name))
+        for side in (found.inputs, found.outputs)
+    )
+    return Signature(name, inputs, outputs)
+
+
+def check_bindings(weights: Sequence[Weight], signatures: Sequence[Signature]) -> None:
+    """Checks that every weight can be bound by name on its way in and out, and that Java can call every signature.
+
+    Raises:
+        VerifyError: A weight has no port of its shape, or a signature has no input.
+    """
+    by_name = {signature.name: signature for signature in signatures}
+    missing = {"set_weights", "get_weights", "train", "evaluate", "infer"} - by_name.keys()
+    if missing:
+        raise VerifyError(f"the program has no signature {', '.join(sorted(missing))}")
+    want = {(w.name, w.shape) for w in weights}
+    names = {w.name for w in weights}
+    sides = {"set_weights": by_name["set_weights"].inputs, "get_weights": by_name["get_weights"].outputs}
+    for name, ports in sides.items():
+        odd = sorted(want ^ {(port.name, port.shape) for port in ports if port.name in names})[:3]
+        if odd:
+            raise VerifyError(f"{name} lost weights, e.g. {odd}")
+    for name, signature in by_name.items():
+        if not signature.inputs:
+            raise VerifyError(f"signature {name} lost its input; Java cannot call it")
 
 
 def _ports(values: Any) -> tuple[Port, ...]:

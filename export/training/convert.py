@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.graph import Graph, read_graph
+from export.graph import read_graph
 from export.quiet import captured_stderr
 from export.scratch import scratch_folder
-from export.training.contract import FORMAT, Port, Signature, Weight
+from export.training.contract import FORMAT, Signature, Weight, check_bindings, signature_in
 from export.training.tidy import tidy
-from fl_mobile.errors import ExportError
+from fl_mobile.errors import ExportError, VerifyError
 
 
 def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) -> bytes:
@@ -57,28 +57,12 @@ def read_contract_parts(
     import tensorflow as tf
 
     graph = read_graph(data)
-    signatures = tuple(_signature(graph, s.key) for s in graph.signatures)
+    signatures = tuple(signature_in(graph, s.key) for s in graph.signatures)
     weights = tuple(
         Weight(f"w{i:03d}", v.path, tuple(int(d) for d in v.shape), bool(v.trainable)) for i, v in enumerate(travelling)
     )
-    by_name = {s.name: s for s in signatures}
-    want = {w.name: w.shape for w in weights}
-    sides = (("set_weights", by_name["set_weights"].inputs), ("get_weights", by_name["get_weights"].outputs))
-    for signature, ports in sides:
-        have = {p.name: p.shape for p in ports if p.name in want}
-        if have != want:
-            odd = sorted(set(want.items()) ^ set(have.items()))[:3]
-            raise ExportError(f"{signature} lost weights in conversion, e.g. {odd}; report this model")
-    for name in by_name:
-        if not by_name[name].inputs:
-            raise ExportError(f"signature {name} lost its input in conversion; Java cannot call it")
+    try:
+        check_bindings(weights, signatures)
+    except VerifyError as error:
+        raise ExportError(f"conversion broke the training program: {error}; report this model") from error
     return weights, signatures, {"tensorflow": tf.__version__, "keras": keras.__version__, "format": str(FORMAT)}
-
-
-def _signature(graph: Graph, key: str) -> Signature:
-    found = graph.signature(key)
-    inputs, outputs = (
-        tuple(Port(t.name, tuple(t.shape), t.dtype) for t in sorted(side, key=lambda t: t.name))
-        for side in (found.inputs, found.outputs)
-    )
-    return Signature(key, inputs, outputs)

@@ -7,7 +7,6 @@ NumPy and the runtime are loaded. Times are this host's, never a phone's.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from export.training.contract import Contract, contract_from_json
+from export.training.apart import read_program, run_apart
+from export.training.contract import Contract
 from export.training.session import TrainingSession, open_session
-from fl_mobile.errors import VerifyError
-
-PROGRAM, CONTRACT = "train.tflite", "train.json"
 
 
 def measure_apart(folder: Path, *, steps: int = 20) -> dict[str, float]:
@@ -28,11 +25,7 @@ def measure_apart(folder: Path, *, steps: int = 20) -> dict[str, float]:
     Raises:
         VerifyError: The process ended badly; the message holds its last words.
     """
-    command = [sys.executable, "-m", "export.training.measure", str(folder), str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise VerifyError(f"measuring {folder} failed: {done.stderr.strip().splitlines()[-1:]}")
-    result: dict[str, float] = json.loads(done.stdout)
+    result: dict[str, float] = run_apart("export.training.measure", folder, steps)
     return result
 
 
@@ -106,10 +99,8 @@ def _peak_bytes() -> int:
 
 def main(arguments: list[str]) -> None:
     """Prints the measurement of one folder."""
-    folder = Path(arguments[0])
-    contract = contract_from_json(json.loads((folder / CONTRACT).read_text()))
     steps = int(arguments[1]) if len(arguments) > 1 else 20
-    print(json.dumps(measure((folder / PROGRAM).read_bytes(), contract, steps)))
+    print(json.dumps(measure(*read_program(Path(arguments[0])), steps)))
 
 
 if __name__ == "__main__":

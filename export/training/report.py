@@ -11,8 +11,7 @@ from typing import Any
 
 from export.graph import read_graph
 from export.training.contract import Contract
-from export.training.measure import CONTRACT, PROGRAM, measure_apart
-from fl_mobile.files import write_atomic, write_json
+from export.training.measure import measure_apart
 
 _WIDTHS = {0: 4, 2: 4, 3: 1, 4: 8, 6: 1}
 """TFLite tensor type (float32, int32, uint8, int64, bool) → bytes an element; schema.fbs."""
@@ -47,12 +46,6 @@ class ProgramReport:
     def to_json(self) -> dict[str, Any]:
         """Returns a JSON value."""
         return asdict(self)
-
-
-def write_program(folder: Path, tflite: bytes, contract: Contract) -> None:
-    """Writes ``train.tflite`` and its contract ``train.json``, each whole or not at all."""
-    write_atomic(folder / PROGRAM, tflite)
-    write_json(folder / CONTRACT, contract.to_json())
 
 
 def report_on(folder: Path, tflite: bytes, contract: Contract, *, steps: int = 20) -> ProgramReport:

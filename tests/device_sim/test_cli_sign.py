@@ -62,21 +62,49 @@ def test_a_signature_nobody_checked_is_told(signed: tuple[Path, Ended]) -> None:
     assert fl_mobile("verify", signed[0] / "bundle", "--format", "json").json["signature_checked"] is False
 
 
-@pytest.mark.parametrize(
-    ("options", "code", "words"),
-    [
-        (["--public-key", "other.pub.pem"], 9, "failed at signature, hash, flatbuffer, parity not checked"),
-        (["--require-signature"], 9, "give its public key"),
-        (["--public-key", "mine.pem"], 3, "expected a public key"),
-        (["--public-key", "none.pem"], 3, "No such file"),
-    ],
+UNPROVEN = (
+    (["--public-key", "other.pub.pem"], 9, "failed at signature, hash, flatbuffer, parity not checked"),
+    (["--require-signature"], 9, "give its public key"),
+    (["--public-key", "mine.pem"], 3, "expected a public key"),
+    (["--public-key", "none.pem"], 3, "No such file"),
 )
-def test_a_signature_that_does_not_prove_is_refused(
+READERS = ("verify", "benchmark", "camera")
+
+
+@pytest.mark.parametrize(("options", "code", "words"), UNPROVEN)
+def test_every_verb_that_reads_bundles_refuses_alike(
     options: list[str], code: int, words: str, signed: tuple[Path, Ended]
 ) -> None:
-    ended = fl_mobile("verify", "bundle", *options, cwd=signed[0])
-    assert ended.code == code
-    assert words in the_message(ended)
+    told = set()
+    for verb in READERS:
+        ended = fl_mobile(verb, "bundle", *options, cwd=signed[0])
+        assert ended.code == code
+        assert words in the_message(ended)
+        told.add(the_message(ended))
+    assert len(told) == 1
+
+
+def test_a_benchmark_says_whether_it_checked(signed: tuple[Path, Ended]) -> None:
+    quick = ("--runs", "10", "--threads", "1", "--quiet", "--format", "json")
+    for options, checked in ((["--public-key", "mine.pub.pem"], True), ([], False)):
+        ended = fl_mobile("benchmark", "bundle", *quick, *options, cwd=signed[0])
+        assert ended.code == 0, ended.err
+        assert ended.json["signature_checked"] is checked
+
+
+def test_a_signed_program_is_proven_by_the_command_it_prints(signed: tuple[Path, Ended], tmp_path: Path) -> None:
+    path, _ = signed
+    made = fl_mobile("export", "logistic", "--training", "--out", tmp_path / "program", "--sign", path / "mine.pem")
+    assert made.code == 0, made.err
+    proven = fl_mobile(*made.out.splitlines()[-1].split()[3:])
+    assert proven.code == 0, proven.err
+    assert "verified, signed" in proven.out
+    assert "first losses on litert" in proven.out
+    refused = fl_mobile("verify", tmp_path / "program", "--public-key", path / "other.pub.pem")
+    assert refused.code == 9
+    assert "failed at signature" in the_message(refused)
+    odd = fl_mobile("verify", tmp_path / "program", "--layers")
+    assert (odd.code, "--layers" in the_message(odd)) == (3, True)
 
 
 def test_a_removed_signature_is_refused(signed: tuple[Path, Ended], tmp_path: Path) -> None:
@@ -105,8 +133,8 @@ def test_the_card_of_first_weights_claims_no_training(signed: tuple[Path, Ended]
 
 
 def test_a_key_that_cannot_sign_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
-    for options in (["--sign", "none.pem"], ["--sign", "none.pem", "--training"]):
-        ended = fl_mobile(*EXPORT, "--out", "bundle", *options, cwd=tmp_path)
+    for command in (EXPORT, ("export", "logistic", "--training")):
+        ended = fl_mobile(*command, "--out", "bundle", "--sign", "none.pem", cwd=tmp_path)
         assert ended.code == 3
-        assert "--sign" in the_message(ended) or "none.pem" in the_message(ended)
+        assert "none.pem" in the_message(ended)
         assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ import pytest
 from device_sim.engines import Task, open_engine, pairs
 from device_sim.engines.litert import LitertTrainer, Programs
 from export.runtimes import RUNTIMES
-from export.training.report import write_program
+from export.training.apart import write_program
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError, VerifyError
 from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan

@@ -15,8 +15,9 @@ import pytest
 import tensorflow as tf
 
 from export.graph import read_graph
+from export.training.apart import write_program
 from export.training.program import TrainingProgram, build_training_program
-from export.training.report import report_on, write_program
+from export.training.report import report_on
 from export.training.session import open_compiled_session, open_session
 from fl_mobile import keras_bridge
 from fl_mobile.errors import VerifyError
