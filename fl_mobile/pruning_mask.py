@@ -84,7 +84,7 @@ def masks_for(plan: PruningPlan, weights: Tensors, spec: Spec, round_num: int) -
     share = sparsity_at(plan, round_num)
     if not share:
         return {}
-    return {path: _mask(weights[path], share, plan.zero_run) for path in pruned_paths(plan, spec)}
+    return {path: _mask(weights[path], share, run) for path, run in zero_runs(plan, spec).items()}
 
 
 def pruned_paths(plan: PruningPlan, spec: Spec) -> list[str]:
@@ -94,6 +94,26 @@ def pruned_paths(plan: PruningPlan, spec: Spec) -> list[str]:
         for path, tensor in spec.items()
         if tensor.trainable and len(tensor.shape) >= 2 and tensor.size >= plan.smallest_kernel
     ]
+
+
+def zero_runs(plan: PruningPlan, spec: Spec) -> dict[str, int]:
+    """Returns how many inputs of one output are pruned together, by path of what is pruned."""
+    shapes = {path: spec[path].shape for path in pruned_paths(plan, spec)}
+    return {path: plan.zero_run if len(s) == 2 and s[0] % plan.zero_run == 0 else 1 for path, s in shapes.items()}
+
+
+def live_runs(values: np.ndarray, run: int) -> np.ndarray:
+    """Returns ``bool[inputs / run, ...]``: whether any of ``run`` values along the first axis is not zero.
+
+    >>> live_runs(np.array([[0, 0], [0, 3], [0, 0], [0, 0]]), 2).tolist()
+    [[False, True], [False, False]]
+    """
+    return (values != 0).reshape(values.shape[0] // run, run, *values.shape[1:]).any(axis=1)
+
+
+def spread_runs(runs: np.ndarray, run: int) -> np.ndarray:
+    """Returns ``[inputs, ...]`` with the value of each run at every one of its ``run`` places."""
+    return np.repeat(runs, run, axis=0)
 
 
 def apply_masks(tensors: Tensors, masks: Mapping[str, np.ndarray]) -> Tensors:
@@ -114,16 +134,9 @@ def zero_share(tensors: Tensors, paths: list[str]) -> float:
     return sum(int((tensors[path] == 0).sum()) for path in paths) / total if total else 0.0
 
 
-def _mask(kernel: np.ndarray, share: float, zero_run: int) -> np.ndarray:
-    inputs = kernel.shape[0]
-    run = zero_run if kernel.ndim == 2 and inputs % zero_run == 0 else 1
-    if run == 1:
-        magnitude = np.abs(kernel).ravel()
-    else:
-        groups = np.abs(kernel).reshape(inputs // run, run, kernel.shape[1])
-        magnitude = groups.astype(np.float64).sum(axis=1).ravel()
+def _mask(kernel: np.ndarray, share: float, run: int) -> np.ndarray:
+    groups = np.abs(kernel).reshape(kernel.shape[0] // run, run, *kernel.shape[1:])
+    magnitude = groups.astype(np.float64).sum(axis=1)
     lives = np.ones(magnitude.size, bool)
-    lives[np.argsort(magnitude, kind="stable")[: round(share * magnitude.size)]] = False
-    if run == 1:
-        return lives.reshape(kernel.shape)
-    return np.repeat(lives.reshape(inputs // run, kernel.shape[1]), run, axis=0)
+    lives[np.argsort(magnitude.ravel(), kind="stable")[: round(share * magnitude.size)]] = False
+    return spread_runs(lives.reshape(magnitude.shape), run)

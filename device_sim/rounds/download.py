@@ -10,10 +10,10 @@ import numpy as np
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory
 from fl_mobile import feedback, wire
-from fl_mobile.broadcast import Lattice
+from fl_mobile.broadcast import Lattice, prune_point
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import RunError
-from fl_mobile.pruning_mask import Masks, apply_masks, masks_for, pruned_paths, sparsity_at
+from fl_mobile.pruning_mask import Masks, apply_masks, masks_for, sparsity_at, zero_runs
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors
@@ -67,6 +67,9 @@ def broadcast(federation: Federation, memory: FleetMemory, state: ServerState) -
     down = _decoded(federation, memory, state)
     plan = federation.experiment.train.pruning.plan()
     masks = masks_for(plan, down.weights, state.spec, state.round_num)
+    if down.delta is not None:
+        memory.shelf.put("point", state.round_num, prune_point(down.delta.point, masks))
+        memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)
     return replace(down, weights=apply_masks(down.weights, masks), masks=masks)
 
 
@@ -77,11 +80,9 @@ def _decoded(federation: Federation, memory: FleetMemory, state: ServerState) ->
     extra_bytes = prediction_bytes + sent_bytes
     if federation.experiment.download.mode == "delta":
         pruning, step = federation.experiment.train.pruning.plan(), federation.experiment.download.step
-        pruned = pruned_paths(pruning, state.spec) if sparsity_at(pruning, state.round_num) else ()
-        lattice = Lattice.around(federation.initial, state.spec, step, pruned)
+        runs = zero_runs(pruning, state.spec) if sparsity_at(pruning, state.round_num) else {}
+        lattice = Lattice.around(federation.initial, state.spec, step, runs)
         point = lattice.point(state.weights)
-        memory.shelf.put("point", state.round_num, point)
-        memory.shelf.forget("point", before=state.round_num, keep=VERSIONS_KEPT)
         delta = _Delta(lattice, point, state)
         return Broadcast(lattice.weights(point, state.weights), prediction, sent, extra_bytes, delta=delta)
     header = wire.Header(wire.MODEL, state.round_num, state.round_num)
@@ -93,7 +94,7 @@ def _decoded(federation: Federation, memory: FleetMemory, state: ServerState) ->
 
 @dataclass
 class _Delta:
-    """Differences between a version's point on the lattice and the points devices hold."""
+    """Differences between a version's point on the lattice and the points devices hold, pruned as they prune them."""
 
     lattice: Lattice
     point: Tensors
@@ -112,11 +113,11 @@ class _Delta:
 
     def _packet_bytes(self, version: int, memory: FleetMemory) -> int:
         now = self.state.round_num
-        held = memory.shelf.get_exactly("point", version) if version else None
-        origin = {path: np.zeros_like(value) for path, value in self.point.items()}
-        packet = self.lattice.pack(self.state.weights, self.point, held or origin, version=now, held_version=version)
-        reached, _ = self.lattice.unpack(packet, held or origin)
-        if any(not np.array_equal(reached[path], self.point[path]) for path in self.point):
+        held = (memory.shelf.get_exactly("point", version) if version else None) or self.lattice.start
+        wanted = held if version == now else self.point
+        packet = self.lattice.pack(self.state.weights, wanted, held, version=now, held_version=version)
+        reached, _ = self.lattice.unpack(packet, held)
+        if any(not np.array_equal(reached[path], wanted[path]) for path in wanted):
             raise RunError(f"round {now}: a delta from version {version} did not reach the broadcast model")
         return len(packet)
 

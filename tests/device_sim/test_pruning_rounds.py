@@ -21,8 +21,8 @@ from device_sim.rounds.phones import Answer
 from device_sim.run_folder import create
 from device_sim.simulate import Round, restore, simulate, stop_reason
 from fl_mobile import wire
-from fl_mobile.broadcast import Lattice
-from fl_mobile.pruning_mask import apply_masks, masks_for, pruned_paths, sparsity_at
+from fl_mobile.broadcast import Lattice, prune_point
+from fl_mobile.pruning_mask import apply_masks, masks_for, sparsity_at, zero_runs
 from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors
@@ -132,23 +132,39 @@ def test_it_catches_a_mask_that_is_not_applied(
         check(*opened(*DELTA), tmp_path)
 
 
-def test_a_device_that_knows_packets_and_plan_alone_reaches_the_broadcast_exactly(tmp_path: Path) -> None:
-    federation, _ = opened(*DELTA)
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("way", ["delta", "single zeros", "constant"])
+def test_a_device_that_knows_packets_and_plan_alone_reaches_the_broadcast_exactly(
+    way: str, every: int, tmp_path: Path
+) -> None:
+    """Also one that takes part in some rounds only; its packets are as long as the server counts."""
+    federation, _ = opened(*WAYS[way])
     spec, plan = federation.engine.spec, federation.experiment.train.pruning.plan()
     memory = FleetMemory(Shelf(tmp_path / "more"))
-    held = {path: np.zeros(tensor.shape, np.int32) for path, tensor in spec.items()}
-    version = 0
+    version, held = 0, Lattice.around(federation.engine.initial, spec, 1.0).start
+    for state in states(federation, tmp_path):
+        down, now = broadcast(federation, memory, state), state.round_num
+        if now % every:
+            continue
+        runs = zero_runs(plan, spec) if sparsity_at(plan, now) else {}
+        lattice = Lattice.around(federation.engine.initial, spec, federation.experiment.download.step, runs)
+        packet = lattice.pack(state.weights, lattice.point(state.weights), held, version=now, held_version=version)
+        assert now == 0 or down.bytes_for(np.array([7]), memory) == len(packet)
+        held, decoded = lattice.unpack(packet, held)
+        masks = masks_for(plan, decoded, spec, now)
+        held, version = prune_point(held, masks) if now else held, now
+        mine = apply_masks(decoded, masks)
+        assert all(np.array_equal(mine[path], down.weights[path]) for path in spec)
+    assert np.count_nonzero(mine[KERNEL] == 0) == zeros_asked_for(federation, 6)
+
+
+def test_a_device_that_asks_again_for_what_it_holds_gets_next_to_nothing(tmp_path: Path) -> None:
+    federation, _ = opened(*DELTA)
+    memory = FleetMemory(Shelf(tmp_path / "more"))
     for state in states(federation, tmp_path):
         down = broadcast(federation, memory, state)
-        now = state.round_num
-        pruned = pruned_paths(plan, spec) if sparsity_at(plan, now) else ()
-        lattice = Lattice.around(federation.engine.initial, spec, federation.experiment.download.step, pruned)
-        packet = lattice.pack(state.weights, lattice.point(state.weights), held, version=now, held_version=version)
-        held, decoded = lattice.unpack(packet, held)
-        version = now
-        mine = apply_masks(decoded, masks_for(plan, decoded, spec, now))
-        assert all(np.array_equal(mine[path], down.weights[path]) for path in spec)
-    assert np.count_nonzero(mine[KERNEL] == 0) == 344
+        first, again = (int(down.bytes_for(np.array([7]), memory)[0]) for _ in range(2))
+    assert again < 130 < first, "two wire packets that say nothing"
 
 
 @pytest.mark.parametrize("way", ["delta", "asynchronous"])
@@ -186,6 +202,20 @@ def test_pruned_updates_are_smaller(tmp_path: Path) -> None:
         sizes[name] = [np.mean([len(answer.packet) for answer in answers]) for _, answers in witness.seen]
     assert sizes["sparse"][0] == sizes["dense"][0]
     assert np.mean(sizes["sparse"][5:]) < 0.7 * np.mean(sizes["dense"][5:])
+
+
+def test_what_is_pruned_does_not_travel_down(tmp_path: Path) -> None:
+    """Also to devices that join when all is pruned: which weights died costs less than moving them would."""
+    sizes = {}
+    for name, changes in {"dense": ("train.pruning.sparsity=0",), "sparse": ()}.items():
+        federation, _ = opened(*DELTA, *changes)
+        memory = FleetMemory(Shelf(tmp_path / f"{name}-more"))
+        for state in states(federation, tmp_path / name):
+            down = broadcast(federation, memory, state)
+            regular = int(down.bytes_for(np.array([1]), memory)[0])
+        sizes[name] = regular, int(down.bytes_for(np.array([2]), memory)[0])
+    assert sizes["sparse"][0] < sizes["dense"][0]
+    assert sizes["sparse"][1] < 0.8 * sizes["dense"][1]
 
 
 def test_a_round_nobody_survives_prunes_all_the_same(tmp_path: Path) -> None:

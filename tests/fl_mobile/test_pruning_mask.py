@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_mobile.broadcast import Lattice
 from fl_mobile.errors import ConfigError
-from fl_mobile.pruning_mask import PruningPlan, apply_masks, masks_for, pruned_paths, sparsity_at, zero_share
+from fl_mobile.pruning_mask import (
+    PruningPlan,
+    apply_masks,
+    live_runs,
+    masks_for,
+    pruned_paths,
+    sparsity_at,
+    spread_runs,
+    zero_runs,
+    zero_share,
+)
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 SPEC: Spec = {
@@ -62,6 +71,14 @@ def test_runs_lie_along_the_inputs() -> None:
     assert (runs.all(axis=1) | ~runs.any(axis=1)).all()
 
 
+def test_masks_are_made_of_whole_runs() -> None:
+    plan = PruningPlan(0.8)
+    masks, runs = masks_for(plan, weights(), SPEC, 0), zero_runs(plan, SPEC)
+    assert runs == {"conv/kernel": 1, "dense/kernel": 4, "odd/kernel": 1}
+    for path, run in runs.items():
+        np.testing.assert_array_equal(spread_runs(live_runs(masks[path], run), run), masks[path])
+
+
 def test_equal_weights_give_equal_masks_even_when_all_tie() -> None:
     tied: Tensors = {path: np.ones(t.shape, np.float32) for path, t in SPEC.items()}
     first, again = (masks_for(PruningPlan(0.5, zero_run=1), tied, SPEC, 0) for _ in range(2))
@@ -83,26 +100,6 @@ def test_zeros_stay_zero_over_rounds() -> None:
         if round_num > plan.end_round:
             again = masks_for(plan, state, SPEC, round_num + 1)
             assert all(np.array_equal(again[p], masks[p]) for p in masks), "masks settle once the share is reached"
-
-
-@given(seed=st.integers(0, 20), fineness=st.sampled_from([0.01, 0.1, 1.0]))
-def test_zero_and_nothing_else_arrives_as_zero(seed: int, fineness: float) -> None:
-    origin, state = weights(seed), weights(seed + 1)
-    plan = PruningPlan(0.6)
-    paths = pruned_paths(plan, SPEC)
-    masks = masks_for(plan, state, SPEC, 0)
-    state = apply_masks(state, masks)
-    lattice = Lattice.around(origin, SPEC, fineness, paths)
-    held = {path: np.zeros(t.shape, np.int32) for path, t in SPEC.items() if t.trainable}
-    _, decoded = lattice.unpack(lattice.pack(state, lattice.point(state), held, version=1, held_version=0), held)
-    for path, tensor in SPEC.items():
-        if path in paths:
-            np.testing.assert_array_equal(decoded[path] == 0, state[path] == 0)
-        if tensor.trainable:
-            wrong = np.abs(decoded[path] - state[path]).max() / lattice.step
-            assert wrong <= (1.0 if path in paths else 0.5) + 1e-3
-    again = masks_for(plan, decoded, SPEC, 1)
-    assert all(np.array_equal(again[path], masks[path]) for path in paths), "devices find the server's masks"
 
 
 def test_it_catches_a_mask_that_is_not_applied() -> None:
