@@ -17,9 +17,12 @@ from fl_mobile.seeds import stream
 CHUNK_WORK = 10**8
 """Example visits × parameters after which a chunk is full: about 30 ms of one core, far above a call's own cost."""
 
-CHUNK_DEVICES = 250
 CHUNK_BYTES = 64 * 2**20
-"""Bounds of a chunk's updates, so that memory grows with neither the cohort nor the model."""
+"""Bound of a chunk's updates, so that memory grows with neither the cohort nor the model."""
+
+CHUNK_SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 63, 80, 100, 125, 160, 200, 250)
+"""Devices of a chunk, Renard's series R10. TensorFlow keeps what oneDNN makes for every shape of a matrix product, about
+2 MB for a small model, so a process that met a new number of devices every round would grow for as long as it runs."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,26 @@ class Batches:
 
 def in_chunks(tasks: Iterable[Task], plan: FitPlan, parameters: int) -> Iterator[list[Task]]:
     """Yields the tasks in order, several to a chunk where they are small."""
-    most = max(1, min(CHUNK_DEVICES, CHUNK_BYTES // (4 * parameters)))
-    chunk: list[Task] = []
-    work = 0
+    most = max(1, min(CHUNK_SIZES[-1], CHUNK_BYTES // (4 * parameters)))
+    most_examples = CHUNK_WORK // (plan.epochs * parameters)
+    waiting: list[Task] = []
+    examples = 0
     for task in tasks:
-        own = len(task.y) * plan.epochs * parameters
-        if chunk and (len(chunk) == most or work + own > CHUNK_WORK):
+        while waiting and (len(waiting) == most or examples + len(task.y) > most_examples):
+            chunk, waiting = _cut(waiting)
+            examples = sum(len(kept.y) for kept in waiting)
             yield chunk
-            chunk, work = [], 0
-        chunk.append(task)
-        work += own
-    if chunk:
+        waiting.append(task)
+        examples += len(task.y)
+    while waiting:
+        chunk, waiting = _cut(waiting)
         yield chunk
+
+
+def _cut(tasks: list[Task]) -> tuple[list[Task], list[Task]]:
+    """Returns the first tasks, as many as a chunk can have, and the others."""
+    size = max(size for size in CHUNK_SIZES if size <= len(tasks))
+    return tasks[:size], tasks[size:]
 
 
 def lay_out(tasks: Sequence[Task], plan: FitPlan) -> Batches:

@@ -65,11 +65,27 @@ def test_a_chunk_ends_by_work_by_devices_or_by_memory(monkeypatch: pytest.Monkey
         assert [t for chunk in chunks for t in chunk] == tasks
         return [len(chunk) for chunk in chunks]
 
-    assert sizes(1) == [9]
-    monkeypatch.setattr(batches, "CHUNK_DEVICES", 4)
+    assert sizes(1) == [8, 1]
+    monkeypatch.setattr(batches, "CHUNK_SIZES", (1, 2, 3, 4))
     assert sizes(1) == [4, 4, 1]
     monkeypatch.setattr(batches, "CHUNK_WORK", 10 * 2 * 100 * 3)
     assert sizes(100) == [3, 3, 3]
     monkeypatch.setattr(batches, "CHUNK_BYTES", 800)
     assert sizes(100) == [2, 2, 2, 2, 1]
     assert sizes(10**9) == [1] * 9, "a model that fills a chunk by itself still trains"
+
+
+@given(st.lists(st.integers(1, 400), max_size=600), st.integers(1, 100_000))
+def test_cohorts_of_any_size_are_cut_into_few_sizes_of_chunks(counts: list[int], parameters: int) -> None:
+    tasks = [task(device, count) for device, count in enumerate(counts)]
+    chunks = list(in_chunks(tasks, PLAN, parameters))
+    assert [t.device for chunk in chunks for t in chunk] == list(range(len(tasks)))
+    assert {len(chunk) for chunk in chunks} <= set(batches.CHUNK_SIZES)
+    for chunk in chunks:
+        work = sum(len(t.y) for t in chunk) * PLAN.epochs * parameters
+        assert work <= batches.CHUNK_WORK or len(chunk) == 1
+
+
+def test_equal_devices_fill_every_chunk_but_the_last_ones() -> None:
+    chunks = [len(chunk) for chunk in in_chunks([task(d, 20) for d in range(965)], PLAN, 10**8 // (20 * 2 * 53))]
+    assert chunks == [50] * 19 + [12, 3]
