@@ -24,6 +24,7 @@ from device_sim.fleet.policies import Policy
 from device_sim.fleet.strata import Holdings, Strata, open_strata
 from device_sim.fleet.timing import Workload
 from device_sim.held_out import SplitDevices
+from device_sim.keras_start import import_keras
 from device_sim.partition import partition
 from device_sim.private import private_paths
 from export.tuning import with_fake_quant
@@ -133,6 +134,7 @@ def open_federation(experiment: Experiment) -> Federation:
     data = data_of(experiment, dataset)
     build = build_of(experiment, dataset)
     keys = experiment.engine
+    import_keras()
     engine = open_engine(
         keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
     )

@@ -43,7 +43,10 @@ def while_loading() -> Iterator[None]:
 
 def load_tensorflow() -> None:
     """Imports TensorFlow and lets it look for GPUs, quietly, for verbs that open many models one after another."""
+    from device_sim.keras_start import import_keras
+
     with while_loading():
+        import_keras()
         import tensorflow as tf
 
         tf.config.list_physical_devices()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from device_sim.keras_start import import_keras
 from fl_mobile.errors import ModelError
 from fl_mobile.records import FitPlan
 
@@ -16,6 +17,7 @@ def one_thread_per_op() -> None:
     Raises:
         ModelError: TensorFlow has started in this process already, with several threads.
     """
+    import_keras()
     import tensorflow as tf
 
     try:
