@@ -21,7 +21,7 @@ CHUNK_BYTES = 64 * 2**20
 """Bound of a chunk's updates, so that memory grows with neither the cohort nor the model."""
 
 CHUNK_SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 32, 40, 50, 63, 80, 100, 125, 160, 200, 250)
-"""Devices of a chunk, Renard's series R10. TensorFlow keeps what oneDNN makes for every shape of a matrix product, about
+"""Devices of a chunk, Renard's series R10. TensorFlow keeps what oneDNN makes for every shape of a matrix product, some
 2 MB for a small model, so a process that met a new number of devices every round would grow for as long as it runs."""
 
 
