@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from device_sim.fleet.by_device import ByDevice
 from device_sim.fleet.ledger import Ledger
 from fl_mobile.errors import RunError
 from fl_mobile.files import sync_files
@@ -160,7 +161,7 @@ class FleetMemory:
     Attributes:
         shelf: Residuals (``residual-<device>``), control variates (``variate-<device>``), private tensors
             (``private-<device>``), broadcast points (``point``) and mean updates (``mean``).
-        versions: Device → model version it holds; devices not listed hold version 0, which ships with the app.
+        versions: Device → model version it holds; version 0 ships with the app.
         upload_step: Step of the upload codec under rate control, else None.
         seconds: Virtual time since the run began.
         ledger: What is known of devices that took part.
@@ -169,7 +170,7 @@ class FleetMemory:
     """
 
     shelf: Shelf
-    versions: dict[int, int] = field(default_factory=dict)
+    versions: ByDevice = field(default_factory=ByDevice)
     upload_step: float | None = None
     seconds: float = 0.0
     ledger: Ledger = field(default_factory=Ledger)
@@ -179,7 +180,7 @@ class FleetMemory:
     def as_json(self) -> dict[str, Any]:
         """Returns what the checkpoint keeps."""
         return {
-            "versions": {str(d): v for d, v in sorted(self.versions.items())},
+            "versions": self.versions.as_json(),
             "upload_step": self.upload_step,
             "seconds": self.seconds,
             "ledger": self.ledger.as_json() if len(self.ledger) else None,
@@ -189,7 +190,7 @@ class FleetMemory:
 
     def restore(self, kept: dict[str, Any], round_num: int) -> None:
         """Goes back to what a checkpoint kept before round ``round_num``."""
-        self.versions = {int(d): int(v) for d, v in kept.get("versions", {}).items()}
+        self.versions = ByDevice.from_json(kept["versions"]) if kept else ByDevice()
         self.upload_step = kept.get("upload_step", self.upload_step)
         self.seconds = float(kept.get("seconds", 0.0))
         self.ledger = Ledger.from_json(kept["ledger"]) if kept.get("ledger") else Ledger()

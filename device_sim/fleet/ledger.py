@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fl_mobile.errors import RunError
+from device_sim.fleet.by_device import ByDevice, packed, parsed, unpacked
 
 COLUMNS = ("rounds", "last_round", "last_seconds", "task_seconds", "examples", "loss", "joules", "joules_seconds")
 """Of a device's last participation: how many there were, its round, virtual time, length, examples and local loss. Of
@@ -18,7 +15,7 @@ its battery: joules that federated work took since it was last full, and when th
 
 
 class Ledger:
-    """Device → its row. Grows with devices seen, never with the population.
+    """Device → its row: some 90 bytes a device seen, nothing for the others.
 
     >>> ledger = Ledger()
     >>> ledger.record(np.array([7]), {"loss": np.array([0.5])})
@@ -27,31 +24,35 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._row: dict[int, int] = {}
+        self._row = ByDevice()  # counted from 1
+        self._devices = np.zeros(0, np.int64)
         self._values = np.full((16, len(COLUMNS)), np.nan)
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._devices)
 
     def devices(self) -> np.ndarray:
         """Returns ``int64[m]``: every device that has a row, in order of first appearance."""
-        return np.fromiter(self._row, np.int64, len(self._row))
+        return self._devices
 
     def column(self, name: str, index: np.ndarray | None = None) -> np.ndarray:
         """Returns ``float64[n]`` for the devices at ``index``, or for all of `devices`; NaN where nothing is known."""
         values = self._values[:, COLUMNS.index(name)]
         if index is None:
-            return values[: len(self._row)].copy()
-        rows = np.fromiter((self._row.get(device, -1) for device in index.tolist()), np.int64, len(index))
-        return np.where(rows >= 0, values[rows], np.nan)
+            return values[: len(self)].copy()
+        row = self._row.get(index)
+        return np.where(row > 0, values[row - 1], np.nan)
 
     def record(self, index: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Writes columns of the devices at ``index``; columns not named stay as they are."""
-        rows = np.array([self._row.setdefault(device, len(self._row)) for device in index.tolist()], np.int64)
-        if len(self._row) > len(self._values):
-            grown = np.full((2 * len(self._row), len(COLUMNS)), np.nan)
+        """Writes columns of the devices at ``index``, none twice; columns not named stay as they are."""
+        new = index[self._row.get(index) == 0]
+        self._row.set(new, len(self) + 1 + np.arange(len(new)))
+        self._devices = np.concatenate([self._devices, new])
+        if len(self) > len(self._values):
+            grown = np.full((len(self) * 5 // 4, len(COLUMNS)), np.nan)
             grown[: len(self._values)] = self._values
             self._values = grown
+        rows = self._row.get(index) - 1
         for name, column in values.items():
             self._values[rows, COLUMNS.index(name)] = column
 
@@ -86,9 +87,8 @@ class Ledger:
 
     def as_json(self) -> dict[str, Any]:
         """Returns a JSON value that `from_json` restores bit for bit."""
-        raw = np.ascontiguousarray(self._values[: len(self._row)], "<f8").tobytes()
-        devices = self.devices().astype("<i8").tobytes()
-        return {"columns": list(COLUMNS), "devices": _text(devices), "values": _text(raw)}
+        values = packed(self._values[: len(self)], "<f8")
+        return {"columns": list(COLUMNS), "devices": packed(self._devices, "<i8"), "values": values}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Ledger:
@@ -97,21 +97,14 @@ class Ledger:
         Raises:
             RunError: It is not one.
         """
-        try:
+
+        def parse() -> Ledger:
             if tuple(value["columns"]) != COLUMNS:
                 raise ValueError(f"columns are {value['columns']}, this version keeps {list(COLUMNS)}")
-            devices = np.frombuffer(_bytes(value["devices"]), "<i8")
-            values = np.frombuffer(_bytes(value["values"]), "<f8").reshape(len(devices), len(COLUMNS))
-        except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
-            raise RunError(f"the checkpoint's ledger of devices cannot be read: {error}. Start the run anew.") from None
-        ledger = cls()
-        ledger.record(devices, dict(zip(COLUMNS, values.T, strict=True)))
-        return ledger
+            devices = unpacked(value["devices"], "<i8")
+            values = unpacked(value["values"], "<f8").reshape(len(devices), len(COLUMNS))
+            ledger = cls()
+            ledger.record(devices, dict(zip(COLUMNS, values.T, strict=True)))
+            return ledger
 
-
-def _text(raw: bytes) -> str:
-    return base64.b64encode(zlib.compress(raw, 1)).decode("ascii")
-
-
-def _bytes(text: str) -> bytes:
-    return zlib.decompress(base64.b64decode(text, validate=True))
+        return parsed("ledger of devices", parse)

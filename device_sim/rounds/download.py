@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -55,7 +54,7 @@ class Broadcast:
         """Returns ``int64[n]``: what each device downloads to hold this version, which it does from now on."""
         if self.delta is None:
             return np.full(len(devices), self.full_bytes + self.extra_bytes, np.int64)
-        return self.delta.bytes_for(devices.tolist(), memory) + self.extra_bytes
+        return self.delta.bytes_for(devices, memory) + self.extra_bytes
 
 
 def broadcast(federation: Federation, memory: FleetMemory, state: ServerState) -> Broadcast:
@@ -101,15 +100,13 @@ class _Delta:
     state: ServerState
     sizes: dict[int, int] = field(default_factory=dict)
 
-    def bytes_for(self, devices: Iterable[int], memory: FleetMemory) -> np.ndarray:
-        out = []
-        for device in devices:
-            version = memory.versions.get(device, 0)
+    def bytes_for(self, devices: np.ndarray, memory: FleetMemory) -> np.ndarray:
+        versions, place = np.unique(memory.versions.get(devices), return_inverse=True)
+        for version in versions.tolist():
             if version not in self.sizes:
                 self.sizes[version] = self._packet_bytes(version, memory)
-            out.append(self.sizes[version])
-            memory.versions[device] = self.state.round_num
-        return np.array(out, np.int64)
+        memory.versions.set(devices, self.state.round_num)
+        return np.array([self.sizes[version] for version in versions.tolist()], np.int64)[place]
 
     def _packet_bytes(self, version: int, memory: FleetMemory) -> int:
         now = self.state.round_num
