@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim.fleet.by_device import ByDevice, packed
-from device_sim.fleet.ledger import COLUMNS, Ledger
+from device_sim.fleet.ledger import Ledger
 from fl_mobile.errors import RunError
 
 POPULATION = 1_000_000
