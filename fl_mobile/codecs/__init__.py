@@ -122,7 +122,6 @@ STAGES: dict[str, StageRow] = {
 
 CODECS: dict[str, CodecRow] = {
     "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
-    "ecsq-py": CodecRow(lambda a: parse_ecsq(a, "python"), "ecsq-py", "the same without constriction, slower"),
     "linear": CodecRow(parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"),
     "powersgd": CodecRow(lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"),
 }

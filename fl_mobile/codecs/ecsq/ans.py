@@ -1,6 +1,6 @@
-"""The entropy coder: asymmetric numeral systems (Duda, PCS 2015), in Rust through `constriction` or in plain Python.
+"""The entropy coder: asymmetric numeral systems (Duda, PCS 2015), bit for bit what `constriction` writes.
 
-Both produce the same bytes, so a device without the library talks to a server that has it. The stream, in integers:
+The stream, in integers:
 
 * State ``s`` (64 bits) and a stack of 32-bit words, both empty (0) at first. Symbols are encoded last to first.
 * A model of ``A`` symbols with frequencies ``f`` (sum 2^20) has 24-bit borders
@@ -13,149 +13,122 @@ Both produce the same bytes, so a device without the library talks to a server t
   left, ``s = s·2^32 + word``. After the last symbol state and stack are 0 and empty.
 
 On the wire the words are little endian, bottom of the stack first, without the zero bytes at the top end.
+
+``stack`` below is ``uint64[2 + words]``: the state, how many words there are, and the words.
 """
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
-
 import numpy as np
 
-from fl_mobile.codecs.ecsq.models import PRECISION, TOTAL
-from fl_mobile.errors import ConfigError
+from fl_mobile.codecs.ecsq.models import PRECISION
+from fl_mobile.compiled import compiled
 
 _BITS = 24
+_U24, _U32, _U40 = np.uint64(24), np.uint64(32), np.uint64(40)
+_LOW24, _LOW32, _ONE = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(1)
 
 
-class Run(NamedTuple):
-    """Symbols that share a model: ``int32[n]`` below ``len(frequencies)``."""
-
-    symbols: np.ndarray
-    frequencies: list[int]
-
-
-class Decoder(Protocol):
-    """Takes symbols from a stream; never fails, whatever the bytes: check `is_empty` at the end."""
-
-    def take(self, count: int, frequencies: list[int]) -> np.ndarray:
-        """Returns the next ``count`` symbols, ``int32[count]``."""
-        ...
-
-    def is_empty(self) -> bool:
-        """Whether every bit of the stream has been used."""
-        ...
-
-
-class Coder(NamedTuple):
-    """One implementation of the stream above."""
-
-    encode: Callable[[Iterable[Run]], bytes]
-    decoder: Callable[[bytes], Decoder]
-
-
-def _python_encode(runs: Iterable[Run]) -> bytes:
-    state, words = 0, []
-    for symbols, frequencies in reversed(list(runs)):
-        borders = _borders(frequencies)
-        rows = [(low, high - low) for low, high in itertools.pairwise(borders)]
-        for symbol in reversed(symbols.tolist()):
-            low, width = rows[symbol]
-            if state >> 40 >= width:
-                words.append(state & 0xFFFFFFFF)
-                state >>= 32
-            whole, part = divmod(state, width)
-            state = (whole << _BITS) + low + part
-    while state:
-        words.append(state & 0xFFFFFFFF)
-        state >>= 32
-    return np.array(words, "<u4").tobytes().rstrip(b"\0")
-
-
-class _PythonDecoder:
-    def __init__(self, stream: bytes) -> None:
-        self._words = _words(stream).tolist()
-        self._state = 0
-        for _ in range(min(2, len(self._words))):
-            self._state = self._state << 32 | self._words.pop()
-
-    def take(self, count: int, frequencies: list[int]) -> np.ndarray:
-        borders, words, state = _borders(frequencies), self._words, self._state
-        find, out = bisect.bisect_right, np.empty(count, np.int32)
-        for index in range(count):
-            rest = state & 0xFFFFFF
-            symbol = find(borders, rest) - 1
-            low = borders[symbol]
-            state = (state >> _BITS) * (borders[symbol + 1] - low) + rest - low
-            if words and not state >> 32:
-                state = state << 32 | words.pop()
-            out[index] = symbol
-        self._state = state
-        return out
-
-    def is_empty(self) -> bool:
-        return not self._state and not self._words
-
-
-def _borders(frequencies: list[int]) -> list[int]:
+@compiled
+def _borders(frequencies: np.ndarray) -> np.ndarray:
     room = (1 << _BITS) - len(frequencies)
-    sums = itertools.accumulate(frequencies, initial=0)
-    return [(below * room >> PRECISION) + i for i, below in enumerate(sums)]
+    borders = np.empty(len(frequencies) + 1, np.int64)
+    below = 0
+    for index in range(len(frequencies)):
+        borders[index] = (below * room >> PRECISION) + index
+        below += frequencies[index]
+    borders[len(frequencies)] = 1 << _BITS
+    return borders
 
 
-def _words(stream: bytes) -> np.ndarray:
-    return np.frombuffer(stream + bytes(-len(stream) % 4), "<u4")
+@compiled
+def new_stack(symbols: int) -> np.ndarray:
+    """Returns an empty stack with room for so many symbols, each of which takes at most 24 bits."""
+    stack = np.empty(2 + symbols * _BITS // 32 + 3, np.uint64)
+    stack[:2] = 0
+    return stack
 
 
-PYTHON = Coder(_python_encode, _PythonDecoder)
+@compiled
+def push(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> None:
+    """Encodes symbols ``int64[n]``, the last one first; a model of one symbol takes no room."""
+    if len(frequencies) < 2:
+        return
+    borders = _borders(frequencies)
+    state, count = stack[0], np.int64(stack[1])
+    for index in range(len(symbols) - 1, -1, -1):
+        low = borders[symbols[index]]
+        width = np.uint64(borders[symbols[index] + 1] - low)
+        if state >> _U40 >= width:
+            stack[2 + count] = state & _LOW32
+            count += 1
+            state = state >> _U32
+        whole = state // width
+        state = (whole << _U24) + np.uint64(low) + (state - whole * width)
+    stack[0], stack[1] = state, np.uint64(count)
 
 
-def _constriction() -> Coder | None:
-    try:
-        import constriction
-    except ImportError:
-        return None
-    stack, categorical = constriction.stream.stack.AnsCoder, constriction.stream.model.Categorical
-
-    def model(frequencies: list[int]) -> object:
-        # Multiples of 2^-20 that sum to 1: the library's float64 arithmetic on them is exact (20 + 24 bits < 53).
-        return categorical(np.array(frequencies, np.float64) / TOTAL, perfect=False)
-
-    def encode(runs: Iterable[Run]) -> bytes:
-        coder = stack()
-        for symbols, frequencies in reversed(list(runs)):
-            if len(symbols):
-                coder.encode_reverse(symbols, model(frequencies))
-        words: np.ndarray = coder.get_compressed()
-        return words.astype("<u4").tobytes().rstrip(b"\0")
-
-    class RustDecoder:
-        def __init__(self, stream: bytes) -> None:
-            self._coder = stack(_words(stream).astype(np.uint32))
-
-        def take(self, count: int, frequencies: list[int]) -> np.ndarray:
-            return self._coder.decode(model(frequencies), count) if count else np.zeros(0, np.int32)
-
-        def is_empty(self) -> bool:
-            return self._coder.is_empty()
-
-    return Coder(encode, RustDecoder)
+@compiled
+def to_bytes(stack: np.ndarray) -> np.ndarray:
+    """Returns the stream, ``uint8[n]``; the stack is used up."""
+    state, count = stack[0], np.int64(stack[1])
+    while state > 0:
+        stack[2 + count] = state & _LOW32
+        count += 1
+        state = state >> _U32
+    out = np.empty(4 * count, np.uint8)
+    for index in range(count):
+        word = stack[2 + index]
+        for byte in range(4):
+            out[4 * index + byte] = (word >> np.uint64(8 * byte)) & np.uint64(0xFF)
+    end = len(out)
+    while end and out[end - 1] == 0:
+        end -= 1
+    return out[:end]
 
 
-_RUST = _constriction()
-HAS_CONSTRICTION = _RUST is not None
+@compiled
+def from_bytes(stream: np.ndarray) -> np.ndarray:
+    """Returns the stack that `to_bytes` made ``uint8[n]`` of, ready to `pop`."""
+    words = (len(stream) + 3) // 4
+    stack = np.zeros(2 + words, np.uint64)
+    for index in range(len(stream)):
+        stack[2 + index // 4] |= np.uint64(stream[index]) << np.uint64(8 * (index % 4))
+    count, state = words, stack[0]
+    for _ in range(min(2, words)):
+        count -= 1
+        state = state << _U32 | stack[2 + count]
+    stack[0], stack[1] = state, np.uint64(count)
+    return stack
 
 
-def coder_named(name: str) -> Coder:
-    """Returns the coder ``"constriction"``, ``"python"``, or with ``"auto"`` the fastest there is.
+@compiled
+def pop(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> None:
+    """Decodes into ``int64[n]``; gives some symbols of the model whatever the bytes: check `is_empty` at the end."""
+    if len(frequencies) < 2:
+        symbols[:] = 0
+        return
+    borders = _borders(frequencies)
+    state, count = stack[0], np.int64(stack[1])
+    for index in range(len(symbols)):
+        rest = np.int64(state & _LOW24)
+        symbol, above = 0, len(borders) - 1
+        while above - symbol > 1:
+            middle = (symbol + above) >> 1
+            if borders[middle] <= rest:
+                symbol = middle
+            else:
+                above = middle
+        low = borders[symbol]
+        state = (state >> _U24) * np.uint64(borders[symbol + 1] - low) + np.uint64(rest - low)
+        if count and not state >> _U32:
+            count -= 1
+            state = state << _U32 | stack[2 + count]
+        symbols[index] = symbol
+    stack[0], stack[1] = state, np.uint64(count)
 
-    Raises:
-        ConfigError: The library is asked for by name and is not installed.
-    """
-    if name == "python":
-        return PYTHON
-    if _RUST is None and name == "constriction":
-        raise ConfigError("the coder 'constriction' is not installed: pip install 'constriction~=0.5.0'")
-    return _RUST or PYTHON
+
+@compiled
+def is_empty(stack: np.ndarray) -> bool:
+    """Whether every bit of the stream has been used."""
+    return stack[0] == 0 and stack[1] == 0

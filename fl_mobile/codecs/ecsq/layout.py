@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from fl_mobile.compiled import compiled
 
 CONTEXTS = 32
 CLASSES = 32
@@ -26,22 +28,76 @@ NEUTRAL = 12
 SIGN_CLASSES = 7
 """0: signs are coin tosses; 1–3 mostly plus and 4–6 mostly minus, with rising certainty."""
 
+ROW_CLASSES, COLUMN_CLASSES, SIGNS = 4, 2, 1
+"""Bits of `Plans.flags`."""
 
-@dataclass(frozen=True)
-class TensorPlan:
-    """How one tensor is coded.
+
+class Shapes(NamedTuple):
+    """The tensors as matrices.
 
     Attributes:
-        level: 0 if the tensor is all zeros, else 1 … 31: the context of a flat tensor.
-        rows: ``uint8[R]`` row classes, or None.
-        columns: ``uint8[C]`` column classes, or None.
-        signs: ``uint8[C]`` sign classes of the columns, or None.
+        rows: ``int64[t]``.
+        columns: ``int64[t]``.
+        offset: ``int64[t + 1]``: where each begins with all tensors laid end to end.
+        row_at: ``int64[t + 1]``: where its rows begin with the rows of all laid end to end.
+        column_at: The same for columns.
     """
 
-    level: int
-    rows: np.ndarray | None = None
-    columns: np.ndarray | None = None
-    signs: np.ndarray | None = None
+    rows: np.ndarray
+    columns: np.ndarray
+    offset: np.ndarray
+    row_at: np.ndarray
+    column_at: np.ndarray
+
+
+class Plans(NamedTuple):
+    """How each tensor is coded.
+
+    Attributes:
+        level: ``int64[t]``: 0 if the tensor is all zeros, else 1 … 31: the context of a flat tensor.
+        flags: ``int64[t]``: sum of `ROW_CLASSES`, `COLUMN_CLASSES` and `SIGNS`, whichever it has.
+        rows: ``uint8[rows of all]`` classes; not read where there are none.
+        columns: ``uint8[columns of all]``.
+        signs: ``uint8[columns of all]``: sign classes of the columns.
+    """
+
+    level: np.ndarray
+    flags: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    signs: np.ndarray
+
+
+class Layout(NamedTuple):
+    """The order of places for given shapes and plans; the same on both ends.
+
+    Attributes:
+        slots: ``int64[32]``: how many places each context has.
+        start: ``int64[blocks]``: first place of each block, in coding order, from the start of the first.
+        tensor: ``int64[blocks]``.
+        pair: ``int64[blocks]``: row class · 32 + column class; 0 for a tensor that is one block.
+        block: ``int64[tables, 1024]``: pair → block, of tensors with classes; −1 where there is none.
+        table: ``int64[t]``: row of ``block``, or −1 − block of a tensor that is one.
+        row_rank: ``int64[rows of all]``: place of a row among those of its class.
+        row_order: ``int64[rows of all]``: rows of a tensor by class.
+        row_count: ``int64[t, 32]``: rows of each class.
+        column_rank: The same for columns.
+        column_order: The same for columns.
+        column_count: The same for columns.
+    """
+
+    slots: np.ndarray
+    start: np.ndarray
+    tensor: np.ndarray
+    pair: np.ndarray
+    block: np.ndarray
+    table: np.ndarray
+    row_rank: np.ndarray
+    row_order: np.ndarray
+    row_count: np.ndarray
+    column_rank: np.ndarray
+    column_order: np.ndarray
+    column_count: np.ndarray
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -61,132 +117,159 @@ def is_matrix(shape: tuple[int, int]) -> bool:
     return shape[0] > 1 and shape[1] > 1
 
 
-@dataclass(frozen=True)
-class _Blocks:
-    """All blocks in coding order, one entry each; places count from the start of the first block."""
-
-    context: np.ndarray
-    tensor: np.ndarray
-    start: np.ndarray
-    width: np.ndarray
-    first_row: np.ndarray
-    first_column: np.ndarray
+def shapes_of(matrices: Sequence[tuple[int, int]]) -> Shapes:
+    """Returns the record of rows and columns."""
+    table = np.array(matrices, np.int64).reshape(-1, 2)
+    return lined_up(np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1]))
 
 
-class Layout:
-    """The order of places for given shapes and plans; the same on both ends.
+@compiled
+def lined_up(rows: np.ndarray, columns: np.ndarray) -> Shapes:
+    """Returns the record of ``int64[t]`` rows and columns."""
+    return Shapes(rows, columns, _sums(rows * columns), _sums(rows), _sums(columns))
 
-    Attributes:
-        slots: ``int64[32]``: how many places each context has.
-        sizes: Elements of each tensor.
+
+@compiled
+def _sums(numbers: np.ndarray) -> np.ndarray:
+    sums = np.zeros(len(numbers) + 1, np.int64)
+    sums[1:] = np.cumsum(numbers)
+    return sums
+
+
+@compiled
+def lay_out(shapes: Shapes, plans: Plans) -> Layout:
+    """Returns the order of places."""
+    tensors = len(shapes.rows)
+    row_rank, row_order, row_count = _axis(shapes.row_at, plans.rows, plans, ROW_CLASSES)
+    column_rank, column_order, column_count = _axis(shapes.column_at, plans.columns, plans, COLUMN_CLASSES)
+    table, in_context, tables = np.zeros(tensors, np.int64), np.zeros(CONTEXTS + 1, np.int64), 0
+    for t in range(tensors):
+        if not plans.level[t]:
+            continue
+        if not plans.flags[t] & (ROW_CLASSES | COLUMN_CLASSES):
+            in_context[plans.level[t] + 1] += 1
+            continue
+        table[t] = tables
+        tables += 1
+        for a in range(1, CLASSES):
+            for b in range(1, CLASSES):
+                if row_count[t, a] and column_count[t, b]:
+                    in_context[context_of(plans.level[t], a, b) + 1] += 1
+    begin = np.cumsum(in_context)
+    blocks = begin[CONTEXTS]
+    tensor, pair, size = np.empty(blocks, np.int64), np.zeros(blocks, np.int64), np.empty(blocks, np.int64)
+    block, slots = np.full((tables, CLASSES * CLASSES), -1, np.int64), np.zeros(CONTEXTS, np.int64)
+    for t in range(tensors):
+        if not plans.level[t]:
+            continue
+        if not plans.flags[t] & (ROW_CLASSES | COLUMN_CLASSES):
+            at = begin[plans.level[t]]
+            begin[plans.level[t]] += 1
+            table[t], tensor[at], size[at] = -1 - at, t, shapes.rows[t] * shapes.columns[t]
+            slots[plans.level[t]] += size[at]
+            continue
+        for a in range(1, CLASSES):
+            for b in range(1, CLASSES):
+                if row_count[t, a] and column_count[t, b]:
+                    context = context_of(plans.level[t], a, b)
+                    at = begin[context]
+                    begin[context] += 1
+                    tensor[at], pair[at], size[at] = t, a * CLASSES + b, row_count[t, a] * column_count[t, b]
+                    block[table[t], pair[at]] = at
+                    slots[context] += size[at]
+    start = np.cumsum(size) - size
+    return Layout(
+        slots, start, tensor, pair, block, table,
+        row_rank, row_order, row_count, column_rank, column_order, column_count,
+    )  # fmt: skip
+
+
+@compiled
+def context_of(level: int, row_class: int, column_class: int) -> int:
+    """Returns the context of a block."""
+    return min(max(level + row_class + column_class - 2 * NEUTRAL, 1), CONTEXTS - 1)
+
+
+@compiled
+def _axis(at: np.ndarray, classes: np.ndarray, plans: Plans, flag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns rank and order of all rows (or columns), and how many there are of each class."""
+    tensors = len(at) - 1
+    rank, order = np.empty(at[tensors], np.int64), np.empty(at[tensors], np.int64)
+    count = np.zeros((tensors, CLASSES), np.int64)
+    for t in range(tensors):
+        if not plans.level[t] or not plans.flags[t] & (ROW_CLASSES | COLUMN_CLASSES):
+            continue
+        length = at[t + 1] - at[t]
+        if not plans.flags[t] & flag:
+            count[t, NEUTRAL] = length
+            for i in range(length):
+                rank[at[t] + i] = order[at[t] + i] = i
+            continue
+        for i in range(length):
+            which = classes[at[t] + i]
+            rank[at[t] + i] = count[t, which]
+            count[t, which] += 1
+        first = first_of(count, t)
+        for i in range(length):
+            order[at[t] + first[classes[at[t] + i]] + rank[at[t] + i]] = i
+    return rank, order, count
+
+
+@compiled
+def first_of(count: np.ndarray, tensor: int) -> np.ndarray:
+    """Returns ``int64[32]``: where each class begins in the order of a tensor's rows (or columns)."""
+    return np.cumsum(count[tensor]) - count[tensor]
+
+
+@compiled
+def find_blocks(positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the block of each position and its place within it, ``int64[n]`` each; −1 where a class says zero.
+
+    Args:
+        positions: ``int64[n]`` rising positions in all tensors laid end to end.
     """
+    block, inside, t = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64), 0
+    for i in range(len(positions)):
+        while positions[i] >= shapes.offset[t + 1]:
+            t += 1
+        local = positions[i] - shapes.offset[t]
+        if not plans.level[t]:
+            block[i] = inside[i] = -1
+        elif layout.table[t] < 0:
+            block[i], inside[i] = -1 - layout.table[t], local
+        else:
+            row = local // shapes.columns[t]
+            column = local - row * shapes.columns[t]
+            a = np.int64(plans.rows[shapes.row_at[t] + row]) if plans.flags[t] & ROW_CLASSES else NEUTRAL
+            b = np.int64(plans.columns[shapes.column_at[t] + column]) if plans.flags[t] & COLUMN_CLASSES else NEUTRAL
+            block[i] = layout.block[layout.table[t], a * CLASSES + b]
+            down, across = layout.row_rank[shapes.row_at[t] + row], layout.column_rank[shapes.column_at[t] + column]
+            inside[i] = down * layout.column_count[t, b] + across
+    return block, inside
 
-    def __init__(self, shapes: Sequence[tuple[int, int]], plans: Sequence[TensorPlan]) -> None:
-        self.shapes, self.plans = shapes, plans
-        sizes = np.array([r * c for r, c in shapes], np.int64)
-        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
-        self._orders: list[np.ndarray] = []
-        self._ordered = 0
-        self._axes: dict[int, tuple[np.ndarray, ...]] = {}
-        parts = [self._blocks_of(index) for index in range(len(plans)) if plans[index].level]
-        columns = np.concatenate(parts, axis=1) if parts else np.zeros((7, 0), np.int64)
-        columns = columns[:, np.argsort(columns[0], kind="stable")]  # by context; parts are in tensor and class order
-        sizes_of_blocks = columns[4]
-        starts = np.cumsum(sizes_of_blocks) - sizes_of_blocks
-        self._blocks = _Blocks(columns[0], columns[1], starts, columns[5], columns[2], columns[3])
-        self._order = np.concatenate(self._orders) if self._orders else np.zeros(0, np.int64)
-        self.slots = np.bincount(columns[0], sizes_of_blocks, minlength=CONTEXTS).astype(np.int64)
-        self._start_of: dict[int, np.ndarray] = {}
-        for index in self._axes:
-            mine = columns[1] == index
-            table = np.zeros(CLASSES * CLASSES, np.int64)
-            table[columns[6][mine]] = starts[mine]
-            self._start_of[index] = table
 
-    def _blocks_of(self, index: int) -> np.ndarray:
-        """Returns ``int64[7, n]``: context, tensor, first row, first column, size, width, class pair of its blocks."""
-        plan, (rows, columns) = self.plans[index], self.shapes[index]
-        if plan.rows is None and plan.columns is None:
-            return np.array([[plan.level], [index], [-1], [-1], [rows * columns], [rows * columns], [0]], np.int64)
-        row_class, row_rank, row_count, row_first = self._axis(plan.rows, rows)
-        col_class, col_rank, col_count, col_first = self._axis(plan.columns, columns)
-        self._axes[index] = (row_class, row_rank, col_class, col_rank, col_count)
-        a, b = np.nonzero(np.outer(row_count, col_count))
-        keep = (a > 0) & (b > 0)
-        a, b = a[keep], b[keep]
-        context = np.clip(plan.level + a + b - 2 * NEUTRAL, 1, CONTEXTS - 1)
-        size = row_count[a] * col_count[b]
-        tensor = np.full(len(a), index)
-        return np.stack([context, tensor, row_first[a], col_first[b], size, col_count[b], a * CLASSES + b])
-
-    def _axis(self, classes: np.ndarray | None, length: int) -> tuple[np.ndarray, ...]:
-        """Returns class, rank within the class, members per class, and where each class begins in the joint order."""
-        if classes is None:
-            classes = np.full(length, NEUTRAL, np.uint8)
-        order = np.argsort(classes, kind="stable")
-        count = np.bincount(classes, minlength=CLASSES)
-        first = np.cumsum(count) - count
-        rank = np.empty(length, np.int64)
-        rank[order] = np.arange(length) - first[classes[order]]
-        self._orders.append(order)
-        begin = first + self._ordered
-        self._ordered += length
-        return classes.astype(np.int64), rank, count, begin
-
-    def to_places(self, positions: np.ndarray) -> np.ndarray:
-        """Returns the place of each position, ``int64[n]``, or −1 where a class says that all is zero.
-
-        Args:
-            positions: ``int64[n]`` rising positions in all tensors laid end to end.
-        """
-        places = np.empty(len(positions), np.int64)
-        cuts = np.searchsorted(positions, self.offsets)
-        flat_start = {int(t): int(s) for t, s in zip(self._blocks.tensor, self._blocks.start, strict=True)}
-        for index, plan in enumerate(self.plans):
-            part = slice(cuts[index], cuts[index + 1])
-            if cuts[index] == cuts[index + 1]:
-                continue
-            local = positions[part] - self.offsets[index]
-            if not plan.level:
-                places[part] = -1
-            elif index not in self._axes:
-                places[part] = local + flat_start[index]
+@compiled
+def to_positions(places: np.ndarray, shapes: Shapes, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Returns positions in all tensors laid end to end, ``int64[n]``, and the tensor of each, for rising places."""
+    positions, tensor = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+    block, end = -1, np.int64(0)
+    t = row_first = column_first = width = np.int64(0)
+    for i in range(len(places)):
+        while places[i] >= end:
+            block += 1
+            t, a, b = layout.tensor[block], layout.pair[block] // CLASSES, layout.pair[block] % CLASSES
+            if a:
+                width = layout.column_count[t, b]
+                end = layout.start[block] + layout.row_count[t, a] * width
+                row_first = shapes.row_at[t] + first_of(layout.row_count, t)[a]
+                column_first = shapes.column_at[t] + first_of(layout.column_count, t)[b]
             else:
-                places[part] = self._place(index, local)
-        return places
-
-    def _place(self, index: int, local: np.ndarray) -> np.ndarray:
-        row_class, row_rank, col_class, col_rank, col_count = self._axes[index]
-        row, column = divide(local, self.shapes[index][1])
-        a, b = row_class[row], col_class[column]
-        place = self._start_of[index][a * CLASSES + b] + row_rank[row] * col_count[b] + col_rank[column]
-        return np.where((a > 0) & (b > 0), place, -1)
-
-    def to_positions(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns positions in all tensors laid end to end, ``int64[n]``, and the tensor of each, for rising places."""
-        blocks = self._blocks
-        cuts = np.append(np.searchsorted(places, blocks.start), len(places))
-        block = np.repeat(np.arange(len(blocks.start)), np.diff(cuts))
-        tensor = blocks.tensor[block]
-        inside = places - blocks.start[block]
-        positions = inside + self.offsets[tensor]  # right for flat blocks; the others follow
-        matrix = np.flatnonzero(blocks.first_row[block] >= 0)
-        if len(matrix):
-            block, inside = block[matrix], inside[matrix]
-            down = inside // blocks.width[block]
-            across = inside - down * blocks.width[block]
-            row = self._order[blocks.first_row[block] + down]
-            column = self._order[blocks.first_column[block] + across]
-            width = np.array([c for _, c in self.shapes], np.int64)[tensor[matrix]]
-            positions[matrix] = self.offsets[tensor[matrix]] + row * width + column
-        return positions, tensor
-
-    def context_cuts(self, places: np.ndarray) -> np.ndarray:
-        """Returns ``int64[33]``: places of context ``k`` are ``places[cuts[k]:cuts[k + 1]]``."""
-        return np.searchsorted(places, np.append(0, np.cumsum(self.slots)))
-
-
-def divide(numbers: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns quotient and remainder; NumPy's own `divmod` takes twice as long."""
-    whole = numbers // by
-    return whole, numbers - whole * by
+                width = np.int64(0)
+                end = layout.start[block] + shapes.rows[t] * shapes.columns[t]
+        inside = places[i] - layout.start[block]
+        if width:
+            down = inside // width
+            row = layout.row_order[row_first + down]
+            inside = row * shapes.columns[t] + layout.column_order[column_first + inside - down * width]
+        positions[i], tensor[i] = shapes.offset[t] + inside, t
+    return positions, tensor

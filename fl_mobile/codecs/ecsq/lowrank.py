@@ -13,12 +13,11 @@ import math
 
 import numpy as np
 
-MAX_RANK = 15
 BASIS_BITS = 14
 MAX_COLUMNS = 1 << 20
 """Keeps the sums of squares in `basis` inside 64 bits."""
 
-_MIN_SIDE = 16
+MIN_SIDE = 16
 _MANY_ROWS = 2048
 _EXTRA = 2
 _MAX_STEPS = 1 << 18
@@ -54,7 +53,7 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
     """
     rows, columns = matrix.shape
     limit = min(max_rank, min(rows, columns) // 2)
-    if min(rows, columns) < _MIN_SIDE or columns > MAX_COLUMNS or limit < 1:
+    if min(rows, columns) < MIN_SIDE or columns > MAX_COLUMNS or limit < 1:
         return None
     energy = np.einsum("ij,ij->i", matrix, matrix)
     bar = _WORTH * (rows + columns) * factor_step**2

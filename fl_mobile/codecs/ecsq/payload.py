@@ -1,215 +1,176 @@
-"""Levels to bytes and back; the layout is in the package's docstring."""
+"""An update to its payload and back: step, low-rank part, rounding, and the smallest of the possible forms."""
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from fl_mobile.codecs.base import Reader
-from fl_mobile.codecs.ecsq import models
-from fl_mobile.codecs.ecsq.ans import Coder, Decoder, Run
-from fl_mobile.codecs.ecsq.bits import BitReader, BitWriter, pack_fields, unpack_fields
-from fl_mobile.codecs.ecsq.factors import Factors
-from fl_mobile.codecs.ecsq.layout import Layout
-from fl_mobile.codecs.ecsq.rounding import MAX_LEVEL, Levels
-from fl_mobile.codecs.ecsq.sections import (
-    SIGN_GROUPS,
-    read_contexts,
-    read_factors,
-    read_plans,
-    read_sign_models,
-    take,
-    take_classes,
-    write_contexts,
-    write_factors,
-    write_fitted,
-    write_plans,
-)
+from fl_mobile.codecs.ecsq.factors import extract, low_rank, no_factors, scale_of
+from fl_mobile.codecs.ecsq.layout import Shapes, matrix_shape, shapes_of
+from fl_mobile.codecs.ecsq.plan import class_plans, flat_bits, flat_plans
+from fl_mobile.codecs.ecsq.read import read_levels, with_factors
+from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
+from fl_mobile.codecs.ecsq.rounding import mean_shifts, rate_distortion, stochastic, to_nearest
+from fl_mobile.codecs.ecsq.write import write_levels
+from fl_mobile.compiled import compiled
 from fl_mobile.errors import WireError
 
-MAX_PER_BYTE = 256
-"""Non-zeros a payload may hold per byte of its own length: what keeps a tiny packet from making a server sweat."""
+ZERO, RAW, CODED = 0, 1, 2
+_HEAD = struct.Struct("<Bfbb")
+_MAX = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+
+_CLEARLY = 0.9
+"""With classes below this share of what positions and signs alone take without, the other way is not tried."""
 
 
-def write_levels(levels: Levels, factors: Factors, layout: Layout, coder: Coder) -> bytes:
-    """Returns side bits, ANS stream and raw bits of at least one non-zero."""
-    places, magnitudes, group, odd = _in_order(levels, layout)
-    cuts = layout.context_cuts(places)
-    counts = np.diff(cuts)
-    gaps = np.diff(places, prepend=-1) - 1
-    starts = np.cumsum(layout.slots) - layout.slots
-    busy = np.flatnonzero(counts)
-    gaps[cuts[busy]] = places[cuts[busy]] - starts[busy]
-    gap_symbols, magnitude_symbols = models.bucket(gaps), models.bucket(magnitudes - 1)
+def encode(
+    values: np.ndarray,
+    matrices: Sequence[tuple[int, int]],
+    wanted: tuple[float, bool],
+    rounding: str,
+    rank: int,
+    rng: np.random.Generator,
+) -> bytes:
+    """Returns the shortest of: nothing but zeros, coded with or without classes, raw float32.
 
-    side = BitWriter()
-    write_factors(side, factors, layout.shapes[: len(factors.ranks)])
-    runs = write_plans(side, layout)
-    tables = write_contexts(side, counts, magnitude_symbols)
-    for context in busy.tolist():
-        part = slice(cuts[context], cuts[context + 1])
-        gap_model = models.geometric(int(counts[context]), int(layout.slots[context]))
-        runs += [Run(gap_symbols[part], gap_model), Run(magnitude_symbols[part], tables[context])]
-    if any(plan.signs is not None for plan in layout.plans):
-        runs += _write_signs(side, group, odd)
-    stream = coder.encode(run for run in runs if len(run.frequencies) > 1)
-    side.golomb(len(stream), 8)
-    extras = _pack_extras((gaps, gap_symbols), (magnitudes - 1, magnitude_symbols))
-    body = b"".join((side.to_bytes(), stream, extras, np.packbits(odd[group == 0]).tobytes()))
-    return body.ljust(-(-len(places) // MAX_PER_BYTE), b"\0")
+    Args:
+        values: ``float32[n]``: all tensors end to end.
+        matrices: Rows and columns of each.
+        wanted: The step, and whether that is Δ itself or a multiple of the root mean square.
+        rounding: As `Ecsq.rounding`.
+        rank: As `Ecsq.rank`.
+        rng: The device's generator.
+    """
+    step = _delta(values, *wanted)
+    if not step:
+        return bytes([ZERO])
+    shapes = shapes_of(matrices)
+    residual, factors, numbers, shifts = values, no_factors(shapes), np.zeros(0, np.int64), (0, 0)
+    if rank and rounding != "nearest":
+        residual, factors, numbers = extract(values, shapes, step, rounding, rank)
+    if rounding == "stochastic":
+        levels = stochastic(residual, step, rng)
+    elif rounding == "nearest":
+        levels = to_nearest(values, step)
+    else:
+        levels = rate_distortion(residual, step, shapes)
+        shifts = mean_shifts(residual, levels, step)
+    levels = _with_factors(levels, numbers, len(values)) if len(numbers) else levels
+    if not len(levels.positions):
+        return bytes([ZERO])
+    payload = _HEAD.pack(CODED, step, *shifts) + _smallest(levels, factors, shapes).tobytes()
+    return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
 
 
-def read_levels(reader: Reader, shapes: Sequence[tuple[int, int]], coder: Coder) -> tuple[Levels, Factors]:
-    """Returns the non-zeros, in any order, of the tensors and their factors; the reader is at its end afterwards.
+def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Returns ``float32[n]``, the values of tensors of these shapes end to end.
 
     Raises:
-        WireError: For anything `write_levels` cannot have written.
+        WireError: For anything `encode` cannot have written.
     """
-    data = reader.peek(reader.left)
-    side = BitReader(data)
-    factors = read_factors(side, shapes)
-    shapes = factors.shapes(shapes)
-    heads, class_table, sign_table = read_plans(side, shapes)
-    counts, tables = read_contexts(side, sum(r * c for r, c in shapes))
-    total = int(counts.sum())
-    if total > MAX_PER_BYTE * len(data):
-        raise WireError("size", f"{len(data)} bytes claim {total} non-zeros, at most {MAX_PER_BYTE} a byte are allowed")
-    sign_models = read_sign_models(side) if sign_table else []
-    stream_bytes = side.golomb(8, len(data))
-    reader.take(side.bytes_touched())
-    stream = bytes(reader.take(stream_bytes))
-    if stream.endswith(b"\0"):
-        raise WireError("value", "the ANS stream ends in a zero byte")
-    decoder = coder.decoder(stream)
-    layout = Layout(shapes, take_classes(decoder, heads, class_table, sign_table, shapes))
-    if (counts > layout.slots).any():
-        raise WireError("value", "a context has more non-zeros than places")
-    gaps, magnitudes = _take_numbers(decoder, reader, counts, tables, layout.slots)
-    places = _places(gaps, counts, layout.slots)
-    positions, tensor = layout.to_positions(places)
-    negative = _take_signs(decoder, reader, sign_models, positions, tensor, layout)
-    if not decoder.is_empty():
-        raise WireError("stream", "the ANS stream does not end where its symbols do")
-    rest = reader.take(reader.left)
-    if len(rest) and (any(rest) or len(data) != -(-total // MAX_PER_BYTE)):
-        raise WireError("trailing", f"{len(rest)} bytes after the signs")
-    return Levels(positions, magnitudes, negative), factors
+    reader, total = Reader(payload), sum(map(math.prod, shapes))
+    form = reader.take(1)[0]
+    if form == RAW:
+        values = reader.finite("<f4", total)
+    elif form == CODED:
+        values = _decode_levels(reader, shapes_of([matrix_shape(shape) for shape in shapes]))
+    elif form == ZERO:
+        values = np.zeros(total, np.float32)
+    else:
+        raise WireError("value", f"ecsq: unknown form {form}, expected 0 (zeros), 1 (float32) or 2 (coded)")
+    reader.end()
+    return values
 
 
-def _in_order(levels: Levels, layout: Layout) -> tuple[np.ndarray, ...]:
-    """Returns places (rising), magnitudes, sign group and whether the sign is the unlikely one, all in coding order."""
-    sign_class = _sign_class(levels.positions, layout)
-    group = (sign_class + 2) % SIGN_GROUPS + 1 if sign_class is not None else 0
-    odd = levels.negative
-    if sign_class is not None:
-        group = np.where(sign_class == 0, 0, group)
-        odd = odd ^ (sign_class > SIGN_GROUPS)
-    # One 64-bit key per non-zero, place on top: sorting keys carries everything along.
-    key = (layout.to_places(levels.positions) << 23) | ((levels.magnitudes - 1) << 3) | (odd | (group * 2))
-    key = np.sort(key)
-    return key >> 23, ((key >> 3) & (MAX_LEVEL - 1)) + 1, (key >> 1) & 3, (key & 1).astype(bool)
+def _delta(values: np.ndarray, wanted: float, absolute: bool) -> float:
+    """Returns Δ as a float32 number, 0 if all values are; no level exceeds `MAX_LEVEL` with it."""
+    square = float(np.einsum("i,i", values, values))  # not np.dot: BLAS sums in an order that depends on threads
+    if not 1e-25 < square < 1e30:
+        wide = values.astype(np.float64)
+        square = float(np.einsum("i,i", wide, wide))
+    if not square:
+        return 0.0
+    step = wanted if absolute else _round(wanted * math.sqrt(square / len(values)))
+    # No value exceeds the norm, so only a fine step needs a look at the largest value itself.
+    if step * (MAX_LEVEL - 1) < math.sqrt(square):
+        step = max(step, float(np.abs(values).max()) / (MAX_LEVEL - 1))
+    return float(np.float32(min(max(step, _SMALLEST), _MAX)))
 
 
-def _sign_class(positions: np.ndarray, layout: Layout) -> np.ndarray | None:
-    """Returns the sign class of each position, ``int64[n]``, or None if no tensor has any."""
-    if all(plan.signs is None for plan in layout.plans):
-        return None
-    classes = np.zeros(len(positions), np.int64)
-    cuts = np.searchsorted(positions, layout.offsets)
-    for index, plan in enumerate(layout.plans):
-        if plan.signs is not None:
-            part = slice(cuts[index], cuts[index + 1])
-            classes[part] = plan.signs[(positions[part] - layout.offsets[index]) % layout.shapes[index][1]]
-    return classes
+def _round(step: float) -> float:
+    """Returns 12 leading bits: processors sum in different orders, which must not make other packets."""
+    mantissa, exponent = math.frexp(step)
+    return math.ldexp(round(mantissa * 4096) / 4096, exponent)
 
 
-def _write_signs(side: BitWriter, group: np.ndarray, odd: np.ndarray) -> list[Run]:
-    runs = []
-    for sureness in range(1, SIGN_GROUPS + 1):
-        symbols = odd[group == sureness].astype(np.int32)
-        side.put(int(len(symbols) > 0), 1)
-        if len(symbols):
-            runs.append(Run(symbols, write_fitted(side, np.bincount(symbols, minlength=2))))
-    return runs
+@compiled
+def _smallest(levels: Levels, factors: Factors, shapes: Shapes) -> np.ndarray:
+    shapes = with_factors(shapes, factors.ranks)
+    plans = class_plans(levels.positions, levels.magnitudes, levels.negative, shapes)
+    payload = write_levels(levels, factors, shapes, plans)
+    if not plans.flags.any() or 8 * len(payload) < _CLEARLY * flat_bits(levels.positions, shapes):
+        return payload
+    flat = write_levels(levels, factors, shapes, flat_plans(levels.positions, levels.magnitudes, shapes))
+    return flat if len(flat) < len(payload) else payload
 
 
-def _take_signs(
-    decoder: Decoder,
-    reader: Reader,
-    sign_models: list[list[int]],
-    positions: np.ndarray,
-    tensor: np.ndarray,
-    layout: Layout,
+def _with_factors(levels: Levels, numbers: np.ndarray, total: int) -> Levels:
+    """Returns the levels followed by those of the factors, whose positions come after all tensors'."""
+    at = np.flatnonzero(numbers)
+    return Levels(
+        np.concatenate([levels.positions, at + total]),
+        np.concatenate([levels.magnitudes, np.abs(numbers[at])]),
+        np.concatenate([levels.negative, numbers[at] < 0]),
+    )
+
+
+def _decode_levels(reader: Reader, shapes: Shapes) -> np.ndarray:
+    (step,), shifts = reader.finite("<f4", 1), reader.array("i1", 2)
+    if not step > 0:
+        raise WireError("value", f"ecsq: the step must be above 0, got {step}")
+    levels, factors = read_levels(reader.array("u1", reader.left), shapes)
+    total, low = int(shapes.offset[-1]), np.zeros(0)
+    if factors.ranks.any():
+        coded = with_factors(shapes, factors.ranks)
+        numbers = _numbers(levels, total, int(coded.offset[-1]) - total)
+        low, scale = np.zeros(total), scale_of(factors, float(step))
+        for index, matrix in low_rank(factors, numbers, shapes).items():
+            part = slice(shapes.offset[index], shapes.offset[index + 1])
+            np.multiply(matrix.ravel(), scale, out=low[part])
+    return _values(levels, low, total, float(step), int(shifts[0]), int(shifts[1]))
+
+
+@compiled
+def _numbers(levels: Levels, total: int, count: int) -> np.ndarray:
+    """Returns the signed levels of the factors, ``int64[count]``."""
+    numbers = np.zeros(count, np.int64)
+    for i in range(len(levels.positions)):
+        if levels.positions[i] >= total:
+            sign = -1 if levels.negative[i] else 1
+            numbers[levels.positions[i] - total] = sign * levels.magnitudes[i]
+    return numbers
+
+
+@compiled
+def _values(
+    levels: Levels, low: np.ndarray, total: int, step: float, first_shift: int, second_shift: int
 ) -> np.ndarray:
-    group, flip = _sign_groups(positions, tensor, layout) if sign_models else (None, False)
-    if group is None:
-        return _raw_signs(reader, len(positions))
-    odd = np.zeros(len(positions), bool)
-    for sureness, frequencies in enumerate(sign_models, start=1):
-        mine = np.flatnonzero(group == sureness)
-        odd[mine] = take(decoder, len(mine), frequencies)
-    mine = np.flatnonzero(group == 0)
-    odd[mine] = _raw_signs(reader, len(mine))
-    return odd ^ flip
-
-
-def _sign_groups(positions: np.ndarray, tensor: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for positions in coding order their sign group 0 … 3, and whether the likely sign is minus."""
-    none = np.zeros(1, np.uint8)
-    tables = [none if plan.signs is None else plan.signs for plan in layout.plans]
-    starts = np.cumsum([0, *map(len, tables)])[:-1]
-    lengths = np.array([len(table) for table in tables], np.int64)
-    column = (positions - layout.offsets[tensor]) % lengths[tensor]
-    classes = np.concatenate(tables)[starts[tensor] + column]
-    return np.where(classes > SIGN_GROUPS, classes - SIGN_GROUPS, classes), classes > SIGN_GROUPS
-
-
-def _raw_signs(reader: Reader, count: int) -> np.ndarray:
-    data = reader.array("u1", (count + 7) // 8)
-    if count % 8 and int(data[-1]) & ((1 << (-count % 8)) - 1):
-        raise WireError("value", "the padding of the signs is not zero")
-    return np.unpackbits(data, count=count).astype(bool)
-
-
-def _pack_extras(*parts: tuple[np.ndarray, np.ndarray]) -> bytes:
-    values, widths = [], []
-    for numbers, symbols in parts:
-        wide = np.flatnonzero(symbols >= models.LINEAR)
-        which = symbols[wide]
-        values.append(numbers[wide] - models.STARTS[which])
-        widths.append(models.WIDTHS[which])
-    return pack_fields(np.concatenate(values), np.concatenate(widths))
-
-
-def _take_numbers(
-    decoder: Decoder, reader: Reader, counts: np.ndarray, tables: dict[int, list[int]], slots: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns gaps and magnitudes, ``int64[n]`` each, in coding order."""
-    gap_symbols, magnitude_symbols = [], []
-    for k, table in tables.items():
-        count = int(counts[k])
-        gap_symbols.append(take(decoder, count, models.geometric(count, int(slots[k]))))
-        magnitude_symbols.append(take(decoder, count, table))
-    symbols = np.concatenate([*gap_symbols, *magnitude_symbols])
-    numbers = models.STARTS[symbols]
-    wide = np.flatnonzero(symbols >= models.LINEAR)
-    widths = models.WIDTHS[symbols[wide]]
-    numbers[wide] += unpack_fields(reader.take((int(widths.sum()) + 7) // 8), widths)
-    gaps, magnitudes = np.split(numbers, 2)
-    return gaps, magnitudes + 1
-
-
-def _places(gaps: np.ndarray, counts: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """Returns rising places from gaps; each context must end within its own places."""
-    ends = np.cumsum(counts)
-    run = np.cumsum(gaps + 1) - 1
-    starts = np.cumsum(slots) - slots
-    places = np.empty_like(run)
-    for k in np.flatnonzero(counts):
-        part = slice(ends[k] - counts[k], ends[k])
-        before = run[part.start - 1] + 1 if part.start else 0
-        places[part] = run[part] + (starts[k] - before)
-        if run[part.stop - 1] - before >= slots[k]:
-            raise WireError("value", f"a non-zero of context {k} lies outside its {slots[k]} places")
-    return places
+    """Returns ``float32[total]``: the low-rank part, if there is one, plus the levels."""
+    values = np.zeros(total, np.float32)
+    for i in range(len(low)):
+        values[i] = min(max(low[i], -_MAX), _MAX)
+    for i in range(len(levels.positions)):
+        at = levels.positions[i]
+        if at < total:
+            magnitude = levels.magnitudes[i]
+            size = 256 * magnitude + (first_shift if magnitude == 1 else second_shift)
+            value = (-size if levels.negative[i] else size) * (step / 256)
+            if len(low):
+                value += low[at]
+            values[at] = min(max(value, -_MAX), _MAX)
+    return values

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from fl_mobile.codecs.ecsq.layout import CLASSES, CONTEXTS, NEUTRAL, TensorPlan, divide, is_matrix
+from fl_mobile.codecs.ecsq.layout import (
+    CLASSES,
+    COLUMN_CLASSES,
+    CONTEXTS,
+    NEUTRAL,
+    ROW_CLASSES,
+    SIGN_CLASSES,
+    SIGNS,
+    Plans,
+    Shapes,
+)
+from fl_mobile.compiled import compiled
 
 _FEW = 24
 """Below this many non-zeros no tensor has ever earned its classes back."""
@@ -15,158 +25,229 @@ _FEW = 24
 _MANY = 1000
 """Below this many, rows or columns alone are not tried."""
 
-_CHOICES: tuple[tuple[bool, bool], ...] = ((False, False), (False, True), (True, False), (True, True))
 _MAGNITUDES = 16
-_SIGN_BORDERS = np.array([0.65, 0.85, 0.96])
 _LOG2_E = 1.4426950408889634
-_NEIGHBOURS = np.array([[0], [-1], [1]])
 _POWERS = np.exp2(np.arange(CLASSES + 1.0) - NEUTRAL)
 
 
-def flat_plans(
-    positions: np.ndarray, magnitudes: np.ndarray, shapes: Sequence[tuple[int, int]], offsets: np.ndarray
-) -> list[TensorPlan]:
+@compiled
+def flat_plans(positions: np.ndarray, magnitudes: np.ndarray, shapes: Shapes) -> Plans:
     """Returns plans without any classes: a tensor's context is its own mean magnitude, to a factor of two."""
-    cuts = np.searchsorted(positions, offsets)
-    plans = []
-    for index, (rows, columns) in enumerate(shapes):
-        total = int(magnitudes[cuts[index] : cuts[index + 1]].sum())
-        plans.append(TensorPlan(_level(total / (rows * columns)) if total else 0))
+    plans, i = _no_plans(shapes), 0
+    for t in range(len(shapes.rows)):
+        total = 0
+        while i < len(positions) and positions[i] < shapes.offset[t + 1]:
+            total += magnitudes[i]
+            i += 1
+        if total:
+            plans.level[t] = _level(total / (shapes.rows[t] * shapes.columns[t]))
     return plans
 
 
-def flat_bits(positions: np.ndarray, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> float:
+@compiled
+def flat_bits(positions: np.ndarray, shapes: Shapes) -> float:
     """Returns what positions and signs take without classes; magnitudes come on top."""
-    slots = np.array([rows * columns for rows, columns in shapes])
-    marked = np.diff(np.searchsorted(positions, offsets))
-    return float((_xlogx(slots) - _xlogx(marked) - _xlogx(slots - marked) + marked).sum())
+    bits, i = 0.0, 0
+    for t in range(len(shapes.rows)):
+        first = i
+        while i < len(positions) and positions[i] < shapes.offset[t + 1]:
+            i += 1
+        slots, marked = shapes.rows[t] * shapes.columns[t], i - first
+        bits += _xlogx(slots) - _xlogx(marked) - _xlogx(slots - marked) + marked
+    return bits
 
 
-def class_plans(
-    positions: np.ndarray,
-    magnitudes: np.ndarray,
-    negative: np.ndarray,
-    shapes: Sequence[tuple[int, int]],
-    offsets: np.ndarray,
-) -> list[TensorPlan]:
+@compiled
+def class_plans(positions: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray, shapes: Shapes) -> Plans:
     """Returns for every tensor the cheapest of {zero, flat, rows, columns, both}, with sign classes where they pay.
 
     Args:
         positions: ``int64[n]`` rising positions of the non-zeros in all tensors laid end to end.
         magnitudes: ``int64[n]`` ≥ 1.
         negative: ``bool[n]``.
-        shapes: Rows and columns of each tensor.
-        offsets: ``int64[tensors + 1]`` where each tensor begins.
+        shapes: Of all tensors.
     """
-    cuts = np.searchsorted(positions, offsets)
-    plans = []
-    for index, shape in enumerate(shapes):
-        part = slice(cuts[index], cuts[index + 1])
-        local = positions[part] - offsets[index]
-        plans.append(_plan_tensor(local, magnitudes[part], negative[part], shape))
+    plans, last = _no_plans(shapes), 0
+    for t in range(len(shapes.rows)):
+        first = last
+        while last < len(positions) and positions[last] < shapes.offset[t + 1]:
+            last += 1
+        if last > first:
+            local = positions[first:last] - shapes.offset[t]
+            _plan_tensor(local, magnitudes[first:last], negative[first:last], shapes, plans, t)
     return plans
 
 
-def _plan_tensor(local: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray, shape: tuple[int, int]) -> TensorPlan:
-    if not len(local):
-        return TensorPlan(0)
-    rows, columns = shape
-    total = int(magnitudes.sum())
-    level = _level(total / (rows * columns))
-    if not is_matrix(shape) or len(local) < _FEW:
-        return TensorPlan(level)
-    row, column = divide(local, columns)
-    across = _classes(np.bincount(column, magnitudes, columns), total)
-    small = np.minimum(magnitudes, _MAGNITUDES) - 1
-    if rows > 2 * len(local):  # two rows to a non-zero: naming their classes would cost more than it tells
-        down, choices = np.zeros(rows, np.uint8), _CHOICES[:2]
-    else:
-        down = _classes(np.bincount(row, magnitudes, rows), total)
-        choices = _CHOICES if len(local) > _MANY else _CHOICES[::3]
-    best, chosen = np.inf, _CHOICES[0]
-    for use in choices:
-        bits = _cost((down, row), (across, column), use, small)
-        if bits < best:
-            best, chosen = bits, use
-    return TensorPlan(
-        level, down if chosen[0] else None, across if chosen[1] else None, _sign_classes(column, negative, columns)
+@compiled
+def _no_plans(shapes: Shapes) -> Plans:
+    tensors, rows, columns = len(shapes.rows), shapes.row_at[-1], shapes.column_at[-1]
+    return Plans(
+        np.zeros(tensors, np.int64),
+        np.zeros(tensors, np.int64),
+        np.empty(rows, np.uint8),
+        np.empty(columns, np.uint8),
+        np.empty(columns, np.uint8),
     )
 
 
+@compiled
+def _plan_tensor(
+    local: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray, shapes: Shapes, plans: Plans, t: int
+) -> None:
+    rows, columns, total = shapes.rows[t], shapes.columns[t], magnitudes.sum()
+    plans.level[t] = _level(total / (rows * columns))
+    if rows < 2 or columns < 2 or len(local) < _FEW:
+        return
+    row, column = local // columns, local % columns
+    across = plans.columns[shapes.column_at[t] : shapes.column_at[t + 1]]
+    down = plans.rows[shapes.row_at[t] : shapes.row_at[t + 1]]
+    _classify(column, magnitudes, total, across)
+    if rows > 2 * len(local):  # two rows to a non-zero: naming their classes would cost more than it tells
+        down[:] = 0
+        choices = (0, 0, COLUMN_CLASSES, COLUMN_CLASSES)
+    else:
+        _classify(row, magnitudes, total, down)
+        choices = (0, COLUMN_CLASSES, ROW_CLASSES, ROW_CLASSES | COLUMN_CLASSES)
+        if len(local) <= _MANY:
+            choices = (0, 0, 0, ROW_CLASSES | COLUMN_CLASSES)
+    best, tried = np.inf, -1
+    for use in choices:
+        if use == tried:
+            continue
+        tried = use
+        bits = _cost(row, column, magnitudes, down, across, use)
+        if bits < best:
+            best, plans.flags[t] = bits, use
+    if _classify_signs(column, negative, plans.signs[shapes.column_at[t] : shapes.column_at[t + 1]]):
+        plans.flags[t] |= SIGNS
+
+
+@compiled
 def _level(mean: float) -> int:
-    return min(max(round(math.log2(mean)) + 20, 1), CONTEXTS - 1)
+    return min(max(int(np.rint(math.log2(mean))) + 20, 1), CONTEXTS - 1)
 
 
-def _classes(sums: np.ndarray, total: int) -> np.ndarray:
-    """Returns the class of each row (or column), ``uint8[n]``, from the sum of magnitudes in it.
+@compiled
+def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np.ndarray) -> None:
+    """Sets the class of each row (or column), ``uint8[n]``, from the sum of magnitudes in it.
 
     The nearest power of two first; then the neighbour that costs least in all, counting the class itself, if a row's
     sum is taken for Poisson: a rare class must be worth its name.
+
+    Args:
+        which: ``int64[n]``: row (or column) of each non-zero.
     """
-    classes = np.zeros(len(sums), np.uint8)
-    busy = np.flatnonzero(sums)
-    some, mean = sums[busy], total / len(sums)
-    first = np.rint(np.log2(some / mean) + NEUTRAL).astype(np.int64)
-    first = np.minimum(np.maximum(first, 1), CLASSES - 1)
-    price = np.log2(len(busy)) - np.log2(np.bincount(first, minlength=CLASSES + 1) + 0.5)
-    options = np.minimum(np.maximum(first + _NEIGHBOURS, 1), CLASSES - 1)
-    cost = (_POWERS[options] * (mean * _LOG2_E) - some * (options - NEUTRAL)) + price[options]
-    classes[busy] = options[np.argmin(cost, axis=0), np.arange(len(busy))]
-    return classes
+    sums = np.zeros(len(classes), np.int64)
+    for i in range(len(which)):
+        sums[which[i]] += magnitudes[i]
+    count, busy, mean = np.zeros(CLASSES + 1, np.int64), 0, total / len(classes)
+    for i in range(len(classes)):
+        classes[i] = 0
+        if sums[i]:
+            classes[i] = min(max(np.rint(math.log2(sums[i] / mean) + NEUTRAL), 1), CLASSES - 1)
+            count[classes[i]] += 1
+            busy += 1
+    price = math.log2(busy) - np.log2(count + 0.5)
+    for i in range(len(classes)):
+        if not sums[i]:
+            continue
+        first, least = np.int64(classes[i]), np.inf
+        for option in (first, max(first - 1, 1), min(first + 1, CLASSES - 1)):
+            cost = (_POWERS[option] * (mean * _LOG2_E) - sums[i] * (option - NEUTRAL)) + price[option]
+            if cost < least:
+                least, classes[i] = cost, option
 
 
+@compiled
 def _cost(
-    down: tuple[np.ndarray, np.ndarray],
-    across: tuple[np.ndarray, np.ndarray],
-    use: tuple[bool, bool],
-    small: np.ndarray,
+    row: np.ndarray, column: np.ndarray, magnitudes: np.ndarray, down: np.ndarray, across: np.ndarray, use: int
 ) -> float:
     """Returns the bits of a tensor with row and column classes used or not: positions, magnitudes and the classes.
 
     Args:
-        down: Class of each row, and row of each non-zero.
-        across: The same for columns.
-        use: Whether rows and columns have classes.
-        small: Magnitude − 1 of each non-zero, at most 15.
+        row: ``int64[n]`` of each non-zero.
+        column: ``int64[n]`` of each non-zero.
+        magnitudes: ``int64[n]``.
+        down: Class of each row.
+        across: Class of each column.
+        use: `ROW_CLASSES`, `COLUMN_CLASSES`, both or neither.
     """
-    histograms, bits, key = [], 0.0, small
-    for (classes, which), used in zip((down, across), use, strict=True):
-        if used:
-            histogram = np.bincount(classes, minlength=CLASSES)
-            bits += _entropy(histogram) + 5 * np.count_nonzero(histogram)
-            histogram[0] = 0
-            key = key + classes[which].astype(np.int64) * _MAGNITUDES
-        else:
-            histogram = np.array([len(classes)])
-        histograms.append(histogram)
-    slots = np.convolve(histograms[0], histograms[1])
-    table = np.bincount(key, minlength=len(slots) * _MAGNITUDES).reshape(-1, _MAGNITUDES)
-    marked = table.sum(axis=1)
+    bits, by_rows, by_columns = 0.0, bool(use & ROW_CLASSES), bool(use & COLUMN_CLASSES)
+    slots = np.zeros(2 * CLASSES - 1, np.int64)  # by the sum of both classes
+    row_count, column_count = np.zeros(CLASSES, np.int64), np.zeros(CLASSES, np.int64)
+    if by_rows:
+        bits += _name_classes(down, row_count)
+    else:
+        row_count[0] = len(down)
+    if by_columns:
+        bits += _name_classes(across, column_count)
+    else:
+        column_count[0] = len(across)
+    for a in range(CLASSES):
+        if row_count[a]:
+            for b in range(CLASSES):
+                slots[a + b] += row_count[a] * column_count[b]
+    table = np.zeros((2 * CLASSES - 1, _MAGNITUDES), np.int64)
+    for i in range(len(row)):
+        context = (np.int64(down[row[i]]) if by_rows else 0) + (np.int64(across[column[i]]) if by_columns else 0)
+        table[context, min(magnitudes[i], _MAGNITUDES) - 1] += 1
     # Σ over contexts of slots·H(marked/slots) for where, marked·H(magnitudes) for what, and their counts and tables.
-    entropy = _xlogx(slots).sum() - _xlogx(slots - marked).sum() - _xlogx(table[table > 1]).sum()
-    return float(bits + entropy + 16 * np.count_nonzero(marked) + 3 * np.count_nonzero(table))
+    for context in range(2 * CLASSES - 1):
+        marked = table[context].sum()
+        bits += _xlogx(slots[context]) - _xlogx(slots[context] - marked)
+        if marked:
+            bits += 16
+            for count in table[context]:
+                bits -= _xlogx(count)
+                bits += 3 * int(count > 0)
+    return bits
 
 
-def _sign_classes(column: np.ndarray, negative: np.ndarray, columns: int) -> np.ndarray | None:
-    """Returns sign classes of the columns, ``uint8[C]``, or None if they do not pay.
+@compiled
+def _name_classes(classes: np.ndarray, count: np.ndarray) -> float:
+    """Counts the classes into ``int64[32]``, without class 0, and returns the bits that naming them takes."""
+    for which in classes:
+        count[which] += 1
+    bits = _entropy(count) + 5 * np.count_nonzero(count)
+    count[0] = 0
+    return bits
+
+
+@compiled
+def _classify_signs(column: np.ndarray, negative: np.ndarray, classes: np.ndarray) -> bool:
+    """Sets the sign classes of the columns, ``uint8[C]``, and returns whether they pay.
 
     In a dense or convolution kernel after ReLU the inputs are ≥ 0, so one example moves all weights of an output unit
     the same way, and few examples leave most signs of a column alike.
     """
-    count = np.bincount(column, minlength=columns)
-    minus = np.bincount(column[negative], minlength=columns)
-    most = np.maximum(minus, count - minus)
-    sureness = np.searchsorted(_SIGN_BORDERS, np.where(count > 0, (most + 0.5) / (count + 1), 0.0))
-    alike, all_of = np.bincount(sureness, most, 4)[1:], np.bincount(sureness, count, 4)[1:]
-    coded = float((_xlogx(all_of) - _xlogx(alike) - _xlogx(all_of - alike)).sum())
-    classes = np.where(sureness == 0, 0, sureness + 3 * (2 * minus > count))
-    side = _entropy(np.bincount(classes)) + 50
-    return classes.astype(np.uint8) if coded + side < all_of.sum() else None
+    count, minus = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
+    for i in range(len(column)):
+        count[column[i]] += 1
+        minus[column[i]] += negative[i]
+    alike, all_of, members = np.zeros(4, np.int64), np.zeros(4, np.int64), np.zeros(SIGN_CLASSES, np.int64)
+    for c in range(len(classes)):
+        most = max(minus[c], count[c] - minus[c])
+        share = (most + 0.5) / (count[c] + 1) if count[c] else 0.0
+        sureness = int(share > 0.65) + int(share > 0.85) + int(share > 0.96)
+        alike[sureness] += most
+        all_of[sureness] += count[c]
+        classes[c] = sureness + 3 * int(sureness > 0 and 2 * minus[c] > count[c])
+        members[classes[c]] += 1
+    coded = _entropy(members) + 50.0
+    for sureness in range(1, 4):
+        whole, same = all_of[sureness], alike[sureness]
+        coded += _xlogx(whole) - _xlogx(same) - _xlogx(whole - same)
+    return coded < all_of[1:].sum()
 
 
-def _xlogx(counts: np.ndarray) -> np.ndarray:
-    return counts * np.log2(np.maximum(counts, 1))
+@compiled
+def _xlogx(count: int) -> float:
+    return count * math.log2(count) if count > 1 else 0.0
 
 
+@compiled
 def _entropy(counts: np.ndarray) -> float:
-    return float(_xlogx(counts.sum()) - _xlogx(counts).sum())
+    bits = _xlogx(counts.sum())
+    for count in counts:
+        bits -= _xlogx(count)
+    return bits

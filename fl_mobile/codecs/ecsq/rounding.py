@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
-from fl_mobile.codecs.ecsq.layout import CONTEXTS, Layout
+from fl_mobile.codecs.ecsq.layout import CONTEXTS, Layout, Plans, Shapes, find_blocks, lay_out
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
+from fl_mobile.codecs.ecsq.records import LAMBDA, Levels
+from fl_mobile.compiled import compiled
 from fl_mobile.seeds import uniform
-
-LAMBDA = 0.1
-"""What a bit is worth in squared error, in units of step²; a fine entropy-coded uniform quantizer has ln 2 / 6."""
-
-MAX_LEVEL = 1 << 20
-"""Largest magnitude; a step so fine that a value would need more is made coarser."""
 
 _PASSES = 2
 _TABLE = 16
-_TINY, _HUGE = 2.0**-90, 2.0**90
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The non-zeros of a quantized update.
-
-    Attributes:
-        positions: ``int64[n]``, rising, in all tensors laid end to end.
-        magnitudes: ``int64[n]``, 1 … `MAX_LEVEL`.
-        negative: ``bool[n]``.
-    """
-
-    positions: np.ndarray
-    magnitudes: np.ndarray
-    negative: np.ndarray
 
 
 def stochastic(values: np.ndarray, step: float, rng: np.random.Generator) -> Levels:
@@ -49,73 +26,102 @@ def stochastic(values: np.ndarray, step: float, rng: np.random.Generator) -> Lev
     """
     raw = rng.bit_generator.random_raw((len(values) + 7) // 8)  # type: ignore[attr-defined]
     coarse = raw.astype("<u8", copy=False).view(np.uint8)[: len(values)]
-    scaled = np.abs(values if _TINY < step < _HUGE else values.astype(np.float64))
-    scaled *= scaled.dtype.type(256.0 / step)
-    positions = np.flatnonzero(scaled > coarse)
-    exact = np.abs(values[positions], dtype=np.float64) / step
-    whole = np.floor(exact)
-    chance = (coarse[positions] + uniform(rng, len(positions)).astype(np.float64)) / 256
-    return _levels(values, positions, whole + (chance < exact - whole))
+    positions = _open(values, step, coarse)
+    return _decide(values, step, positions, coarse, uniform(rng, len(positions)))
+
+
+@compiled
+def _open(values: np.ndarray, step: float, coarse: np.ndarray) -> np.ndarray:
+    """Returns where eight bits of ``U`` do not make sure of a zero."""
+    positions, count, scale = np.empty(len(values), np.int64), 0, 256.0 / step
+    for i in range(len(values)):
+        positions[count] = i
+        count += abs(np.float64(values[i])) * scale > coarse[i]
+    return positions[:count].copy()
+
+
+@compiled
+def _decide(values: np.ndarray, step: float, positions: np.ndarray, coarse: np.ndarray, fine: np.ndarray) -> Levels:
+    magnitudes = np.empty(len(positions), np.int64)
+    for i in range(len(positions)):
+        exact = abs(np.float64(values[positions[i]])) / step
+        whole = np.floor(exact)
+        chance = (np.float64(coarse[positions[i]]) + np.float64(fine[i])) / 256
+        magnitudes[i] = np.int64(whole) + int(chance < exact - whole)
+    return _levels(values, positions, magnitudes)
 
 
 def to_nearest(values: np.ndarray, step: float) -> Levels:
     """Returns ``rint(|x|/Δ)`` with the sign of ``x``: plain rounding, exact for values that are multiples of Δ."""
     positions = np.flatnonzero(np.abs(values) >= np.float32(0.499) * np.float32(step))
-    return _levels(values, positions, np.rint(np.abs(values[positions], dtype=np.float64) / step))
+    magnitudes = np.rint(np.abs(values[positions], dtype=np.float64) / step)
+    return _levels(values, positions, magnitudes.astype(np.int64))
 
 
-def rate_distortion(values: np.ndarray, step: float, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> Levels:
+@compiled
+def rate_distortion(values: np.ndarray, step: float, shapes: Shapes) -> Levels:
     """Returns levels that minimise squared error + λ·bits, one value at a time given everyone's statistics.
 
     Each value tries 0, ``⌊t⌋`` and ``⌊t⌋ + 1`` with ``t = |x|/Δ``; bits come from the contexts of the pass before
     (Sullivan & Wiegand, IEEE SPM 1998; iterated as in entropy-constrained quantization, Chou et al. 1989).
     """
-    scaled = np.abs(values if _TINY < step < _HUGE else values.astype(np.float64))
-    positions = np.flatnonzero(scaled > scaled.dtype.type(0.5 * step))
-    exact = np.abs(values[positions], dtype=np.float64) / step
+    exact = np.abs(values).astype(np.float64) / step
+    positions = np.flatnonzero(exact > 0.5)
+    exact = exact[positions]
     negative = values[positions] < 0
     chosen = np.floor(exact + 0.35).astype(np.int64)
     for last in range(_PASSES):
         kept = np.flatnonzero(chosen)
         if not len(kept):
             break
-        at, size = positions[kept], chosen[kept]
-        plans = (
-            class_plans(at, size, negative[kept], shapes, offsets) if last else flat_plans(at, size, shapes, offsets)
-        )
-        chosen = _reconsider(exact, positions, chosen, Layout(shapes, plans))
+        if last:
+            plans = class_plans(positions[kept], chosen[kept], negative[kept], shapes)
+        else:
+            plans = flat_plans(positions[kept], chosen[kept], shapes)
+        _reconsider(exact, positions, chosen, shapes, plans, lay_out(shapes, plans))
     return _levels(values, positions, chosen)
 
 
-def _reconsider(exact: np.ndarray, positions: np.ndarray, chosen: np.ndarray, layout: Layout) -> np.ndarray:
-    places = layout.to_places(positions)
-    edges = np.cumsum(layout.slots)
-    context = np.where(places < 0, 0, np.searchsorted(edges, places, "right"))
-    size = np.minimum(chosen, _TABLE - 1)
-    counts = np.bincount(context * _TABLE + size, minlength=CONTEXTS * _TABLE).reshape(CONTEXTS, _TABLE).astype(float)
-    counts[:, 0] = np.maximum(layout.slots - counts[:, 1:].sum(axis=1), 0)
-    counts += 0.02  # what never happened is dear, not impossible
-    bits = np.log2(counts.sum(axis=1, keepdims=True)) - np.log2(counts)
-    bits[:, 1:] += 1  # the sign
-    bits[0] = bits.max() * (np.arange(_TABLE) > 0)  # where a whole row is silent it stays so
-    low = np.floor(exact)
-    options = np.stack([np.zeros_like(low), low, low + 1])
-    price = bits[context, np.minimum(options, _TABLE - 1).astype(np.int64)]
-    cost = np.square(options - exact) + LAMBDA * price
-    return np.take_along_axis(options, np.argmin(cost, axis=0)[None], axis=0)[0].astype(np.int64)
+@compiled
+def _reconsider(
+    exact: np.ndarray, positions: np.ndarray, chosen: np.ndarray, shapes: Shapes, plans: Plans, layout: Layout
+) -> None:
+    """Chooses anew, by the statistics of the choice so far."""
+    block, _ = find_blocks(positions, shapes, plans, layout)
+    edges, context = np.cumsum(layout.slots), np.zeros(len(positions), np.int64)
+    counts = np.full((CONTEXTS, _TABLE), 0.02)  # what never happened is dear, not impossible
+    for i in range(len(positions)):
+        if block[i] >= 0:
+            context[i] = np.searchsorted(edges, layout.start[block[i]], "right")
+        if chosen[i]:
+            counts[context[i], min(chosen[i], _TABLE - 1)] += 1
+    bits, dearest = np.empty((CONTEXTS, _TABLE)), 0.0
+    for k in range(CONTEXTS):
+        counts[k, 0] = max(layout.slots[k] - (counts[k, 1:].sum() - 0.02 * (_TABLE - 1)), 0) + 0.02
+        bits[k] = np.log2(counts[k].sum()) - np.log2(counts[k])
+        bits[k, 1:] += 1  # the sign
+        dearest = max(dearest, bits[k].max())
+    bits[0, 0], bits[0, 1:] = 0, dearest  # where a whole row is silent it stays so
+    for i in range(len(positions)):
+        low, best = np.int64(np.floor(exact[i])), np.inf
+        for option in (0, low, low + 1):
+            cost = (option - exact[i]) ** 2 + LAMBDA * bits[context[i], min(option, _TABLE - 1)]
+            if cost < best:
+                best, chosen[i] = cost, option
 
 
+@compiled
 def _levels(values: np.ndarray, positions: np.ndarray, magnitudes: np.ndarray) -> Levels:
     kept = np.flatnonzero(magnitudes)
     positions = positions[kept]
-    return Levels(positions, magnitudes[kept].astype(np.int64), values[positions] < 0)
+    return Levels(positions, magnitudes[kept], values[positions] < 0)
 
 
 def dead_zone(values: np.ndarray, step: float) -> Levels:
     """Returns ``⌊|x|/Δ + 0.35⌋`` with the sign of ``x``: rate–distortion rounding for those in a hurry."""
     scaled = np.floor(np.abs(values, dtype=np.float64) / step + 0.35)
     positions = np.flatnonzero(scaled)
-    return _levels(values, positions, scaled[positions])
+    return _levels(values, positions, scaled[positions].astype(np.int64))
 
 
 def mean_shifts(values: np.ndarray, levels: Levels, step: float) -> tuple[int, int]:

@@ -54,11 +54,8 @@ def test_kernels_lie_on_the_grid_of_the_artifact(model_of: Any, data: Digits) ->
         scales = tensor["quantization_parameters"]["scales"]
         if tensor["dtype"] == np.int8 and len(tensor["shape"]) >= 2 and len(scales) > 1:
             stored[tuple(tensor["shape"])] = reader.get_tensor(tensor["index"])
-    for path, axes, order in (
-        ("sequential_logits/conv2d/kernel", (0, 1, 2), (3, 0, 1, 2)),
-        ("sequential_logits/dense/kernel", (0,), (1, 0)),
-    ):
-        variable = next(v for v in model.weights if v.path == path)
+    for rank, axes, order in ((4, (0, 1, 2), (3, 0, 1, 2)), (2, (0,), (1, 0))):
+        variable = next(v for v in model.trainable_variables if len(v.shape) == rank)
         ours = np.asarray(round_kernel(variable.value, axes)).transpose(order)
         # In integers: the converter folds the 1/255 of the pixels into the first kernel's scales.
         levels = ours / np.abs(ours).max(axis=tuple(range(1, ours.ndim)), keepdims=True) * 127

@@ -1,0 +1,291 @@
+"""Levels to bytes; the layout is in the package's docstring."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fl_mobile.codecs.ecsq import ans
+from fl_mobile.codecs.ecsq.bits import golomb, put
+from fl_mobile.codecs.ecsq.layout import (
+    COLUMN_CLASSES,
+    CONTEXTS,
+    ROW_CLASSES,
+    SIGNS,
+    Layout,
+    Plans,
+    Shapes,
+    find_blocks,
+    lay_out,
+)
+from fl_mobile.codecs.ecsq.models import (
+    LINEAR,
+    STARTS,
+    bucket_bits,
+    bucket_of,
+    geometric,
+    write_fitted,
+)
+from fl_mobile.codecs.ecsq.records import Factors, Levels
+from fl_mobile.compiled import compiled
+
+MAX_PER_BYTE = 256
+"""Non-zeros a payload may hold per byte of its own length: what keeps a tiny packet from making a server sweat."""
+
+SIGN_GROUPS = 3
+_SIDE_BYTES = 1 << 15
+"""Room for the longest tables of all contexts; the heads of the tensors come on top."""
+
+
+@compiled
+def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans) -> np.ndarray:
+    """Returns side bits, ANS stream and raw bits of at least one non-zero, ``uint8[n]``.
+
+    Args:
+        levels: With rising positions.
+        factors: Of the first tensors.
+        shapes: Of the tensors, then of their factors.
+        plans: Of all of them.
+    """
+    total, layout = len(levels.positions), lay_out(shapes, plans)
+    order, gaps, counts = _in_order(levels.positions, shapes, plans, layout)
+    symbols = np.empty((2, total), np.int64)  # of gaps, of magnitudes
+    for i in range(total):
+        symbols[0, i], symbols[1, i] = bucket_of(gaps[i]), bucket_of(levels.magnitudes[order[i]] - 1)
+    group, odd = _sign_groups(levels, order, shapes, plans)
+
+    side, at = np.zeros(_SIDE_BYTES + 4 * len(shapes.rows), np.uint8), 0
+    at = _write_factors(side, at, factors, shapes)
+    classes, signs = _classes_of(shapes, plans)
+    at = _write_heads(side, at, shapes, plans)
+    class_model = sign_model = np.zeros(0, np.int64)
+    if len(classes):
+        at, class_model = write_fitted(side, at, np.bincount(classes))
+    if len(signs):
+        at, sign_model = write_fitted(side, at, np.bincount(signs))
+    at, opened, tables = _write_contexts(side, at, counts, symbols[1])
+    groups = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
+    group_models = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
+    single = np.zeros(SIGN_GROUPS + 1, np.bool_)
+    if len(signs):
+        for i in range(total):
+            groups[group[i], int(odd[i])] += 1
+        for sureness in range(1, SIGN_GROUPS + 1):
+            used = groups[sureness].sum() > 0
+            at = put(side, at, int(used), 1)
+            if used:
+                at, group_models[sureness] = write_fitted(side, at, groups[sureness])
+            single[sureness] = not used
+
+    stack = ans.new_stack(len(classes) + len(signs) + 3 * total)
+    if len(signs):
+        for sureness in range(SIGN_GROUPS, 0, -1):
+            if not single[sureness]:
+                ans.push(stack, odd[group == sureness].astype(np.int64), group_models[sureness])
+    end = total
+    for context in range(CONTEXTS - 1, -1, -1):
+        if counts[context]:
+            first = end - counts[context]
+            ans.push(stack, symbols[1, first:end], tables[opened[context]])
+            ans.push(stack, symbols[0, first:end], geometric(counts[context], layout.slots[context]))
+            end = first
+    ans.push(stack, signs, sign_model)
+    ans.push(stack, classes, class_model)
+    stream = ans.to_bytes(stack)
+    at = golomb(side, at, len(stream), 8)
+
+    extras = _pack_extras(gaps, levels.magnitudes[order] - 1, symbols)
+    raw = _pack_bits(odd[group == 0])
+    length = (at + 7) // 8 + len(stream) + len(extras) + len(raw)
+    out, at = np.zeros(max(length, -(-total // MAX_PER_BYTE)), np.uint8), (at + 7) // 8
+    out[:at] = side[:at]
+    for part in (stream, extras, raw):
+        out[at : at + len(part)] = part
+        at += len(part)
+    return out
+
+
+@compiled
+def _in_order(
+    positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Layout
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns which non-zero comes when and the gaps before them, ``int64[n]`` each, and how many each context has.
+
+    Within a block positions and places rise together, so counting into blocks sorts.
+    """
+    block, inside = find_blocks(positions, shapes, plans, layout)
+    members = np.zeros(len(layout.start), np.int64)
+    for i in range(len(positions)):
+        members[block[i]] += 1
+    begin = np.cumsum(members) - members
+    order = np.empty(len(positions), np.int64)
+    for i in range(len(positions)):
+        order[begin[block[i]]] = i
+        begin[block[i]] += 1
+    gaps, counts, context = np.empty(len(positions), np.int64), np.zeros(CONTEXTS, np.int64), 0
+    first, end = np.int64(0), layout.slots[0]  # places of the context
+    following = np.int64(0)  # the place after the last non-zero of this context, or its first
+    for i in range(len(positions)):
+        place = layout.start[block[order[i]]] + inside[order[i]]
+        while place >= end:
+            context += 1
+            first, end = end, end + layout.slots[context]
+            following = first
+        gaps[i] = place - following
+        following = place + 1
+        counts[context] += 1
+    return order, gaps, counts
+
+
+@compiled
+def _sign_groups(levels: Levels, order: np.ndarray, shapes: Shapes, plans: Plans) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sign group and whether the sign is the unlikely one, in coding order."""
+    group, odd, t = np.zeros(len(order), np.int64), levels.negative.copy(), 0
+    for i in range(len(order)):
+        while levels.positions[i] >= shapes.offset[t + 1]:
+            t += 1
+        if plans.flags[t] & SIGNS:
+            which = plans.signs[shapes.column_at[t] + (levels.positions[i] - shapes.offset[t]) % shapes.columns[t]]
+            if which:
+                group[i] = (np.int64(which) + SIGN_GROUPS - 1) % SIGN_GROUPS + 1
+                odd[i] = odd[i] != (which > SIGN_GROUPS)
+    return group[order], odd[order]
+
+
+@compiled
+def _write_factors(side: np.ndarray, at: int, factors: Factors, shapes: Shapes) -> int:
+    """Section 1."""
+    used = factors.ranks.any()
+    at = put(side, at, int(used), 1)
+    if used:
+        at = put(side, at, factors.ratio, 8)
+        at = put(side, at, factors.first_shift + 128, 8)
+        at = put(side, at, factors.second_shift + 128, 8)
+        for t in range(len(factors.ranks)):
+            if shapes.rows[t] > 1 and shapes.columns[t] > 1:
+                at = put(side, at, factors.ranks[t], 4)
+    return at
+
+
+@compiled
+def _write_heads(side: np.ndarray, at: int, shapes: Shapes, plans: Plans) -> int:
+    """Section 2."""
+    for t in range(len(shapes.rows)):
+        at = put(side, at, plans.level[t], 5)
+        if plans.level[t] and shapes.rows[t] > 1 and shapes.columns[t] > 1:
+            at = put(side, at, plans.flags[t], 3)
+    return at
+
+
+@compiled
+def _classes_of(shapes: Shapes, plans: Plans) -> tuple[np.ndarray, np.ndarray]:
+    """Returns row and column classes of every tensor in order, and sign classes, ``int64[…]`` each."""
+    classes, signs = (
+        np.empty(shapes.row_at[-1] + shapes.column_at[-1], np.int64),
+        np.empty(shapes.column_at[-1], np.int64),
+    )
+    count = marked = 0
+    for t in range(len(shapes.rows)):
+        if plans.flags[t] & ROW_CLASSES:
+            classes[count : count + shapes.rows[t]] = plans.rows[shapes.row_at[t] : shapes.row_at[t + 1]]
+            count += shapes.rows[t]
+        if plans.flags[t] & COLUMN_CLASSES:
+            classes[count : count + shapes.columns[t]] = plans.columns[shapes.column_at[t] : shapes.column_at[t + 1]]
+            count += shapes.columns[t]
+        if plans.flags[t] & SIGNS:
+            signs[marked : marked + shapes.columns[t]] = plans.signs[shapes.column_at[t] : shapes.column_at[t + 1]]
+            marked += shapes.columns[t]
+    return classes[:count], signs[:marked]
+
+
+@compiled
+def _write_contexts(
+    side: np.ndarray, at: int, counts: np.ndarray, symbols: np.ndarray
+) -> tuple[int, np.ndarray, list[np.ndarray]]:
+    """Writes section 4: how many non-zeros each context has, and the magnitude tables.
+
+    Returns:
+        The bit after; for each context which table it uses, ``int64[32]``; the tables.
+    """
+    top = symbols.max() + 1
+    histogram, i, first, last = np.zeros((CONTEXTS, top), np.int64), 0, -1, 0
+    for context in range(CONTEXTS):
+        for _ in range(counts[context]):
+            histogram[context, symbols[i]] += 1
+            i += 1
+        if counts[context]:
+            first, last = context if first < 0 else first, context
+    opened = _share(histogram, counts, first)
+    at = put(side, at, first, 5)
+    at = put(side, at, last, 5)
+    tables = []
+    for context in range(first, last + 1):
+        at = golomb(side, at, counts[context], 4)
+        if not counts[context]:
+            continue
+        is_new = opened[context] == context
+        if context != first:
+            at = put(side, at, int(is_new), 1)
+        if is_new:
+            members = histogram[context]
+            at, table = write_fitted(side, at, members[: np.flatnonzero(members)[-1] + 1])
+            tables.append(table)
+        opened[context] = len(tables) - 1
+    return at, opened, tables
+
+
+@compiled
+def _share(histogram: np.ndarray, counts: np.ndarray, first: int) -> np.ndarray:
+    """Returns for each context the one whose magnitude table it uses, and adds its counts to that one's.
+
+    Neighbours share a table if that is less.
+    """
+    opened, current = np.full(CONTEXTS, -1, np.int64), first
+    for context in range(first, CONTEXTS):
+        if not counts[context]:
+            continue
+        if context > first:
+            together = histogram[current] + histogram[context]
+            if _table_cost(together) <= _table_cost(histogram[current]) + _table_cost(histogram[context]):
+                histogram[current] = together
+            else:
+                current = context
+        opened[context] = current
+    return opened
+
+
+@compiled
+def _table_cost(counts: np.ndarray) -> float:
+    total, bits, last = 0, 6.0, 0
+    for symbol in range(len(counts)):
+        if counts[symbol]:
+            total += counts[symbol]
+            bits -= counts[symbol] * math.log2(counts[symbol])
+            last = symbol
+    return bits + total * math.log2(total) + 4 * last
+
+
+@compiled
+def _pack_extras(gaps: np.ndarray, magnitudes: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """Returns the offsets of gaps, then of magnitudes − 1, in their buckets, ``uint8[n]``."""
+    bits = 0
+    for i in range(len(gaps)):
+        bits += bucket_bits(symbols[0, i]) + bucket_bits(symbols[1, i])
+    out, at = np.zeros((bits + 7) // 8, np.uint8), 0
+    for which in range(2):
+        numbers = gaps if which == 0 else magnitudes
+        for i in range(len(numbers)):
+            symbol = symbols[which, i]
+            if symbol >= LINEAR:
+                at = put(out, at, numbers[i] - STARTS[symbol], bucket_bits(symbol))
+    return out
+
+
+@compiled
+def _pack_bits(bits: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(bits) + 7) // 8, np.uint8)
+    for i in range(len(bits)):
+        if bits[i]:
+            out[i >> 3] |= 128 >> (i & 7)
+    return out
