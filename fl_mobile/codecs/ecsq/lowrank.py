@@ -61,7 +61,7 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
         return None
     if rows > _MANY_ROWS:  # the directions are those of the rows that move most
         matrix = matrix[np.sort(np.argpartition(energy, rows - _MANY_ROWS)[-_MANY_ROWS:])]
-    singular, right = _leading(matrix.astype(np.float64), min(limit + _EXTRA, columns))
+    singular, right = _leading(matrix, min(limit + _EXTRA, columns))
     rank = min(int(np.count_nonzero(np.square(singular) > bar)), limit)
     if not rank or float(singular[0]) > _MAX_STEPS * factor_step:
         return None
@@ -72,18 +72,22 @@ def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Returns the ``U`` that brings ``U·basis(V)ᵀ`` closest to ``matrix``, ``float64[R, r]``."""
     unit = right.astype(np.float64) / (1 << BASIS_BITS)
     gram = unit.T @ unit + 1e-9 * np.eye(unit.shape[1])
-    return np.linalg.solve(gram, (matrix.astype(np.float64) @ unit).T).T
+    along = matrix @ unit.astype(np.float32)
+    return np.linalg.solve(gram, along.T).T
 
 
 def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns about the leading singular values and right vectors: two subspace iterations from sums of rows."""
+    """Returns about the leading singular values and right vectors: two subspace iterations from sums of rows.
+
+    Large products are in float32, which is twice as fast and exact enough for what is rounded to levels afterwards.
+    """
     rows, columns = matrix.shape
     whole = rows - rows % count
     right: np.ndarray = matrix[:whole].reshape(-1, count, columns).sum(axis=0).T
-    squared = right
+    squared = right.astype(np.float64)
     for _ in range(2):
         right = np.linalg.qr(squared).Q
-        squared = matrix.T @ (matrix @ right)
+        squared = (matrix.T @ (matrix @ right.astype(np.float32))).astype(np.float64)
     values, turn = np.linalg.eigh(right.T @ squared)
     order = np.argsort(-values)
     return np.sqrt(np.maximum(values[order], 0.0)), right @ turn[:, order]
