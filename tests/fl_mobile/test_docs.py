@@ -27,7 +27,7 @@ def test_docstring_examples_give_what_they_say(name):
 
 
 def test_the_update_path_imports_without_tensorflow_or_plots():
-    heavy = ("tensorflow", "keras", "matplotlib", "scipy", "pandas", "typer")
+    heavy = ("tensorflow", "keras", "matplotlib", "pandas", "typer")
     code = f"import sys, {', '.join(UPDATE_PATH)}; print(sorted(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
