@@ -45,6 +45,11 @@ def _cache_folder() -> str:
 _CACHE = _cache_folder() if numba else ""
 
 
+def is_cold() -> bool:
+    """Whether nothing of this version has been compiled yet, so that the first use takes half a minute."""
+    return numba is not None and not (_CACHE and any(Path(_CACHE).rglob("*.nbi")))
+
+
 def compiled(function: F) -> F:
     """Returns the function, compiled when it is first called."""
     if not numba:

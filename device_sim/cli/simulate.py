@@ -132,6 +132,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     from device_sim.report.tensorboard import recorded
     from device_sim.simulate import simulate as play
     from export.signing import read_signing_key
+    from fl_mobile.compiled import is_cold
 
     def tell(line: str) -> None:
         stop_if_interrupted()
@@ -144,6 +145,8 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     data, devices = federation.dataset, federation.data.population
     tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
+    if is_cold():
+        tell("the codec's inner loops are compiled with the first round: half a minute, once per version of fl-mobile")
     with contextlib.closing(federation.engine):
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         with run_folder.locked(folder), safe(folder, resume=resume):
