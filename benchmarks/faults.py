@@ -1,6 +1,6 @@
 """Breaks a run at every file-system call it makes and counts how often it survived (issue 5).
 
-    python benchmarks/faults.py [--format json] [CONFIGURATION ...]
+    python benchmarks/faults.py [--format json] [--every N] [CONFIGURATION ...]
 
 Survived means: no file is half written; a failing disk ends the command with one message and exit code 12, or does no
 harm; and the same command run again, with --resume where there is a run, leaves the same bytes in every file as a run
@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[1]
 FAULTS = ("kill -9", "disk full", "I/O error")
 
 
-def sweep(names: list[str]) -> list[dict[str, Any]]:
-    """Returns every point: of new runs and of resumed runs, side by side on two cores."""
+def sweep(names: list[str], every: int) -> list[dict[str, Any]]:
+    """Returns every ``every``-th point: of new runs and of resumed runs, side by side on two cores."""
 
     def points(start: str) -> list[dict[str, Any]]:
-        module = [sys.executable, "-m", "tests.device_sim.fault_sweep", "--start", start, "--events", *names]
-        done = subprocess.run(module, cwd=ROOT, capture_output=True, text=True)
+        module = [sys.executable, "-m", "tests.device_sim.fault_sweep", "--start", start, "--events"]
+        done = subprocess.run([*module, "--every", str(every), *names], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -53,8 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="CONFIGURATION", help="of tests/device_sim/fault_sweep.py")
     parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="break only at every N-th of the points")
     options = parser.parse_args()
-    points = sweep(options.names)
+    points = sweep(options.names, options.every)
     wrong = [p for p in points if p["wrong"]]
     rows = table(points)
     if options.format == "json":

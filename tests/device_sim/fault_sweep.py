@@ -195,8 +195,8 @@ def _judged(ended: Ended) -> str:
 
 
 def points(calls: Sequence[Call]) -> list[tuple[Call, str]]:
-    """Returns every call with every fault that can happen to it."""
-    return [(call, name) for call in calls for name, row in FAULTS.items() if re.fullmatch(row.calls, call.name)]
+    """Returns every fault with every call it can happen to, so that every n-th point is an even choice of both."""
+    return [(call, name) for name, row in FAULTS.items() for call in calls if re.fullmatch(row.calls, call.name)]
 
 
 def chosen(every: list[tuple[Call, str]], names: str, sample: int) -> list[tuple[Call, str]]:
@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--start", choices=STARTS, required=True)
     parser.add_argument("--calls", default=r"\w+", metavar="REGEX", help="break only these calls")
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="and so many points at other calls")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of those, only every N-th")
     parser.add_argument("--events", action="store_true", help="with TensorBoard's file: TensorFlow in every fork")
     parser.add_argument("--list", action="store_true", help="break nothing; tell the calls of a run")
     options = parser.parse_args()
@@ -224,7 +225,7 @@ def main() -> None:
             if options.list:
                 os.write(told, "".join(json.dumps(asdict(call)) + "\n" for call in sweep.calls()).encode())
                 continue
-            for call, fault in chosen(points(sweep.calls()), options.calls, options.sample):
+            for call, fault in chosen(points(sweep.calls()), options.calls, options.sample)[:: options.every]:
                 os.write(told, json.dumps(asdict(sweep.break_at(call, fault))).encode() + b"\n")
 
 
