@@ -1,8 +1,9 @@
 """Memory over rounds, and the time to the first one: ``python benchmarks/scale.py --format json``.
 
 ``million``: 1,000,000 devices whose pictures are made when they are asked, 1,000 a round. ``w1``: the CNN, 10 devices ×
-600 examples a round. ``start``: from the command to the first finished round of an MLP, 100 devices a round.
-Every run is a process of its own; resident memory is read after each round.
+600 examples a round. ``start``: W2, an MLP and 100 devices a round, from the command to the first round on disk.
+Every run is an ``fl-mobile simulate`` of its own. Its resident memory is read after each round, as the kernel gives it;
+the peak is the kernel's too, of all moments.
 """
 
 from __future__ import annotations
@@ -31,41 +32,53 @@ RUNS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-CHILD = """
-import contextlib, json, sys, time
-import psutil
-from pathlib import Path
-from device_sim.experiment_file import parse_experiment
-from device_sim.federation import open_federation
-from device_sim.run_folder import create
-from device_sim.simulate import simulate
-experiment = parse_experiment("", json.loads(sys.argv[2]))
-federation = open_federation(experiment)
-with contextlib.closing(federation.engine):
-    for done in simulate(federation, create(Path(sys.argv[1]), experiment)):
-        print(json.dumps([time.time(), psutil.Process().memory_info().rss, done.accuracy]), flush=True)
-"""
+COMMAND = (sys.executable, "-c", "from device_sim.cli import main; main()", "simulate", "--no-export", "--quiet")
+LOOK_SECONDS = 0.005
 
 
 def play(name: str, rounds: int | None) -> dict[str, Any]:
     """Returns seconds to the first round, seconds a round, and resident megabytes over the run."""
     changes = [*RUNS[name], *([f"train.rounds={rounds}"] if rounds else [])]
     with tempfile.TemporaryDirectory() as folder:
-        started = time.time()
-        command = [sys.executable, "-c", CHILD, str(Path(folder) / "run"), json.dumps(changes)]
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    megabytes = [line[1] / 1e6 for line in lines]
+        run, started = Path(folder) / "run", time.perf_counter()
+        asked = [word for change in changes for word in ("--set", change)]
+        child = subprocess.Popen([*COMMAND, "--out", str(run), *asked], stdout=subprocess.DEVNULL)
+        ends, megabytes, peak = watch(child, run / "rounds.jsonl", started)
+        if child.wait():
+            raise SystemExit(f"{name}: fl-mobile ended with code {child.returncode}")
+        accuracy = json.loads((run / "rounds.jsonl").read_text().splitlines()[-1])["accuracy"]
     settled = megabytes[min(5, len(megabytes) - 1)]
     return {
-        "rounds": len(lines),
-        "first_round_seconds": lines[0][0] - started,
-        "seconds_a_round": (lines[-1][0] - lines[0][0]) / max(1, len(lines) - 1),
-        "peak_mb": max(megabytes),
+        "rounds": len(ends),
+        "first_round_seconds": ends[0],
+        "seconds_a_round": (ends[-1] - ends[0]) / max(1, len(ends) - 1),
+        "peak_mb": peak,
         "after_round_5_mb": settled,
         "growth_after_round_5": megabytes[-1] / settled - 1,
-        "accuracy": lines[-1][2],
+        "accuracy": accuracy,
+        "after_each_round_mb": [round(value) for value in megabytes],
     }
+
+
+def watch(child: subprocess.Popen[bytes], rounds: Path, started: float) -> tuple[list[float], list[float], float]:
+    """Returns when each round was on disk, in seconds since ``started``, its megabytes then, and at most."""
+    ends: list[float] = []
+    megabytes: list[float] = []
+    peak = 0.0
+    while child.poll() is None:
+        done = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
+        if done > len(ends):
+            ends += [time.perf_counter() - started] * (done - len(ends))
+            megabytes += [kilobytes(child.pid, "VmRSS") / 1e3] * (done - len(megabytes))
+            peak = kilobytes(child.pid, "VmHWM") / 1e3
+        time.sleep(LOOK_SECONDS)
+    return ends, megabytes, peak
+
+
+def kilobytes(pid: int, key: str) -> float:
+    """Returns a line of ``/proc/PID/status``, in thousands of bytes."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1.024
 
 
 def main() -> None:
@@ -80,7 +93,9 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     for name, row in found.items():
+        series = row.pop("after_each_round_mb")
         print(f"{name:8}", *(f"{key} {value:.3g}" for key, value in row.items()), sep="  ")
+        print(f"{'':8}", "MB after every tenth round:", *series[::10])
 
 
 if __name__ == "__main__":
