@@ -120,7 +120,11 @@ class Bars:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between shared edges."""
+    """Counts between shared edges.
+
+    Attributes:
+        highest: Of all bars in the charts that are to be compared, this one included.
+    """
 
     key: str
     title: str
@@ -129,6 +133,7 @@ class Histogram:
     y_label: str
     edges: tuple[float, ...]
     bars: tuple[Bars, ...]
+    highest: int
 
 
 @dataclass(frozen=True)

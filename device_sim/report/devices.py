@@ -36,9 +36,9 @@ def lost(run: Run, runs: Sequence[Run]) -> StackChart | Note:
 def skipped(run: Run, runs: Sequence[Run]) -> StackChart | Note:
     """Returns participations of ``run`` that were not asked for or declined, by reason; see `lost`."""
     saved = sum(r.saved_bytes for r in run.rounds)
+    spared = f"; {told(saved, BYTES)} were not sent for it" if saved else ""
     return _stacked(
-        *("skipped", "Participations skipped", f"Not asked, or declined; {told(saved, BYTES)} were not sent for it."),
-        "No participation was skipped.",
+        *("skipped", "Participations skipped", f"Not asked, or declined{spared}.", "No participation was skipped."),
         [r.skipped for r in run.rounds],
         _groups(r.skipped for each in runs for r in each.rounds),
     )
@@ -136,8 +136,12 @@ def _times(found: Timeline, i: int) -> tuple[float, float | None, float | None, 
     return trips.asked[i], trips.downloaded[i], trips.trained[i], trips.uploaded[i]
 
 
-def device_accuracy(run: Run) -> Histogram | Note:
-    """Returns how many devices reach which accuracy on their own examples, before and after personalisation."""
+def device_accuracy(run: Run, runs: Sequence[Run]) -> Histogram | Note:
+    """Returns how many devices reach which accuracy on their own examples, before and after personalisation.
+
+    Args:
+        runs: All of the report: their bars are drawn to one scale.
+    """
     title, evaluation = "Accuracy on the devices", run.closing.evaluation if run.closing else None
     if evaluation is None:
         return Note(title, "This run was not evaluated on the devices.")
@@ -148,18 +152,24 @@ def device_accuracy(run: Run) -> Histogram | Note:
     return Histogram(
         "device-accuracy",
         title,
-        "; ".join(f"{name}: {_spread(spread)}" for name, spread in kinds) + ".",
+        " ".join(f"{name}: {_spread(spread)}." for name, spread in kinds),
         "accuracy on the device's own examples, %",
         "devices",
         tuple(100 * edge for edge in before.edges),
         tuple(Bars(name, _part_color(number), spread.counts) for number, (name, spread) in enumerate(kinds)),
+        _highest_bar(runs),
     )
+
+
+def _highest_bar(runs: Sequence[Run]) -> int:
+    evaluations = [run.closing.evaluation for run in runs if run.closing and run.closing.evaluation]
+    return max(max(spread.counts) for e in evaluations for spread in (e.before, e.after) if spread)
 
 
 def _spread(spread: Spread) -> str:
     return (
-        f"median {spread.p50:.1%}, 10 % of the devices below {spread.p10:.1%} and 10 % above {spread.p90:.1%},"
-        f" worst 5 % {spread.worst_5_percent:.1%}"
+        f"half of the devices reach {spread.p50:.1%}, nine tenths {spread.p10:.1%}, one tenth {spread.p90:.1%};"
+        f" mean of the worst 5 %: {spread.worst_5_percent:.1%}"
     )
 
 

@@ -184,7 +184,7 @@ def _histogram(axes: Any, chart: Histogram) -> Hints:
             span = f"{chart.edges[at]:g} to {chart.edges[at + 1]:g}"
             hints[f"bin-{number}-{at}"] = f"{bars.label}, {span}: {count:,} devices"
     axes.grid(visible=False, axis="x")
-    axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.set(xlabel=chart.x_label, ylabel=chart.y_label, ylim=(0, 1.05 * max(1, chart.highest)))
     axes.yaxis.get_major_locator().set_params(integer=True)
     return hints
 

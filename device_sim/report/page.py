@@ -155,7 +155,7 @@ def _spread(timelines: Sequence[Timeline]) -> list[Timeline]:
 
 
 def _devices(runs: Sequence[Run]) -> list[Element]:
-    return _each_run(runs, "devices", lambda run: [devices.device_accuracy(run)])
+    return _each_run(runs, "devices", lambda run: [devices.device_accuracy(run, runs)])
 
 
 def _costs(runs: Sequence[Run]) -> list[Element]:

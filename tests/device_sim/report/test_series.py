@@ -156,6 +156,9 @@ def test_skipped_says_what_was_saved(runs: list[Run]) -> None:
     raw = raw_rounds(runs[0].path)
     assert f"{sum(r['saved_bytes'] for r in raw) / 1e6:.2f} MB" in chart.says
     assert sum(map(sum, (layer.heights for layer in chart.layers))) == sum(sum(r["skipped"].values()) for r in raw)
+    free = replace(runs[0], rounds=tuple(replace(r, saved_bytes=0) for r in runs[0].rounds))
+    told = devices.skipped(free, runs)
+    assert told.says.startswith("Not asked, or declined.")
 
 
 def test_a_timeline_is_the_file(runs: list[Run]) -> None:
@@ -199,7 +202,7 @@ def test_a_round_without_devices_is_a_sentence() -> None:
 
 def test_accuracy_on_devices_is_the_summary(runs: list[Run]) -> None:
     told = json.loads((runs[0].path / "summary.json").read_text())["federated_evaluation"]
-    chart = devices.device_accuracy(runs[0])
+    chart = devices.device_accuracy(runs[0], runs)
     assert isinstance(chart, Histogram)
     assert chart.edges == pytest.approx([100 * e for e in told["histogram"]["edges"]])
     before, after = chart.bars
@@ -209,12 +212,20 @@ def test_accuracy_on_devices_is_the_summary(runs: list[Run]) -> None:
         assert f"{value:.1%}" in chart.says
 
 
+def test_accuracies_on_devices_are_drawn_to_one_scale(runs: list[Run]) -> None:
+    bare = replace(runs[0], closing=None)
+    charts = [devices.device_accuracy(run, [bare, *runs]) for run in runs]
+    counts = [max(bars.counts) for chart in charts if isinstance(chart, Histogram) for bars in chart.bars]
+    assert len(counts) == 2 * len(runs)
+    assert [chart.highest for chart in charts if isinstance(chart, Histogram)] == [max(counts)] * len(runs)
+
+
 def test_what_a_run_does_not_have_is_a_sentence(tmp_path: Path) -> None:
     (bare,) = read_runs([made_run(tmp_path / "bare", timelines=(), evaluated=False, timed=False)])
     for chart_of in (series.accuracy_by_time, series.energy):
         assert isinstance(chart_of([bare]), Note)
     assert isinstance(devices.skipped(bare, [bare]), Note)
-    assert isinstance(devices.device_accuracy(bare), Note)
+    assert isinstance(devices.device_accuracy(bare, [bare]), Note)
     never = replace(bare, rounds=tuple(replace(r, ratio=None) for r in bare.rounds))
     assert isinstance(series.ratios([never]), Note)
 

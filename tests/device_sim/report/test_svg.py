@@ -30,7 +30,7 @@ def charts(runs: list[Run]) -> list[Chart]:
         *(of(runs) for of in (series.accuracy_difference, series.ratios, series.energy)),
         *(of(run, runs) for of in (devices.lost, devices.skipped) for run in runs),
         devices.timeline(runs[0].timelines[0]),
-        devices.device_accuracy(runs[0]),
+        devices.device_accuracy(runs[0], runs),
     ]
     return [chart for chart in made if isinstance(chart, Chart)]
 
