@@ -20,7 +20,7 @@ from export.tuning import ORIGINS
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, check_known, nearest
 from fl_mobile.feedback import MEMORIES
 from fl_mobile.rate import RateControl
 from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
@@ -101,8 +101,7 @@ class Train:
 
     def __post_init__(self) -> None:
         positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"unknown train.schedule '{self.schedule}'.{nearest(self.schedule, SCHEDULES)}")
+        check_known("train.schedule", self.schedule, SCHEDULES)
         self.plan(0, from_logits=True)
         check_tuning(self.pruning, self.qat, self.rounds)
 
@@ -152,8 +151,7 @@ class Server:
     clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigError(f"unknown server.algorithm '{self.algorithm}'.{nearest(self.algorithm, ALGORITHMS)}")
+        check_known("server.algorithm", self.algorithm, ALGORITHMS)
         self.build()
         self.admission()
 
@@ -178,8 +176,7 @@ class Upload:
 
     def __post_init__(self) -> None:
         codec = parse_codec(self.codec)
-        if self.memory not in MEMORIES:
-            raise ConfigError(f"unknown upload.memory '{self.memory}'.{nearest(self.memory, MEMORIES)}")
+        check_known("upload.memory", self.memory, MEMORIES)
         if self.target_ratio and self.budget_bytes:
             raise ConfigError("give upload.target-ratio or upload.budget-bytes, not both")
         if self.target_ratio < 0 or self.budget_bytes < 0:
@@ -231,8 +228,7 @@ class Engine:
     ray_address: str = key("", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here")
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise ConfigError(f"unknown engine.name '{self.name}'.{nearest(self.name, ENGINES)}")
+        check_known("engine.name", self.name, ENGINES)
         pools = ENGINES[self.name].pools
         if self.pool not in ("", *pools):
             raise ConfigError(f"engine.pool must be {' or '.join(pools)} for '{self.name}', got '{self.pool}'")

@@ -14,7 +14,7 @@ from device_sim.fleet.policies import POLICIES, Policy, PolicyPlan, open_policy
 from device_sim.fleet.profiles import PROFILES
 from device_sim.fleet.samplers import SAMPLERS
 from device_sim.fleet.strata import STRATA
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, check_known
 
 MODES = ("synchronous", "asynchronous")
 
@@ -46,9 +46,7 @@ class Fleet:
         if not self.interruptions_per_hour >= 0:
             raise ConfigError(f"fleet.interruptions-per-hour must be ≥ 0, got {self.interruptions_per_hour}")
         DrawnFleet(0, 1, self.profile, self.link)  # names that no table holds
-        if self.availability not in (*PRESENCES, TRACE):
-            known = (*PRESENCES, TRACE)
-            raise ConfigError(f"unknown fleet.availability '{self.availability}'.{nearest(self.availability, known)}")
+        check_known("fleet.availability", self.availability, (*PRESENCES, TRACE))
         self.rules()
         self.clock()
 
@@ -78,12 +76,10 @@ class Selection:
     round_penalty: float = key(2.0, "oort: exponent of the penalty")
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise ConfigError(f"unknown selection.sampler '{self.sampler}'.{nearest(self.sampler, SAMPLERS)}")
+        check_known("selection.sampler", self.sampler, SAMPLERS)
         if not self.over_selection >= 1:
             raise ConfigError(f"selection.over-selection must be ≥ 1, got {self.over_selection}")
-        if self.strata not in STRATA:
-            raise ConfigError(f"unknown selection.strata '{self.strata}'.{nearest(self.strata, STRATA)}")
+        check_known("selection.strata", self.strata, STRATA)
         self.plan()
 
     def plan(self) -> SamplerPlan:
@@ -124,8 +120,7 @@ class Clock:
     retry_seconds: float = key(600.0, "wait before asking again when no device could take part")
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ConfigError(f"unknown clock.mode '{self.mode}'.{nearest(self.mode, MODES)}")
+        check_known("clock.mode", self.mode, MODES)
         if self.deadline_seconds < 0 or self.buffer < 0 or self.max_staleness < 0 or self.staleness_exponent < 0:
             raise ConfigError("clock.deadline-seconds, buffer, max-staleness and staleness-exponent must be ≥ 0")
         positive("clock", retry_seconds=self.retry_seconds)

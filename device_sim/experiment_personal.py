@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from device_sim.experiment_keys import key, positive
 from device_sim.private import NONE, PRIVATE
 from fl_mobile.algorithms import Algorithm
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.records import FitPlan
 
 FINE_TUNE, ONLY_HEAD, DITTO = "fine-tune", "head", "ditto"
@@ -28,8 +28,7 @@ class Personal:
     mu: float = key(0.1, "ditto: how strongly the personal model is pulled to the global one")
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"unknown personal.method '{self.method}'.{nearest(self.method, METHODS)}")
+        check_known("personal.method", self.method, METHODS)
         positive("personal", epochs=self.epochs, mu=self.mu)
         if self.learning_rate < 0:
             raise ConfigError(f"personal.learning-rate must be ≥ 0, got {self.learning_rate}")

@@ -18,6 +18,8 @@ Messages say what was expected, what came, where, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 
 class FlMobileError(Exception):
     """Root of the tree; ``exit_code`` is what the command line returns for it."""
@@ -89,7 +91,13 @@ class SpecMismatch(FlMobileError):
     exit_code = 11
 
 
-def nearest(name: str, known: object) -> str:
+def check_known(what: str, name: str, known: Collection[object]) -> None:
+    """Raises `ConfigError` that names ``what`` unless ``name`` is one of ``known``."""
+    if name not in known:
+        raise ConfigError(f"unknown {what} '{name}'.{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[object]) -> str:
     """Returns ``" Did you mean 'x'?"`` plus the known names, for messages about an unknown name.
 
     >>> nearest("fedavgg", ["fedavg", "fedprox"])
@@ -97,7 +105,7 @@ def nearest(name: str, known: object) -> str:
     """
     import difflib
 
-    names = [str(k) for k in known]  # type: ignore[attr-defined]
+    names = [str(k) for k in known]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return f"{hint} Known: {', '.join(sorted(names))}."

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fl_mobile.errors import ConfigError, DataError, nearest
+from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.tensors import Spec, Tensors
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -57,8 +57,7 @@ class FitPlan:
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"unknown {name} '{getattr(self, name)}'.{nearest(getattr(self, name), known)}")
+            check_known(name, getattr(self, name), known)
         if self.epochs < 1 or self.batch_size < 0:
             raise ConfigError(f"epochs must be ≥ 1 and batch-size ≥ 0, got {self.epochs} and {self.batch_size}")
         if not self.learning_rate > 0:

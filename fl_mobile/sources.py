@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from fl_mobile.errors import ConfigError, DataError, nearest
+from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.files import write_atomic
 from fl_mobile.npz import DAMAGED
 from fl_mobile.seeds import rng_for
@@ -42,8 +42,7 @@ def synthetic(name: str, size: int, count: int, seed: int) -> list[Tensors]:
     Raises:
         ConfigError: No such source.
     """
-    if name not in SOURCES:
-        raise ConfigError(f"unknown source '{name}'.{nearest(name, SOURCES)}")
+    check_known("source", name, SOURCES)
     if size < 1 or count < 1:
         raise ConfigError(f"a source needs at least 1 value and 1 update, got {size} and {count}")
     return [{name: SOURCES[name](rng_for(seed, name, i), size).astype(np.float32)} for i in range(count)]

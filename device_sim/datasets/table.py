@@ -23,7 +23,7 @@ from device_sim.datasets.mnist import (
 from device_sim.datasets.npz import load_npz
 from device_sim.datasets.records import DataOptions, Dataset, LoadRequest
 from device_sim.datasets.synthetic import load_synthetic
-from fl_mobile.errors import ConfigError, DataError, nearest
+from fl_mobile.errors import ConfigError, DataError, check_known
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,8 @@ def load_dataset(
     >>> load_dataset("synthetic", seed=0).train.x.shape
     (800, 16, 16, 1)
     """
-    row = DATASETS.get(name)
-    if row is None:
-        raise ConfigError(f"unknown dataset '{name}'.{nearest(name, DATASETS)}")
+    check_known("dataset", name, DATASETS)
+    row = DATASETS[name]
     if path is not None and not row.reads_path:
         raise ConfigError(f"dataset '{name}' reads no path, got {path}.")
     if path is not None and not path.exists():

@@ -14,7 +14,7 @@ from device_sim.fleet.draws import normals, pair
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import first_of
 from device_sim.fleet.traces import row_of
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.seeds import uniforms
 
 TRACE = "trace"
@@ -142,8 +142,7 @@ def open_presence(
         ConfigError: No such name, a trace without a file, or a file without a trace.
         DataError: The file is missing or malformed.
     """
-    if name not in (*PRESENCES, TRACE):
-        raise ConfigError(f"unknown fleet.availability '{name}'.{nearest(name, (*PRESENCES, TRACE))}")
+    check_known("fleet.availability", name, (*PRESENCES, TRACE))
     if (name == TRACE) != bool(availability_file):
         raise ConfigError(
             f"fleet.availability '{TRACE}' and fleet.availability-file belong together, got '{name}' and"

@@ -12,7 +12,7 @@ from device_sim.fleet.draws import lognormals, rows_of
 from device_sim.fleet.links import LINKS
 from device_sim.fleet.profiles import PROFILES
 from device_sim.fleet.traces import DeviceRows, read_devices, row_of
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, check_known
 
 MIXED = "mixed"
 
@@ -37,8 +37,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         for key, name, table in (("profile", self.profile, PROFILES), ("link", self.link, LINKS)):
-            if name != MIXED and name not in table:
-                raise ConfigError(f"unknown fleet.{key} '{name}'.{nearest(name, [*table, MIXED])}")
+            check_known(f"fleet.{key}", name, [*table, MIXED])
         if self.population < 1:
             raise ConfigError(f"a fleet needs at least one device, got a population of {self.population}")
 

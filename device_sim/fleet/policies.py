@@ -13,7 +13,7 @@ import numpy as np
 from device_sim.fleet.draws import lognormals
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import first_of
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.seeds import uniforms
 
 
@@ -127,8 +127,7 @@ def open_policy(name: str, plan: PolicyPlan, seed: int) -> Policy:
     Raises:
         ConfigError: No policy of that name.
     """
-    if name not in POLICIES:
-        raise ConfigError(f"unknown policy.name '{name}'.{nearest(name, POLICIES)}")
+    check_known("policy.name", name, POLICIES)
     policy = POLICIES[name](plan, seed)
 
     def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from device_sim.fleet.cohort import Choice, Request, choice, first, limited
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.oort import oort
 from device_sim.fleet.walk import head
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import check_known
 from fl_mobile.seeds import rng_for, uniforms
 
 
@@ -78,8 +78,7 @@ def choose(name: str, request: Request, ledger: Ledger) -> Choice:
     Raises:
         ConfigError: No sampler of that name.
     """
-    if name not in SAMPLERS:
-        raise ConfigError(f"unknown selection.sampler '{name}'.{nearest(name, SAMPLERS)}")
+    check_known("selection.sampler", name, SAMPLERS)
     return SAMPLERS[name](request, ledger)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from device_sim.fleet.fleet import Fleet
 from device_sim.fleet.walk import head
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import check_known
 
 Column = Callable[[np.ndarray], np.ndarray]
 """Devices ``int64[n]`` → a number of each, ``int64[n]``."""
@@ -69,8 +69,7 @@ def open_strata(name: str, fleet: Fleet, holdings: Holdings) -> Strata:
     Raises:
         ConfigError: No such division.
     """
-    if name not in STRATA:
-        raise ConfigError(f"unknown selection.strata '{name}'.{nearest(name, STRATA)}")
+    check_known("selection.strata", name, STRATA)
     of = STRATA[name](fleet, holdings)
     found = np.bincount(of(_sample(fleet)))
     return Strata(of, tuple((found / found.sum()).tolist()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_sim.partition.assign import Deal, dirichlet, iid, natural, quantity_skew, shards
-from fl_mobile.errors import ConfigError, DataError, nearest
+from fl_mobile.errors import ConfigError, DataError, check_known
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,8 @@ def partition(
     ...                                      shards_per_device=1)]
     [[0, 2], [1, 3]]
     """
-    row = PARTITIONERS.get(name)
-    if row is None:
-        raise ConfigError(f"unknown partition '{name}'.{nearest(name, PARTITIONERS)}")
+    check_known("partition", name, PARTITIONERS)
+    row = PARTITIONERS[name]
     _check(len(y), devices, alpha, shards_per_device, min_examples)
     owner = row.assign(Deal(y, devices, rng, alpha, shards_per_device, device_of, min_examples))
     counts = np.bincount(owner, minlength=devices)
