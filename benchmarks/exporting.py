@@ -7,8 +7,8 @@ prove. Export is timed twice: ``export_model`` in this process, with all its pro
 from a cold start, with its imports. Latency comes from ``export.benchmark``: processes of their own, recipes in
 turn, so that only the ratio means anything. Memory is what this process holds after free pages were given back,
 after the fourth conversion (one of each core recipe) and after the fiftieth. ``--large`` does the same with
-MobileNetV2 at 96 px, 2.3 million weights at random, and takes minutes; it also shows what the child process spares:
-ten conversions here.
+MobileNetV2 at 96 px, 0.35 and 1.0 wide (0.4 and 2.3 million weights at random), and takes minutes; it also shows what
+the child process spares: ten conversions here.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from fl_mobile.models import build_model
 
 MAX_EXPORT_SECONDS, MAX_MEMORY_RATIO, MAX_INT8_RATIO, MAX_SIZE_ERROR = 25.0, 1.2, 0.8, 0.03
 CONVERSIONS = 50
+LARGE_MODELS = ("mobilenet-v2-0.35", "mobilenet-v2-head")
 _COMMAND = "import sys; from device_sim.cli import main; main()"
 
 
@@ -103,14 +104,9 @@ def memory(model: Any, frames: np.ndarray, convert: Converter, conversions: int)
     return {"conversions": conversions, "first_mb": first, "last_mb": last, "ratio": last / first}
 
 
-def large_model() -> Any:
-    """Returns MobileNetV2 1.0 at 96 px without its published weights."""
-    import keras
-
-    frame = keras.Input((96, 96, 3))
-    base = keras.applications.MobileNetV2(input_shape=(96, 96, 3), include_top=False, weights=None, pooling="avg")
-    scaled = keras.layers.Rescaling(1 / 127.5, -1)(frame)
-    return keras.Model(frame, keras.layers.Dense(10)(base(scaled)), name="mobilenet_v2")
+def large_model(name: str, seed: int) -> Any:
+    """Returns a row of the model table at 96 px without its published weights."""
+    return build_model(name, input_shape=(96, 96, 3), num_classes=10, input_scale=1 / 255, seed=seed, weights="none")
 
 
 def measure(seed: int, *, large: bool) -> dict[str, Any]:
@@ -124,10 +120,12 @@ def measure(seed: int, *, large: bool) -> dict[str, Any]:
     with converter_for(report.serving.parameters) as convert:
         kept = {"smart-camera-cnn": memory(model, frames, convert, CONVERSIONS)}
     if large:
-        other, pictures = large_model(), np.random.default_rng(seed).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
-        with converter_for(other.count_params()) as convert:
-            kept["mobilenet-v2"] = memory(other, pictures, convert, CONVERSIONS)
-        kept["mobilenet-v2, no process of its own"] = memory(other, pictures, convert_here, 10)
+        pictures = np.random.default_rng(seed).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+        for name in LARGE_MODELS:
+            other = large_model(name, seed)
+            with converter_for(other.count_params()) as convert:
+                kept[name] = memory(other, pictures, convert, CONVERSIONS)
+        kept[f"{name}, no process of its own"] = memory(other, pictures, convert_here, 10)
     p50 = {(t.recipe, t.threads): t.p50_ms for t in latency.times}
     return {
         "export_seconds": seconds,

@@ -8,7 +8,7 @@ from device_sim.engines import ENGINES
 from device_sim.experiment_keys import key
 from device_sim.private import NONE
 from fl_mobile.errors import ConfigError
-from fl_mobile.pruning_mask import SCHEDULES, PruningPlan, sparsity_at
+from fl_mobile.pruning_mask import SCHEDULES, SMALLEST_KERNEL, PruningPlan, sparsity_at
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Pruning:
     end_round: int = key(0, "from this round on the share is sparsity; later ones train what is left")
     schedule: str = key("polynomial", f"{' | '.join(SCHEDULES)}: rise from begin-round to end-round, or at once")
     zero_run: int = key(4, "dense kernels: zeros come in runs of so many inputs, as TFLite stores them; 1 is off")
-    smallest_kernel: int = key(1024, "kernels of fewer weights are not pruned")
+    smallest_kernel: int = key(SMALLEST_KERNEL, "kernels of fewer weights are not pruned")
 
     def __post_init__(self) -> None:
         self.plan()

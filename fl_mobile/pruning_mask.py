@@ -22,6 +22,11 @@ Masks = dict[str, np.ndarray]
 
 SCHEDULES = ("polynomial", "constant")
 
+SMALLEST_KERNEL = 2048
+"""Kernels of fewer weights are not pruned: they weigh little, and a first convolution or a last layer has none to
+spare. On the demo CNN at 80 %, the 1,280 weights of the last layer (0.6 % of all) cost 1.8 points in a federation
+(held-out digits, seeds 0 and 1) and 0.3 in a recipe (validation digits, seeds 0 to 4)."""
+
 
 @dataclass(frozen=True)
 class PruningPlan:
@@ -42,7 +47,7 @@ class PruningPlan:
     end_round: int = 0
     schedule: str = "polynomial"
     zero_run: int = 4
-    smallest_kernel: int = 1024
+    smallest_kernel: int = SMALLEST_KERNEL
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:

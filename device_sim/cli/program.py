@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_sim.cli.output import Format, make_table, print_json, print_tables, say
 from device_sim.cli.quiet import while_loading
 from device_sim.cli.trust import prove_command
+
+if TYPE_CHECKING:
+    from export.training.report import ProgramReport
 
 
 def export_program(
@@ -53,7 +56,13 @@ def export_program(
     if output is Format.JSON:
         print_json({"folder": str(out), **report.to_json()})
         return
-    rows = [
+    title = f"{model}, batch {batch_size}, {optimizer}; times are of this host, not a phone"
+    print_tables([make_table(title, ("what", "value"), _rows(report))])
+    print(f"Program:  {out / 'train.tflite'}\nContract: {out / 'train.json'}\nProve it: {prove_command(out, sign)}")
+
+
+def _rows(report: ProgramReport) -> list[tuple[str, str]]:
+    return [
         ("program", f"{report.file_bytes:,} bytes"),
         ("weights", f"{report.weights:,}"),
         ("MFLOPs per example and step", f"{report.mflops_per_example:.1f}"),
@@ -62,16 +71,6 @@ def export_program(
         ("operations", ", ".join(f"{name} {count}" for name, count in sorted(report.operations.items()))),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in report.measured.items()),
     ]
-    print_tables(
-        [
-            make_table(
-                f"{model}, batch {batch_size}, {optimizer}; times are of this host, not a phone",
-                ("what", "value"),
-                rows,
-            )
-        ]
-    )
-    print(f"Program:  {out / 'train.tflite'}\nContract: {out / 'train.json'}\nProve it: {prove_command(out, sign)}")
 
 
 def _built(model: str) -> tuple[Any, str]:

@@ -3,6 +3,8 @@
 ```
 build_training_program ─▶ TrainingProgram(tflite, contract) ─▶ open_session ─▶ set_weights, train …, get_weights
       program.py                  contract.py                   session.py
+                                       └─▶ ship_program ─▶ folder with manifest, signature ─▶ verify_program
+                                             shipped.py
 ```
 Tables to extend with one row: ``RULES`` (gradients/), ``LOSSES`` (objectives.py), ``OPTIMIZERS`` (optimizers.py).
 Importing this package loads neither TensorFlow nor Keras; building a program does, running one does not.

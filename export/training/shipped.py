@@ -4,10 +4,11 @@
 program/
 ├── train.tflite    what the phone runs
 ├── train.json      its contract
-├── report.json     what it costs, and the losses of its first steps; times and memory are of the host that wrote it
+├── report.json     what it costs on any phone, and the losses of its first steps
 ├── manifest.json   length and SHA-256 of every file above, and of itself
 └── manifest.sig    optional: who vouches for the manifest
 ```
+No time and no place is in it: the same model, options and key give the same bytes.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from export.training.report import ProgramReport, report_on
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError, VerifyError
 
+REPORT = "report.json"
 _TOLERANCE = 1e-3
 """Of a loss, relative: batch statistics of few examples amplify the rounding in which processors differ."""
 
@@ -70,6 +72,8 @@ def is_program(folder: Path) -> bool:
 def ship_program(folder: Path, program: TrainingProgram, *, sign_with: SigningKey | None = None) -> ProgramReport:
     """Measures ``program`` and writes it with contract, report and manifest into a new folder, whole or not at all.
 
+    What was measured on this host is returned, not written.
+
     Raises:
         ExportError: ``folder`` exists.
         VerifyError: The program does not run here.
@@ -78,10 +82,11 @@ def ship_program(folder: Path, program: TrainingProgram, *, sign_with: SigningKe
         write_program(Path(name), program.tflite, program.contract)
         report = report_on(Path(name), program.tflite, program.contract)
         losses = replay_apart(Path(name), "litert")
+    lasting = {key: value for key, value in report.to_json().items() if key != "measured"}
     files = {
         PROGRAM: program.tflite,
         CONTRACT: canonical_json(program.contract.to_json()),
-        "report.json": canonical_json({**report.to_json(), "losses": losses}),
+        REPORT: canonical_json({**lasting, "losses": losses}),
     }
     about = {"holds": TRAINING_PROGRAM, "versions": dict(program.contract.versions)}
     write_bundle(folder, files, about, prove=verify_program, sign_with=sign_with)
@@ -123,12 +128,12 @@ def _training_runtimes(names: Sequence[str]) -> list[str]:
 
 def _read_content(bundle: Bundle) -> tuple[Contract, list[float]]:
     """Holds program, contract and report against each other, without running anything."""
-    for name in (PROGRAM, CONTRACT, "report.json"):
+    for name in (PROGRAM, CONTRACT, REPORT):
         if name not in bundle.files:
             raise VerifyError(f"{bundle.path / name} is missing; every training program has one")
     try:
         contract = contract_from_json(json.loads(bundle.files[CONTRACT]))
-        losses = [float(loss) for loss in json.loads(bundle.files["report.json"])["losses"]]
+        losses = [float(loss) for loss in json.loads(bundle.files[REPORT])["losses"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VerifyError(f"{bundle.path}: contract or report cannot be read ({error!r})") from error
     contract.check(bundle.files[PROGRAM])

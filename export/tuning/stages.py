@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from export.tuning.bridge import QUANTIZED, Twin, tf_keras_and_tfmot, weights_of
-from export.tuning.table import SMALLEST_KERNEL, ZERO_RUN, Tuning
+from export.tuning.table import ZERO_RUN, Tuning
 from fl_mobile.errors import ExportError
+from fl_mobile.pruning_mask import SMALLEST_KERNEL
 from fl_mobile.tensors import Tensors
 
 _TUNED_LAYERS = ("Conv1D", "Conv2D", "Dense")

@@ -17,10 +17,6 @@ from dataclasses import dataclass
 
 from fl_mobile.errors import ConfigError, nearest
 
-SMALLEST_KERNEL = 1024
-"""Kernels of fewer weights stay as they are: they weigh nothing, and a first convolution has no weight to spare."""
-
-
 ZERO_RUN = 4
 """Zeros of a dense kernel come in runs of this many inputs of one output, which lie side by side in the file.
 

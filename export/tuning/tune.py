@@ -36,6 +36,10 @@ _PROOF_FRAMES, _RANGE_FRAMES = 64, 256
 # model further than the damage did.
 _RATE_SHARE = {"prune": 1.0, "cluster": 0.1, "qat": 0.1}
 _LEARNS_ANEW = ("prune",)
+# There labels are smoothed a little (Szegedy et al. 2016): a model that knows its examples by heart has no gradient
+# left to learn anew from. Demo CNN at 80 %, 1,000 validation digits, seeds 0 to 4: mean +0.1 points without, +0.4 with
+# it, worst seed -0.2 and 0.0, at a negative log-likelihood of .096 and .113 (.118 before tuning).
+_SMOOTHING = 0.03
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ def tune(
         raise ExportError(f"tuning set: expected classes 0..{end.num_classes - 1}, got up to {np.max(data.y)}")
     labels = np.eye(end.num_classes, dtype=np.float32)[np.asarray(data.y)]
     own_answers = _own_answers(model, serving, x, labels)
+    smoothed = (1 - _SMOOTHING) * labels + np.float32(_SMOOTHING / end.num_classes)
     current, first_diff, paths = model, None, []
     weights: Tensors = {}
     for stage in tuning.stages:
@@ -187,7 +192,7 @@ def tune(
         paths = tuned_paths(twin)
         with captured_stderr():  # tf_keras warns of the kernels behind shared values, which have no gradient
             weights = STAGES[stage](
-                twin, tuning, _fit_of(x, labels if stage in _LEARNS_ANEW else own_answers, data, end.head, stage)
+                twin, tuning, _fit_of(x, smoothed if stage in _LEARNS_ANEW else own_answers, data, end.head, stage)
             )
         current = with_weights(model, weights)
     kernels = tuple(_describe_kernel(path, weights[path]) for path in paths)

@@ -14,11 +14,11 @@ from fl_mobile.pruning_mask import Masks, PruningPlan, apply_masks, masks_for, z
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 SPEC: Spec = {
-    "conv/kernel": TensorSpec((3, 3, 8, 16)),
-    "conv/bias": TensorSpec((16,)),
+    "conv/kernel": TensorSpec((3, 3, 16, 32)),
+    "conv/bias": TensorSpec((32,)),
     "norm/moving_mean": TensorSpec((12,), trainable=False),
-    "dense/kernel": TensorSpec((64, 32)),
-    "odd/kernel": TensorSpec((63, 17)),
+    "dense/kernel": TensorSpec((128, 32)),
+    "odd/kernel": TensorSpec((131, 33)),
     "small/kernel": TensorSpec((8, 8)),
 }
 PLAN = PruningPlan(0.6)

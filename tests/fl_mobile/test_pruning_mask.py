@@ -22,11 +22,11 @@ from fl_mobile.pruning_mask import (
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 SPEC: Spec = {
-    "conv/kernel": TensorSpec((3, 3, 8, 16)),
-    "conv/bias": TensorSpec((16,)),
+    "conv/kernel": TensorSpec((3, 3, 16, 32)),
+    "conv/bias": TensorSpec((32,)),
     "norm/moving_mean": TensorSpec((64, 64), trainable=False),
-    "dense/kernel": TensorSpec((64, 32)),
-    "odd/kernel": TensorSpec((63, 32)),
+    "dense/kernel": TensorSpec((128, 32)),
+    "odd/kernel": TensorSpec((129, 32)),
     "small/kernel": TensorSpec((8, 8)),
 }
 
@@ -67,7 +67,7 @@ def test_mask_takes_the_smallest(share: float, run: int, seed: int) -> None:
 
 def test_runs_lie_along_the_inputs() -> None:
     mask = masks_for(PruningPlan(0.8), weights(), SPEC, 0)["dense/kernel"]
-    runs = mask.reshape(16, 4, 32)
+    runs = mask.reshape(32, 4, 32)
     assert (runs.all(axis=1) | ~runs.any(axis=1)).all()
 
 

@@ -219,7 +219,7 @@ def test_model_without_a_kernel_to_tune_is_refused(model_of: Any, data: Digits) 
 
     layers = keras.layers
     tiny = keras.Sequential([layers.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10)])
-    with pytest.raises(ExportError, match="no dense or convolution kernel of 1024 or more weights"):
+    with pytest.raises(ExportError, match="no dense or convolution kernel of 2048 or more weights"):
         tune(tiny, TUNINGS["sparse-80"], tuning_set(data))
     with pytest.raises(ExportError, match="'subclassed' is subclassed"):
         tune(model_of("subclassed"), TUNINGS["qat"], tuning_set(data, x=inputs_for("subclassed", data.x_train[:640])))
