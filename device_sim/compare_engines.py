@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from device_sim.engines import Engine, Evaluation, Task, Then, pairs
+from device_sim.engines import Engine, Evaluation, Task, Then, train_each
 from device_sim.experiment import Experiment
 from device_sim.federation import Federation, open_federation
 from device_sim.run_folder import create
@@ -189,13 +189,13 @@ class _Both:
         return self.first.workers
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
-        """Yields what ``then`` makes of the first engine's updates."""
+        """Yields what ``then`` makes of the first engine's updates, as one chunk."""
         cohort = list(tasks)
-        mine = list(self.first.train(weights, cohort, plan, pairs))
-        nudged = self.first.train(moved(weights, 0, ROUNDING), cohort, plan, pairs)
+        mine = list(train_each(self.first, weights, cohort, plan))
+        nudged = train_each(self.first, moved(weights, 0, ROUNDING), cohort, plan)
         rounding = [relative_difference(a.delta, b.delta) for (_, a), (_, b) in zip(mine, nudged, strict=True)]
         allowed = max(TOLERANCE, ROUNDINGS * float(np.median(rounding)))
-        theirs = self.second.train(weights, cohort, plan, pairs)
+        theirs = train_each(self.second, weights, cohort, plan)
         found = [
             UpdateDifference(
                 *(self.rounds, task.device, max_difference(a.delta, b.delta)),
@@ -207,14 +207,14 @@ class _Both:
         aside = self._aside(weights, again, plan)
         self.differences.extend(replace(u, aside=aside.get(u.device)) for u in found)
         self.rounds += 1
-        yield from then(cohort, [update for _, update in mine])
+        yield then(cohort, [update for _, update in mine])
 
     def _aside(self, weights: Tensors, tasks: list[Task], plan: FitPlan) -> dict[int, float]:
         """Returns device → smallest relative difference over starts a little aside."""
         smallest: dict[int, float] = {}
         for key in range(STARTS_ASIDE if tasks else 0):
             start = moved(weights, key, ASIDE)
-            runs = (engine.train(start, tasks, plan, pairs) for engine in (self.first, self.second))
+            runs = (train_each(engine, start, tasks, plan) for engine in (self.first, self.second))
             for (task, a), (_, b) in zip(*runs, strict=True):
                 now = relative_difference(a.delta, b.delta)
                 smallest[task.device] = min(now, smallest.get(task.device, now))

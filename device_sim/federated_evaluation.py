@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.engines import Evaluation, Task, pairs
+from device_sim.engines import Evaluation, Task, train_each
 from device_sim.experiment_personal import DITTO
 from device_sim.federation import Federation
 from device_sim.held_out import Examples
@@ -132,7 +132,7 @@ def _fine_tuned(federation: Federation, shelf: Shelf, state: ServerState) -> Ite
         for device in devices
     )
     tuned = plan.trained or tuple(whole)
-    updates = federation.engine.train(whole, train, plan, pairs)
+    updates = train_each(federation.engine, whole, train, plan)
     for (device, examples), (task, update) in zip(_test_parts(federation), updates, strict=True):
         own = {path: whole[path] + update.delta[path] for path in tuned}
         yield Task(device, *examples, 0, start={**(task.start or {}), **own})

@@ -14,18 +14,16 @@ FRACTION_BITS = 34
 """Resolution of the sum: 2⁻³⁴ ≈ 6e-11, far below float32's own at weight magnitudes."""
 
 _LARGEST_TERM, _HEADROOM = 2.0**61, 2.0**62
-_BLOCK = 1 << 14
-_MAGIC = 1.5 * 2.0**52
-_MAGIC_BITS = np.float64(_MAGIC).view(np.int64)
-_LARGEST_FAST_TERM = 2.0**51
-"""Below this, adding 1.5·2⁵² rounds a float64 to a whole number (half to even, as `np.rint`) in its low bits."""
 
 
 class Aggregator(Protocol):
     """Folds updates one at a time; memory does not grow with their number."""
 
     def add(self, delta: Tensors, weight: int) -> None:
-        """Adds ``weight · delta``; a `WireError` leaves the sum as it was."""
+        """Adds ``weight · delta``; a `WireError` leaves the sum as it was.
+
+        A weight below 0 takes out, to the last bit, what was added with the same weight above 0.
+        """
         ...
 
     def merge(self, other: Any) -> None:
@@ -68,19 +66,18 @@ class WeightedMean:
             WireError: Reason ``"magnitude"``: ``weight·|value|`` reaches 2²⁷. Honest updates are a thousand times
                 smaller. What was added before plays no part, or the order of arrival would decide who is refused.
         """
+        from fl_mobile.loops import add_rounded, largest_magnitude
+
         scale = float(weight) * 2.0**FRACTION_BITS
-        # np.max, because Python's max() loses a NaN that does not come first; a NaN bound is refused below.
-        largest = float(np.max([np.max(np.abs(v), initial=0.0) for v in delta.values()], initial=0.0))
-        bound = largest * scale + 1
-        if not bound < _LARGEST_TERM:
-            raise WireError("magnitude", f"largest value {largest:g} with weight {weight} does not fit an exact sum")
+        flat = {path: value.reshape(-1) for path, value in delta.items()}
+        magnitudes = [largest_magnitude(values) for values in flat.values()]
+        if not all(abs(scale) * magnitude + 1 < _LARGEST_TERM for magnitude in magnitudes):  # NaN is not
+            raise WireError("magnitude", f"values up to {max(magnitudes):g} times {weight} do not fit an exact sum")
+        bound = abs(scale) * max(magnitudes, default=0.0) + 1
         if not self._bound + bound < _HEADROOM:
             self._carry()
-        for path, value in delta.items():
-            if bound < _LARGEST_FAST_TERM:
-                _add_rounded(self._sum[path].reshape(-1), value.reshape(-1), scale)
-            else:
-                self._sum[path] += np.rint(np.multiply(value, scale, dtype=np.float64)).astype(np.int64)
+        for path, values in flat.items():
+            add_rounded(self._sum[path].reshape(-1), values, scale)
         self._bound += bound
         self.weight += weight
 
@@ -101,7 +98,8 @@ class WeightedMean:
         if not self.weight:
             return None
         divisor = self.weight * 2.0**FRACTION_BITS
-        # Both parts are exact in float64 and added with one rounding: the same bits whether there was a carry or not.
+        if self._carried:
+            self._carry()  # both parts are then exact in float64: one rounding, and the bits of a sum without a carry
         total = {path: np.float64(2.0**32) * self._carried.get(path, 0) + low for path, low in self._sum.items()}
         return {path: np.asarray(value / divisor, np.float32) for path, value in total.items()}
 
@@ -111,18 +109,6 @@ class WeightedMean:
             self._carried[path] = self._carried.get(path, np.int64(0)) + (low >> 32)
             low &= 0xFFFFFFFF
         self._bound = 2.0**32
-
-
-def _add_rounded(total: np.ndarray, value: np.ndarray, scale: float) -> None:
-    """Adds ``round(value · scale)`` to ``int64[n]``, a block at a time, so that nothing leaves the cache."""
-    scratch = np.empty(min(_BLOCK, value.size))
-    for at in range(0, value.size, _BLOCK):
-        part = value[at : at + _BLOCK]
-        term = np.multiply(part, scale, out=scratch[: part.size], dtype=np.float64)
-        term += _MAGIC
-        whole = term.view(np.int64)
-        whole -= _MAGIC_BITS
-        total[at : at + _BLOCK] += whole
 
 
 AGGREGATORS: dict[str, Callable[[Spec], Aggregator]] = {"weighted-mean": WeightedMean}

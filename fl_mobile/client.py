@@ -5,20 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from fl_mobile import wire
-from fl_mobile.codecs.base import Codec
 from fl_mobile.records import Update
-from fl_mobile.tensors import Spec, check_finite, clip_by_norm
+from fl_mobile.tensors import check_finite, clip_by_norm
 
 
 def encode_update(
-    update: Update, spec: Spec, codec: Codec, rng: np.random.Generator, *, round_num: int, clip_norm: float = 0.0
+    update: Update, layout: wire.Layout, rng: np.random.Generator, *, round_num: int, clip_norm: float = 0.0
 ) -> bytes:
     """Returns the upload packet of one device: clip → prune → quantize → entropy-code → pack.
 
     Args:
         update: What local training produced.
-        spec: The agreed spec.
-        codec: The round's upload codec.
+        layout: Of the agreed spec and the round's upload codec.
         rng: The device's own generator for this round, ``rng_for(seed, round, device, "codec")``.
         round_num: The round whose global model the update is relative to.
         clip_norm: Global L2 norm to clip to before encoding; 0 switches it off. It only saves quantizer range: the
@@ -28,9 +26,9 @@ def encode_update(
         DivergedError: The update holds NaN or Inf.
         SpecMismatch: The update is not of this spec.
     """
-    check_finite(update.delta, f"round {round_num}")  # before clipping, which would spread one NaN over every tensor
-    delta = clip_by_norm(update.delta, clip_norm) if clip_norm else update.delta
-    header = wire.Header(
-        wire.UPDATE, round_num, round_num, update.num_examples, float(update.metrics.get("loss", float("nan")))
-    )
-    return wire.pack(header, delta, spec, codec, rng)
+    delta = update.delta
+    if clip_norm:
+        check_finite(delta, f"round {round_num}")  # clipping would spread one NaN over every tensor
+        delta = clip_by_norm(delta, clip_norm)
+    loss = float(update.metrics.get("loss", float("nan")))
+    return layout.pack(wire.Header(wire.UPDATE, round_num, round_num, update.num_examples, loss), delta, rng)

@@ -124,7 +124,7 @@ class RoundReport:
         accepted: Packets that were decoded and added.
         dropped: Reason → number of packets that were refused; they never end a round.
         num_examples: Sum of the weights behind the average (examples, or devices if uniform).
-        upload_bytes: Length of each accepted packet, in arrival order.
+        upload_bytes: Length of each accepted packet, rising.
         loss: Mean training loss over accepted packets, by weight; NaN if none reported one.
         mean: The mean update that was applied, or None if nothing was accepted.
         staleness: Mean number of versions the accepted updates were behind.

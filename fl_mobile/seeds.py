@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 
 def seed_for(seed: int, *keys: int | str) -> int:
@@ -26,7 +27,18 @@ def rng_for(seed: int, *keys: int | str) -> np.random.Generator:
 
     Not for differential privacy: that noise needs a secret key.
     """
-    return np.random.Generator(np.random.Philox(key=seed_for(seed, *keys)))
+    return np.random.Generator(np.random.Philox(_Key(seed_for(seed, *keys))))  # type: ignore[arg-type]
+
+
+class _Key(ISeedSequence):  # type: ignore[misc]
+    """Makes ``Philox(_Key(key))`` the generator of ``Philox(key=key)``, which first asks the system for entropy."""
+
+    def __init__(self, key: int) -> None:
+        self._words = np.array([key, 0], np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> np.ndarray:
+        """Returns Philox's key, ``uint64[2]``; nothing else is asked for."""
+        return self._words
 
 
 def hashes(seed: int, *keys: int | str, index: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -74,21 +75,26 @@ class Fold:
         total: The weighted sum.
         per_step: The weighted sum of updates divided by their local steps, if the algorithm asks for it.
         full_weight: What the weights would add up to if no update were late.
-        upload_bytes: Length of each accepted packet.
+        upload_bytes: Length of packets → how many were accepted.
         losses: (training loss, weight) of each accepted packet.
         steps: (local steps, weight) of each accepted packet, beside ``per_step``.
-        staleness: Versions each accepted packet was behind.
+        staleness: Versions behind → accepted packets.
         dropped: Reason → packets refused.
     """
 
     total: Aggregator
     per_step: Aggregator | None = None
     full_weight: int = 0
-    upload_bytes: list[int] = field(default_factory=list)
+    upload_bytes: Counter[int] = field(default_factory=Counter)
     losses: list[tuple[float, int]] = field(default_factory=list)
     steps: list[tuple[float, int]] = field(default_factory=list)
-    staleness: list[int] = field(default_factory=list)
+    staleness: Counter[int] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def accepted(self) -> int:
+        """Packets in the sum."""
+        return self.upload_bytes.total()
 
     def merge(self, other: Fold) -> None:
         """Adds what ``other`` holds."""
@@ -96,35 +102,40 @@ class Fold:
         if self.per_step is not None:
             self.per_step.merge(other.per_step)
         self.full_weight += other.full_weight
-        self.upload_bytes += other.upload_bytes
+        self.upload_bytes.update(other.upload_bytes)  # `+=` would forget what `other` takes out
         self.losses += other.losses
         self.steps += other.steps
-        self.staleness += other.staleness
-        self.dropped += other.dropped
+        self.staleness.update(other.staleness)
+        self.dropped.update(other.dropped)
 
 
 def fold(
     packets: Iterable[bytes],
     *,
     round_num: int,
-    spec: Spec,
-    codec: Codec,
+    layout: wire.Layout,
     admission: Admission,
     aggregator: Callable[[Spec], Aggregator] = WeightedMean,
     plan: FitPlan | None = None,
+    sign: Literal[1, -1] = 1,
 ) -> Fold:
     """Returns the packets added up; a bad one is dropped and counted, never raised. Memory: one packet at a time.
 
     Args:
         plan: What the devices did, if each update is also to be summed divided by its local steps.
+        sign: −1 makes what takes the packets out again, to the last bit, of the fold it is merged into.
     """
-    trainable = {path: tensor for path, tensor in spec.items() if tensor.trainable}
-    out = Fold(aggregator(spec), aggregator(trainable) if plan else None)
+    trainable = {path: tensor for path, tensor in layout.spec.items() if tensor.trainable}
+    out = Fold(aggregator(layout.spec), aggregator(trainable) if plan else None)
     for packet in packets:
         try:
-            _admit(packet, round_num, spec, codec, admission, plan, out)
+            admitted = _admit(packet, round_num, layout, admission)
+            steps = admission.local_steps(plan, admitted.header.num_examples) if plan else 0.0
+            _add(out, admitted, steps, trainable, sign)
         except WireError as error:
-            out.dropped[error.reason] += 1
+            out.dropped[error.reason] += sign
+        else:
+            out.upload_bytes[len(packet)] += sign
     return out
 
 
@@ -146,7 +157,7 @@ def finish_round(
         plan: Local training of the round.
         sent: What travelled down beside the model, as devices decoded it.
     """
-    delta, accepted = folded.total.result(), len(folded.upload_bytes)
+    delta, accepted = folded.total.result(), folded.accepted
     after = replace(state, round_num=state.round_num + 1)
     if delta is not None:
         delta = plus(_less_stale(delta, folded), prediction)
@@ -161,10 +172,11 @@ def finish_round(
         )
         after = algorithm.apply(state, mean)
     report = RoundReport(
-        *(state.round_num, accepted, dict(folded.dropped), folded.total.weight, tuple(folded.upload_bytes)),
+        *(state.round_num, accepted, dict(+folded.dropped), folded.total.weight),
+        tuple(sorted(folded.upload_bytes.elements())),
         _weighted([(loss, weight) for loss, weight in folded.losses if math.isfinite(loss)]),
         delta,
-        float(np.mean(folded.staleness)) if folded.staleness else 0.0,
+        sum(late * count for late, count in folded.staleness.items()) / accepted if accepted else 0.0,
     )
     return after, report
 
@@ -184,8 +196,7 @@ def server_round(
     folded = fold(
         packets,
         round_num=state.round_num,
-        spec=state.spec,
-        codec=codec,
+        layout=wire.Layout(state.spec, codec),
         admission=admission or Admission(),
         aggregator=aggregator,
         plan=plan if algorithm.per_step else None,
@@ -194,10 +205,18 @@ def server_round(
     return finish_round(state, folded, algorithm=algorithm, prediction=prediction, plan=plan, sent=sent)
 
 
-def _admit(
-    packet: bytes, round_num: int, spec: Spec, codec: Codec, rules: Admission, plan: FitPlan | None, out: Fold
-) -> None:
-    header, delta = wire.unpack(packet, spec, codec)
+class _Admitted(NamedTuple):
+    """A packet as the server counts it."""
+
+    header: wire.Header
+    delta: Tensors
+    weight: int
+    full_weight: int
+    late: int
+
+
+def _admit(packet: bytes, round_num: int, layout: wire.Layout, rules: Admission) -> _Admitted:
+    header, delta = layout.unpack(packet)
     if header.kind != wire.UPDATE:
         raise WireError("kind", f"expected an update, got kind {header.kind}")
     late = round_num - header.base_round
@@ -205,19 +224,21 @@ def _admit(
         raise WireError("round", f"update is for round {header.round_num}, this is round {round_num}")
     if header.num_examples < 1:
         raise WireError("examples", "an update must stand on at least one example")
-    delta = rules.clipped(delta)
     examples = min(header.num_examples, rules.max_examples) if rules.weighting == "examples" else 1
-    unit = STALENESS_UNIT if rules.max_staleness else 1
-    weight = max(1, round(unit * examples * (1 + late) ** -rules.staleness_exponent))
-    out.total.add(delta, weight)
-    if plan and out.per_step is not None:
-        steps = rules.local_steps(plan, header.num_examples)  # at least 1: what fitted the sum above fits this one
-        out.per_step.add({p: delta[p] / np.float32(steps) for p, t in spec.items() if t.trainable}, weight)
+    full_weight = (STALENESS_UNIT if rules.max_staleness else 1) * examples
+    weight = max(1, round(full_weight * (1 + late) ** -rules.staleness_exponent))
+    return _Admitted(header, rules.clipped(delta), weight, full_weight, late)
+
+
+def _add(out: Fold, one: _Admitted, steps: float, trainable: Spec, sign: int) -> None:
+    weight = sign * one.weight
+    out.total.add(one.delta, weight)
+    if out.per_step is not None:  # steps are at least 1: what fitted the sum above fits this one
+        out.per_step.add({path: one.delta[path] / np.float32(steps) for path in trainable}, weight)
         out.steps.append((steps, weight))
-    out.full_weight += unit * examples
-    out.upload_bytes.append(len(packet))
-    out.losses.append((header.loss, weight))
-    out.staleness.append(late)
+    out.full_weight += sign * one.full_weight
+    out.losses.append((one.header.loss, weight))
+    out.staleness[one.late] += sign
 
 
 def _less_stale(mean: Tensors, folded: Fold) -> Tensors:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,18 +92,30 @@ def check_fits(tensors: Mapping[str, np.ndarray], spec: Mapping[str, TensorSpec]
             )
 
 
+def cut(flat: np.ndarray, spec: Mapping[str, TensorSpec]) -> Tensors:
+    """Returns the tensors that lie end to end in ``flat``, ``float32[n]``, as views of it."""
+    ends = itertools.accumulate(t.size for t in spec.values())
+    return {path: flat[end - t.size : end].reshape(t.shape) for (path, t), end in zip(spec.items(), ends, strict=True)}
+
+
+def not_finite(tensors: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the path of the first ``float32`` tensor that holds NaN or Inf, None if there is none."""
+    from fl_mobile.loops import largest_magnitude
+
+    for path, value in tensors.items():
+        if not math.isfinite(largest_magnitude(value.reshape(-1))):
+            return path
+    return None
+
+
 def check_finite(tensors: Mapping[str, np.ndarray], what: str) -> None:
     """Raises `DivergedError` naming the first tensor that holds NaN or Inf."""
-    for path, value in tensors.items():
-        # A dot product is finite iff nothing in it is NaN/Inf or the sum of squares overflows; only then look closer.
-        flat = value.ravel()
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = float(np.dot(flat, flat))
-        if not math.isfinite(squares) and (bad := int(np.count_nonzero(~np.isfinite(value)))):
-            raise DivergedError(
-                f"tensor '{path}': {bad} of {value.size} values are not finite ({what})."
-                " Local training diverged; lower train.learning-rate."
-            )
+    if path := not_finite(tensors):
+        value = tensors[path]
+        raise DivergedError(
+            f"tensor '{path}': {np.count_nonzero(~np.isfinite(value))} of {value.size} values are not finite ({what})."
+            " Local training diverged; lower train.learning-rate."
+        )
 
 
 def global_norm(tensors: Mapping[str, np.ndarray]) -> float:

@@ -24,15 +24,20 @@ so nothing in it can make the server allocate more than the spec says.
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from fl_mobile.codecs.base import Codec, Reader, codec_id, coded_tensors
 from fl_mobile.errors import WireError
-from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, fingerprint
+from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, cut, fingerprint, not_finite
+
+try:
+    from zlib_ng.zlib_ng import crc32  # the same numbers 20 times as fast: raw packets cost little else
+except ImportError:
+    from zlib import crc32
 
 MAGIC, VERSION = b"FLM1", 1
 UPDATE, MODEL, MODEL_DELTA = 0, 1, 2
@@ -59,6 +64,85 @@ class Packet(NamedTuple):
     tensors: Tensors
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What all packets of one spec and codec have in common; who packs or unpacks many makes it once."""
+
+    spec: Spec
+    codec: Codec
+
+    @cached_property
+    def coded(self) -> Spec:
+        """The tensors in the payload."""
+        return coded_tensors(self.spec, self.codec)
+
+    @cached_property
+    def exact(self) -> Spec:
+        """The tensors before it."""
+        return {path: tensor for path, tensor in self.spec.items() if path not in self.coded}
+
+    @cached_property
+    def _exact_values(self) -> int:
+        return sum(tensor.size for tensor in self.exact.values())
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """The model's."""
+        return fingerprint(self.spec)
+
+    @cached_property
+    def codec_id(self) -> int:
+        """The codec's."""
+        return codec_id(self.codec)
+
+    def pack(self, header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
+        """Returns the packet that carries ``tensors``; raises as `pack`."""
+        check_fits(tensors, self.spec, "cannot pack")
+        check_finite(tensors, f"round {header.round_num}")
+        exact = b"".join([tensors[path].astype("<f4", copy=False).tobytes() for path in self.exact])
+        payload = self.codec.encode({path: tensors[path] for path in self.coded}, rng)
+        with np.errstate(over="ignore"):  # a loss past float32 becomes Inf, which servers leave out of the mean
+            loss = float(np.float32(header.loss))
+        head = _HEADER.pack(
+            *(MAGIC, VERSION, header.kind, 0, self.fingerprint, self.codec_id, header.round_num, header.base_round),
+            *(min(header.num_examples, 2**32 - 1), loss, len(payload)),
+        )
+        checksum = crc32(payload, crc32(exact, crc32(head)))
+        return b"".join((head, exact, payload, struct.pack("<I", checksum)))
+
+    def unpack(self, packet: bytes) -> Packet:
+        """Returns header and tensors; raises as `unpack`."""
+        header, reader, payload_bytes = self._read_header(packet)
+        exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
+        decoded = self.codec.decode(reader.take(payload_bytes), self.coded)
+        reader.end()
+        tensors = {path: decoded[path] if path in self.coded else exact[path] for path in self.spec}
+        if path := not_finite(tensors):
+            raise WireError("value", f"tensor '{path}' decodes to NaN or Inf")
+        return Packet(header, tensors)
+
+    def _read_header(self, packet: bytes) -> tuple[Header, Reader, int]:
+        if len(packet) < OVERHEAD_BYTES:
+            raise WireError("truncated", f"a packet has at least {OVERHEAD_BYTES} bytes, got {len(packet)}")
+        body, (crc,) = memoryview(packet)[:-4], struct.unpack("<I", packet[-4:])
+        magic, version, kind, flags, model, codec_tag, round_num, base, examples, loss, payload = _HEADER.unpack_from(
+            packet
+        )
+        if magic != MAGIC:
+            raise WireError("magic", f"expected {MAGIC!r}, got {magic!r}: not an fl-mobile packet")
+        if version != VERSION or flags or kind > MODEL_DELTA:
+            raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 2; got {version}, {flags}, {kind}")
+        if crc32(body) != crc:
+            raise WireError("checksum", "CRC-32 does not match: the packet was damaged on its way")
+        if model != self.fingerprint:
+            raise WireError("fingerprint", f"made for another model ({model:016x}, expected {self.fingerprint:016x})")
+        if codec_tag != self.codec_id:
+            raise WireError("codec", f"encoded with codec id {codec_tag:08x}, this round uses '{self.codec.name}'")
+        reader = Reader(body)
+        reader.take(_HEADER.size)
+        return Header(kind, round_num, base, examples, loss), reader, payload
+
+
 def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.random.Generator) -> bytes:
     """Returns the packet that carries ``tensors``.
 
@@ -66,56 +150,13 @@ def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.ran
         SpecMismatch: The tensors are not those of ``spec``.
         DivergedError: A tensor holds NaN or Inf.
     """
-    check_fits(tensors, spec, "cannot pack")
-    check_finite(tensors, f"round {header.round_num}")
-    coded = coded_tensors(spec, codec)
-    exact = b"".join(v.astype("<f4", copy=False).tobytes() for path, v in tensors.items() if path not in coded)
-    payload = codec.encode({path: tensors[path] for path in coded}, rng)
-    with np.errstate(over="ignore"):  # a loss past float32 becomes Inf, which servers leave out of the mean
-        loss = float(np.float32(header.loss))
-    head = _HEADER.pack(
-        *(MAGIC, VERSION, header.kind, 0, fingerprint(spec), codec_id(codec), header.round_num, header.base_round),
-        *(min(header.num_examples, 2**32 - 1), loss, len(payload)),
-    )
-    checksum = zlib.crc32(payload, zlib.crc32(exact, zlib.crc32(head)))
-    return b"".join((head, exact, payload, struct.pack("<I", checksum)))
+    return Layout(spec, codec).pack(header, tensors, rng)
 
 
 def unpack(packet: bytes, spec: Spec, codec: Codec) -> Packet:
-    """Returns header and tensors of a packet for this spec and codec.
+    """Returns header and tensors of a packet for this spec and codec; the tensors may be views of it, not writable.
 
     Raises:
         WireError: For any other bytes; nothing else is raised.
     """
-    header, reader, payload_bytes = _read_header(packet, spec, codec)
-    coded = coded_tensors(spec, codec)
-    exact = {p: reader.finite("<f4", t.size).reshape(t.shape) for p, t in spec.items() if p not in coded}
-    decoded = codec.decode(reader.take(payload_bytes), coded)
-    reader.end()
-    tensors = {path: decoded[path] if path in coded else exact[path] for path in spec}
-    for path, value in decoded.items():
-        if not np.isfinite(value).all():
-            raise WireError("value", f"tensor '{path}' decodes to NaN or Inf")
-    return Packet(header, tensors)
-
-
-def _read_header(packet: bytes, spec: Spec, codec: Codec) -> tuple[Header, Reader, int]:
-    if len(packet) < OVERHEAD_BYTES:
-        raise WireError("truncated", f"a packet has at least {OVERHEAD_BYTES} bytes, got {len(packet)}")
-    body, (crc,) = memoryview(packet)[:-4], struct.unpack("<I", packet[-4:])
-    magic, version, kind, flags, model, codec_tag, round_num, base, examples, loss, payload = _HEADER.unpack_from(
-        packet
-    )
-    if magic != MAGIC:
-        raise WireError("magic", f"expected {MAGIC!r}, got {magic!r}: not an fl-mobile packet")
-    if version != VERSION or flags or kind > MODEL_DELTA:
-        raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 2; got {version}, {flags}, {kind}")
-    if zlib.crc32(body) != crc:
-        raise WireError("checksum", "CRC-32 does not match: the packet was damaged on its way")
-    if model != fingerprint(spec):
-        raise WireError("fingerprint", f"made for another model ({model:016x}, expected {fingerprint(spec):016x})")
-    if codec_tag != codec_id(codec):
-        raise WireError("codec", f"encoded with codec id {codec_tag:08x}, this round uses '{codec.name}'")
-    reader = Reader(body)
-    reader.take(_HEADER.size)
-    return Header(kind, round_num, base, examples, loss), reader, payload
+    return Layout(spec, codec).unpack(packet)

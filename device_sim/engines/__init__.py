@@ -17,9 +17,9 @@ import numpy as np
 from device_sim.engines.batches import visits
 from device_sim.engines.pooled import LocalWorker, PooledEngine, Worker
 from device_sim.engines.process import ProcessWorker
-from device_sim.engines.records import Engine, Evaluation, Task, Then, Trainer, pairs
+from device_sim.engines.records import Engine, Evaluation, Task, Then, Trainer, train_each
 
-__all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "pairs", "visits"]
+__all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "train_each", "visits"]
 
 Build = Callable[[], Any]
 Open = Callable[[], Trainer]

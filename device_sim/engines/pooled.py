@@ -93,14 +93,13 @@ class PooledEngine:
         self._parameters = sum(tensor.size for tensor in self.spec.values())
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
-        """Yields what ``then`` makes of every task, in task order."""
+        """Yields what ``then`` makes of every chunk of tasks, in task order."""
         shared = self._share(weights)
         work = (
             lambda chunk=chunk: self._call(_train, shared, chunk, plan, then)
             for chunk in in_chunks(tasks, plan, self._parameters)
         )
-        for results in self._in_order(work):
-            yield from results
+        return self._in_order(work)
 
     def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
         """Returns accuracy and mean loss."""
@@ -156,7 +155,7 @@ def _facts(trainer: Trainer) -> tuple[Any, Tensors, bool, str]:
     return trainer.spec, trainer.initial, trainer.from_logits, trainer.about
 
 
-def _train(trainer: Trainer, weights: Tensors, tasks: Sequence[Task], plan: FitPlan, then: Then[T]) -> list[T]:
+def _train(trainer: Trainer, weights: Tensors, tasks: Sequence[Task], plan: FitPlan, then: Then[T]) -> T:
     return then(tasks, trainer.train(weights, tasks, plan))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -49,13 +50,8 @@ class Evaluation:
     examples: int
 
 
-Then = Callable[[Sequence[Task], Sequence[Update]], list[T]]
+Then = Callable[[Sequence[Task], Sequence[Update]], T]
 """What a worker does with a chunk's updates as soon as they are trained: the phones' half of the wire."""
-
-
-def pairs(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[Task, Update]]:
-    """Returns every task with its update: the `Then` of who wants the updates themselves."""
-    return list(zip(tasks, updates, strict=True))
 
 
 def refuse_tuning(plan: FitPlan, engine: str, *, keeps_zeros: bool = False) -> None:
@@ -109,14 +105,14 @@ class Engine(Model, Protocol):
     def workers(self) -> int: ...
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
-        """Yields what ``then`` makes of every task, in task order; memory holds a few chunks at a time.
+        """Yields what ``then`` makes of every chunk of tasks, in task order; memory holds a few chunks at a time.
 
         Args:
             weights: What the cohort received.
             tasks: Taken one at a time, as workers become free.
             plan: How to train.
-            then: Runs in the worker, on a chunk of tasks and their updates, and returns one result a task; it must
-                be picklable, because workers may be processes. See `pairs`.
+            then: Runs in the worker, on a chunk of tasks and their updates; it must be picklable, because workers may
+                be processes. Where chunks end depends on the tasks and the plan alone.
         """
         ...
 
@@ -135,3 +131,12 @@ class Engine(Model, Protocol):
     def close(self) -> None:
         """Ends worker threads or processes."""
         ...
+
+
+def train_each(engine: Engine, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
+    """Yields every task with its update, in task order: `Engine.train` for who wants the updates themselves."""
+    return itertools.chain.from_iterable(engine.train(weights, tasks, plan, _pairs))
+
+
+def _pairs(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[Task, Update]]:
+    return list(zip(tasks, updates, strict=True))

@@ -22,8 +22,9 @@ from device_sim.memory import FleetMemory, Flight
 from device_sim.rounds.crew import Crew, gather, together
 from device_sim.rounds.download import broadcast
 from device_sim.rounds.traffic import Traffic
-from device_sim.rounds.training import fold_packets
+from device_sim.rounds.training import fold_packets, folding_of
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, Trip, travel, write_down
+from fl_mobile import wire
 from fl_mobile.errors import RunError
 from fl_mobile.records import RoundReport, ServerState
 from fl_mobile.server import finish_round
@@ -70,7 +71,8 @@ def play_asynchronously(
             step.traffic.lost[flight.outcome] += flight.outcome not in REASONS
     step.train()
     admission = experiment.server.admission(keys.max_staleness, keys.staleness_exponent)
-    folded = fold_packets(federation, state, [flight.packet for flight in buffer], federation.upload, admission)
+    folding = folding_of(federation, state, wire.Layout(state.spec, federation.upload), admission)
+    folded = fold_packets(federation.engine, [flight.packet for flight in buffer], folding)
     plan, population = federation.plan(state.round_num), federation.data.population
     after, report = finish_round(state, folded, algorithm=federation.algorithm, population=population, plan=plan)
     after = step.down.pruned(after)
@@ -122,7 +124,8 @@ class _Step:
             return
         crew, self._crews = together(self._crews), []
         federation, memory = self._federation, self._memory
-        trip = travel(federation, memory, self._state, crew, self.down, federation.upload, self._updates)
+        layout = wire.Layout(self._state.spec, federation.upload)
+        trip = travel(federation, memory, self._state, crew, self.down, layout, self._updates)
         self._send_off(trip)
 
     def _send_off(self, trip: Trip) -> None:

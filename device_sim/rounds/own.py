@@ -65,10 +65,12 @@ def train_own_models(
             own = memory.shelf.newest(f"personal-{device}") or weights
             yield Task(device, *federation.data.examples(device), seed, start=own)
 
-    for device, delta in federation.engine.train(weights, tasks(), personal_plan(federation, round_num), _deltas):
-        own = {path: value + delta[path] for path, value in weights.items()}
-        memory.shelf.replace(f"personal-{device}", round_num, own)
+    plan = personal_plan(federation, round_num)
+    for devices, updates in federation.engine.train(weights, tasks(), plan, _trained):
+        for device, update in zip(devices, updates, strict=True):
+            own = {path: value + update.delta[path] for path, value in weights.items()}
+            memory.shelf.replace(f"personal-{device}", round_num, own)
 
 
-def _deltas(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[int, Tensors]]:
-    return [(task.device, update.delta) for task, update in zip(tasks, updates, strict=True)]
+def _trained(tasks: Sequence[Task], updates: Sequence[Update]) -> tuple[list[int], Sequence[Update]]:
+    return [task.device for task in tasks], updates

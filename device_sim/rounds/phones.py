@@ -1,19 +1,31 @@
-"""The phones' half of a step, on the engine's workers right after training: update in, packet out."""
+"""The phones' half of a step, on the engine's workers right after training: update in, packet out.
+
+The server's first half may follow at once, while a packet is still in the processor's cache: see `Ready.folded`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from device_sim.engines import Task
-from fl_mobile import client, feedback
-from fl_mobile.codecs import Codec
+from fl_mobile import client, feedback, wire
 from fl_mobile.errors import DivergedError
 from fl_mobile.pruning_mask import Masks, apply_masks
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
-from fl_mobile.tensors import Spec, Tensors, global_norm
+from fl_mobile.server import Fold
+from fl_mobile.tensors import Tensors, global_norm
+
+
+class Folding(Protocol):
+    """`server.fold` told everything but the packets; picklable, because workers may be processes."""
+
+    def __call__(self, packets: Iterable[bytes], *, sign: Literal[1, -1] = 1) -> Fold:
+        """Returns the packets added up."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,12 +54,31 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What some phones have ready.
+
+    Attributes:
+        answers: One a phone, in task order.
+        folded: All their packets added up, as if each of them arrives, if that was asked for. Sums are exact: what does
+            not arrive can be taken out again.
+    """
+
+    answers: list[Answer]
+    folded: Fold | None
+
+    def add(self, other: Ready) -> None:
+        """Adds what other phones have ready."""
+        self.answers.extend(other.answers)
+        if self.folded and other.folded:
+            self.folded.merge(other.folded)
+
+
+@dataclass(frozen=True)
 class Phones:
     """What every phone of a step is told; called on a chunk of tasks and their updates.
 
     Attributes:
-        spec: What travels.
-        codec: The codec the server published for this step.
+        layout: What travels, under the codec the server published for this step.
         round_num: The model version the devices train from.
         prediction: The last mean update as devices decode it, under CAFe.
         feedback: Whether `Answer.wanted` is to be returned.
@@ -55,10 +86,10 @@ class Phones:
         keep: Devices whose raw update is to be returned.
         private: What the updates of tensors that do not travel are relative to.
         masks: What is pruned in the version the devices train from; it is zero in all that leaves them.
+        fold: Adds up a chunk's packets.
     """
 
-    spec: Spec
-    codec: Codec
+    layout: wire.Layout
     round_num: int
     prediction: Tensors | None = None
     feedback: bool = False
@@ -66,17 +97,28 @@ class Phones:
     keep: frozenset[int] = frozenset()
     private: Tensors = field(default_factory=dict)
     masks: Masks = field(default_factory=dict)
+    fold: Folding | None = None
 
-    def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
+    def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> Ready:
         """Returns every phone's answer.
 
         Raises:
             DivergedError: Local training gave NaN or Inf; names device and round.
         """
-        return [self._answer(task, update) for task, update in zip(tasks, updates, strict=True)]
+        both = zip(tasks, updates, strict=True)
+        if self.fold is None:
+            return Ready([self._answer(*one) for one in both], None)
+        answers: list[Answer] = []
+
+        def packets() -> Iterator[bytes]:
+            for task, update in both:
+                answers.append(self._answer(task, update))
+                yield answers[-1].packet
+
+        return Ready(answers, self.fold(packets()))
 
     def _answer(self, task: Task, update: Update) -> Answer:
-        delta, loss = {path: update.delta[path] for path in self.spec}, update.metrics["loss"]
+        delta, loss = {path: update.delta[path] for path in self.layout.spec}, update.metrics["loss"]
         delta = apply_masks(delta, self.masks)
         kept = task.residual if self.feedback else None
         wanted = apply_masks(feedback.minus(feedback.with_residual(delta, kept), self.prediction), self.masks)
@@ -84,8 +126,8 @@ class Phones:
         try:
             if not math.isfinite(loss):
                 raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
-            sent = replace(update, delta=wanted)
-            packet = client.encode_update(sent, self.spec, self.codec, rng, round_num=self.round_num)
+            sent = Update(wanted, update.num_examples, update.metrics)
+            packet = client.encode_update(sent, self.layout, rng, round_num=self.round_num)
         except DivergedError as error:
             raise DivergedError(f"device {task.device}, round {self.round_num}: {error}") from None
         return Answer(

@@ -1,14 +1,16 @@
 """A round: a cohort is asked at one moment, and the server waits for its updates, up to a deadline or a number of them.
 
 ```
-gather ─▶ broadcast ─▶ train_crew ─▶ policy ─▶ air ─▶ who is in time, who is among the first ─▶ fold ─▶ step
+gather ─▶ broadcast ─▶ train_crew: packets, their sum ─▶ policy ─▶ air ─▶ who is in time, among the first ─▶ step
 ```
+Packets are added up where they are made; those that turn out not to arrive are taken out of the exact sum again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,13 @@ from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import gather
 from device_sim.rounds.download import Broadcast, broadcast
 from device_sim.rounds.own import pull_of
-from device_sim.rounds.phones import Answer
+from device_sim.rounds.phones import Answer, Folding
 from device_sim.rounds.traffic import Traffic
-from device_sim.rounds.training import fold_packets, published_codec
+from device_sim.rounds.training import fold_packets, folding_of, published_codec
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, SURPLUS, Trip, travel, write_down
 from fl_mobile import feedback, wire
-from fl_mobile.codecs import Codec
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.server import finish_round
-from fl_mobile.tensors import Spec
+from fl_mobile.server import Fold, finish_round
 
 _NOBODY = np.zeros(0, np.int64)
 
@@ -47,12 +47,14 @@ def play_synchronously(
     experiment, now = federation.experiment, memory.seconds
     wanted = math.ceil(experiment.train.cohort * experiment.selection.over_selection)
     crew, skipped = gather(federation, memory, wanted=wanted, draw=state.round_num, now=now, under_way=_NOBODY)
-    down, codec = broadcast(federation, memory, state), published_codec(federation, memory)
+    down = broadcast(federation, memory, state)
+    layout = wire.Layout(state.spec, published_codec(federation, memory))
+    folding = folding_of(federation, state, layout, experiment.server.admission())
     deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
-    trip = travel(federation, memory, state, crew, down, codec, updates, deadline=deadline)
+    trip = travel(federation, memory, state, crew, down, layout, updates, deadline=deadline, folding=folding)
     outcome, end = settle(trip, deadline, experiment.train.cohort)
     accepted = [a for a in trip.answers if outcome[trip.place[a.device]] == ACCEPTED]
-    folded = fold_packets(federation, state, [a.packet for a in accepted], codec, experiment.server.admission())
+    folded = _without_the_rest(federation, trip, {a.device for a in accepted}, folding)
     after, report = finish_round(
         *(state, folded),
         algorithm=federation.algorithm,
@@ -62,15 +64,24 @@ def play_synchronously(
         sent=down.sent,
     )
     after = down.pruned(after)
-    _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, codec, report)
+    _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, layout, report)
     for answer in accepted:
-        _keep_variate(federation, memory, state, down, answer, codec)
+        _keep_variate(federation, memory, state, down, answer, layout)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)
     traffic.skip(skipped + count(trip.declined))
     write_down(federation, memory, state.round_num, trip, np.isin(outcome, (ACCEPTED, SURPLUS)))
     memory.seconds = traffic.end
     return after, report, traffic
+
+
+def _without_the_rest(federation: Federation, trip: Trip, accepted: set[int], folding: Folding) -> Fold:
+    """Returns the fold of accepted packets: that of all, made before it was known who arrives, less the others."""
+    others = [answer.packet for answer in trip.answers if answer.device not in accepted]
+    folded = fold_packets(federation.engine, others, partial(folding, sign=-1))
+    if trip.folded:
+        folded.merge(trip.folded)
+    return folded
 
 
 def settle(trip: Trip, deadline: float, most: int) -> tuple[np.ndarray, float]:
@@ -102,36 +113,39 @@ def _remember(
     state: ServerState,
     answers: Sequence[Answer],
     accepted: set[int],
-    codec: Codec,
+    layout: wire.Layout,
     report: RoundReport,
 ) -> None:
     """Keeps what the next round needs: residuals, the mean under CAFe, the step under rate control."""
     for answer in answers:
         if answer.wanted is not None:
-            _keep_residual(memory, state.spec, state.round_num, answer, codec, used=answer.device in accepted)
+            _keep_residual(memory, layout, state.round_num, answer, used=answer.device in accepted)
     if federation.experiment.upload.memory == "cafe" and report.mean is not None:
         memory.shelf.replace("mean", state.round_num, report.mean)
     if (control := federation.rate_control) and memory.upload_step is not None:
         memory.upload_step = control.next_step(memory.upload_step, report.upload_bytes)
 
 
-def _keep_residual(
-    memory: FleetMemory, spec: Spec, round_num: int, answer: Answer, codec: Codec, *, used: bool
-) -> None:
+def _keep_residual(memory: FleetMemory, layout: wire.Layout, round_num: int, answer: Answer, *, used: bool) -> None:
     """What was left out stays on the phone; where nothing of it was used, all of it does."""
-    sent = wire.unpack(answer.packet, spec, codec).tensors if used else None
+    sent = layout.unpack(answer.packet).tensors if used else None
     memory.shelf.replace(f"residual-{answer.device}", round_num, feedback.residual_after(answer.wanted or {}, sent))
 
 
 def _keep_variate(
-    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, answer: Answer, codec: Codec
+    federation: Federation,
+    memory: FleetMemory,
+    state: ServerState,
+    down: Broadcast,
+    answer: Answer,
+    layout: wire.Layout,
 ) -> None:
     """What the algorithm keeps on the device follows from the update as the server decoded it: see `DeviceState`."""
     pull = pull_of(federation, memory, state, down, answer.device)
     if pull is None or federation.algorithm.device is None:
         return
     admission, plan = federation.experiment.server.admission(), federation.plan(state.round_num)
-    delta = admission.clipped(wire.unpack(answer.packet, state.spec, codec).tensors)
+    delta = admission.clipped(layout.unpack(answer.packet).tensors)
     steps = admission.local_steps(plan, answer.examples)
     kept = federation.algorithm.device.keep(pull, delta, steps, plan.learning_rate)
     memory.shelf.replace(f"variate-{answer.device}", state.round_num, kept)

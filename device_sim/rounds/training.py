@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from device_sim.engines import Task
+from device_sim.engines import Engine, Task
 from device_sim.experiment_personal import DITTO
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
 from device_sim.rounds.own import private_of, pull_of, train_own_models
-from device_sim.rounds.phones import Answer, Phones
+from device_sim.rounds.phones import Answer, Folding, Phones, Ready
+from fl_mobile import wire
 from fl_mobile.codecs import Codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.files import write_json
@@ -42,10 +44,11 @@ def train_crew(
     crew: Crew,
     who: np.ndarray,
     down: Broadcast,
-    codec: Codec,
+    layout: wire.Layout,
     updates: Path,
-) -> list[Answer]:
-    """Returns the answers of the crew's devices at positions ``who`` ``int64[m]``, in that order.
+    folding: Folding | None,
+) -> Ready:
+    """Returns the answers of the crew's devices at positions ``who`` ``int64[m]``, in that order, and their fold.
 
     Raises:
         DivergedError: Local training gave NaN or Inf; names device and round.
@@ -54,10 +57,10 @@ def train_crew(
     feedback = experiment.upload.memory == "error-feedback"
     keep = _kept(federation, state.round_num, crew.devices.index[who])
     phones = Phones(
-        *(state.spec, codec, state.round_num, down.prediction),
-        *(feedback, experiment.policy.min_update_norm > 0, keep),
+        *(layout, state.round_num, down.prediction, feedback, experiment.policy.min_update_norm > 0, keep),
         private={path: weights[path] for path in weights if path in federation.private},
         masks=down.masks,
+        fold=folding,
     )
 
     def tasks() -> Iterator[Task]:
@@ -71,32 +74,32 @@ def train_crew(
             examples = federation.data.examples(device)
             yield Task(device, *examples, int(crew.seeds[at]), start=own, residual=residual, pull=pull)
 
-    answers = list(federation.engine.train(weights, tasks(), federation.plan(state.round_num), phones))
-    for answer in answers:
+    ready = Ready([], folding(()) if folding else None)
+    for chunk in federation.engine.train(weights, tasks(), federation.plan(state.round_num), phones):
+        ready.add(chunk)
+    for answer in ready.answers:
         _keep(federation, updates, state.round_num, answer)
         if answer.private:
             memory.shelf.replace(f"private-{answer.device}", state.round_num, answer.private)
     if experiment.personal.method == DITTO:
         train_own_models(federation, memory, state.round_num, weights, crew, who)
-    return answers
+    return ready
 
 
-def fold_packets(
-    federation: Federation, state: ServerState, packets: Sequence[bytes], codec: Codec, admission: Admission
-) -> Fold:
-    """Returns all packets folded, by all workers where that is worth it; sums are exact, so the cut does not matter."""
-    parts = 1 if sum(map(len, packets)) < FOLD_BYTES else min(len(packets), 2 * federation.engine.workers)
+def folding_of(federation: Federation, state: ServerState, layout: wire.Layout, admission: Admission) -> Folding:
+    """Returns how the server adds up packets in this step."""
     plan = federation.plan(state.round_num) if federation.algorithm.per_step else None
-    each = {"round_num": state.round_num, "spec": state.spec, "codec": codec, "admission": admission, "plan": plan}
-    futures = [federation.engine.submit(_fold, packets[part::parts], each) for part in range(1, parts)]
-    total = fold(packets[::parts], **each)  # type: ignore[arg-type]
+    return partial(fold, round_num=state.round_num, layout=layout, admission=admission, plan=plan)
+
+
+def fold_packets(engine: Engine, packets: Sequence[bytes], folding: Folding) -> Fold:
+    """Returns all packets folded, by all workers where that is worth it; sums are exact, so the cut does not matter."""
+    parts = 1 if sum(map(len, packets)) < FOLD_BYTES else min(len(packets), 2 * engine.workers)
+    futures = [engine.submit(folding, packets[part::parts]) for part in range(1, parts)]
+    total = folding(packets[::parts])
     for future in futures:
         total.merge(future.result())
     return total
-
-
-def _fold(packets: Sequence[bytes], arguments: dict[str, object]) -> Fold:
-    return fold(packets, **arguments)  # type: ignore[arg-type]
 
 
 def _kept(federation: Federation, round_num: int, devices: np.ndarray) -> frozenset[int]:

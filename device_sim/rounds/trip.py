@@ -16,10 +16,11 @@ from device_sim.fleet.task import Sending, Training, send
 from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
-from device_sim.rounds.phones import Answer
+from device_sim.rounds.phones import Answer, Folding
 from device_sim.rounds.training import train_crew
-from fl_mobile.codecs import Codec
+from fl_mobile import wire
 from fl_mobile.records import ServerState
+from fl_mobile.server import Fold
 
 ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS = "accepted", "offline", "lost", "interrupted", "surplus"
 
@@ -37,6 +38,7 @@ class Trip:
         declined: ``uint8[n]``: reason codes of devices that kept their update to themselves.
         loss: ``float64[n]``, NaN where nothing was trained.
         answers: Of those that trained in time.
+        folded: All their packets added up, if that was asked for.
         place: Device → position.
     """
 
@@ -48,6 +50,7 @@ class Trip:
     declined: np.ndarray
     loss: np.ndarray
     answers: Sequence[Answer]
+    folded: Fold | None
     place: dict[int, int]
 
     def outcomes(self) -> np.ndarray:
@@ -76,12 +79,17 @@ def travel(
     state: ServerState,
     crew: Crew,
     down: Broadcast,
-    codec: Codec,
+    layout: wire.Layout,
     updates: Path,
     *,
     deadline: float = np.inf,
+    folding: Folding | None = None,
 ) -> Trip:
     """Plays a crew and returns its trip; devices whose training ends after the deadline are spared the computing.
+
+    Args:
+        layout: Of the upload packets.
+        folding: Adds them up where they are made.
 
     Raises:
         DivergedError: Local training gave NaN or Inf; names device and round.
@@ -92,7 +100,8 @@ def travel(
     download_bytes[reached] = down.bytes_for(crew.devices.index[reached], memory)
     training = crew.train(federation, download_bytes)
     worked = np.flatnonzero(training.finished & (training.trained <= deadline))
-    answers = train_crew(federation, memory, state, crew, worked, down, codec, updates)
+    ready = train_crew(federation, memory, state, crew, worked, down, layout, updates, folding)
+    answers = ready.answers
     packet_bytes[worked] = [len(answer.packet) for answer in answers]
     loss[worked] = [answer.loss for answer in answers]
     trained = Trained(crew.devices.index[worked], np.array([answer.norm for answer in answers]), loss[worked])
@@ -101,7 +110,7 @@ def travel(
     sends[worked] = declined[worked] == 0
     sending = send(crew.devices, replace(training, finished=sends), crew.air, packet_bytes)
     place = {answer.device: at for answer, at in zip(answers, worked.tolist(), strict=True)}
-    return Trip(crew, download_bytes, training, sending, packet_bytes, declined, loss, answers, place)
+    return Trip(crew, download_bytes, training, sending, packet_bytes, declined, loss, answers, ready.folded, place)
 
 
 def write_down(federation: Federation, memory: FleetMemory, version: int, trip: Trip, took_part: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from fl_mobile.errors import ConfigError, WireError
-from fl_mobile.tensors import Spec, Tensors, TensorSpec
+from fl_mobile.tensors import Spec, Tensors, TensorSpec, cut
 
 
 class Reader:
@@ -59,8 +59,8 @@ class Reader:
         return np.frombuffer(self.take(count * np.dtype(dtype).itemsize), dtype)
 
     def finite(self, dtype: str, count: int) -> np.ndarray:
-        """Returns ``float32[count]`` read as ``dtype``; NaN or Inf is a `WireError`."""
-        values = self.array(dtype, count).astype(np.float32)
+        """Returns ``float32[count]`` read as ``dtype``, a view where that is float32; NaN or Inf is a `WireError`."""
+        values = self.array(dtype, count).astype(np.float32, copy=False)
         if not np.isfinite(values).all():
             raise WireError("value", f"NaN or Inf among {count} {dtype} values")
         return values
@@ -158,7 +158,7 @@ class Quantize(Protocol):
     @property
     def unbiased(self) -> bool: ...
 
-    def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes: ...
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes | memoryview: ...
     def decode(self, reader: Reader, count: int) -> np.ndarray: ...
     def max_bytes(self, count: int) -> int: ...
 
@@ -213,7 +213,7 @@ class Chain:
 
     def encode(self, delta: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the payload."""
-        parts = []
+        parts: list[bytes | memoryview] = []
         vectors = [tensor.ravel() for tensor in delta.values()]
         if self.flat and vectors:
             vectors = [np.concatenate(vectors)]
@@ -235,7 +235,7 @@ class Chain:
         vectors = [self._decode_vector(reader, count) for count in counts]
         reader.end()
         if self.flat and sizes:
-            vectors = np.split(vectors[0], np.cumsum(sizes)[:-1])
+            return cut(vectors[0], spec)
         return {path: values.reshape(t.shape) for (path, t), values in zip(spec.items(), vectors, strict=True)}
 
     def _unpack(self, payload: memoryview, limit: int) -> memoryview:

@@ -26,13 +26,13 @@ class Raw:
     kind: Literal["quantize"] = "quantize"
     unbiased: bool = True
 
-    def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
-        """Returns 4 bytes a value."""
-        return values.astype("<f4", copy=False).tobytes()
+    def encode(self, values: np.ndarray, rng: np.random.Generator) -> memoryview:
+        """Returns 4 bytes a value, a view of them where they are stored so."""
+        return np.ascontiguousarray(values, "<f4").view(np.uint8).data
 
     def decode(self, reader: Reader, count: int) -> np.ndarray:
-        """Returns ``float32[count]``."""
-        return reader.finite("<f4", count)
+        """Returns ``float32[count]``, a view of the payload where it is stored so."""
+        return reader.array("<f4", count).astype(np.float32, copy=False)
 
     def max_bytes(self, count: int) -> int:
         """Bytes that ``count`` values take at most."""

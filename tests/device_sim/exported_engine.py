@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from device_sim.engines import Task, pairs
+from device_sim.engines import Task, train_each
 from device_sim.engines.litert import ExportedPrograms, LitertTrainer
 from device_sim.engines.pooled import LocalWorker, PooledEngine
 from export.training import contract_from_json
@@ -41,7 +41,7 @@ def main(folder: Path, runtime: str) -> None:
     """Prints the updates and whether TensorFlow was loaded."""
     source = programs(folder)
     engine = PooledEngine([LocalWorker(LitertTrainer(source, runtime)) for _ in range(2)])
-    done = engine.train(source.initial, [task(device) for device in range(3)], PLAN, pairs)
+    done = train_each(engine, source.initial, [task(device) for device in range(3)], PLAN)
     updates = [[float(v.ravel()[0]) for v in update.delta.values()] for _, update in done]
     engine.close()
     loaded = "tensorflow" in sys.modules or "keras" in sys.modules

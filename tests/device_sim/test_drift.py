@@ -14,6 +14,7 @@ from device_sim.fleet.timing import Workload
 from device_sim.memory import Shelf
 from device_sim.run_folder import create
 from device_sim.simulate import Round, restore, simulate
+from fl_mobile import wire
 from fl_mobile.algorithms import ALGORITHMS, ServerPlan
 from fl_mobile.client import encode_update
 from fl_mobile.codecs import parse_codec
@@ -197,15 +198,13 @@ def _left_over(plan: FitPlan, steps: int) -> float:
 def _fixed_point(name: str, centres: np.ndarray, examples: list[int], plan: FitPlan) -> float:
     """Returns where rounds of real packets end."""
     spec, codec = {"w": TensorSpec((1,))}, parse_codec("none")
-    algorithm = ALGORITHMS[name](ServerPlan())
+    layout, algorithm = wire.Layout(spec, codec), ALGORITHMS[name](ServerPlan())
     state = algorithm.init({"w": np.zeros(1, np.float32)}, spec)
     for round_num in range(800):
         w = state.weights["w"].astype(np.float64)
         deltas = [(1 - _left_over(plan, n)) * (b - w) for b, n in zip(centres, examples, strict=True)]
         packets = [
-            encode_update(
-                Update({"w": d.astype(np.float32)}, n), spec, codec, rng_for(0, round_num), round_num=round_num
-            )
+            encode_update(Update({"w": d.astype(np.float32)}, n), layout, rng_for(0, round_num), round_num=round_num)
             for d, n in zip(deltas, examples, strict=True)
         ]
         rules = Admission(weighting="uniform")

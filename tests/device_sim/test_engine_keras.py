@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.engines import Task, open_engine, pairs, visits
+from device_sim.engines import Task, open_engine, train_each, visits
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ModelError, SpecMismatch
 from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan
@@ -41,8 +41,8 @@ def test_same_updates_for_any_workers_and_any_company(name: str) -> None:
     one, two = engine(MODELS[name], 1), engine(MODELS[name], 2)
     plan = replace(PLAN, from_logits=one.from_logits)
     tasks = [task(d, 5 + 3 * d) for d in range(6)]
-    alone = {t.device: next(iter(one.train(one.initial, [t], plan, pairs)))[1] for t in reversed(tasks)}
-    for done, update in two.train(two.initial, tasks, plan, pairs):
+    alone = {t.device: next(iter(train_each(one, one.initial, [t], plan)))[1] for t in reversed(tasks)}
+    for done, update in train_each(two, two.initial, tasks, plan):
         assert same(update.delta, alone[done.device].delta)
         assert update.metrics == alone[done.device].metrics
         assert update.num_examples == len(done.y)
@@ -114,7 +114,7 @@ def test_equals_an_eager_loop_with_last_short_batch_and_proximal_term(count: int
 
     plan, work = replace(PLAN, proximal_mu=mu, learning_rate=0.001), task(3, count)
     under_test = engine(build)
-    ((_, update),) = under_test.train(under_test.initial, [work], plan, pairs)
+    ((_, update),) = train_each(under_test, under_test.initial, [work], plan)
     expected = oracle_sgd(build, under_test.initial, work, plan)
     for (path, value), other in zip(update.delta.items(), expected.values(), strict=True):
         np.testing.assert_allclose(value, other, rtol=2e-3, atol=2e-6, err_msg=path)
@@ -124,7 +124,7 @@ def test_equals_an_eager_loop_with_last_short_batch_and_proximal_term(count: int
 def test_optimizer_state_starts_afresh_on_every_device(optimizer: str) -> None:
     under_test = engine(three_dense)
     plan = replace(PLAN, optimizer=optimizer, learning_rate=0.01)
-    updates = [u for _, u in under_test.train(under_test.initial, [task(1), task(2), task(1)], plan, pairs)]
+    updates = [u for _, u in train_each(under_test, under_test.initial, [task(1), task(2), task(1)], plan)]
     assert same(updates[0].delta, updates[2].delta)
     assert not same(updates[0].delta, updates[1].delta)
 
@@ -135,7 +135,7 @@ def test_every_loss_falls(loss: str) -> None:
     plan = replace(PLAN, loss=loss, learning_rate=1e-4, epochs=1)
     work = task(1, 12)
     before = under_test.evaluate(under_test.initial, work.x, work.y, plan).loss
-    ((_, update),) = under_test.train(under_test.initial, [work], replace(plan, epochs=20), pairs)
+    ((_, update),) = train_each(under_test, under_test.initial, [work], replace(plan, epochs=20))
     after = {p: w + update.delta[p] for p, w in under_test.initial.items()}
     assert under_test.evaluate(after, work.x, work.y, plan).loss < before
 
@@ -143,7 +143,7 @@ def test_every_loss_falls(loss: str) -> None:
 def test_gradient_clipping_bounds_one_step() -> None:
     under_test = engine(three_dense)
     plan = replace(PLAN, epochs=1, batch_size=0, learning_rate=1.0, clip_gradient_norm=0.5)
-    ((_, update),) = under_test.train(under_test.initial, [task(1)], plan, pairs)
+    ((_, update),) = train_each(under_test, under_test.initial, [task(1)], plan)
     norm = np.sqrt(sum(float(np.sum(v.astype(np.float64) ** 2)) for v in update.delta.values()))
     assert norm == pytest.approx(0.5, rel=1e-3)
 

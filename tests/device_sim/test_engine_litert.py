@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.engines import Task, open_engine, pairs
+from device_sim.engines import Task, open_engine, train_each
 from device_sim.engines.litert import LitertTrainer, Programs
 from export.runtimes import RUNTIMES
 from export.training.apart import write_program
@@ -52,7 +52,7 @@ def compare(build: Any, plan: FitPlan, bound: float = 2e-5) -> None:
     plan = replace(plan, from_logits=one.from_logits)
     assert one.from_logits == two.from_logits
     tasks = [task(d, n) for d, n in enumerate((11, 4, 7))]
-    both = zip(one.train(one.initial, tasks, plan, pairs), two.train(two.initial, tasks, plan, pairs), strict=True)
+    both = zip(train_each(one, one.initial, tasks, plan), train_each(two, two.initial, tasks, plan), strict=True)
     for (done, mine), (_, theirs) in both:
         assert list(mine.delta) == list(one.spec)
         assert mine.num_examples == theirs.num_examples == len(done.y)
@@ -96,8 +96,8 @@ def test_order_of_the_examples() -> None:
 def test_same_bits_for_any_number_of_workers() -> None:
     one, two = litert(with_batchnorm, 1), litert(with_batchnorm, 2)
     tasks = [task(d, 5 + 3 * d) for d in range(5)]
-    alone = {t.device: next(iter(one.train(one.initial, [t], PLAN, pairs)))[1] for t in reversed(tasks)}
-    for done, update in two.train(two.initial, tasks, PLAN, pairs):
+    alone = {t.device: next(iter(train_each(one, one.initial, [t], PLAN)))[1] for t in reversed(tasks)}
+    for done, update in train_each(two, two.initial, tasks, PLAN):
         assert update.metrics == alone[done.device].metrics
         for a, b in zip(update.delta.values(), alone[done.device].delta.values(), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -111,7 +111,7 @@ def test_a_batch_larger_than_the_device_and_frozen_layers() -> None:
 def test_dropout_depends_on_the_devices_seed() -> None:
     engine = litert(subclassed)
     plan = replace(PLAN, from_logits=engine.from_logits, shuffle=False)
-    train = partial(engine.train, engine.initial, plan=plan, then=pairs)
+    train = partial(train_each, engine, engine.initial, plan=plan)
     first, again, other = (next(iter(train([replace(task(1), seed=s)])))[1].metrics["loss"] for s in (1, 1, 2))
     assert first == again != other
 
@@ -125,7 +125,7 @@ def test_all_examples_in_one_batch() -> None:
 def test_every_runtime_trains_alike(runtime: str) -> None:
     one, two = litert(with_batchnorm), open_engine(runtime, with_batchnorm, task(0, 8).x, workers=2)
     tasks = [task(d, 6) for d in range(3)]
-    runs = (engine.train(one.initial, tasks, PLAN, pairs) for engine in (one, two))
+    runs = (train_each(engine, one.initial, tasks, PLAN) for engine in (one, two))
     for (_, mine), (_, theirs) in zip(*runs, strict=True):
         for path, a in mine.delta.items():
             np.testing.assert_allclose(a, theirs.delta[path], atol=1e-7, err_msg=path)
@@ -158,7 +158,7 @@ def test_an_exported_program_trains_in_threads_of_a_process_without_tensorflow(
     told = json.loads(done.stdout)
     assert told["tensorflow"] is False
     tasks = [exported_engine.task(device) for device in range(3)]
-    for found, (_, update) in zip(told["updates"], engine.train(engine.initial, tasks, PLAN, pairs), strict=True):
+    for found, (_, update) in zip(told["updates"], train_each(engine, engine.initial, tasks, PLAN), strict=True):
         want = [float(v.ravel()[0]) for v in update.delta.values()]
         np.testing.assert_allclose(found, want, atol=0 if runtime == "litert" else 1e-7)
 

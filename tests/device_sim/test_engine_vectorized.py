@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.engines import Task, open_engine, pairs
+from device_sim.engines import Task, open_engine, train_each
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
@@ -42,7 +42,7 @@ def task(device: int) -> Task:
 
 def updates(name: str, tasks: list[Task], plan: FitPlan, workers: int = 1) -> list[Any]:
     engine = open_engine(name, dense, task(0).x, workers=workers)
-    return [update for _, update in engine.train(engine.initial, tasks, plan, pairs)]
+    return [update for _, update in train_each(engine, engine.initial, tasks, plan)]
 
 
 @pytest.mark.parametrize("extra", ["plain", "personal", "clipped"])
@@ -60,7 +60,7 @@ def test_side_by_side_equals_one_after_another(optimizer: str, extra: str) -> No
             pull = {p: rng.normal(0, 0.1, v.shape).astype(np.float32) for p, v in engine.initial.items()}
             first = next(iter(engine.initial))
             tasks = [replace(t, pull=pull, start={first: engine.initial[first] + np.float32(0.1)}) for t in tasks]
-        found.append([update for _, update in engine.train(engine.initial, tasks, plan, pairs)])
+        found.append([update for _, update in train_each(engine, engine.initial, tasks, plan)])
     for one, other in zip(*found, strict=True):
         assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-5)
         for a, b in zip(one.delta.values(), other.delta.values(), strict=True):

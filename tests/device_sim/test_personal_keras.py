@@ -11,7 +11,7 @@ import pytest
 
 from device_sim.datasets.records import Samples
 from device_sim.device_data import DealtData
-from device_sim.engines import Task, open_engine, pairs
+from device_sim.engines import Task, open_engine, train_each
 from device_sim.experiment_file import parse_experiment
 from device_sim.federated_evaluation import federated_evaluation
 from device_sim.federation import assemble, deal_out, open_dataset
@@ -41,10 +41,10 @@ def test_only_the_named_layers_train_and_engines_agree(optimizer: str) -> None:
         engine = open_engine(name, three_dense, tasks()[0].x, workers=1)
         head = head_paths(engine.spec)
         plan = FitPlan(epochs=2, batch_size=4, optimizer=optimizer, trained=tuple(sorted(head)))
-        found[name] = [update.delta for _, update in engine.train(engine.initial, tasks(), plan, pairs)]
+        found[name] = [update.delta for _, update in train_each(engine, engine.initial, tasks(), plan)]
         for delta in found[name]:
             assert {path for path, value in delta.items() if value.any()} == head
-        (_, free), *_ = engine.train(engine.initial, tasks(), replace(plan, trained=()), pairs)
+        (_, free), *_ = train_each(engine, engine.initial, tasks(), replace(plan, trained=()))
         assert all(value.any() for value in free.delta.values())
     for one, other in zip(*found.values(), strict=True):
         for a, b in zip(one.values(), other.values(), strict=True):
@@ -55,7 +55,7 @@ def test_the_phones_program_trains_every_layer_and_says_so() -> None:
     engine = open_engine("litert", three_dense, tasks()[0].x, workers=1)
     plan = FitPlan(batch_size=4, trained=tuple(head_paths(engine.spec)))
     with pytest.raises(ConfigError, match="trains every layer"):
-        list(engine.train(engine.initial, tasks(), plan, pairs))
+        list(train_each(engine, engine.initial, tasks(), plan))
 
 
 def test_which_layers_of_a_model_are_batch_norm_and_head() -> None:

@@ -64,9 +64,9 @@ class Witness(PooledEngine):
         self.seen: list[tuple[Tensors, list[Answer]]] = []
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Any) -> Iterator[Any]:
-        answers = list(super().train(weights, tasks, plan, then))
-        self.seen.append((weights, answers))
-        return iter(answers)
+        chunks = list(super().train(weights, tasks, plan, then))
+        self.seen.append((weights, [answer for ready in chunks for answer in ready.answers]))
+        return iter(chunks)
 
 
 def opened(*changes: str, workers: int = 1) -> tuple[Federation, Witness]:

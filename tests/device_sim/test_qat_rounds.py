@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.engines import ENGINES, open_engine, pairs
+from device_sim.engines import ENGINES, open_engine, train_each
 from device_sim.experiment_file import parse_experiment
 from device_sim.federation import open_federation
 from device_sim.run_folder import create
@@ -33,7 +33,7 @@ ROUNDED = replace(PLAN, fake_quant=True)
 def updates(name: str, build: Any, plan: Any, workers: int = 1) -> list[Any]:
     engine = open_engine(name, build, task(0, 8).x, workers=workers)
     plan = replace(plan, from_logits=engine.from_logits)
-    return [update for _, update in engine.train(engine.initial, [task(d, 5 + d) for d in range(4)], plan, pairs)]
+    return [update for _, update in train_each(engine, engine.initial, [task(d, 5 + d) for d in range(4)], plan)]
 
 
 def rounded(build: Any) -> Any:
@@ -74,7 +74,7 @@ def test_zeros_stay_zero_in_every_step_and_the_rest_learns_to_do_without(name: s
         start = apply_masks(engine.initial, masks)
         pruned = [~masks[path] if path in masks else np.zeros(t.shape, bool) for path, t in engine.spec.items()]
         given = replace(plan, from_logits=engine.from_logits, keep_zeros=keep)
-        each = engine.train(start, [task(d, 5 + d) for d in range(3)], given, pairs)
+        each = train_each(engine, start, [task(d, 5 + d) for d in range(3)], given)
         found.append([list(update.delta.values()) for _, update in each])  # by order: every model has its own paths
     for ours, oracle, plain in zip(*found, strict=True):
         assert all(not value[gone].any() for value, gone in zip(ours, pruned, strict=True))

@@ -38,7 +38,8 @@ def trip(tmp_path: Path, *changes: str):  # type: ignore[no-untyped-def]
     state = federation.algorithm.init(federation.engine.initial, federation.engine.spec)
     crew, _ = gather(federation, memory, wanted=12, draw=0, now=100.0, under_way=np.zeros(0, np.int64))
     down = broadcast(federation, memory, state)
-    return travel(federation, memory, state, crew, down, federation.upload, tmp_path / "updates")
+    layout = wire.Layout(state.spec, federation.upload)
+    return travel(federation, memory, state, crew, down, layout, tmp_path / "updates")
 
 
 def test_times_follow_one_another_and_slower_phones_are_later(tmp_path: Path) -> None:
@@ -148,8 +149,7 @@ def test_a_buffered_step_equals_the_formula_worked_out_by_hand(tmp_path: Path) -
     folded = fold(
         [flight.packet for flight in packets],
         round_num=state.round_num,
-        spec=state.spec,
-        codec=federation.upload,
+        layout=wire.Layout(state.spec, federation.upload),
         admission=admission,
     )
     after, _ = finish_round(state, folded, algorithm=federation.algorithm)

@@ -50,6 +50,27 @@ def test_arrival_order_cannot_change_a_bit(rule, rows, seed):
     assert flat_result(total(rule, rows)).tobytes() == flat_result(total(rule, shuffled)).tobytes()
 
 
+@every_rule
+@given(rows=updates, kept=st.integers(0, 11))
+def test_what_is_taken_out_again_leaves_no_trace(rule, rows, kept):
+    aggregator, rest = total(rule, rows), rows[:kept]
+    for flat, weight in rows[kept:]:
+        aggregator.add(tensors(flat), -weight)
+    assert aggregator.weight == sum(w for _, w in rest)
+    if not rest:
+        assert aggregator.result() is None
+    else:
+        assert flat_result(aggregator).tobytes() == flat_result(total(rule, rest)).tobytes()
+
+
+@every_rule
+@given(rows=updates, cut=st.integers(0, 11))
+def test_parts_merge_to_the_whole(rule, rows, cut):
+    parts = total(rule, rows[:cut])
+    parts.merge(total(rule, rows[cut:]))
+    assert flat_result(parts).tobytes() == flat_result(total(rule, rows)).tobytes()
+
+
 @given(rows=updates)
 def test_weighted_mean_equals_exact_fractions(rows):
     """The slow obvious version: exact rational arithmetic on the float32 values."""

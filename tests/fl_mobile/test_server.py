@@ -18,11 +18,12 @@ from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DivergedError
 from fl_mobile.records import FitPlan, ServerState, Update
 from fl_mobile.seeds import rng_for
-from fl_mobile.server import Admission, server_round
+from fl_mobile.server import Admission, finish_round, fold, server_round
 from fl_mobile.tensors import TensorSpec, clip_by_norm, global_norm
 from tests.fl_mobile.samples import SPEC, laplace, philox
 
 CODEC = parse_codec("none")
+LAYOUT = wire.Layout(SPEC, CODEC)
 
 
 def start(round_num=0, spec=SPEC):
@@ -33,7 +34,7 @@ def packet(key=0, *, codec=CODEC, round_num=0, examples=10, loss=0.5, clip_norm=
     delta = {p: v * np.float32(scale) for p, v in laplace(spec, key=key).items()}
     update = Update(delta, examples, {"loss": loss})
     rng = rng_for(0, round_num, key, "codec")
-    return encode_update(update, spec, codec, rng, round_num=round_num, clip_norm=clip_norm)
+    return encode_update(update, wire.Layout(spec, codec), rng, round_num=round_num, clip_norm=clip_norm)
 
 
 def run(packets, state=None, *, codec=CODEC, algorithm="fedavg", **rules):
@@ -96,7 +97,7 @@ def bad_packets():
         "examples": packet(5, examples=0),
         "value": resealed(good, 40, struct.pack("<f", math.nan)),
         "trailing": resealed(good + b"1234", 0, b""),
-        "magnitude": encode_update(Update(huge, 5), SPEC, CODEC, philox(0), round_num=0),
+        "magnitude": encode_update(Update(huge, 5), LAYOUT, philox(0), round_num=0),
     }
 
 
@@ -151,7 +152,7 @@ def test_a_diverged_update_is_named_even_if_it_would_be_clipped():
     delta["head/bias"] = delta["head/bias"].copy()
     delta["head/bias"][7] = np.nan
     with pytest.raises(DivergedError, match=r"'head/bias': 1 of 257 .*round 6"):
-        encode_update(Update(delta, 5), SPEC, CODEC, philox(0), round_num=6, clip_norm=1.0)
+        encode_update(Update(delta, 5), LAYOUT, philox(0), round_num=6, clip_norm=1.0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -168,6 +169,23 @@ def test_order_of_arrival_changes_neither_state_nor_report(order, algorithm):
     assert sorted(report_a.upload_bytes) == sorted(report_b.upload_bytes)
     for field in ("round_num", "accepted", "dropped", "num_examples", "loss"):
         assert getattr(report_a, field) == getattr(report_b, field)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrived=st.sets(st.integers(0, 8)), algorithm=st.sampled_from(["fedavg", "fednova"]))
+def test_packets_that_are_taken_out_again_leave_no_trace(arrived, algorithm):
+    codec, algorithm = parse_codec("q4"), ALGORITHMS[algorithm](ServerPlan())
+    packets = [packet(k, codec=codec, examples=7 * k + 1, loss=0.1 * k) for k in range(5)]
+    packets += [packets[0][:-2], packet(7), packet(8, codec=codec, loss=math.nan), packets[1]]
+    rules = {"round_num": 0, "layout": wire.Layout(SPEC, codec), "admission": Admission(max_staleness=1)}
+    rules["plan"] = FitPlan() if algorithm.per_step else None
+    folded = fold(packets, **rules)
+    folded.merge(fold([p for i, p in enumerate(packets) if i not in arrived], **rules, sign=-1))
+    first, some = algorithm.init(laplace(key=99), SPEC), [packets[i] for i in arrived]
+    a, report_a = finish_round(first, folded, algorithm=algorithm)
+    b, report_b = finish_round(first, fold(some, **rules), algorithm=algorithm)
+    assert all(a.weights[p].tobytes() == b.weights[p].tobytes() for p in SPEC)
+    assert repr(report_a) == repr(report_b)  # repr, because a loss may be NaN
 
 
 def test_losses_that_are_not_finite_stay_out_of_the_mean():
