@@ -6,7 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from device_sim.report.charts import Bars, GanttChart, Histogram, Layer, Note, Phase, Row, Span, StackChart
+from device_sim.report.charts import (
+    Bars,
+    GanttChart,
+    Histogram,
+    Layer,
+    Line,
+    LineChart,
+    Note,
+    Phase,
+    Row,
+    Span,
+    StackChart,
+)
 from device_sim.report.runs import Run, Spread, Timeline
 from device_sim.report.theme import SERIES
 from device_sim.report.units import BYTES, JOULES, SECONDS, number, told, unit_for
@@ -18,6 +30,13 @@ MAX_REASONS = 7
 MAX_ROWS = 40
 """More devices than this are thinned out, evenly in the order in which they were through."""
 PHASES = ("download", "training", "upload")
+QUANTILES = {
+    "p90": "a tenth reaches",
+    "p50": "half reach",
+    "p10": "nine tenths reach",
+    "worst_5_percent": "mean of the worst 5 %",
+}
+"""What `federated_evaluation.distribution` calls it → what the page does."""
 
 
 def lost(run: Run, runs: Sequence[Run]) -> StackChart | Note:
@@ -158,6 +177,26 @@ def device_accuracy(run: Run, runs: Sequence[Run]) -> Histogram | Note:
         tuple(100 * edge for edge in before.edges),
         tuple(Bars(name, _part_color(number), spread.counts) for number, (name, spread) in enumerate(kinds)),
         _highest_bar(runs),
+    )
+
+
+def device_accuracy_by_round(run: Run) -> LineChart | None:
+    """Returns how well the global model did on single devices, in the rounds [evaluation] named; None if in none."""
+    rounds = [r for r in run.rounds if QUANTILES.keys() <= r.device_accuracy.keys()]
+    if not rounds:
+        return None
+    x = tuple(float(r.round_num + 1) for r in rounds)
+    lines = tuple(
+        Line(label, _part_color(number), x, tuple(100 * r.device_accuracy[key] for r in rounds))
+        for number, (key, label) in enumerate(QUANTILES.items())
+    )
+    return LineChart(
+        "device-accuracy-rounds",
+        "Accuracy on the devices against rounds",
+        "Of the global model after the round, on each device's own examples.",
+        "round",
+        "accuracy, %",
+        lines,
     )
 
 

@@ -155,7 +155,11 @@ def _spread(timelines: Sequence[Timeline]) -> list[Timeline]:
 
 
 def _devices(runs: Sequence[Run]) -> list[Element]:
-    return _each_run(runs, "devices", lambda run: [devices.device_accuracy(run, runs)])
+    def charts(run: Run) -> list[Chart | Note]:
+        by_round = devices.device_accuracy_by_round(run)
+        return [devices.device_accuracy(run, runs), *([by_round] if by_round else [])]
+
+    return _each_run(runs, "devices", charts)
 
 
 def _costs(runs: Sequence[Run]) -> list[Element]:

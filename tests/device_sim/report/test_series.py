@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_sim.engines import Evaluation
 from device_sim.experiment import Experiment
+from device_sim.federated_evaluation import distribution
 from device_sim.report import devices, series
 from device_sim.report.charts import GanttChart, Histogram, LineChart, Note, StackChart
 from device_sim.report.runs import Run, Timeline, Trips, read_runs
@@ -218,6 +220,19 @@ def test_accuracies_on_devices_are_drawn_to_one_scale(runs: list[Run]) -> None:
     counts = [max(bars.counts) for chart in charts if isinstance(chart, Histogram) for bars in chart.bars]
     assert len(counts) == 2 * len(runs)
     assert [chart.highest for chart in charts if isinstance(chart, Histogram)] == [max(counts)] * len(runs)
+
+
+def test_accuracy_on_devices_is_drawn_for_the_rounds_that_were_evaluated(runs: list[Run]) -> None:
+    accuracies = np.linspace(0, 1, 40) ** 2
+    quantiles = distribution([Evaluation(float(a), 1.0, 10) for a in accuracies]).accuracy
+    rounds = tuple(replace(r, device_accuracy=quantiles if r.round_num % 3 == 2 else {}) for r in runs[0].rounds)
+    chart = devices.device_accuracy_by_round(replace(runs[0], rounds=rounds))
+    assert chart is not None
+    assert {line.x for line in chart.lines} == {tuple(float(n) for n in range(3, len(rounds) + 1, 3))}
+    expected = [*np.percentile(accuracies, (90, 50, 10)), accuracies[:2].mean()]
+    for line, share in zip(chart.lines, expected, strict=True):
+        assert line.y == pytest.approx([100 * share] * len(line.x))
+    assert devices.device_accuracy_by_round(runs[0]) is None, "no round of it was evaluated"
 
 
 def test_what_a_run_does_not_have_is_a_sentence(tmp_path: Path) -> None:
