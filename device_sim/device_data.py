@@ -61,7 +61,7 @@ class DealtData:
     def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the device's examples and labels."""
         rows = self.shards[device]
-        return self.train.x[rows], self.train.y[rows]
+        return self.train.x.take(rows, axis=0), self.train.y[rows]
 
 
 @dataclass(frozen=True)

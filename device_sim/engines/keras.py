@@ -61,8 +61,9 @@ class KerasTrainer:
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0)
-        key = (*shape, plan.keep_zeros, plan.fake_quant, own, pulled, still)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
+        key = (*shape, plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, plan.fake_quant)
+        key = (*key, own, pulled, still)
         if key not in self._fits:
             model = with_fake_quant(self.model) if plan.fake_quant else self.model
             self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
@@ -152,7 +153,7 @@ def flat(tensors: Tensors, like: Tensors | None = None) -> np.ndarray:
 def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
     """Returns the compiled round of a chunk of devices.
 
-    The graph is specialised on what changes its shape (optimizer, loss, proximal term or not); rates are inputs.
+    The graph is specialised on what changes its shape (optimizer, loss, clipping or not); rates are inputs.
     """
     import tensorflow as tf
 
@@ -189,7 +190,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         gradients = [tf.zeros_like(g) if id(v) in fixed else g for g, v in zip(gradients, trainable, strict=True)]
         if plan.keep_zeros:
             gradients = hold_zeros(gradients, [v.value for v in trainable], [len(v.shape) for v in trainable])
-        optimizer.apply(clip(gradients, limit), trainable)
+        optimizer.apply(clip(gradients, limit) if plan.clip_gradient_norm else gradients, trainable)
         return value
 
     @tf.function(input_signature=_fit_signature(example))  # type: ignore[untyped-decorator]

@@ -56,11 +56,11 @@ def hold_zeros(gradients: Sequence[Any], weights: Sequence[Any], ranks: Sequence
 
 
 def clip(gradients: list[Any], limit: Any) -> list[Any]:
-    """Returns gradients whose global norm is at most ``limit``; 0 leaves them as they are."""
+    """Returns gradients whose global norm is at most ``limit``, above 0."""
     import tensorflow as tf
 
     norm = tf.linalg.global_norm(gradients)
-    scale = tf.where((limit > 0) & (norm > limit), limit / norm, 1.0)
+    scale = tf.where(norm > limit, limit / norm, 1.0)
     return [g * scale for g in gradients]
 
 

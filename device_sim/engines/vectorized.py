@@ -67,8 +67,8 @@ class VectorizedTrainer:
         refuse_tuning(plan, "vectorized", keeps_zeros=True)
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, plan.proximal_mu > 0)
-        key = (*shape, plan.keep_zeros, own, pulled, still)
+        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
+        key = (*shape, plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, own, pulled, still)
         if key not in self._fits:
             self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled, still=still)
         rows, real, share = _padded(lay_out(tasks, plan))
@@ -162,7 +162,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
     def clipped(gradients: list[Any], limit: Any) -> list[Any]:
         squares = [tf.reduce_sum(tf.square(g), axis=list(range(1, len(g.shape)))) for g in gradients]
         norm = tf.sqrt(tf.add_n(squares))
-        scale = tf.where((limit > 0) & (norm > limit), limit / norm, 1.0)
+        scale = tf.where(norm > limit, limit / norm, 1.0)
         return [g * per_device(scale, g) for g in gradients]
 
     integers, numbers = tf.TensorSpec((None, None, None), tf.int32), tf.TensorSpec((None, None, None))
@@ -190,7 +190,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             gradients = [tf.zeros_like(g) if i in still else g for i, g in enumerate(gradients)]
             if plan.keep_zeros:
                 gradients = hold_zeros(gradients, values, [len(shape) for shape in shapes])
-            gradients = clipped(gradients, limit)
+            gradients = clipped(gradients, limit) if plan.clip_gradient_norm else gradients
             active = tf.reduce_max(real[step], axis=1)
             moved = [
                 rule.move(g, slots[i * rule.slots : (i + 1) * rule.slots], rate, step) for i, g in enumerate(gradients)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +74,7 @@ class Traffic:
             "joules": trip.joules(),
         }
         for name, values in columns.items():
-            self.columns.setdefault(name, []).extend(_plain(value) for value in values.tolist())
+            self.columns.setdefault(name, []).extend(_plain(values))
 
     def skip(self, skipped: Counter[str]) -> None:
         """Adds devices that were passed over or declined; what that saved is priced at this step's means."""
@@ -89,5 +88,8 @@ class Traffic:
         return {"round_num": round_num, "start": self.start, "end": self.end, "devices": self.columns}
 
 
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(values: np.ndarray) -> list[Any]:
+    """Returns a column as JSON can hold it: None for NaN and Inf."""
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return values.tolist()
+    return np.where(np.isfinite(values), values.astype(object), None).tolist()

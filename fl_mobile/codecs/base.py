@@ -231,7 +231,7 @@ class Chain:
         """Returns the tensors; sizes are bounded by ``spec`` before anything is inflated."""
         sizes = [t.size for t in spec.values()]
         counts = [sum(sizes)] if self.flat and sizes else sizes
-        reader = Reader(self._unpack(payload, sum(map(self._max_bytes, counts))))
+        reader = Reader(self._unpack(payload, sum(map(self._max_bytes, counts))) if self.packs else payload)
         vectors = [self._decode_vector(reader, count) for count in counts]
         reader.end()
         if self.flat and sizes:
