@@ -24,6 +24,7 @@ from device_sim.engines.steps import (
     one_thread_per_op,
     optimizer_of,
     right_answers,
+    shape_of,
 )
 from export.scratch import check_scratch
 from export.tuning.on_device import with_fake_quant
@@ -61,9 +62,7 @@ class KerasTrainer:
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
-        key = (*shape, plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, plan.fake_quant)
-        key = (*key, own, pulled, still)
+        key = (*shape_of(plan), own, pulled, still)
         if key not in self._fits:
             model = with_fake_quant(self.model) if plan.fake_quant else self.model
             self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
@@ -151,10 +150,7 @@ def flat(tensors: Tensors, like: Tensors | None = None) -> np.ndarray:
 
 
 def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
-    """Returns the compiled round of a chunk of devices.
-
-    The graph is specialised on what changes its shape (optimizer, loss, clipping or not); rates are inputs.
-    """
+    """Returns the compiled round of a chunk of devices."""
     import tensorflow as tf
 
     from export.training.layers import keyed_call

@@ -40,6 +40,12 @@ def as_input(x: Any) -> Any:
     return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
 
 
+def shape_of(plan: FitPlan) -> tuple[object, ...]:
+    """Returns what of a plan changes the graph of a round; rates are its inputs."""
+    parts = plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, plan.fake_quant
+    return (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, *parts)
+
+
 def hold_zeros(gradients: Sequence[Any], weights: Sequence[Any], ranks: Sequence[int]) -> list[Any]:
     """Returns the gradients without those of kernel weights that are zero, so that pruned ones stay zero.
 

@@ -18,7 +18,7 @@ import numpy as np
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
 from device_sim.engines.records import Evaluation, Task, refuse_tuning
-from device_sim.engines.steps import as_input, examples_signature, hold_zeros, loss_of
+from device_sim.engines.steps import as_input, examples_signature, hold_zeros, loss_of, shape_of
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
@@ -67,8 +67,7 @@ class VectorizedTrainer:
         refuse_tuning(plan, "vectorized", keeps_zeros=True)
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
-        shape = (plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
-        key = (*shape, plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, own, pulled, still)
+        key = (*shape_of(plan), own, pulled, still)
         if key not in self._fits:
             self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled, still=still)
         rows, real, share = _padded(lay_out(tasks, plan))

@@ -90,6 +90,7 @@ class Traffic:
 
 def _plain(values: np.ndarray) -> list[Any]:
     """Returns a column as JSON can hold it: None for NaN and Inf."""
-    if values.dtype.kind != "f" or np.isfinite(values).all():
-        return values.tolist()
-    return np.where(np.isfinite(values), values.astype(object), None).tolist()
+    plain = values.astype(object)
+    if values.dtype.kind == "f":
+        plain[~np.isfinite(values)] = None
+    return plain.tolist()
