@@ -12,7 +12,7 @@ import pytest
 from export.browser import BrowserError, Tab, serving
 from export.bundle import read_bundle
 from export.camera import camera_resources
-from export.golden import Golden, unpack_golden
+from export.golden import unpack_golden
 from export.graph import read_graph
 from export.runtimes import answers, real_values
 from export.serving import SIGNATURE
@@ -22,8 +22,10 @@ from tests.export.topologies import LABELS
 pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.usefixtures("browser")]
 
 
-def golden_of(bundle: Path) -> Golden:
-    return unpack_golden(read_bundle(bundle).files["golden.npz"])
+def frames_of(bundle: Path) -> np.ndarray:
+    """Returns the golden frames of the bundle's only input, ``uint8[n, height, width, channels]``."""
+    (frames,) = unpack_golden(read_bundle(bundle).files["golden.npz"]).frames.values()
+    return frames
 
 
 def python_rows(bundle: Path, recipe: str, frames: np.ndarray) -> np.ndarray:
@@ -104,19 +106,16 @@ def matches(shown: list[tuple[str, float]], row: np.ndarray, labels: Any) -> Non
 
 @pytest.mark.parametrize("recipe", RECIPES_HERE)
 def test_golden_frames_as_in_python(recipe: str, tab: Tab, digits_page: str, digits_bundle: Path) -> None:
-    golden = golden_of(digits_bundle)
+    frames = frames_of(digits_bundle)
     open_page(tab, f"{digits_page}?recipe={recipe}")
     assert state(tab)["recipe"] == recipe
-    assert (
-        tab.evaluate("document.getElementById('check').textContent")
-        == f"{len(golden.frames['image'])} of {len(golden.frames['image'])}"
-    )
-    for index, row in enumerate(python_rows(digits_bundle, recipe, golden.frames["image"])):
+    assert tab.evaluate("document.getElementById('check').textContent") == f"{len(frames)} of {len(frames)}"
+    for index, row in enumerate(python_rows(digits_bundle, recipe, frames)):
         matches(after(tab, f"document.querySelectorAll('#strip button')[{index}].click()"), row, LABELS)
 
 
 def test_a_dropped_picture_is_classified(tab: Tab, digits_page: str, digits_bundle: Path, tmp_path: Path) -> None:
-    frame = golden_of(digits_bundle).frames[3]
+    frame = frames_of(digits_bundle)[3]
     row = python_rows(digits_bundle, "float32", frame[None])[0]
     open_page(tab, digits_page)
     before = int(state(tab)["classified"])
@@ -131,7 +130,7 @@ def test_a_dropped_picture_is_classified(tab: Tab, digits_page: str, digits_bund
 def test_large_pictures_are_scaled_and_recipes_switch_under_them(
     tab: Tab, digits_page: str, digits_bundle: Path, tmp_path: Path
 ) -> None:
-    frame = golden_of(digits_bundle).frames[5]
+    frame = frames_of(digits_bundle)[5]
     open_page(tab, digits_page)
     before = int(state(tab)["classified"])
     choose(tab, save_picture(tmp_path / "large.png", frame, scale=64))
@@ -143,7 +142,7 @@ def test_large_pictures_are_scaled_and_recipes_switch_under_them(
 
 def test_light_and_dark_can_be_swapped(tab: Tab, digits_page: str, digits_bundle: Path, tmp_path: Path) -> None:
     """Ink on paper, as a camera sees it, is the negative of the training data."""
-    frame = golden_of(digits_bundle).frames[0]
+    frame = frames_of(digits_bundle)[0]
     open_page(tab, digits_page)
     before = int(state(tab)["classified"])
     drop(tab, save_picture(tmp_path / "ink.png", 255 - frame))
@@ -169,7 +168,7 @@ def test_colour_pictures_are_cropped_to_the_middle(tab: Tab, colours_bundle: Pat
 
 
 def test_a_frame_of_its_own_size_arrives_unchanged(tab: Tab, colours_bundle: Path, tmp_path: Path) -> None:
-    frames = golden_of(colours_bundle).frames
+    frames = frames_of(colours_bundle)
     with serving(camera_resources(colours_bundle)) as url:
         open_page(tab, url)
         for frame, row in zip(frames, python_rows(colours_bundle, "float32", frames), strict=True):
@@ -186,7 +185,7 @@ def test_what_is_no_picture_is_said_by_name(tab: Tab, digits_page: str, digits_b
     tab.wait_for("!document.getElementById('notice').hidden", 10)
     assert "notes.txt" in notice(tab)
     before = int(state(tab)["classified"])
-    drop(tab, text, save_picture(tmp_path / "digit.png", golden_of(digits_bundle).frames[1]))
+    drop(tab, text, save_picture(tmp_path / "digit.png", frames_of(digits_bundle)[1]))
     assert next_answer(tab, before), "the good one of two is still classified"
     assert "notes.txt" in notice(tab)
 
@@ -220,7 +219,7 @@ def test_a_refused_camera_is_said_and_pictures_still_work(
     assert "refused" in notice(tab)
     assert "work without it" in notice(tab)
     before = int(state(tab)["classified"])
-    drop(tab, save_picture(tmp_path / "digit.png", golden_of(digits_bundle).frames[2]))
+    drop(tab, save_picture(tmp_path / "digit.png", frames_of(digits_bundle)[2]))
     assert next_answer(tab, before)
     permit_camera(tab, digits_page, "granted")
     tab.evaluate("document.getElementById('camera').click()")
@@ -231,7 +230,7 @@ def test_no_request_leaves_this_computer(tab: Tab, digits_page: str, digits_bund
     tab.call("Network.enable")
     open_page(tab, digits_page)
     permit_camera(tab, digits_page, "granted")
-    drop(tab, save_picture(tmp_path / "digit.png", golden_of(digits_bundle).frames[2]))
+    drop(tab, save_picture(tmp_path / "digit.png", frames_of(digits_bundle)[2]))
     for recipe in RECIPES_HERE:
         use_recipe(tab, recipe)
     tab.evaluate("document.getElementById('camera').click()")
