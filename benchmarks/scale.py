@@ -3,13 +3,15 @@
 ``million``: 1,000,000 devices whose pictures are made when they are asked, 1,000 a round. ``w1``: the CNN, 10 devices ×
 600 examples a round. ``start``: W2, an MLP and 100 devices a round, from the command to the first round on disk.
 Every run is an ``fl-mobile simulate`` of its own. Its resident memory is read after each round, as the kernel gives it;
-the peak is the kernel's too, of all moments.
+the peak is the kernel's too, of all moments. Seconds of the processor, unlike those of the clock, hardly depend on what
+else the machine does; with a core for every worker the clock shows fewer.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,7 +45,7 @@ def play(name: str, rounds: int | None) -> dict[str, Any]:
         run, started = Path(folder) / "run", time.perf_counter()
         asked = [word for change in changes for word in ("--set", change)]
         child = subprocess.Popen([*COMMAND, "--out", str(run), *asked], stdout=subprocess.DEVNULL)
-        ends, megabytes, peak = watch(child, run / "rounds.jsonl", started)
+        ends, megabytes, peak, cpu_seconds = watch(child, run / "rounds.jsonl", started)
         if child.wait():
             raise SystemExit(f"{name}: fl-mobile ended with code {child.returncode}")
         accuracy = json.loads((run / "rounds.jsonl").read_text().splitlines()[-1])["accuracy"]
@@ -51,6 +53,7 @@ def play(name: str, rounds: int | None) -> dict[str, Any]:
     return {
         "rounds": len(ends),
         "first_round_seconds": ends[0],
+        "first_round_cpu_seconds": cpu_seconds,
         "seconds_a_round": (ends[-1] - ends[0]) / max(1, len(ends) - 1),
         "peak_mb": peak,
         "after_round_5_mb": settled,
@@ -60,19 +63,29 @@ def play(name: str, rounds: int | None) -> dict[str, Any]:
     }
 
 
-def watch(child: subprocess.Popen[bytes], rounds: Path, started: float) -> tuple[list[float], list[float], float]:
-    """Returns when each round was on disk, in seconds since ``started``, its megabytes then, and at most."""
+def watch(
+    child: subprocess.Popen[bytes], rounds: Path, started: float
+) -> tuple[list[float], list[float], float, float]:
+    """Returns when each round was on disk, in seconds since ``started``, its megabytes then and at most, and the
+    processor's seconds up to the first round."""
     ends: list[float] = []
     megabytes: list[float] = []
-    peak = 0.0
+    peak = cpu_seconds = 0.0
     while child.poll() is None:
         done = rounds.read_bytes().count(b"\n") if rounds.exists() else 0
         if done > len(ends):
+            cpu_seconds = cpu_seconds or processor_seconds(child.pid)
             ends += [time.perf_counter() - started] * (done - len(ends))
             megabytes += [kilobytes(child.pid, "VmRSS") / 1e3] * (done - len(megabytes))
             peak = kilobytes(child.pid, "VmHWM") / 1e3
         time.sleep(LOOK_SECONDS)
-    return ends, megabytes, peak
+    return ends, megabytes, peak, cpu_seconds
+
+
+def processor_seconds(pid: int) -> float:
+    """Returns the time all threads of a process have computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def kilobytes(pid: int, key: str) -> float:
