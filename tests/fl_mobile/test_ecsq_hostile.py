@@ -124,11 +124,11 @@ def test_a_kilobyte_cannot_make_the_server_allocate_100_megabytes(count, ranks):
 def written(levels: Levels, level: int, shape: tuple[int, int]) -> bytes:
     none = np.zeros(sum(shape), np.uint8)
     plans = Plans(np.array([level]), np.zeros(1, np.int64), none, none, none)
-    return write_levels(levels, Factors(np.zeros(1, np.int64)), shapes_of([shape]), plans).tobytes()
+    return write_levels(levels, Factors(np.zeros(1, np.int64)), shapes_of((shape,)), plans).tobytes()
 
 
 def read(data: bytes, shape: tuple[int, int]) -> Levels:
-    return read_levels(np.frombuffer(data, np.uint8), shapes_of([shape]))[0]
+    return read_levels(np.frombuffer(data, np.uint8), shapes_of((shape,)))[0]
 
 
 def few() -> Levels:

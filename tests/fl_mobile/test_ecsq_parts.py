@@ -183,7 +183,7 @@ def as_arrays(matrices, plans) -> layout.Plans:
 @given(case=plans_of())
 def test_places_follow_the_definition_and_lead_back(case):
     order = slow_order(*case)
-    shapes, plans = layout.shapes_of(case[0]), as_arrays(*case)
+    shapes, plans = layout.shapes_of(tuple(case[0])), as_arrays(*case)
     expected = [int(shapes.offset[t] + r * shapes.columns[t] + c) for _, t, _, _, r, c in order]
     made = layout.lay_out(shapes, plans)
     positions, tensor = layout.to_positions(np.arange(len(order)), shapes, made)

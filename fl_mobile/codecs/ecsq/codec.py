@@ -76,7 +76,7 @@ class Ecsq:
         from fl_mobile.codecs.ecsq import layout, payload
 
         values = np.concatenate([tensor.ravel() for tensor in delta.values()]) if delta else np.zeros(0, np.float32)
-        matrices = [layout.matrix_shape(tensor.shape) for tensor in delta.values()]
+        matrices = tuple(layout.matrix_shape(tensor.shape) for tensor in delta.values())
         return payload.encode(values, matrices, (self.step, self.absolute), self.rounding, self.rank, rng)
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:

@@ -99,7 +99,7 @@ def _lefts(
 ) -> tuple[dict[int, np.ndarray], tuple[int, int]]:
     """Returns the levels of every ``U``, rounded together, and their shifts."""
     exact = {i: lowrank.coefficients(matrices[i], lowrank.basis(right)) for i, right in rights.items()}
-    shapes = shapes_of([left.shape for left in exact.values()])
+    shapes = shapes_of(tuple(left.shape for left in exact.values()))
     values = np.concatenate([left.ravel() for left in exact.values()]).astype(np.float32)
     levels = rate_distortion(values, step, shapes) if rounding == "rdo" else dead_zone(values, step)
     dense = np.zeros(len(values), np.int64)

@@ -14,8 +14,8 @@ and back is arithmetic on its block, so the work is proportional to the non-zero
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,8 +117,9 @@ def is_matrix(shape: tuple[int, int]) -> bool:
     return shape[0] > 1 and shape[1] > 1
 
 
-def shapes_of(matrices: Sequence[tuple[int, int]]) -> Shapes:
-    """Returns the record of rows and columns."""
+@functools.lru_cache(maxsize=64)  # every packet asks, and a run has one spec
+def shapes_of(matrices: tuple[tuple[int, int], ...]) -> Shapes:
+    """Returns the record of rows and columns; nobody writes into it."""
     table = np.array(matrices, np.int64).reshape(-1, 2)
     return lined_up(np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1]))
 

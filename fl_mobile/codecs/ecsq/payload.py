@@ -10,7 +10,7 @@ import numpy as np
 
 from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.ecsq.factors import extract, low_rank, no_factors, scale_of
-from fl_mobile.codecs.ecsq.layout import Shapes, matrix_shape, shapes_of
+from fl_mobile.codecs.ecsq.layout import COLUMN_CLASSES, ROW_CLASSES, Shapes, matrix_shape, shapes_of
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_bits, flat_plans
 from fl_mobile.codecs.ecsq.read import read_levels, with_factors
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
@@ -30,7 +30,7 @@ _CLEARLY = 0.9
 
 def encode(
     values: np.ndarray,
-    matrices: Sequence[tuple[int, int]],
+    matrices: tuple[tuple[int, int], ...],
     wanted: tuple[float, bool],
     rounding: str,
     rank: int,
@@ -78,7 +78,7 @@ def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray
     if form == RAW:
         values = reader.finite("<f4", total)
     elif form == CODED:
-        values = _decode_levels(reader, shapes_of([matrix_shape(shape) for shape in shapes]))
+        values = _decode_levels(reader, shapes_of(tuple(matrix_shape(shape) for shape in shapes)))
     elif form == ZERO:
         values = np.zeros(total, np.float32)
     else:
@@ -113,7 +113,9 @@ def _smallest(levels: Levels, factors: Factors, shapes: Shapes) -> np.ndarray:
     shapes = with_factors(shapes, factors.ranks)
     plans = class_plans(levels.positions, levels.magnitudes, levels.negative, shapes)
     payload = write_levels(levels, factors, shapes, plans)
-    if not plans.flags.any() or 8 * len(payload) < _CLEARLY * flat_bits(levels.positions, shapes):
+    if not (plans.flags & (ROW_CLASSES | COLUMN_CLASSES)).any():
+        return payload
+    if 8 * len(payload) < _CLEARLY * flat_bits(levels.positions, shapes):
         return payload
     flat = write_levels(levels, factors, shapes, flat_plans(levels.positions, levels.magnitudes, shapes))
     return flat if len(flat) < len(payload) else payload
