@@ -5,7 +5,8 @@ evaluation and checkpoints left out because the loop has neither. The loop is on
 model compiled once, TensorFlow's own choice of threads, in a process of its own; the two take turns. A ratio is the
 median of our rounds over the median of the loop's, so below 1 is faster than the loop.
 
-``none`` sends raw float32 in both directions, ``default`` what `fl-mobile simulate` sends; ``-2`` is two workers.
+``none`` sends raw float32 in both directions, ``default`` what `fl-mobile simulate` sends; ``-2`` is two workers, in the
+pool that suits the cell (`IN_PROCESSES`) unless ``--pool`` says otherwise.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ CODECS = {
     "default": (),
 }
 CELLS = {"none": ("none", 1), "none-2": ("none", 2), "default": ("default", 1), "default-2": ("default", 2)}
+IN_PROCESSES = {("default-2", "W2"), ("default-2", "W3"), ("none-2", "W3")}
+"""Where two threads would wait for Python's lock: many small updates. Large raw packets stay in their process."""
+
 RATE = 0.1
 
 
@@ -180,16 +184,18 @@ def main() -> None:
     options.add_argument("--format", choices=("text", "json"), default="text")
     options.add_argument("--workloads", nargs="*", choices=WORKLOADS, default=list(WORKLOADS))
     options.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS))
-    options.add_argument("--pool", choices=("threads", "processes"), default="threads")
+    options.add_argument("--pool", choices=("threads", "processes"), help="for all cells")
     options.add_argument("--rounds", type=int, default=7, help="of each side, after two to warm up")
     chosen = options.parse_args()
     cells: dict[str, dict[str, Any]] = {}
     for cell in chosen.cells:
         for name in chosen.workloads:
-            found = cells.setdefault(cell, {})[name] = measure(name, cell, chosen.rounds, chosen.pool)
+            pool = chosen.pool or ("processes" if (cell, name) in IN_PROCESSES else "threads")
+            found = cells.setdefault(cell, {})[name] = measure(name, cell, chosen.rounds, pool)
             if chosen.format == "text":
                 print(
                     f"{cell:10} {name}  {found['ratio']:.2f}×  {found['seconds']:.3f} s / {found['loop_seconds']:.3f} s"
+                    f"  {pool}"
                 )
     if chosen.format == "json":
         ratios = {cell: {name: found["ratio"] for name, found in row.items()} for cell, row in cells.items()}
