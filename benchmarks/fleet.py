@@ -5,8 +5,8 @@ evaluation and checkpoints left out because the loop has neither. The loop is on
 model compiled once, TensorFlow's own choice of threads, in a process of its own; the two take turns. A ratio is the
 median of our rounds over the median of the loop's, so below 1 is faster than the loop.
 
-``none`` sends raw float32 in both directions, ``default`` what `fl-mobile simulate` sends; ``-2`` is two workers, in the
-pool that suits the cell (`IN_PROCESSES`) unless ``--pool`` says otherwise.
+``none`` sends raw float32 in both directions, ``default`` what `fl-mobile simulate` sends; ``-2`` is two workers, in
+the pool that suits the cell (`IN_PROCESSES`) unless ``--pool`` says otherwise.
 """
 
 from __future__ import annotations

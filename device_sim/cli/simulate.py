@@ -59,7 +59,7 @@ def simulate(
       fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
       fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 2 --no-export
-      fl-mobile simulate --out runs/cluster --engine ray --ray-address auto
+      fl-mobile simulate --out runs/cluster --engine ray --ray-address auto --rounds 5
     """
     from device_sim import run_folder
     from device_sim.finish import read_summary
