@@ -69,14 +69,11 @@ def extract(
     if not rights:
         return values, no_factors(shapes), np.zeros(0, np.int64)
     lefts, shifts = _lefts(matrices, rights, factor_step, rounding)
-    factors = Factors(_ranks(rights, shapes), ratio, *shifts)
-    low, scale = low_rank(factors, _end_to_end(lefts, rights), shapes), scale_of(factors, step)
-    residual = values.copy()
+    residual, scale = values.copy(), scale_of(Factors(_ranks(rights, shapes), ratio, *shifts), step)
     for index, matrix in matrices.items():
         part = slice(shapes.offset[index], shapes.offset[index + 1])
-        rest = np.empty(matrix.shape, np.float32)
-        np.multiply(low.pop(index), scale, out=rest, casting="same_kind")
-        rest = np.subtract(matrix, rest, out=rest).ravel()
+        left, right = shifted(lefts[index], shifts) * scale, lowrank.basis(rights[index])
+        rest = (matrix - left.astype(np.float32) @ right.astype(np.float32).T).ravel()
         cost = _cost(rest, step, rounding) + _factor_bits(lefts[index]) + _factor_bits(rights[index])
         if cost < _cost(values[part], step, rounding):
             residual[part] = rest
