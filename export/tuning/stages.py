@@ -40,18 +40,18 @@ class Fit:
     frames: np.ndarray
 
 
-def tuned_paths(twin: Twin) -> list[str]:
+def tuned_paths(twin: Twin, tuning: Tuning) -> list[str]:
     """Returns the Keras 3 paths of the kernels that stages prune and cluster, in model order.
 
     Raises:
-        ExportError: There is none.
+        ExportError: There is none, and the tuning prunes or clusters.
     """
     chosen = [
         path
         for path, (layer, name) in twin.places.items()
         if name == "kernel" and _is_tuned(twin.model.get_layer(layer))
     ]
-    if not chosen:
+    if not chosen and (tuning.sparsity or tuning.clusters):
         raise ExportError(
             f"model {twin.model.name!r} has no dense or convolution kernel of {SMALLEST_KERNEL} or more weights to tune"
         )
@@ -141,7 +141,7 @@ def quantize_aware(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
         wrapped = combine_stripped(wrapped)
     after = weights_of(twin, wrapped)
     if tuning.sparsity:  # the wrappers mask inside the graph; the variables underneath may have moved
-        for path in tuned_paths(twin):
+        for path in tuned_paths(twin, tuning):
             after[path] = after[path] * (before[path] != 0)
             if tuning.clusters:
                 after[path] = _without_drifted_zero(after[path], tuning.clusters)

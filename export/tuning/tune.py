@@ -189,7 +189,7 @@ def tune(
         say(f"{tuning.name}: {stage}, {data.epochs} epochs of {len(x)} examples")
         twin = make_twin(current, x[:_PROOF_FRAMES])
         first_diff = twin.max_abs_diff if first_diff is None else first_diff
-        paths = tuned_paths(twin)
+        paths = tuned_paths(twin, tuning)
         with captured_stderr():  # tf_keras warns of the kernels behind shared values, which have no gradient
             weights = STAGES[stage](
                 twin, tuning, _fit_of(x, smoothed if stage in _LEARNS_ANEW else own_answers, data, end.head, stage)

@@ -201,6 +201,12 @@ def test_tuned_recipes_take_it_or_say_why(topology: str, model_of: Any, data: Di
         tune(model_of(topology), TUNINGS["qat"], TuningSet(x, y, "public", epochs=1))
 
 
+def test_a_model_without_a_kernel_worth_pruning_is_told_so(model_of: Any, data: Digits) -> None:
+    x, y = inputs_for("functional-batchnorm", data.x_train[:64]), data.y_train[:64]
+    with pytest.raises(ExportError, match="no dense or convolution kernel of 2048 or more weights to tune"):
+        tune(model_of("functional-batchnorm"), TUNINGS["sparse-80"], TuningSet(x, y, "public", epochs=1))
+
+
 @pytest.mark.parametrize("topology", SEVERAL)
 def test_training_on_the_phone_takes_one_input_and_output(topology: str, model_of: Any) -> None:
     with pytest.raises(ExportError, match=r"takes one of each|is subclassed and has no fixed input"):
