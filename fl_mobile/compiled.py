@@ -1,9 +1,9 @@
 """Compiles inner loops to machine code that runs without Python's lock, so that worker threads run side by side.
 
-`numba` compiles a function when it is first called and keeps the result in the user's cache folder: half a minute for
-all of them, once per version of fl-mobile. Where it cannot be installed the same functions run as plain Python: the
-same bytes, far slower. Modules with compiled functions are imported where they are needed and never by
-``fl-mobile --help``: numba itself takes 0.2 s to import.
+`numba` compiles a function when it is first called and keeps the result in the user's cache folder, or else beside the
+sources: half a minute for all of them, once per version of fl-mobile. Where it cannot be installed the same functions
+run as plain Python: the same bytes, far slower. Modules with compiled functions are imported where they are needed and
+never by ``fl-mobile --help``: numba itself takes 0.2 s to import.
 
 Compiled code stays within its arrays by construction, also for hostile bytes; nobody looks, unless
 ``NUMBA_BOUNDSCHECK=1`` is set, as the suites for hostile bytes do.
@@ -11,6 +11,7 @@ Compiled code stays within its arrays by construction, also for hostile bytes; n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -34,12 +35,13 @@ def _cache_folder() -> str:
     for path in sorted(sources.rglob("*.py")):
         digest.update(path.relative_to(sources).as_posix().encode() + path.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(home, "fl-mobile", f"compiled-{digest.hexdigest()[:12]}")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
-        return ""
-    return folder if os.access(folder, os.W_OK) else ""
+    for parent in (os.path.join(home, "fl-mobile"), str(sources / "__pycache__")):
+        folder = os.path.join(parent, f"compiled-{digest.hexdigest()[:12]}")
+        with contextlib.suppress(OSError):
+            os.makedirs(folder, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    return ""
 
 
 _CACHE = _cache_folder() if numba else ""
