@@ -18,8 +18,15 @@ def data() -> Digits:
 
 @pytest.fixture(scope="session")
 def model_of(data: Digits) -> Any:
-    """Returns the trained topology of a name; each is trained at most once."""
-    return lru_cache(maxsize=None)(lambda name: trained(name, data))
+    """Returns the trained topology of a name; each is trained at most once, and its layers are numbered from none."""
+
+    def make(name: str) -> Any:
+        import keras
+
+        keras.backend.clear_session()
+        return trained(name, data)
+
+    return lru_cache(maxsize=None)(make)
 
 
 @pytest.fixture(scope="session")
