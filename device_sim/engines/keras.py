@@ -16,10 +16,10 @@ import numpy as np
 from device_sim.engines.batches import lay_out
 from device_sim.engines.records import Evaluation, Task
 from device_sim.engines.steps import (
+    adjusted,
     as_input,
     clip,
     examples_signature,
-    hold_zeros,
     loss_of,
     one_thread_per_op,
     optimizer_of,
@@ -157,7 +157,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
 
     optimizer, loss, forward = optimizer_of(plan), loss_of(plan), keyed_call(model)
     travelling, trainable = keras_bridge.travelling_variables(model), model.trainable_variables
-    sizes, fixed = [int(np.prod(v.shape)) for v in travelling], {id(travelling[i]) for i in still}
+    sizes, held = [int(np.prod(v.shape)) for v in travelling], {id(travelling[i]) for i in still}
+    fixed = {i for i, v in enumerate(trainable) if id(v) in held}
     local = [(v, v.numpy()) for v in keras_bridge.local_variables(model)]
     optimizer.build(trainable)
     slots = [v for v in optimizer.variables if "learning_rate" not in v.path]
@@ -178,14 +179,14 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         with tf.GradientTape() as tape:
             out = forward(as_input(x), seed, number)
             value = tf.reduce_mean(loss(y, out)) + sum(model.losses)
-        gradients = tape.gradient(value, [v.value for v in trainable])
-        if plan.proximal_mu > 0:
-            gradients = [g + mu * (v.value - centre[id(v)]) for g, v in zip(gradients, trainable, strict=True)]
-        if pulled:
-            gradients = [g + pull[id(v)] for g, v in zip(gradients, trainable, strict=True)]
-        gradients = [tf.zeros_like(g) if id(v) in fixed else g for g, v in zip(gradients, trainable, strict=True)]
-        if plan.keep_zeros:
-            gradients = hold_zeros(gradients, [v.value for v in trainable], [len(v.shape) for v in trainable])
+        values = [v.value for v in trainable]
+        gradients = adjusted(
+            *(tape.gradient(value, values), values, plan, [len(v.shape) for v in trainable]),
+            centre=[centre[id(v)] for v in trainable],
+            mu=mu,
+            pull=[pull[id(v)] for v in trainable] if pulled else [],
+            still=fixed,
+        )
         optimizer.apply(clip(gradients, limit) if plan.clip_gradient_norm else gradients, trainable)
         return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -134,9 +134,21 @@ class Engine(Model, Protocol):
 
 
 def train_each(engine: Engine, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[tuple[Task, Update]]:
-    """Yields every task with its update, in task order: `Engine.train` for who wants the updates themselves."""
-    return itertools.chain.from_iterable(engine.train(weights, tasks, plan, _pairs))
+    """Yields every task with its update, in task order: `Engine.train` for who wants the updates themselves.
+
+    Tasks, and with them examples, stay here; only updates come back from workers that are processes.
+    """
+    under_way: deque[Task] = deque()
+
+    def passing() -> Iterator[Task]:
+        for task in tasks:
+            under_way.append(task)
+            yield task
+
+    for updates in engine.train(weights, passing(), plan, _updates):
+        for update in updates:
+            yield under_way.popleft(), update
 
 
-def _pairs(tasks: Sequence[Task], updates: Sequence[Update]) -> list[tuple[Task, Update]]:
-    return list(zip(tasks, updates, strict=True))
+def _updates(tasks: Sequence[Task], updates: Sequence[Update]) -> Sequence[Update]:
+    return updates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from device_sim.keras_start import import_keras
@@ -46,19 +46,42 @@ def shape_of(plan: FitPlan) -> tuple[object, ...]:
     return (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, *parts)
 
 
-def hold_zeros(gradients: Sequence[Any], weights: Sequence[Any], ranks: Sequence[int]) -> list[Any]:
-    """Returns the gradients without those of kernel weights that are zero, so that pruned ones stay zero.
+def adjusted(
+    gradients: Sequence[Any],
+    weights: Sequence[Any],
+    plan: FitPlan,
+    ranks: Sequence[int],
+    *,
+    centre: Sequence[Any],
+    mu: Any,
+    pull: Sequence[Any],
+    still: Collection[int],
+) -> list[Any]:
+    """Returns gradients as algorithm and plan want them, before they are clipped; all sequences are in one order.
 
     Args:
         weights: Values of now, shaped as the gradients.
+        plan: Says whether there is a proximal term, and whether kernel weights that are zero, as pruned ones, stay so.
         ranks: Of the variables; below 2 they are no kernels.
+        centre: What the proximal term pulls to.
+        mu: How strongly.
+        pull: Is added; empty for nothing.
+        still: Positions of variables that do not move.
     """
     import tensorflow as tf
 
-    return [
-        g * tf.cast(tf.not_equal(w, 0.0), g.dtype) if rank >= 2 else g
-        for g, w, rank in zip(gradients, weights, ranks, strict=True)
-    ]
+    found = list(gradients)
+    if plan.proximal_mu > 0:
+        found = [g + mu * (w - c) for g, w, c in zip(found, weights, centre, strict=True)]
+    if pull:
+        found = [g + p for g, p in zip(found, pull, strict=True)]
+    found = [tf.zeros_like(g) if i in still else g for i, g in enumerate(found)]
+    if plan.keep_zeros:
+        found = [
+            g * tf.cast(tf.not_equal(w, 0.0), g.dtype) if rank >= 2 else g
+            for g, w, rank in zip(found, weights, ranks, strict=True)
+        ]
+    return found
 
 
 def clip(gradients: list[Any], limit: Any) -> list[Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
 from device_sim.engines.records import Evaluation, Task, refuse_tuning
-from device_sim.engines.steps import as_input, examples_signature, hold_zeros, loss_of, shape_of
+from device_sim.engines.steps import adjusted, as_input, examples_signature, loss_of, shape_of
 from fl_mobile import keras_bridge
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
@@ -182,13 +182,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             at = order[step]
             inputs = (values, tf.gather(x, at), tf.gather(y, at), real[step], seeds, tf.fill([devices], step))
             gradients, value = tf.vectorized_map(gradients_of, inputs, fallback_to_while_loop=False)
-            if plan.proximal_mu > 0:
-                gradients = [g + mu * (v - c) for g, v, c in zip(gradients, values, centre, strict=True)]
-            if pulled:
-                gradients = [g + p for g, p in zip(gradients, pull, strict=True)]
-            gradients = [tf.zeros_like(g) if i in still else g for i, g in enumerate(gradients)]
-            if plan.keep_zeros:
-                gradients = hold_zeros(gradients, values, [len(shape) for shape in shapes])
+            ranks = [len(shape) for shape in shapes]
+            gradients = adjusted(gradients, values, plan, ranks, centre=centre, mu=mu, pull=pull, still=still)
             gradients = clipped(gradients, limit) if plan.clip_gradient_norm else gradients
             active = tf.reduce_max(real[step], axis=1)
             moved = [

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from device_sim.engines import Task
+from device_sim.engines import Task, train_each
 from device_sim.experiment_personal import DITTO, ONLY_HEAD
 from device_sim.federation import Federation
 from device_sim.memory import FleetMemory, Shelf
 from device_sim.private import head_paths
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
-from fl_mobile.records import FitPlan, ServerState, Update
+from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 
@@ -66,11 +66,6 @@ def train_own_models(
             yield Task(device, *federation.data.examples(device), seed, start=own)
 
     plan = personal_plan(federation, round_num)
-    for devices, updates in federation.engine.train(weights, tasks(), plan, _trained):
-        for device, update in zip(devices, updates, strict=True):
-            own = {path: value + update.delta[path] for path, value in weights.items()}
-            memory.shelf.replace(f"personal-{device}", round_num, own)
-
-
-def _trained(tasks: Sequence[Task], updates: Sequence[Update]) -> tuple[list[int], Sequence[Update]]:
-    return [task.device for task in tasks], updates
+    for task, update in train_each(federation.engine, weights, tasks(), plan):
+        own = {path: value + update.delta[path] for path, value in weights.items()}
+        memory.shelf.replace(f"personal-{task.device}", round_num, own)

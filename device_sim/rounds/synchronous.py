@@ -53,8 +53,8 @@ def play_synchronously(
     deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
     trip = travel(federation, memory, state, crew, down, layout, updates, deadline=deadline, folding=folding)
     outcome, end = settle(trip, deadline, experiment.train.cohort)
-    accepted = [a for a in trip.answers if outcome[trip.place[a.device]] == ACCEPTED]
-    folded = _without_the_rest(federation, trip, {a.device for a in accepted}, folding)
+    accepted = {a.device for a in trip.answers if outcome[trip.place[a.device]] == ACCEPTED}
+    folded = _without_the_rest(federation, trip, accepted, folding)
     after, report = finish_round(
         *(state, folded),
         algorithm=federation.algorithm,
@@ -64,9 +64,10 @@ def play_synchronously(
         sent=down.sent,
     )
     after = down.pruned(after)
-    _remember(federation, memory, state, trip.answers, {a.device for a in accepted}, layout, report)
-    for answer in accepted:
-        _keep_variate(federation, memory, state, down, answer, layout)
+    _remember(federation, memory, state, trip.answers, accepted, layout, report)
+    for answer in trip.answers:
+        if answer.device in accepted:
+            _keep_variate(federation, memory, state, down, answer, layout)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)
     traffic.skip(skipped + count(trip.declined))

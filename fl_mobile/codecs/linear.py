@@ -26,7 +26,7 @@ from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.fields import pack_fields, unpack_fields
 from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.seeds import uniform
-from fl_mobile.tensors import Spec, Tensors
+from fl_mobile.tensors import Spec, Tensors, cut
 
 _MAX = float(np.finfo(np.float32).max)
 
@@ -131,8 +131,7 @@ class Linear:
         values = np.zeros(size, np.float32)
         scale = self.step * (size / max(len(total), 1))
         values[self.positions(size)] = np.clip((total / count - self.offset) * scale, -_MAX, _MAX)
-        parts = np.split(values, np.cumsum([tensor.size for tensor in spec.values()])[:-1]) if spec else []
-        return {path: part.reshape(tensor.shape) for part, (path, tensor) in zip(parts, spec.items(), strict=True)}
+        return cut(values, spec)
 
     def read_fields(self, payload: bytes | memoryview, spec: Spec) -> np.ndarray:
         """Returns ``int64[m]``, the fields of a payload."""

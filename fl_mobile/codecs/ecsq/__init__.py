@@ -2,8 +2,10 @@
 
 ```
 update ─ low-rank part out ─ round to multiples of Δ ─ sort by context ─ gaps, magnitudes, signs ─ ANS ─ payload
-         lowrank, factors    rounding                  plan, layout      payload, models, bits     ans
+         lowrank, factors    rounding                  plan, layout      write, models, bits     ans
 ```
+`read` goes the way back; `payload` puts the parts together.
+
 Dead zone and step do pruning and quantization in one; the work is proportional to the non-zeros. All models are
 integers, so a decoder in any language gets the same symbols, and the values are one float64 product and one rounding.
 
@@ -16,7 +18,7 @@ integers, so a decoder in any language gets the same symbols, and the values are
 | 1, 1 | shifts s₁, s₂, int8: level ±1 stands for ±(256 + s₁)/256·Δ, level ±k for ±(256·k + s₂)/256·Δ |
 | … | side bits, most significant bit first, padded with zeros to a byte |
 | a | ANS stream, see `ans`; does not end in a zero byte; empty if a = 0 |
-| … | raw bits of gaps, then of magnitudes (`pack_fields`), padded to a byte |
+| … | raw bits of gaps, then of magnitudes (``put``, `bits`), padded to a byte |
 | … | raw signs, one bit each, 1 = minus, padded to a byte |
 | … | zero bytes, only if needed to reach 1 byte per 256 non-zeros, the most a decoder accepts |
 

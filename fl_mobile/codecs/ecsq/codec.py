@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fl_mobile.errors import ConfigError, nearest
-from fl_mobile.tensors import Spec, Tensors
+from fl_mobile.tensors import Spec, Tensors, cut
 
 MAX_RANK = 15
 Rounding = Literal["stochastic", "rdo", "nearest"]
@@ -83,11 +83,7 @@ class Ecsq:
         """Returns the tensors; every size comes from ``spec``."""
         from fl_mobile.codecs.ecsq.payload import decode
 
-        values, out, at = decode(payload, [tensor.shape for tensor in spec.values()]), {}, 0
-        for path, tensor in spec.items():
-            out[path] = values[at : at + tensor.size].reshape(tensor.shape)
-            at += tensor.size
-        return out
+        return cut(decode(payload, [tensor.shape for tensor in spec.values()]), spec)
 
 
 def parse_ecsq(argument: str | None) -> Ecsq:

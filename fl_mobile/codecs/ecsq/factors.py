@@ -20,9 +20,9 @@ _RATIOS = {"stochastic": 8, "rdo": 32}
 """Measured on updates of the demo's CNN. The steps of the two roundings differ as much, so the factors' do not."""
 
 
-def scale_of(factors: Factors, step: float) -> float:
+def scale_of(ratio: int, step: float) -> float:
     """Returns what one unit of `low_rank` is worth."""
-    return step * factors.ratio / STEP_PARTS * 2.0 ** -(8 + lowrank.BASIS_BITS)
+    return step * ratio / STEP_PARTS * 2.0 ** -(8 + lowrank.BASIS_BITS)
 
 
 def low_rank(factors: Factors, numbers: np.ndarray, shapes: Shapes) -> dict[int, np.ndarray]:
@@ -69,7 +69,7 @@ def extract(
     if not rights:
         return values, no_factors(shapes), np.zeros(0, np.int64)
     lefts, shifts = _lefts(matrices, rights, factor_step, rounding)
-    residual, scale = values.copy(), scale_of(Factors(_ranks(rights, shapes), ratio, *shifts), step)
+    residual, scale = values.copy(), scale_of(ratio, step)
     for index, matrix in matrices.items():
         part = slice(shapes.offset[index], shapes.offset[index + 1])
         left, right = shifted(lefts[index], shifts) * scale, lowrank.basis(rights[index])

@@ -112,9 +112,10 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return size // shape[-1], shape[-1]
 
 
-def is_matrix(shape: tuple[int, int]) -> bool:
+@compiled
+def is_matrix(shapes: Shapes, tensor: int) -> bool:
     """Whether rows and columns can tell values apart."""
-    return shape[0] > 1 and shape[1] > 1
+    return shapes.rows[tensor] > 1 and shapes.columns[tensor] > 1
 
 
 @functools.lru_cache(maxsize=64)  # every packet asks, and a run has one spec

@@ -36,8 +36,6 @@ def _bucket_starts() -> list[int]:
 STARTS = np.array(_bucket_starts(), np.int64)
 """First number of every bucket: 0 … 15 alone, then four buckets to every octave: 16–19, 20–23, …, 32–39, …"""
 
-MAX_SYMBOLS = len(STARTS)
-
 
 @compiled
 def bucket_of(number: int) -> int:

@@ -140,7 +140,7 @@ def _decode_levels(reader: Reader, shapes: Shapes) -> np.ndarray:
     if factors.ranks.any():
         coded = with_factors(shapes, factors.ranks)
         numbers = _numbers(levels, total, int(coded.offset[-1]) - total)
-        low, scale = np.zeros(total), scale_of(factors, float(step))
+        low, scale = np.zeros(total), scale_of(factors.ratio, float(step))
         for index, matrix in low_rank(factors, numbers, shapes).items():
             part = slice(shapes.offset[index], shapes.offset[index + 1])
             np.multiply(matrix.ravel(), scale, out=low[part])

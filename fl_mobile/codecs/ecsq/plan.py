@@ -16,6 +16,7 @@ from fl_mobile.codecs.ecsq.layout import (
     SIGNS,
     Plans,
     Shapes,
+    is_matrix,
 )
 from fl_mobile.compiled import compiled
 
@@ -96,7 +97,7 @@ def _plan_tensor(
 ) -> None:
     rows, columns, total = shapes.rows[t], shapes.columns[t], magnitudes.sum()
     plans.level[t] = _level(total / (rows * columns))
-    if rows < 2 or columns < 2 or len(local) < _FEW:
+    if not is_matrix(shapes, t) or len(local) < _FEW:
         return
     row, column = local // columns, local % columns
     across = plans.columns[shapes.column_at[t] : shapes.column_at[t + 1]]

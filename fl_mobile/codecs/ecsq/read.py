@@ -15,6 +15,7 @@ from fl_mobile.codecs.ecsq.layout import (
     SIGNS,
     Plans,
     Shapes,
+    is_matrix,
     lay_out,
     lined_up,
     to_positions,
@@ -118,7 +119,7 @@ def _read_factors(data: np.ndarray, cursor: np.ndarray, shapes: Shapes) -> Facto
         return Factors(ranks, 1, 0, 0)
     ratio, first, second = take(data, cursor, 8), take(data, cursor, 8), take(data, cursor, 8)
     for t in range(len(ranks)):
-        if shapes.rows[t] > 1 and shapes.columns[t] > 1:
+        if is_matrix(shapes, t):
             ranks[t] = take(data, cursor, 4)
             if ranks[t] and (ranks[t] > min(shapes.rows[t], shapes.columns[t]) or shapes.columns[t] > MAX_COLUMNS):
                 raise WireError("value", "a tensor cannot have factors of that rank")
@@ -134,7 +135,7 @@ def _read_heads(data: np.ndarray, cursor: np.ndarray, shapes: Shapes) -> Plans:
     level, flags = np.zeros(tensors, np.int64), np.zeros(tensors, np.int64)
     for t in range(tensors):
         level[t] = take(data, cursor, 5)
-        if level[t] and shapes.rows[t] > 1 and shapes.columns[t] > 1:
+        if level[t] and is_matrix(shapes, t):
             flags[t] = take(data, cursor, 3)
     rows, columns = shapes.row_at[-1], shapes.column_at[-1]
     return Plans(level, flags, np.zeros(rows, np.uint8), np.zeros(columns, np.uint8), np.zeros(columns, np.uint8))

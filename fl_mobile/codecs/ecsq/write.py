@@ -17,6 +17,7 @@ from fl_mobile.codecs.ecsq.layout import (
     Plans,
     Shapes,
     find_blocks,
+    is_matrix,
     lay_out,
 )
 from fl_mobile.codecs.ecsq.models import (
@@ -67,21 +68,19 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
     at, opened, tables = _write_contexts(side, at, counts, symbols[1])
     groups = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
     group_models = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
-    single = np.zeros(SIGN_GROUPS + 1, np.bool_)
     if len(signs):
         for i in range(total):
             groups[group[i], int(odd[i])] += 1
         for sureness in range(1, SIGN_GROUPS + 1):
-            used = groups[sureness].sum() > 0
+            used = groups[sureness].any()
             at = put(side, at, int(used), 1)
             if used:
                 at, group_models[sureness] = write_fitted(side, at, groups[sureness])
-            single[sureness] = not used
 
     stack = ans.new_stack(len(classes) + len(signs) + 3 * total)
     if len(signs):
         for sureness in range(SIGN_GROUPS, 0, -1):
-            if not single[sureness]:
+            if groups[sureness].any():
                 ans.push(stack, odd[group == sureness].astype(np.int64), group_models[sureness])
     end = total
     for context in range(CONTEXTS - 1, -1, -1):
@@ -163,7 +162,7 @@ def _write_factors(side: np.ndarray, at: int, factors: Factors, shapes: Shapes) 
         at = put(side, at, factors.first_shift + 128, 8)
         at = put(side, at, factors.second_shift + 128, 8)
         for t in range(len(factors.ranks)):
-            if shapes.rows[t] > 1 and shapes.columns[t] > 1:
+            if is_matrix(shapes, t):
                 at = put(side, at, factors.ranks[t], 4)
     return at
 
@@ -173,7 +172,7 @@ def _write_heads(side: np.ndarray, at: int, shapes: Shapes, plans: Plans) -> int
     """Section 2."""
     for t in range(len(shapes.rows)):
         at = put(side, at, plans.level[t], 5)
-        if plans.level[t] and shapes.rows[t] > 1 and shapes.columns[t] > 1:
+        if plans.level[t] and is_matrix(shapes, t):
             at = put(side, at, plans.flags[t], 3)
     return at
 
