@@ -25,8 +25,7 @@ from export.training.apart import write_program
 from export.training.program import TrainingProgram, build_training_program
 from export.training.report import report_on
 from export.training.session import TrainingSession, open_session
-from fl_mobile import keras_bridge
-from fl_mobile.models import MODELS, build_model
+from fl_mobile.models import MODELS, build_model, keras_bridge
 
 BATCHES = {"smart-camera-cnn": 32, "mobilenet-v2-0.35": 16}
 TARGETS = {"smart-camera-cnn": 1.5, "mobilenet-v2-0.35": 1.2}

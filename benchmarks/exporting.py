@@ -32,14 +32,14 @@ import numpy as np
 import psutil
 
 from device_sim.datasets import Dataset, load_dataset
-from device_sim.finish import export_with_held_out
+from device_sim.run.finish import export_with_held_out
 from export import CORE_RECIPES, RECIPES, BundleReport
 from export.benchmark import host_benchmark, open_for_benchmark
-from export.child import child_environment
-from export.conversion import Converter, convert_here, converter_for
-from export.convert import to_tflite
-from export.latency import host_name
-from export.recipes import find_recipe
+from export.benchmark.latency import host_name
+from export.convert.child import child_environment
+from export.convert.conversion import Converter, convert_here, converter_for
+from export.convert.recipes import find_recipe
+from export.convert.to_tflite import to_tflite
 from export.tuning.size import account_for
 from fl_mobile.models import build_model
 

@@ -118,14 +118,14 @@ def loop(work: Workload, pipe: Connection) -> None:
 
 def rounds(work: Workload, codec: str, workers: int, pool: str) -> Iterator[float]:
     """Yields the seconds of one round of ours after another."""
+    from device_sim.client_data.data import DealtData
     from device_sim.datasets.records import Samples, make_dataset
-    from device_sim.device_data import DealtData
     from device_sim.engines import open_engine
-    from device_sim.experiment_file import parse_experiment
-    from device_sim.federation import assemble
-    from device_sim.fleet.cost import workload_of
-    from device_sim.memory import FleetMemory, Shelf
+    from device_sim.experiment.toml import parse_experiment
+    from device_sim.federation.federation import assemble
+    from device_sim.fleet.devices.cost import workload_of
     from device_sim.rounds import SERVERS
+    from device_sim.run.memory import FleetMemory, Shelf
 
     x, y = examples(work)
     shards = tuple(np.split(np.arange(len(y)), work.devices))

@@ -34,12 +34,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from device_sim.datasets import load_dataset
-from export.convert import to_tflite
-from export.latency import host_latency
-from export.recipes import RECIPES, TUNED_RECIPES, Recipe, find_recipe
+from export.benchmark.latency import host_latency
+from export.convert.recipes import RECIPES, TUNED_RECIPES, Recipe, find_recipe
+from export.convert.to_tflite import to_tflite
 from export.tuning import TuningSet, find_tuning, tune
 from export.tuning.size import account_for
-from export.verify import make_reference, measure_parity
+from export.verify.measured import make_reference, measure_parity
 from fl_mobile.models import build_model
 
 MAX_LOSS_POINTS = {

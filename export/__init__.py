@@ -2,16 +2,16 @@
 
 ```
 export_model ─▶ describe ─▶ to_tflite ─▶ measure_parity ─▶ write_bundle ─▶ verify_bundle
- pipeline.py   serving.py   convert.py     verify.py        bundle.py       prove.py
+ pipeline.py   model/       convert/       verify/          bundle/         verify/
 ```
-Tables to extend with one file and one row: ``RECIPES`` (recipes.py) and ``RUNTIMES`` (runtimes/). Importing this
+Tables to extend with one file and one row: ``RECIPES`` (convert/recipes.py), ``RUNTIMES`` (runtimes/). Importing this
 package loads neither TensorFlow nor Keras; making an artifact does, verifying a bundle does not need them.
 """
 
+from export.convert.recipes import CORE_RECIPES, RECIPES
 from export.pipeline import export_model
-from export.prove import BundleProof, verify_bundle
-from export.recipes import CORE_RECIPES, RECIPES
-from export.report import BundleReport
+from export.report.report import BundleReport
 from export.runtimes import RUNTIMES
+from export.verify.bundle import BundleProof, verify_bundle
 
 __all__ = ["CORE_RECIPES", "RECIPES", "RUNTIMES", "BundleProof", "BundleReport", "export_model", "verify_bundle"]

@@ -18,25 +18,25 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
-from export.card import to_card
-from export.conversion import Converter, converter_for
-from export.convert import needs_frames, to_tflite
-from export.facts import NOTHING_KNOWN, TrainingFacts
-from export.frames import count_of, frames_for, take
-from export.golden import Golden, choose_frames, pack_golden
-from export.graph import read_graph
+from export.bundle.folder import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
+from export.bundle.signing import SigningKey
+from export.convert.conversion import Converter, converter_for
+from export.convert.recipes import Recipe, find_recipe
+from export.convert.to_tflite import needs_frames, to_tflite
 from export.layers import FloatTwin, check_keep_float, float_twin, keep_in_float, measure_layers
-from export.metadata import About, label_file, labels_text, with_metadata
-from export.prove import verify_bundle
-from export.recipes import Recipe, find_recipe
-from export.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
+from export.model.frames import count_of, frames_for, take
+from export.model.serving import Frames
+from export.report.card import to_card
+from export.report.facts import NOTHING_KNOWN, TrainingFacts
+from export.report.report import BundleReport, Variant, make_variant, to_json, to_markdown, tool_versions
 from export.runtimes import RUNTIMES, missing_runtimes, run_frames
-from export.serving import Frames
-from export.signing import SigningKey
+from export.tflite.graph import read_graph
+from export.tflite.metadata import About, label_file, labels_text, with_metadata
 from export.tuning.sources import TunedSource, check_kept, check_tuned_artifact, tuned_sources
 from export.tuning.tune import TuningSet
-from export.verify import Reference, check_parity, make_reference, measure_parity
+from export.verify.bundle import verify_bundle
+from export.verify.golden import Golden, choose_frames, pack_golden
+from export.verify.measured import Reference, check_parity, make_reference, measure_parity
 from fl_mobile.errors import ExportError
 
 

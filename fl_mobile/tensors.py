@@ -100,7 +100,7 @@ def cut(flat: np.ndarray, spec: Mapping[str, TensorSpec]) -> Tensors:
 
 def not_finite(tensors: Mapping[str, np.ndarray]) -> str | None:
     """Returns the path of the first ``float32`` tensor that holds NaN or Inf, None if there is none."""
-    from fl_mobile.loops import largest_magnitude
+    from fl_mobile.kernels.loops import largest_magnitude
 
     for path, value in tensors.items():
         if not math.isfinite(largest_magnitude(value.reshape(-1))):

@@ -29,7 +29,7 @@ def test_it_catches_an_import_that_goes_upward(tmp_path: Path) -> None:
         (tmp_path / package / "__init__.py").write_text("")
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     assert lint_imports(tmp_path).returncode == 0
-    (tmp_path / "fl_mobile" / "wire.py").write_text("import device_sim\n")
+    (tmp_path / "fl_mobile" / "wire_v2.py").write_text("import device_sim\n")
     assert lint_imports(tmp_path).returncode != 0
 
 

@@ -35,8 +35,8 @@ def camera(
       fl-mobile camera runs/demo/bundle --port 0 --format json
       fl-mobile camera bundles/release --public-key keys/release.pub.pem
     """
-    from export.browser import serving
     from export.camera import camera_resources
+    from export.runtimes.browser import serving
 
     trust = read_trust(public_key, require_signature)
     say("camera: proving the bundle")

@@ -56,9 +56,9 @@ def _list_all(output: Format) -> None:
 
 
 def _show_one(name: str, changes: list[str], output: Format) -> None:
-    from device_sim.experiment_file import parse_experiment
-    from device_sim.federation import deal_out, open_dataset
-    from device_sim.partition import summarize
+    from device_sim.client_data.partition import summarize
+    from device_sim.experiment.toml import parse_experiment
+    from device_sim.federation.federation import deal_out, open_dataset
 
     experiment = parse_experiment("", [f"data.dataset={name}", *changes])
     dataset = open_dataset(experiment)

@@ -17,8 +17,8 @@ from device_sim.cli.trust import prove_command
 
 if TYPE_CHECKING:
     from device_sim.datasets import Dataset
-    from device_sim.experiment import Experiment, Output
-    from export.facts import TrainingFacts
+    from device_sim.experiment.experiment import Experiment, Output
+    from export.report.facts import TrainingFacts
 
 _WITH_VALUE = ("--out", "--sign", "--format")
 
@@ -89,11 +89,11 @@ def export(
         export_program(model, out, batch_size=batch_size, optimizer=optimizer, sign=sign, quiet=quiet, output=output)
         return
     from device_sim.cli.tables import artifact_rows
-    from device_sim.federation import open_dataset
-    from device_sim.finish import export_with_held_out, summarise_export
-    from device_sim.tuning_data import open_tuning_set
+    from device_sim.federation.federation import open_dataset
+    from device_sim.run.finish import export_with_held_out, summarise_export
+    from device_sim.run.tuning_data import open_tuning_set
     from export import CORE_RECIPES
-    from export.signing import read_signing_key
+    from export.bundle.signing import read_signing_key
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     tell = (lambda _: None) if quiet else say
@@ -139,10 +139,10 @@ def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, or
 
 def _facts(model: str, experiment: Experiment, license: str) -> TrainingFacts:
     """Returns what is known about the model: much of a run, its name of a row of the table, else nothing."""
-    from device_sim.facts import facts_of_first_weights, facts_of_run_folder
-    from device_sim.finish import read_summary
-    from device_sim.run_folder import RunFolder
-    from export.facts import TrainingFacts
+    from device_sim.run.facts import facts_of_first_weights, facts_of_run_folder
+    from device_sim.run.finish import read_summary
+    from device_sim.run.folder import RunFolder
+    from export.report.facts import TrainingFacts
 
     if _is_run(model):
         folder = RunFolder(Path(model))
@@ -172,15 +172,15 @@ def decisive_command(arguments: Sequence[str]) -> str:
 
 
 def _is_run(model: str) -> bool:
-    from device_sim.run_folder import RunFolder
+    from device_sim.run.folder import RunFolder
 
     return RunFolder(Path(model)).experiment.exists()
 
 
 def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experiment:
     """Returns where the data comes from and, for a named model, what it is built like."""
-    from device_sim.experiment_file import parse_experiment, read_experiment
-    from device_sim.run_folder import RunFolder
+    from device_sim.experiment.toml import parse_experiment, read_experiment
+    from device_sim.run.folder import RunFolder
     from fl_mobile.errors import ConfigError
 
     named = [f"data.dataset={dataset}"] if dataset else []
@@ -195,10 +195,10 @@ def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experime
 
 
 def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
-    from device_sim.federation import build_of
-    from device_sim.keras_file import read_model, read_run_model
-    from device_sim.private import NONE
-    from device_sim.run_folder import RunFolder
+    from device_sim.federation.federation import build_of
+    from device_sim.run.folder import RunFolder
+    from device_sim.run.keras_file import read_model, read_run_model
+    from fl_mobile.client.private import NONE
     from fl_mobile.errors import ConfigError
 
     if _is_run(model):

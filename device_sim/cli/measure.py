@@ -11,7 +11,7 @@ import typer
 from device_sim.cli.output import Format, FormatOption, make_table, print_json, print_tables, say
 
 if TYPE_CHECKING:
-    from fl_mobile.measure import Measurement
+    from fl_mobile.measure.measurement import Measurement
     from fl_mobile.tensors import Spec, Tensors
 
 
@@ -35,8 +35,8 @@ def measure(
       fl-mobile measure runs/demo --plot runs/demo/codecs.svg
     """
     from fl_mobile.codecs import parse_codec
-    from fl_mobile.measure import measure as measure_codec
-    from fl_mobile.measure import pareto_plot
+    from fl_mobile.measure.measurement import measure as measure_codec
+    from fl_mobile.measure.measurement import pareto_plot
 
     chosen = {codec.name: codec for codec in map(parse_codec, codecs or _every_row())}
     updates, spec = _updates(target, size)
@@ -69,7 +69,7 @@ def _every_row() -> list[str]:
 
 def _updates(target: str, size: int) -> tuple[list[Tensors], Spec]:
     from fl_mobile.errors import DataError
-    from fl_mobile.sources import SOURCES, read_update, read_updates, spec_of, synthetic
+    from fl_mobile.measure.sources import SOURCES, read_update, read_updates, spec_of, synthetic
     from fl_mobile.tensors import TensorSpec
 
     if target in SOURCES:

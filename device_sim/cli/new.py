@@ -20,9 +20,9 @@ def new(
 
     Example: fl-mobile new my-digits --set data.dataset=digits --set model.name=mlp
     """
-    from device_sim.experiment_file import parse_experiment, to_toml
+    from device_sim.experiment.toml import parse_experiment, to_toml
     from fl_mobile.errors import ConfigError
-    from fl_mobile.files import write_atomic
+    from fl_mobile.storage.files import write_atomic
 
     path = folder / "experiment.toml"
     if path.exists():

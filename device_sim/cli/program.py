@@ -31,11 +31,11 @@ def export_program(
         ExportError: A layer that cannot train with builtin ops, or a folder that exists.
         ConfigError: No such model, or no such key.
     """
-    from export.bundle import refuse_existing
-    from export.signing import read_signing_key
+    from export.bundle.folder import refuse_existing
+    from export.bundle.signing import read_signing_key
     from export.training.program import build_training_program, example_shape
     from export.training.shipped import ship_program
-    from fl_mobile import keras_bridge
+    from fl_mobile.models import keras_bridge
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     refuse_existing(out)
@@ -75,7 +75,7 @@ def _rows(report: ProgramReport) -> list[tuple[str, str]]:
 
 def _built(model: str) -> tuple[Any, str]:
     """Returns the model and the dtype of its examples."""
-    from device_sim.keras_file import read_model
+    from device_sim.run.keras_file import read_model
     from fl_mobile.errors import ConfigError, nearest
     from fl_mobile.models import MODELS, build_model
 

@@ -27,7 +27,7 @@ def set_log_levels() -> None:
 @contextlib.contextmanager
 def while_loading() -> Iterator[None]:
     """Turns C++ messages away inside the block; errors reach Python as exceptions and are not lost."""
-    from export.quiet import captured_stderr
+    from export.convert.quiet import captured_stderr
 
     if debugging():
         yield
@@ -43,7 +43,7 @@ def while_loading() -> Iterator[None]:
 
 def load_tensorflow() -> None:
     """Imports TensorFlow and lets it look for GPUs, quietly, for verbs that open many models one after another."""
-    from device_sim.keras_start import import_keras
+    from fl_mobile.models.keras_start import import_keras
 
     with while_loading():
         import_keras()

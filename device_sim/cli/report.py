@@ -32,7 +32,7 @@ def report(
     """
     from device_sim.report import page, read_runs
     from fl_mobile.errors import ConfigError
-    from fl_mobile.files import write_atomic
+    from fl_mobile.storage.files import write_atomic
 
     file = out or runs[0] / "report.html"
     if file.suffix not in (".html", ".htm"):

@@ -18,8 +18,8 @@ from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import while_loading
 
 if TYPE_CHECKING:
-    from device_sim.experiment import Experiment
-    from device_sim.run_folder import RunFolder
+    from device_sim.experiment.experiment import Experiment
+    from device_sim.run.folder import RunFolder
 
 
 def simulate(
@@ -61,8 +61,8 @@ def simulate(
       fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 2 --no-export
       fl-mobile simulate --out runs/cluster --engine ray --ray-address auto --rounds 5
     """
-    from device_sim import run_folder
-    from device_sim.finish import read_summary
+    from device_sim.run import folder as run_folder
+    from device_sim.run.finish import read_summary
 
     path = out or default_folder(file)
     short = {
@@ -113,8 +113,8 @@ def default_folder(file: Path | None) -> Path:
 
 def choose_experiment(file: Path | None, changes: list[str], path: Path, *, resume: bool) -> Experiment:
     """Returns the experiment to run: of the file, of the run folder to be resumed, or the defaults; then changed."""
-    from device_sim import run_folder
-    from device_sim.experiment_file import parse_experiment, read_experiment
+    from device_sim.experiment.toml import parse_experiment, read_experiment
+    from device_sim.run import folder as run_folder
 
     if file is not None:
         return read_experiment(file, changes)
@@ -126,13 +126,13 @@ def choose_experiment(file: Path | None, changes: list[str], path: Path, *, resu
 
 def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume: bool, quiet: bool) -> dict[str, Any]:
     """Plays all rounds that are missing and writes the results; returns the summary."""
-    from device_sim import run_folder
-    from device_sim.federation import open_federation
-    from device_sim.finish import finish
+    from device_sim.federation.federation import open_federation
     from device_sim.report.tensorboard import recorded
-    from device_sim.simulate import simulate as play
-    from export.signing import read_signing_key
-    from fl_mobile.compiled import is_cold
+    from device_sim.run import folder as run_folder
+    from device_sim.run.finish import finish
+    from device_sim.run.loop import simulate as play
+    from export.bundle.signing import read_signing_key
+    from fl_mobile.kernels.compiled import is_cold
 
     def tell(line: str) -> None:
         stop_if_interrupted()
@@ -166,7 +166,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
 @contextlib.contextmanager
 def safe(folder: RunFolder, *, resume: bool) -> Iterator[None]:
     """Tells how to go on after Ctrl-C; clears away a new run that failed before its first round was safe."""
-    from device_sim import run_folder
+    from device_sim.run import folder as run_folder
 
     try:
         yield

@@ -17,9 +17,9 @@ from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import load_tensorflow
 
 if TYPE_CHECKING:
-    from device_sim.experiment import Experiment
-    from device_sim.federation import Federation
-    from device_sim.simulate import Round
+    from device_sim.experiment.experiment import Experiment
+    from device_sim.federation.federation import Federation
+    from device_sim.run.loop import Round
     from device_sim.sweep.results import TrialResult
     from device_sim.sweep.search import Search
 
@@ -130,7 +130,7 @@ def _job(
     plot: Path | None,
     changes: list[str],
 ) -> Job:
-    from device_sim.experiment_file import parse_experiment, read_experiment, to_toml
+    from device_sim.experiment.toml import parse_experiment, read_experiment, to_toml
     from device_sim.sweep import arms, files, plan, search
     from fl_mobile.errors import ConfigError
 
@@ -152,9 +152,9 @@ def _job(
 
 def run(job: Job, target_accuracy: float | None, *, quiet: bool) -> list[TrialResult]:
     """Runs what is missing; returns all trials."""
-    from device_sim.federation import open_federation
+    from device_sim.federation.federation import open_federation
     from device_sim.sweep.run import Sweep, run_sweep
-    from fl_mobile.measure import pyplot
+    from fl_mobile.measure.measurement import pyplot
 
     if job.plot:
         pyplot()  # a missing library is told now, not after a night of training

@@ -15,9 +15,9 @@ from device_sim.cli.trust import PublicKeyOption, RequireSignatureOption, read_t
 from device_sim.cli.verify_engines import verify_engines
 
 if TYPE_CHECKING:
-    from device_sim.run_folder import RunFolder
+    from device_sim.run.folder import RunFolder
     from export import BundleProof
-    from export.bundle import Trust
+    from export.bundle.folder import Trust
     from export.training.shipped import ProgramProof
 
 
@@ -65,8 +65,8 @@ def verify(
     if path is None or changes:
         raise typer.BadParameter("give a bundle or a run folder, or --engines with an experiment and --set")
     trust = read_trust(public_key, require_signature)
-    from device_sim.run_folder import RunFolder
-    from export.bundle import MANIFEST
+    from device_sim.run.folder import RunFolder
+    from export.bundle.folder import MANIFEST
     from export.training.shipped import is_program
     from fl_mobile.errors import ConfigError, VerifyError
 
@@ -96,7 +96,7 @@ def verify(
 
 
 def _run_checks(folder: RunFolder, trust: Trust) -> list[dict[str, str]]:
-    from device_sim.proof import verify_run
+    from device_sim.verify.run import verify_run
 
     with while_loading():
         return [asdict(check) for check in verify_run(folder, trust)]

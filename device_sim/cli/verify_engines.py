@@ -11,7 +11,7 @@ from device_sim.cli.progress import waiting
 from device_sim.cli.quiet import while_loading
 
 if TYPE_CHECKING:
-    from device_sim.compare_engines import Comparison
+    from device_sim.verify.engines import Comparison
 
 SMALL = ("train.rounds=3",)
 """Changes to the default experiment, before the user's own."""
@@ -19,8 +19,8 @@ SMALL = ("train.rounds=3",)
 
 def verify_engines(path: Path | None, changes: Sequence[str], output: Format) -> None:
     """Trains an experiment on both engines, then `show`."""
-    from device_sim.compare_engines import compare_engines
-    from device_sim.experiment_file import parse_experiment, read_experiment
+    from device_sim.experiment.toml import parse_experiment, read_experiment
+    from device_sim.verify.engines import compare_engines
 
     experiment = read_experiment(path, changes) if path else parse_experiment("", [*SMALL, *changes])
     with waiting("Training on both engines …", quiet=output is Format.JSON), while_loading():

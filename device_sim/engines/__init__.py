@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import visits
-from device_sim.engines.pooled import LocalWorker, PooledEngine, Worker
-from device_sim.engines.process import ProcessWorker
+from device_sim.engines.pools.pooled import LocalWorker, PooledEngine, Worker
+from device_sim.engines.pools.processes import ProcessWorker
 from device_sim.engines.records import Engine, Evaluation, Task, Then, Trainer, train_each
 
 __all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "train_each", "visits"]
@@ -26,25 +26,25 @@ Open = Callable[[], Trainer]
 
 
 def _keras(build: Build, probe: np.ndarray) -> Trainer:
-    from device_sim.engines.keras import KerasTrainer
+    from device_sim.engines.trainers.keras import KerasTrainer
 
     return KerasTrainer(build, probe)
 
 
 def _vectorized(build: Build, probe: np.ndarray) -> Trainer:
-    from device_sim.engines.vectorized import VectorizedTrainer
+    from device_sim.engines.trainers.vectorized import VectorizedTrainer
 
     return VectorizedTrainer(build, probe)
 
 
 def _auto(build: Build, probe: np.ndarray) -> Trainer:
-    from device_sim.engines.auto import AutoTrainer
+    from device_sim.engines.trainers.auto import AutoTrainer
 
     return AutoTrainer(build, probe)
 
 
 def _litert(runtime: str, build: Build, probe: np.ndarray) -> Open:
-    from device_sim.engines.litert import LitertTrainer, Programs
+    from device_sim.engines.trainers.litert import LitertTrainer, Programs
     from export.runtimes import choose_runtimes
 
     choose_runtimes([runtime])  # refuses one that is not installed, with how to install it
@@ -76,7 +76,7 @@ def _here(open_worker: Callable[[Open], Worker], open_trainer: Open, workers: in
 
 
 def _in_a_cluster(open_trainer: Open, workers: int, address: str) -> PooledEngine:
-    from device_sim.engines.ray import open_ray_engine
+    from device_sim.engines.pools.ray import open_ray_engine
 
     return open_ray_engine(open_trainer, workers, address)
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from device_sim.experiment import Experiment
-from device_sim.experiment_file import all_keys
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.toml import all_keys
 from device_sim.report.runs import Run
 from device_sim.report.series import total_bytes
 

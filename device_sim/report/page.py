@@ -8,8 +8,8 @@ from importlib.resources import files
 from xml.etree.ElementTree import Element
 
 from device_sim.datasets import DATASETS
-from device_sim.experiment import experiment_hash
-from device_sim.experiment_file import to_toml
+from device_sim.experiment.experiment import experiment_hash
+from device_sim.experiment.toml import to_toml
 from device_sim.report import devices, series
 from device_sim.report.charts import Chart, GanttChart, Histogram, LineChart, Note, StackChart
 from device_sim.report.compare import FINAL_ROUNDS, Reached, key_differences, paired, target_accuracy, unpaired_keys

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from device_sim.experiment import Experiment
-from device_sim.experiment_file import read_experiment
-from device_sim.finish import read_summary
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.toml import read_experiment
 from device_sim.report.checked import record_of
-from device_sim.run_folder import RunFolder
-from device_sim.simulate import Round
+from device_sim.run.finish import read_summary
+from device_sim.run.folder import RunFolder
+from device_sim.run.loop import Round
 from fl_mobile.errors import ConfigError, RunError
 
 

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from device_sim.federation import Federation
+from device_sim.federation.federation import Federation
 from device_sim.fleet.reasons import REASONS, count
-from device_sim.memory import FleetMemory, Flight
 from device_sim.rounds.crew import Crew, gather, together
 from device_sim.rounds.download import broadcast
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets, folding_of
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, Trip, travel, write_down
+from device_sim.run.memory import FleetMemory, Flight
 from fl_mobile import wire
 from fl_mobile.errors import RunError
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.server import finish_round
+from fl_mobile.server.rounds import finish_round
 
 PATIENCE = 10_000
 """Askings in a row that find nobody before the run is given up."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.federation import Federation
-from device_sim.fleet.cohort import Request
-from device_sim.fleet.devices import Devices
-from device_sim.fleet.links import Air
-from device_sim.fleet.mishaps import Mishaps, draw_mishaps
+from device_sim.federation.federation import Federation
+from device_sim.fleet.devices.columns import Devices
+from device_sim.fleet.devices.links import Air
+from device_sim.fleet.devices.mishaps import Mishaps, draw_mishaps
+from device_sim.fleet.devices.task import Training, train_on
 from device_sim.fleet.reasons import code_of, count
-from device_sim.fleet.samplers import choose
-from device_sim.fleet.task import Training, train_on
-from device_sim.memory import FleetMemory
+from device_sim.fleet.selection.cohort import Request
+from device_sim.fleet.selection.samplers import choose
+from device_sim.run.memory import FleetMemory
 from fl_mobile.seeds import hashes
 
 

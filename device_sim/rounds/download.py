@@ -6,16 +6,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from device_sim.federation import Federation
-from device_sim.memory import FleetMemory
-from fl_mobile import feedback, wire
-from fl_mobile.broadcast import Lattice, prune_point
+from device_sim.federation.federation import Federation
+from device_sim.run.memory import FleetMemory
+from fl_mobile import wire
+from fl_mobile.client import feedback
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import RunError
-from fl_mobile.pruning_mask import Masks, apply_masks, masks_for, sparsity_at, zero_runs
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors
+from fl_mobile.wire.lattice import Lattice, prune_point
+from fl_mobile.wire.pruning_mask import Masks, apply_masks, masks_for, sparsity_at, zero_runs
 
 VERSIONS_KEPT = 50
 """A device that holds an older version than this gets the difference to version 0, which ships with the app."""

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from device_sim.engines import Task, train_each
-from device_sim.experiment_personal import DITTO, ONLY_HEAD
-from device_sim.federation import Federation
-from device_sim.memory import FleetMemory, Shelf
-from device_sim.private import head_paths
+from device_sim.experiment.personal import DITTO, ONLY_HEAD
+from device_sim.federation.federation import Federation
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
+from device_sim.run.memory import FleetMemory, Shelf
+from fl_mobile.client.private import head_paths
 from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors

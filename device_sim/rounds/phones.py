@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from device_sim.engines import Task
-from fl_mobile import client, feedback, wire
+from fl_mobile import wire
+from fl_mobile.client import feedback
+from fl_mobile.client.answer import encode_update
 from fl_mobile.errors import DivergedError
-from fl_mobile.pruning_mask import Masks, apply_masks
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
-from fl_mobile.server import Fold
+from fl_mobile.server.rounds import Fold
 from fl_mobile.tensors import Tensors, global_norm
+from fl_mobile.wire.pruning_mask import Masks, apply_masks
 
 
 class Folding(Protocol):
@@ -127,7 +129,7 @@ class Phones:
             if not math.isfinite(loss):
                 raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
             sent = Update(wanted, update.num_examples, update.metrics)
-            packet = client.encode_update(sent, self.layout, rng, round_num=self.round_num)
+            packet = encode_update(sent, self.layout, rng, round_num=self.round_num)
         except DivergedError as error:
             raise DivergedError(f"device {task.device}, round {self.round_num}: {error}") from None
         return Answer(

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from device_sim.federation import Federation
+from device_sim.federation.federation import Federation
 from device_sim.fleet.reasons import count
-from device_sim.memory import FleetMemory
 from device_sim.rounds.crew import gather
 from device_sim.rounds.download import Broadcast, broadcast
 from device_sim.rounds.own import pull_of
@@ -25,9 +24,11 @@ from device_sim.rounds.phones import Answer, Folding
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets, folding_of, published_codec
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, SURPLUS, Trip, travel, write_down
-from fl_mobile import feedback, wire
+from device_sim.run.memory import FleetMemory
+from fl_mobile import wire
+from fl_mobile.client import feedback
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.server import Fold, finish_round
+from fl_mobile.server.rounds import Fold, finish_round
 
 _NOBODY = np.zeros(0, np.int64)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.fleet.devices import LINK_NAMES, PROFILE_NAMES
+from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES
 from device_sim.fleet.reasons import REASONS, saved_bytes
 from device_sim.rounds.trip import ACCEPTED, Trip
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from device_sim.engines import Engine, Task
-from device_sim.experiment_personal import DITTO
-from device_sim.federation import Federation
-from device_sim.memory import FleetMemory
+from device_sim.experiment.personal import DITTO
+from device_sim.federation.federation import Federation
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
 from device_sim.rounds.own import private_of, pull_of, train_own_models
 from device_sim.rounds.phones import Answer, Folding, Phones, Ready
+from device_sim.run.memory import FleetMemory
 from fl_mobile import wire
 from fl_mobile.codecs import Codec
 from fl_mobile.codecs.ecsq import Ecsq
-from fl_mobile.files import write_json
+from fl_mobile.measure.sources import write_update
 from fl_mobile.records import ServerState
-from fl_mobile.server import Admission, Fold, fold
-from fl_mobile.sources import write_update
+from fl_mobile.server.rounds import Admission, Fold, fold
+from fl_mobile.storage.files import write_json
 
 FOLD_BYTES = 1 << 20
 """Packets of less than this in all are folded where they are; handing them out would cost more."""

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from device_sim.federation import Federation
-from device_sim.fleet.availability import spend
-from device_sim.fleet.policies import Trained
+from device_sim.federation.federation import Federation
+from device_sim.fleet.availability.presence import spend
+from device_sim.fleet.devices.task import Sending, Training, send
 from device_sim.fleet.reasons import REASONS
-from device_sim.fleet.task import Sending, Training, send
-from device_sim.memory import FleetMemory
+from device_sim.fleet.selection.policies import Trained
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.download import Broadcast
 from device_sim.rounds.phones import Answer, Folding
 from device_sim.rounds.training import train_crew
+from device_sim.run.memory import FleetMemory
 from fl_mobile import wire
 from fl_mobile.records import ServerState
-from fl_mobile.server import Fold
+from fl_mobile.server.rounds import Fold
 
 ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS = "accepted", "offline", "lost", "interrupted", "surplus"
 

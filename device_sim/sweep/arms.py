@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from device_sim.experiment import Experiment, experiment_hash
-from device_sim.experiment_file import parse_value
+from device_sim.experiment.experiment import Experiment, experiment_hash
+from device_sim.experiment.toml import parse_value
 from device_sim.sweep.plan import Trial, experiments_of
 from fl_mobile.errors import ConfigError
 

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from device_sim.experiment import Experiment
-from device_sim.experiment_file import parse_experiment, read_experiment, to_toml
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.toml import parse_experiment, read_experiment, to_toml
 from device_sim.sweep.plan import Range, SweepPlan, Trial, Value
 from device_sim.sweep.results import FINAL_ROUNDS, TrialResult, best, pareto_front
 from fl_mobile.errors import ConfigError, RunError, nearest
-from fl_mobile.files import write_atomic, write_json
+from fl_mobile.storage.files import write_atomic, write_json
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from device_sim.sweep.plan import short
 from device_sim.sweep.results import OBJECTIVES, Scores, TrialResult, pareto_front
-from fl_mobile.files import replace_atomic
+from fl_mobile.storage.files import replace_atomic
 
 LABELLED = 24
 """With more trials than this only the front, trial 0 and nothing else are labelled."""
@@ -20,7 +20,7 @@ def plot(results: Sequence[TrialResult], path: Path, cost: str = "total-bytes") 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    from fl_mobile.measure import pyplot
+    from fl_mobile.measure.measurement import pyplot
 
     plt = pyplot()
     from matplotlib.ticker import EngFormatter, NullFormatter

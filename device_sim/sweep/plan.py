@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_sim.experiment import Experiment
-from device_sim.experiment_file import all_keys, parse_experiment, to_toml
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.toml import all_keys, parse_experiment, to_toml
 from device_sim.sweep.results import OBJECTIVES
 from fl_mobile.errors import ConfigError, nearest
 

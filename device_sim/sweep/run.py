@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from device_sim.experiment import Experiment, experiment_hash
-from device_sim.federation import Federation, open_federation
-from device_sim.run_folder import RunFolder, create, locked, read_rounds, reopen
-from device_sim.simulate import Round, simulate, stop_reason
+from device_sim.experiment.experiment import Experiment, experiment_hash
+from device_sim.federation.federation import Federation, open_federation
+from device_sim.run.folder import RunFolder, create, locked, read_rounds, reopen
+from device_sim.run.loop import Round, simulate, stop_reason
 from device_sim.sweep.files import folder_name, read_log, write_log
 from device_sim.sweep.plan import Trial, experiments_of
 from device_sim.sweep.results import Runs, TrialResult, score

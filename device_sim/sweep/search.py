@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from device_sim.experiment_file import to_toml
+from device_sim.experiment.toml import to_toml
 from device_sim.sweep.plan import BASE, Range, SweepPlan, Trial, Value, label_of
 from device_sim.sweep.results import OBJECTIVES, Scores
 from fl_mobile.errors import ConfigError

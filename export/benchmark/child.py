@@ -36,9 +36,9 @@ def measure(data: bytes, runtime: str, threads: int, runs: int) -> dict[str, Any
     Raises:
         VerifyError: ``data`` is damaged. A runtime that refuses it raises errors of its own.
     """
-    from export.graph import read_graph
+    from export.model.serving import SIGNATURE
     from export.runtimes import RUNTIMES
-    from export.serving import SIGNATURE
+    from export.tflite.graph import read_graph
 
     importlib.import_module(MODULES[runtime])
     rng = np.random.default_rng(0)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from export.benchmark.child import MODULES
+from export.benchmark.latency import LABEL, host_name
 from export.benchmark.macs import count_macs
-from export.bundle import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
-from export.child import child_environment
-from export.graph import read_graph
-from export.latency import LABEL, host_name
+from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
+from export.convert.child import child_environment
 from export.runtimes import choose_runtimes
+from export.tflite.graph import read_graph
 from fl_mobile.errors import ConfigError, VerifyError, nearest
 
 _TIME_LIMIT_SECONDS = 600

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from export.graph import read_graph
 from export.layers.flatbuffer import PARSE_ERRORS, op_name, read_model
+from export.tflite.graph import read_graph
 from fl_mobile.errors import VerifyError
 
 Shape = tuple[int, ...]

@@ -9,13 +9,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from export.browser import Resource, litertjs_resources
-from export.bundle import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
-from export.golden import Golden, unpack_golden
-from export.graph import read_graph
-from export.prove import verify_bundle
+from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
+from export.model.serving import SIGNATURE
 from export.runtimes import real_values
-from export.serving import SIGNATURE
+from export.runtimes.browser import Resource, litertjs_resources
+from export.tflite.graph import read_graph
+from export.verify.bundle import verify_bundle
+from export.verify.golden import Golden, unpack_golden
 from fl_mobile.errors import ExportError
 
 PAGE_FILES = ("camera.css", "camera.js", "classifier.js", "frame.js", "icon.svg")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.graph import read_graph
+from export.tflite.graph import read_graph
 from fl_mobile.errors import VerifyError
 
 PARSE_ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from export.graph import read_graph
 from export.layers.flatbuffer import NO_TENSOR, is_constant, op_name, prune_dead_operations, read_model, write_model
 from export.layers.names import FloatTwin, belongs
 from export.layers.pairs import paired
-from export.serving import SIGNATURE
+from export.model.serving import SIGNATURE
+from export.tflite.graph import read_graph
 from fl_mobile.errors import ExportError, VerifyError
 
 # Least operation version that takes a stored type, by number in the schema (tflite/converter/tools/versioning/

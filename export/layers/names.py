@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export.conversion import Converter, convert_here
-from export.convert import to_tflite
+from export.convert.conversion import Converter, convert_here
+from export.convert.recipes import RECIPES
+from export.convert.to_tflite import to_tflite
 from export.layers.flatbuffer import read_model
 from export.layers.pairs import paired
-from export.recipes import RECIPES
 from fl_mobile.errors import ExportError, nearest
 
 _NUMBERED = re.compile(r"(.+)_\d+")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from export.convert.quiet import captured_stderr
 from export.layers.flatbuffer import activations, slice_model, write_model
-from export.quiet import captured_stderr
 from fl_mobile.errors import VerifyError
 
 Values = dict[int, np.ndarray]

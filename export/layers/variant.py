@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from export.convert.recipes import Recipe
 from export.layers.error import LayerError, advice, layer_errors
 from export.layers.names import FloatTwin, check_layers
-from export.recipes import Recipe
 from fl_mobile.errors import ExportError, VerifyError
 
 

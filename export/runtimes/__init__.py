@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from export.graph import Signature, TensorInfo, read_graph
-from export.quiet import captured_stderr
+from export.convert.quiet import captured_stderr
+from export.model.serving import SIGNATURE
 from export.runtimes.litert import LITERT
 from export.runtimes.litert_compiled import LITERT_COMPILED
 from export.runtimes.litert_js import LITERT_JS
 from export.runtimes.runtime import Runtime, Session
 from export.runtimes.tf_lite import TF_LITE
 from export.runtimes.tflite_runtime import TFLITE_RUNTIME
-from export.serving import SIGNATURE
+from export.tflite.graph import Signature, TensorInfo, read_graph
 from fl_mobile.errors import ConfigError, VerifyError, nearest
 
 RUNTIMES: dict[str, Runtime] = {

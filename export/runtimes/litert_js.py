@@ -12,7 +12,7 @@ import numpy as np
 from export.runtimes.runtime import Runtime
 
 if TYPE_CHECKING:  # servers and pipes are loaded when a browser is wanted
-    from export.browser import BrowserModel
+    from export.runtimes.browser import BrowserModel
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class BrowserSession:
 
 
 def _missing() -> str | None:
-    from export.browser import missing_browser
+    from export.runtimes.browser import missing_browser
 
     return missing_browser()
 
 
 def _load(data: bytes, signature: str, threads: int) -> BrowserSession:
     """``threads`` is not used: LiteRT.js' threaded build needs a cross-origin isolated page, so this one has one."""
-    from export.browser import BrowserModel
+    from export.runtimes.browser import BrowserModel
 
     model = BrowserModel.load(data)
     session = BrowserSession(model, signature)

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.child import child_environment
+from export.convert.child import child_environment
 from export.training.contract import Contract, contract_from_json
 from fl_mobile.errors import VerifyError
-from fl_mobile.files import write_atomic, write_json
+from fl_mobile.storage.files import write_atomic, write_json
 
 PROGRAM, CONTRACT = "train.tflite", "train.json"
 _TIME_LIMIT_SECONDS = 600

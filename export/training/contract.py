@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from export.graph import Graph
+from export.tflite.graph import Graph
 from fl_mobile.errors import VerifyError
 from fl_mobile.tensors import Spec, TensorSpec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.graph import read_graph
-from export.quiet import captured_stderr
-from export.scratch import scratch_folder
+from export.convert.quiet import captured_stderr
+from export.convert.scratch import scratch_folder
+from export.tflite.graph import read_graph
 from export.training.contract import FORMAT, Signature, Weight, check_bindings, signature_in
 from export.training.tidy import tidy
 from fl_mobile.errors import ExportError, VerifyError

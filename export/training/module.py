@@ -13,7 +13,7 @@ from export.training.objectives import objective, right_answers
 from export.training.optimizers import optimizer
 from export.training.options import Options, batch_specs
 from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
-from fl_mobile import keras_bridge
+from fl_mobile.models import keras_bridge
 
 
 def weight_name(index: int) -> str:

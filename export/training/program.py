@@ -24,8 +24,8 @@ from export.training.module import make_module
 from export.training.objectives import objective
 from export.training.optimizers import optimizer as optimizer_row
 from export.training.options import Options
-from fl_mobile import keras_bridge
 from fl_mobile.errors import ExportError
+from fl_mobile.models import keras_bridge
 
 
 @dataclass(frozen=True)

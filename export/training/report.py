@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from export.graph import read_graph
+from export.tflite.graph import read_graph
 from export.training.contract import Contract
 from export.training.measure import measure_apart
 

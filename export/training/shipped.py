@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.bundle import (
+from export.bundle.folder import (
     ANYONE,
     TRAINING_PROGRAM,
     Bundle,
@@ -30,10 +30,10 @@ from export.bundle import (
     read_bundle,
     write_bundle,
 )
-from export.graph import read_graph
+from export.bundle.signing import SigningKey
+from export.convert.scratch import scratch_folder
 from export.runtimes import choose_runtimes
-from export.scratch import scratch_folder
-from export.signing import SigningKey
+from export.tflite.graph import read_graph
 from export.training.apart import CONTRACT, PROGRAM, write_program
 from export.training.contract import Contract, check_bindings, contract_from_json, signature_in
 from export.training.program import TrainingProgram
@@ -96,7 +96,7 @@ def ship_program(folder: Path, program: TrainingProgram, *, sign_with: SigningKe
 def verify_program(folder: Path, *, runtimes: Sequence[str] = (), trust: Trust = ANYONE) -> ProgramProof:
     """Returns the proof that the program in ``folder`` is whole and trains as it did when it was written.
 
-    The layers of `export.prove`: signature, hash, flatbuffer (contract and file agree, builtin operations only),
+    The layers of `export.verify.bundle`: signature, hash, flatbuffer (contract and file agree, builtin ops only),
     parity (weights come out as they went in, and the first losses), on every installed runtime that trains.
 
     Args:

@@ -10,7 +10,7 @@ channels, so rounding before or after folding it is the same. Gradients pass rou
 Bengio et al. 2013, Jacob et al. 2018).
 
 *Kept zeros.* A weight that is exactly zero gets no gradient, so it is zero after local training too: the mask of
-``fl_mobile.pruning_mask`` holds in every local step, and the other weights learn to do without. No mask is stored.
+``fl_mobile.wire.pruning_mask`` holds in every local step, and the other weights learn to do without. No mask is stored.
 """
 
 from __future__ import annotations

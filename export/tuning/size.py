@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.graph import read_graph
-from export.recipes import Recipe
+from export.convert.recipes import Recipe
+from export.tflite.graph import read_graph
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from export.parity import Parity
-from export.recipes import Recipe, find_recipe
+from export.convert.recipes import Recipe, find_recipe
 from export.tuning.table import find_tuning
 from export.tuning.tune import TuningReport, TuningSet, tune
-from export.verify import Reference, check_parity, make_reference, measure_parity
+from export.verify.measured import Reference, check_parity, make_reference, measure_parity
+from export.verify.parity import Parity
 from fl_mobile.errors import ExportError, VerifyError
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from export.tuning.bridge import QUANTIZED, Twin, tf_keras_and_tfmot, weights_of
 from export.tuning.table import ZERO_RUN, Tuning
 from fl_mobile.errors import ExportError
-from fl_mobile.pruning_mask import SMALLEST_KERNEL
 from fl_mobile.tensors import Tensors
+from fl_mobile.wire.pruning_mask import SMALLEST_KERNEL
 
 _TUNED_LAYERS = ("Conv1D", "Conv2D", "Dense")
 _SCHEDULE_PARTS = 20  # how often a mask is recomputed while the polynomial schedule rises

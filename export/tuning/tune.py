@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from export.ends import OUTPUT
-from export.frames import frames_for
-from export.quiet import captured_stderr
-from export.serving import Serving, describe, predict
+from export.convert.quiet import captured_stderr
+from export.model.ends import OUTPUT
+from export.model.frames import frames_for
+from export.model.serving import Serving, describe, predict
 from export.tuning.bridge import make_twin, tf_keras_and_tfmot, with_weights
 from export.tuning.stages import STAGES, Fit, tuned_paths
 from export.tuning.table import Tuning
@@ -168,7 +168,7 @@ def tune(
         model: A built Keras 3 Sequential or functional classifier; see ``bridge.LAYOUTS``.
         tuning: A row of ``TUNINGS``.
         data: Public or server-side examples.
-        input_dtype: See ``export.serving.describe``.
+        input_dtype: See ``export.model.serving.describe``.
         progress: Called with one line before each stage.
 
     Raises:

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from fl_mobile.codecs.base import Reader
-from fl_mobile.codecs.positions import pack_bits, read_bits
-from fl_mobile.codecs.rotation import block_sizes, rotate, splitmix64, unrotate
+from fl_mobile.codecs.bits.positions import pack_bits, read_bits
+from fl_mobile.codecs.bits.rotation import block_sizes, rotate, splitmix64, unrotate
 from fl_mobile.errors import ConfigError
 
 _MAX = float(np.finfo(np.float32).max)

@@ -15,8 +15,8 @@ if __name__ == "__main__":
 import numpy as np
 
 from device_sim.engines import Task, train_each
-from device_sim.engines.litert import ExportedPrograms, LitertTrainer
-from device_sim.engines.pooled import LocalWorker, PooledEngine
+from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
+from device_sim.engines.trainers.litert import ExportedPrograms, LitertTrainer
 from export.training import contract_from_json
 from fl_mobile.records import FitPlan
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from device_sim.experiment_file import parse_experiment, to_toml
+from device_sim.experiment.toml import parse_experiment, to_toml
 from tests.device_sim.broken_fork import Call, Ended, count_or_break, in_fork, parse_trace
 from tests.device_sim.faulty_run import simulate
 from tests.device_sim.run_contents import damaged, difference, left_behind

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-import device_sim.federation
+import device_sim.federation.federation
 import device_sim.report.tensorboard
 from device_sim.cli import make_app
-from device_sim.experiment import Experiment
-from device_sim.federation import Federation
+from device_sim.experiment.experiment import Experiment
+from device_sim.federation.federation import Federation
 from fl_mobile.tensors import Tensors
 from tests.device_sim.numpy_engine import numpy_federation
 
@@ -51,7 +51,7 @@ class NumpyModel:
 
 
 def open_federation(experiment: Experiment) -> Federation:
-    """Stands where `device_sim.federation.open_federation` would load TensorFlow."""
+    """Stands where `device_sim.federation.federation.open_federation` would load TensorFlow."""
     federation = numpy_federation(experiment)
     return replace(federation, build=lambda: NumpyModel(federation.engine.initial))
 
@@ -62,7 +62,7 @@ def simulate(experiment: Path, run: Path, *, resume: bool, events: bool) -> int:
     Args:
         events: Whether TensorBoard's file is written, which TensorFlow does.
     """
-    device_sim.federation.open_federation = open_federation
+    device_sim.federation.federation.open_federation = open_federation
     if not events:
         device_sim.report.tensorboard.recorded = lambda rounds, run: iter(rounds)
     try:

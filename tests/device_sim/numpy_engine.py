@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from device_sim.client_data.data import DealtData
 from device_sim.datasets.records import Dataset, Samples, make_dataset
-from device_sim.device_data import DealtData
 from device_sim.engines import Engine, Evaluation, Task, visits
-from device_sim.engines.pooled import LocalWorker, PooledEngine
-from device_sim.experiment import Experiment
-from device_sim.federation import Federation, assemble
-from device_sim.fleet.timing import Workload
+from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
+from device_sim.experiment.experiment import Experiment
+from device_sim.federation.federation import Federation, assemble
+from device_sim.fleet.devices.timing import Workload
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, TensorSpec

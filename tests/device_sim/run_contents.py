@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.experiment_file import parse_experiment
-from fl_mobile.files import is_temporary
+from device_sim.experiment.toml import parse_experiment
+from fl_mobile.storage.files import is_temporary
 
 CLOCKS = {"wall_seconds"}
 """Keys that two equal runs may differ in."""

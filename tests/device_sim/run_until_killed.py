@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from device_sim.experiment_file import parse_experiment
-from device_sim.run_folder import RunFolder, create, reopen
-from device_sim.simulate import restore, simulate
+from device_sim.experiment.toml import parse_experiment
+from device_sim.run.folder import RunFolder, create, reopen
+from device_sim.run.loop import restore, simulate
 from fl_mobile.tensors import weights_hash
 from tests.device_sim.numpy_engine import numpy_federation
 

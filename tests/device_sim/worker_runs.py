@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from device_sim.engines import Engine
-from device_sim.experiment_file import parse_experiment
-from device_sim.run_folder import create
-from device_sim.simulate import simulate
+from device_sim.experiment.toml import parse_experiment
+from device_sim.run.folder import create
+from device_sim.run.loop import simulate
 from fl_mobile.errors import DivergedError, WireError
 from tests.device_sim.fault_sweep import PLAIN
 from tests.device_sim.numpy_engine import numpy_federation

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.export.topologies import LABELS, Digits, digits, trained
+from tests.export.convert.topologies import LABELS, Digits, digits, trained
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from export import export_model
-from export.convert import to_tflite
-from export.quiet import captured_stderr
-from export.recipes import RECIPES
-from export.serving import describe
+from export.convert.quiet import captured_stderr
+from export.convert.recipes import RECIPES
+from export.convert.to_tflite import to_tflite
+from export.model.serving import describe
 from fl_mobile.errors import ConfigError, ExportError, FlMobileError
-from tests.export.topologies import LABELS, Digits
+from tests.export.convert.topologies import LABELS, Digits
 
 pytestmark = pytest.mark.tf
 

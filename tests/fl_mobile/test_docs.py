@@ -12,7 +12,7 @@ import pytest
 
 import fl_mobile
 
-KERAS_SIDE = ("fl_mobile.keras_bridge", "fl_mobile.models")
+KERAS_SIDE = ("fl_mobile.models.keras_bridge", "fl_mobile.models")
 UPDATE_PATH = sorted(
     info.name
     for info in pkgutil.walk_packages(fl_mobile.__path__, "fl_mobile.")

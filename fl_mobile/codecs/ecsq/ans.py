@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from fl_mobile.codecs.ecsq.models import PRECISION
-from fl_mobile.compiled import compiled
+from fl_mobile.kernels.compiled import compiled
 
 _BITS = 24
 _U24, _U32, _U40 = np.uint64(24), np.uint64(32), np.uint64(40)

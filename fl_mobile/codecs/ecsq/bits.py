@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from fl_mobile.compiled import compiled
 from fl_mobile.errors import WireError
+from fl_mobile.kernels.compiled import compiled
 
 _MAX_ZEROS = 40
 """No number of the format is longer; a longer run of zeros is an attack or noise."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fl_mobile.compiled import compiled
+from fl_mobile.kernels.compiled import compiled
 
 CONTEXTS = 32
 CLASSES = 32

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fl_mobile.codecs.ecsq.bits import bit_length, golomb, put, take, take_golomb
-from fl_mobile.compiled import compiled
 from fl_mobile.errors import WireError
+from fl_mobile.kernels.compiled import compiled
 
 PRECISION = 20
 """Frequencies sum to 2^20 where they are used; a table travels with 2^4 to 2^14 and is shifted up."""

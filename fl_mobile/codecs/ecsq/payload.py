@@ -16,8 +16,8 @@ from fl_mobile.codecs.ecsq.read import read_levels, with_factors
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
 from fl_mobile.codecs.ecsq.rounding import mean_shifts, rate_distortion, stochastic, to_nearest
 from fl_mobile.codecs.ecsq.write import write_levels
-from fl_mobile.compiled import compiled
 from fl_mobile.errors import WireError
+from fl_mobile.kernels.compiled import compiled
 
 ZERO, RAW, CODED = 0, 1, 2
 _HEAD = struct.Struct("<Bfbb")

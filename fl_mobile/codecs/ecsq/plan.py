@@ -18,7 +18,7 @@ from fl_mobile.codecs.ecsq.layout import (
     Shapes,
     is_matrix,
 )
-from fl_mobile.compiled import compiled
+from fl_mobile.kernels.compiled import compiled
 
 _FEW = 24
 """Below this many non-zeros no tensor has ever earned its classes back."""

@@ -24,8 +24,8 @@ from fl_mobile.codecs.ecsq.lowrank import MAX_COLUMNS
 from fl_mobile.codecs.ecsq.models import LINEAR, STARTS, bucket_bits, bucket_of, geometric, read_table
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
 from fl_mobile.codecs.ecsq.write import MAX_PER_BYTE, SIGN_GROUPS
-from fl_mobile.compiled import compiled
 from fl_mobile.errors import WireError
+from fl_mobile.kernels.compiled import compiled
 
 MAGNITUDE_SYMBOLS = int(bucket_of(MAX_LEVEL - 1)) + 1
 

@@ -7,7 +7,7 @@ import numpy as np
 from fl_mobile.codecs.ecsq.layout import CONTEXTS, Layout, Plans, Shapes, find_blocks, lay_out
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.codecs.ecsq.records import LAMBDA, Levels
-from fl_mobile.compiled import compiled
+from fl_mobile.kernels.compiled import compiled
 from fl_mobile.seeds import uniform
 
 _PASSES = 2

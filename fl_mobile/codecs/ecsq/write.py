@@ -29,7 +29,7 @@ from fl_mobile.codecs.ecsq.models import (
     write_fitted,
 )
 from fl_mobile.codecs.ecsq.records import Factors, Levels
-from fl_mobile.compiled import compiled
+from fl_mobile.kernels.compiled import compiled
 
 MAX_PER_BYTE = 256
 """Non-zeros a payload may hold per byte of its own length: what keeps a tiny packet from making a server sweat."""

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from device_sim.fleet.availability import Clock, Rules, open_presence, spend
-from device_sim.fleet.cohort import Request
-from device_sim.fleet.fleet import Fleet, open_fleet
-from device_sim.fleet.gate import Gate
+from device_sim.fleet.availability.gate import Gate
+from device_sim.fleet.availability.presence import Clock, Rules, open_presence, spend
+from device_sim.fleet.devices.fleet import Fleet, open_fleet
+from device_sim.fleet.devices.mishaps import draw_mishaps
+from device_sim.fleet.devices.profiles import GIB
+from device_sim.fleet.devices.task import send, train_on
+from device_sim.fleet.devices.timing import Workload
 from device_sim.fleet.ledger import Ledger
-from device_sim.fleet.mishaps import draw_mishaps
-from device_sim.fleet.policies import PolicyPlan, Trained, open_policy
-from device_sim.fleet.profiles import GIB
 from device_sim.fleet.reasons import count
-from device_sim.fleet.samplers import choose
-from device_sim.fleet.task import send, train_on
-from device_sim.fleet.timing import Workload
+from device_sim.fleet.selection.cohort import Request
+from device_sim.fleet.selection.policies import PolicyPlan, Trained, open_policy
+from device_sim.fleet.selection.samplers import choose
 from fl_mobile.seeds import uniforms
 
 WORK = Workload(forward_macs=2_600_000, parameters=225_000, activations=40_000)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.availability import (
+from device_sim.fleet.availability.presence import (
     BUSY,
     PRESENCES,
     Clock,
@@ -20,7 +20,7 @@ from device_sim.fleet.availability import (
     refusals,
     spend,
 )
-from device_sim.fleet.fleet import open_fleet
+from device_sim.fleet.devices.fleet import open_fleet
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import REASONS, count
 from fl_mobile.errors import ConfigError

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.availability import Clock, Rules, open_presence, refusals
-from device_sim.fleet.behaviour import read_behaviour
-from device_sim.fleet.fleet import open_fleet
+from device_sim.fleet.availability.behaviour import read_behaviour
+from device_sim.fleet.availability.presence import Clock, Rules, open_presence, refusals
+from device_sim.fleet.devices.fleet import open_fleet
 from fl_mobile.errors import DataError
 
 

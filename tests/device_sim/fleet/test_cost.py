@@ -7,12 +7,12 @@ from math import prod
 import numpy as np
 import pytest
 
-from device_sim.fleet.cost import workload_of
+from device_sim.fleet.devices.cost import workload_of
 from export.benchmark.macs import count_macs
 from fl_mobile.errors import ModelError
 from fl_mobile.models import MODELS
 from tests.device_sim.small_models import SHAPE, subclassed
-from tests.fl_mobile.model_builds import build
+from tests.fl_mobile.models.model_builds import build
 
 pytestmark = pytest.mark.tf
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.devices import LINK_NAMES, PROFILE_NAMES, Devices
+from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES, Devices
+from device_sim.fleet.devices.fleet import open_fleet
+from device_sim.fleet.devices.links import LINKS
+from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.draws import lognormals, normals, pair
-from device_sim.fleet.fleet import open_fleet
-from device_sim.fleet.links import LINKS
-from device_sim.fleet.profiles import PROFILES
 from fl_mobile.errors import ConfigError
 
 MANY = np.arange(100_000)

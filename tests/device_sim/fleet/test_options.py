@@ -7,9 +7,9 @@ from dataclasses import fields
 
 import pytest
 
-from device_sim.fleet.availability import Clock, Rules
-from device_sim.fleet.cohort import SamplerPlan
-from device_sim.fleet.policies import PolicyPlan
+from device_sim.fleet.availability.presence import Clock, Rules
+from device_sim.fleet.selection.cohort import SamplerPlan
+from device_sim.fleet.selection.policies import PolicyPlan
 from fl_mobile.errors import ConfigError
 
 WRONG = [

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_sim.fleet.ledger import Ledger
-from device_sim.fleet.policies import POLICIES, PolicyPlan, Trained, open_policy
 from device_sim.fleet.reasons import (
     AFTER_TRAINING,
     DECLINED,
@@ -22,6 +21,7 @@ from device_sim.fleet.reasons import (
     first_of,
     saved_bytes,
 )
+from device_sim.fleet.selection.policies import POLICIES, PolicyPlan, Trained, open_policy
 from fl_mobile.errors import ConfigError
 
 HOUR, DAY = 3600.0, 86_400.0

@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 
 from device_sim.fleet.ledger import Ledger
-from device_sim.fleet.policies import POLICIES
-from device_sim.fleet.samplers import SAMPLERS
+from device_sim.fleet.selection.policies import POLICIES
+from device_sim.fleet.selection.samplers import SAMPLERS
 from tests.device_sim.fleet.dry_rounds import new_run, play
 
 

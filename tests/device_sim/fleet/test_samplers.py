@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.cohort import Choice, Request, SamplerPlan
-from device_sim.fleet.fleet import open_fleet
+from device_sim.fleet.devices.fleet import open_fleet
+from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.ledger import Ledger
-from device_sim.fleet.profiles import PROFILES
 from device_sim.fleet.reasons import code_of
-from device_sim.fleet.samplers import SAMPLERS, apportion, choose
-from device_sim.fleet.strata import STRATA, Holdings, open_strata
-from device_sim.fleet.walk import head
+from device_sim.fleet.selection.cohort import Choice, Request, SamplerPlan
+from device_sim.fleet.selection.samplers import SAMPLERS, apportion, choose
+from device_sim.fleet.selection.strata import STRATA, Holdings, open_strata
+from device_sim.fleet.selection.walk import head
 from fl_mobile.errors import ConfigError
 
 HOLDINGS = Holdings(majority_label=lambda index: index % 7, examples=lambda index: index % 100)

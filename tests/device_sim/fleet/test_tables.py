@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sim.fleet.devices import LINK_NAMES, PROFILE_NAMES
-from device_sim.fleet.fleet import open_fleet
-from device_sim.fleet.links import LINKS
-from device_sim.fleet.profiles import PROFILES
-from device_sim.fleet.timing import Workload, fits_ram, train_seconds
+from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES
+from device_sim.fleet.devices.fleet import open_fleet
+from device_sim.fleet.devices.links import LINKS
+from device_sim.fleet.devices.profiles import PROFILES
+from device_sim.fleet.devices.timing import Workload, fits_ram, train_seconds
 
 SOME = np.arange(200)
 WORK = Workload(forward_macs=2_000_000, parameters=100_000, activations=30_000)

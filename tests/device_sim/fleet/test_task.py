@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.availability import Clock, Rules, open_presence, spend
-from device_sim.fleet.fleet import open_fleet
-from device_sim.fleet.gate import Gate
+from device_sim.fleet.availability.gate import Gate
+from device_sim.fleet.availability.presence import Clock, Rules, open_presence, spend
+from device_sim.fleet.devices.fleet import open_fleet
+from device_sim.fleet.devices.links import Air
+from device_sim.fleet.devices.mishaps import Mishaps, draw_mishaps
+from device_sim.fleet.devices.profiles import GIB
+from device_sim.fleet.devices.task import send, train_on
+from device_sim.fleet.devices.traces import DeviceRows
 from device_sim.fleet.ledger import Ledger
-from device_sim.fleet.links import Air
-from device_sim.fleet.mishaps import Mishaps, draw_mishaps
-from device_sim.fleet.profiles import GIB
 from device_sim.fleet.reasons import count
-from device_sim.fleet.task import send, train_on
-from device_sim.fleet.traces import DeviceRows
 
 SOME = np.arange(400)
 ANY = Rules()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.fleet import open_fleet
-from device_sim.fleet.traces import COLUMNS, FEDSCALE_MACS, read_devices, row_of
+from device_sim.fleet.devices.fleet import open_fleet
+from device_sim.fleet.devices.traces import COLUMNS, FEDSCALE_MACS, read_devices, row_of
 from fl_mobile.errors import DataError
 
 

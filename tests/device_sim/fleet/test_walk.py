@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from device_sim.fleet.walk import head, walk
+from device_sim.fleet.selection.walk import head, walk
 
 
 @pytest.mark.parametrize("population", [1, 2, 3, 1000, 4096, 4097, 5000, 16_384, 16_385, 70_001])

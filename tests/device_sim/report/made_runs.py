@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.experiment_file import parse_experiment
-from device_sim.run_folder import RunFolder, create
-from device_sim.simulate import Round
+from device_sim.experiment.toml import parse_experiment
+from device_sim.run.folder import RunFolder, create
+from device_sim.run.loop import Round
 from fl_mobile.seeds import rng_for
 
 PROFILES, LINKS = ("flagship", "mid", "low-end"), ("wifi", "5g", "4g", "3g")

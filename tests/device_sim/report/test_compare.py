@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.experiment import Experiment
-from device_sim.experiment_file import all_keys, parse_experiment
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.toml import all_keys, parse_experiment
 from device_sim.report.compare import (
     COHORT_KEYS,
     FINAL_ROUNDS,

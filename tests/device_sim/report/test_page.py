@@ -12,8 +12,8 @@ import pytest
 from device_sim.report import page, read_runs
 from device_sim.report.page import SECTIONS
 from device_sim.report.theme import MAX_RUNS
-from export.browser import open_tab
-from export.browser.chromium import missing_chromium
+from export.runtimes.browser import open_tab
+from export.runtimes.browser.chromium import missing_chromium
 from fl_mobile.errors import ConfigError
 from tests.device_sim.report.made_runs import made_run, made_timeline, raw_rounds, write_lines
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim.engines import Evaluation
-from device_sim.experiment import Experiment
-from device_sim.federated_evaluation import distribution
+from device_sim.experiment.experiment import Experiment
 from device_sim.report import devices, series
 from device_sim.report.charts import GanttChart, Histogram, LineChart, Note, StackChart
 from device_sim.report.runs import Run, Timeline, Trips, read_runs
 from device_sim.report.theme import SERIES
+from device_sim.run.evaluation import distribution
 from tests.device_sim.report.made_runs import made_round, made_run, made_timeline, raw_rounds, write_lines
 
 Raw = list[dict[str, Any]]

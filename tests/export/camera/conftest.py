@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.browser import Tab, missing_browser, open_tab, serving
-from tests.export.topologies import LABELS, Digits
+from export.runtimes.browser import Tab, missing_browser, open_tab, serving
+from tests.export.convert.topologies import LABELS, Digits
 
 # The smart camera's own recipes; those that train again make files of the same kinds.
 RECIPES_HERE = ("float32", "float16", "dynamic-int8", "int8", "int8-legacy", "int16x8")

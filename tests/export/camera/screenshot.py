@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from export.browser import Tab, open_tab, serving
 from export.camera import camera_resources
+from export.runtimes.browser import Tab, open_tab, serving
 
 WINDOWS = (
     {"width": 1200, "height": 844, "deviceScaleFactor": 1, "mobile": False, "scheme": "light"},

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from export import RUNTIMES, verify_bundle
-from export.browser import BrowserError, BrowserModel
-from export.bundle import read_bundle
-from export.golden import unpack_golden
-from export.recipes import RECIPES
+from export.bundle.folder import read_bundle
+from export.convert.recipes import RECIPES
 from export.runtimes import answers, missing_runtimes, open_session
+from export.runtimes.browser import BrowserError, BrowserModel
+from export.verify.golden import unpack_golden
 from fl_mobile.errors import ConfigError, VerifyError
 from tests.export.camera.conftest import RECIPES_HERE
 
@@ -119,7 +119,7 @@ def test_a_training_program_learns_the_same(data: Any) -> None:
     """Twenty steps on variables that live in the page, against the same program in LiteRT's Python interpreter."""
     from export.training import open_session as open_training
     from export.training.session import TrainingSession
-    from fl_mobile import keras_bridge
+    from fl_mobile.models import keras_bridge
 
     model, program = small_program()
     weights = keras_bridge.read(model)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from export.browser import missing_litertjs
+from export.runtimes.browser import missing_litertjs
 from tests.device_sim.cli_runs import command, environment, fl_mobile, interruptible, the_message
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]

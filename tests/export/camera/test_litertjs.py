@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from export.browser.chromium import find_chromium, missing_chromium
-from export.browser.litertjs import (
+from export.runtimes.browser.chromium import find_chromium, missing_chromium
+from export.runtimes.browser.litertjs import (
     PACKAGES,
     VERSION,
     cache_folder,

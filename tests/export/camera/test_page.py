@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.browser import BrowserError, Tab, serving
-from export.bundle import read_bundle
+from export.bundle.folder import read_bundle
 from export.camera import camera_resources
-from export.golden import unpack_golden
-from export.graph import read_graph
+from export.model.serving import SIGNATURE
 from export.runtimes import answers, real_values
-from export.serving import SIGNATURE
+from export.runtimes.browser import BrowserError, Tab, serving
+from export.tflite.graph import read_graph
+from export.verify.golden import unpack_golden
 from tests.export.camera.conftest import COLOURS, RECIPES_HERE
-from tests.export.topologies import LABELS
+from tests.export.convert.topologies import LABELS
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.usefixtures("browser")]
 
@@ -243,7 +243,7 @@ def test_no_request_leaves_this_computer(tab: Tab, digits_page: str, digits_bund
 
 def test_the_page_could_not_reach_elsewhere_if_it_tried(tab: Tab, digits_page: str) -> None:
     """Another server on this very computer stands for elsewhere: only the page's policy is in the way."""
-    from export.browser import Resource
+    from export.runtimes.browser import Resource
 
     with serving({"/": Resource("text/plain", b"elsewhere")}) as elsewhere:
         open_page(tab, digits_page)

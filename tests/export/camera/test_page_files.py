@@ -7,12 +7,12 @@ from importlib.resources import files
 
 import pytest
 
-from export.browser.litertjs import PACKAGES
-from export.browser.server import MIME_TYPES
 from export.camera.site import PAGE_FILES
+from export.runtimes.browser.litertjs import PACKAGES
+from export.runtimes.browser.server import MIME_TYPES
 
 PAGE = files("export.camera") / "page"
-RUNNER = files("export.browser") / "page"
+RUNNER = files("export.runtimes.browser") / "page"
 TEXTS = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("index.html", *PAGE_FILES)}
 TEXTS |= {name: (RUNNER / name).read_text(encoding="utf-8") for name in ("runner.html", "runner.js")}
 OURS = {f"/{name}" for name in (*PAGE_FILES, "runner.js")}

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from export.browser.server import MIME_TYPES, Resource, content_security_policy, serving
+from export.runtimes.browser.server import MIME_TYPES, Resource, content_security_policy, serving
 from fl_mobile.errors import ConfigError
 
 MAP = b'{"imports": {"a": "/a.js"}}'

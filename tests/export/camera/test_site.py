@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.bundle import read_bundle
+from export.bundle.folder import read_bundle
 from export.camera import camera_resources
 from export.camera.site import describe_bundle, refuse_other_inputs
-from export.golden import unpack_golden
-from export.graph import read_graph
+from export.model.serving import SIGNATURE
 from export.runtimes import answers, real_values
-from export.serving import SIGNATURE
+from export.tflite.graph import read_graph
+from export.verify.golden import unpack_golden
 from fl_mobile.errors import ExportError, VerifyError
 from tests.export.camera.conftest import RECIPES_HERE
 
@@ -65,12 +65,12 @@ def test_a_damaged_bundle_is_not_served(damage: Callable[[Path], None], whole_bu
 
 def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, tmp_path: Path) -> None:
     """The manifest fits, but the artifact does not answer the golden frames as the bundle says."""
-    from export.bundle import write_bundle
+    from export.bundle.folder import write_bundle
 
     bundle = read_bundle(whole_bundle)
     files = dict(bundle.files)
     golden = unpack_golden(files["golden.npz"])
-    from export.golden import Golden, pack_golden
+    from export.verify.golden import Golden, pack_golden
 
     outputs = {recipe: rows["probabilities"] for recipe, rows in golden.outputs.items()}
     wrong = {recipe: {"probabilities": np.roll(rows, 1, axis=1)} for recipe, rows in outputs.items()}

@@ -10,7 +10,7 @@ import tensorflow as tf
 from export.training.autodiff import Tape, cells_for, replay
 from export.training.convert import convert_module
 from export.training.layers import Batch, check_layers, traced_for_training
-from fl_mobile import keras_bridge
+from fl_mobile.models import keras_bridge
 
 
 def cotangent(model: Any, batch: int) -> np.ndarray:

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.graph import read_graph
+from export.tflite.graph import read_graph
 from export.training.apart import write_program
 from export.training.program import TrainingProgram, build_training_program
 from export.training.report import report_on
 from export.training.session import open_compiled_session, open_session
-from fl_mobile import keras_bridge
 from fl_mobile.errors import VerifyError
-from fl_mobile.models import MODELS, build_model
+from fl_mobile.models import MODELS, build_model, keras_bridge
 from tests.export.training.gradients import worst_relative_error
 from tests.export.training.runtimes import python_with_tflite_runtime, ten_steps
 
@@ -170,7 +169,7 @@ def test_tflite_runtime_of_2023_trains_alike(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["smart-camera-cnn", "ds-cnn"])
 def test_browser_trains_alike(name: str) -> None:
     """``infer`` and ten ``train`` steps of the same file on LiteRT.js in a headless Chromium."""
-    from export.browser import BrowserModel, missing_browser
+    from export.runtimes.browser import BrowserModel, missing_browser
     from export.training import TrainingSession
 
     if reason := missing_browser():

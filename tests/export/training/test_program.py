@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.graph import read_graph
+from export.tflite.graph import read_graph
 from export.training import contract_from_json, open_session
 from export.training.layers import keyed_dropout
 from export.training.program import TrainingProgram, build_training_program
-from fl_mobile import keras_bridge
 from fl_mobile.errors import DataError, ExportError, SpecMismatch, VerifyError
+from fl_mobile.models import keras_bridge
 
 pytestmark = pytest.mark.tf
 L = keras.layers

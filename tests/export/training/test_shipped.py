@@ -13,10 +13,10 @@ import pytest
 
 from export import verify_bundle
 from export.benchmark import open_for_benchmark
-from export.bundle import Trust, canonical_json, read_bundle, sha256, write_bundle
+from export.bundle.folder import Trust, canonical_json, read_bundle, sha256, write_bundle
+from export.bundle.signing import KeyFiles, new_key, read_signing_key
 from export.camera import camera_resources
-from export.graph import read_graph
-from export.signing import KeyFiles, new_key, read_signing_key
+from export.tflite.graph import read_graph
 from export.training.apart import CONTRACT, PROGRAM
 from export.training.program import TrainingProgram, build_training_program
 from export.training.shipped import REPORT, is_program, ship_program, verify_program

@@ -14,7 +14,7 @@ import pytest
 
 from export.tuning.bridge import LAYOUTS, make_twin, prove_equal, weights_of, with_weights
 from fl_mobile.errors import ExportError
-from tests.export.topologies import Digits, inputs_for
+from tests.export.convert.topologies import Digits, inputs_for
 
 pytestmark = pytest.mark.tf
 

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.convert import to_tflite
-from export.ends import OUTPUT
-from export.frames import frames_for
-from export.recipes import RECIPES
-from export.serving import describe, predict
+from export.convert.recipes import RECIPES
+from export.convert.to_tflite import to_tflite
+from export.model.ends import OUTPUT
+from export.model.frames import frames_for
+from export.model.serving import describe, predict
 from export.tuning.on_device import round_activations, round_kernel, with_fake_quant, with_kept_zeros
-from fl_mobile import keras_bridge
 from fl_mobile.errors import ExportError
-from fl_mobile.pruning_mask import PruningPlan, apply_masks, masks_for
-from tests.export.topologies import Digits, inputs_for
+from fl_mobile.models import keras_bridge
+from fl_mobile.wire.pruning_mask import PruningPlan, apply_masks, masks_for
+from tests.export.convert.topologies import Digits, inputs_for
 
 pytestmark = pytest.mark.tf
 

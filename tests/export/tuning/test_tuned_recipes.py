@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.convert import to_tflite
-from export.graph import read_graph
-from export.recipes import RECIPES, TUNED_RECIPES, find_recipe
+from export.convert.recipes import RECIPES, TUNED_RECIPES, find_recipe
+from export.convert.to_tflite import to_tflite
+from export.model.serving import SIGNATURE, describe
 from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values
-from export.serving import SIGNATURE, describe
+from export.tflite.graph import read_graph
 from export.tuning import TUNINGS, Tuning, TuningSet, check_tuned, find_tuning, tune
 from export.tuning.size import account_for
 from export.tuning.sources import TunedSource, check_tuned_artifact
 from export.tuning.tune import crowded_groups
-from export.verify import make_reference
+from export.verify.measured import make_reference
 from fl_mobile.errors import ConfigError, ExportError, VerifyError
-from fl_mobile.pruning_mask import SMALLEST_KERNEL
-from tests.export.topologies import LABELS, Digits, inputs_for
+from fl_mobile.wire.pruning_mask import SMALLEST_KERNEL
+from tests.export.convert.topologies import LABELS, Digits, inputs_for
 
 pytestmark = pytest.mark.tf
 

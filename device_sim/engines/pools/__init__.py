@@ -1,0 +1,1 @@
+"""Where trainers live: threads, processes, a Ray cluster."""

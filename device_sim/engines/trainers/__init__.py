@@ -1,0 +1,1 @@
+"""Local training: one file a way."""

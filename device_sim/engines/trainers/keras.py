@@ -1,0 +1,236 @@
+"""Local training on Keras: a chunk of devices, their epochs and steps are one loop *inside* one compiled graph.
+
+```
+fit(examples, order, …):  for device:  variables ← weights;  for step: gradient, optimizer;  deltas[device] ← variables
+```
+Nothing is dispatched per step or per device, and a device's result does not depend on who shares its chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from device_sim.engines.batches import lay_out
+from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.trainers.steps import (
+    adjusted,
+    as_input,
+    clip,
+    examples_signature,
+    loss_of,
+    one_thread_per_op,
+    optimizer_of,
+    right_answers,
+    shape_of,
+)
+from export.convert.scratch import check_scratch
+from export.tuning.on_device import with_fake_quant
+from fl_mobile.models import keras_bridge
+from fl_mobile.records import FitPlan, Update
+from fl_mobile.seeds import seed_for
+from fl_mobile.tensors import Tensors
+
+EVALUATE_BATCH = 250
+
+
+class KerasTrainer:
+    """`Trainer` over one Keras model.
+
+    Args:
+        build: Returns a new, built model.
+        probe: A few examples, to find out whether the model gives logits or probabilities.
+    """
+
+    about = "keras: devices and steps looped in one compiled graph"
+
+    def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
+        one_thread_per_op()
+        check_scratch()  # AutoGraph writes the code it makes to a temporary file; if it cannot, it blames the loops
+        self.model = build()
+        self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
+        self.from_logits = not keras_bridge.gives_probabilities(self.model, probe)
+        self._variables = keras_bridge.travelling_variables(self.model)
+        self._fits: dict[tuple[object, ...], Any] = {}
+        self._scores: dict[tuple[object, ...], Any] = {}
+
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        """Returns each task's update."""
+        import tensorflow as tf
+
+        own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
+        still = held_still(weights, plan)
+        key = (*shape_of(plan), own, pulled, still)
+        if key not in self._fits:
+            model = with_fake_quant(self.model) if plan.fake_quant else self.model
+            self._fits[key] = _compile_fit(model, plan, tasks[0], own=own, pulled=pulled, still=still)
+        batches = lay_out(tasks, plan)
+        deltas, losses = self._fits[key](
+            examples_of(tasks),
+            tuple(tf.constant(a) for a in (batches.order, batches.starts, batches.first, batches.share)),
+            *round_inputs(weights, tasks, plan, own=own, pulled=pulled),
+        )
+        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
+
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        """Returns accuracy and mean loss on each task's examples."""
+        if any(t.start for t in tasks):
+            return [self._score({**weights, **(t.start or {})}, [t], plan)[0] for t in tasks]
+        return self._score(weights, tasks, plan)
+
+    def _score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        import tensorflow as tf
+
+        x, y = (np.concatenate([getattr(t, k) for t in tasks]) for k in "xy")
+        key = (plan.loss, plan.from_logits)
+        if key not in self._scores:
+            self._scores[key] = _compile_score(self.model, plan, examples_signature(x, y))
+        for variable, value in zip(self._variables, weights.values(), strict=True):
+            variable.assign(value)
+        cuts = [slice(at, at + EVALUATE_BATCH) for at in range(0, len(y), EVALUATE_BATCH)]
+        parts = [self._scores[key](tf.constant(x[cut]), tf.constant(y[cut])) for cut in cuts]
+        right, loss = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
+        ends = np.cumsum([len(t.y) for t in tasks])[:-1]
+        each = zip(np.split(right, ends), np.split(loss, ends), strict=True)
+        return [Evaluation(float(r.mean()), float(v.mean(dtype=np.float64)), len(r)) for r, v in each]
+
+
+_NONE = np.zeros((0, 0), np.float32)
+
+
+def examples_of(tasks: Sequence[Task]) -> tuple[Any, Any]:
+    """Returns tensors of all tasks' examples and labels, laid end to end."""
+    import tensorflow as tf
+
+    x, y = (tf.constant(np.concatenate([getattr(t, k) for t in tasks])) for k in "xy")
+    return x, y
+
+
+def round_inputs(
+    weights: Tensors, tasks: Sequence[Task], plan: FitPlan, *, own: bool, pulled: bool
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Returns what a chunk's graph takes after its steps: seeds, weights, own weights, pulls and rates, as tensors.
+
+    Args:
+        own: Whether a device starts at weights of its own; without, that input is empty.
+        pulled: Whether a device's gradients are pulled; without, that input is empty.
+    """
+    import tensorflow as tf
+
+    return (
+        tf.constant([seed_for(t.seed, "dropout") & 0x7FFFFFFF for t in tasks], tf.int32),
+        tf.constant(flat(weights)),
+        tf.constant(np.stack([flat({**weights, **(t.start or {})}) for t in tasks]) if own else _NONE),
+        tf.constant(np.stack([flat(t.pull or {}, weights) for t in tasks]) if pulled else _NONE),
+        tuple(tf.constant(v, tf.float32) for v in (plan.learning_rate, plan.proximal_mu, plan.clip_gradient_norm)),
+    )
+
+
+def updates_of(weights: Tensors, tasks: Sequence[Task], deltas: np.ndarray, losses: np.ndarray) -> list[Update]:
+    """Returns the updates in ``deltas``, ``float32[devices, parameters]``; their tensors are views of it."""
+    ends = np.cumsum([value.size for value in weights.values()]).tolist()
+    cuts = [(p, slice(end - v.size, end), v.shape) for (p, v), end in zip(weights.items(), ends, strict=True)]
+    return [
+        Update({path: row[cut].reshape(shape) for path, cut, shape in cuts}, len(task.y), {"loss": float(loss)})
+        for task, row, loss in zip(tasks, deltas, losses, strict=True)
+    ]
+
+
+def held_still(weights: Tensors, plan: FitPlan) -> frozenset[int]:
+    """Returns the positions of tensors that must not change; positions, because a twin's paths may differ."""
+    return frozenset(i for i, path in enumerate(weights) if plan.trained and path not in plan.trained)
+
+
+def flat(tensors: Tensors, like: Tensors | None = None) -> np.ndarray:
+    """Returns the tensors end to end, in the order of ``like``; those that are missing are zeros."""
+    values = [tensors.get(p, np.zeros_like(v)) for p, v in like.items()] if like else list(tensors.values())
+    return np.concatenate([np.ravel(value) for value in values]).astype(np.float32, copy=False)
+
+
+def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
+    """Returns the compiled round of a chunk of devices."""
+    import tensorflow as tf
+
+    from export.training.layers import keyed_call
+
+    optimizer, loss, forward = optimizer_of(plan), loss_of(plan), keyed_call(model)
+    travelling, trainable = keras_bridge.travelling_variables(model), model.trainable_variables
+    sizes, held = [int(np.prod(v.shape)) for v in travelling], {id(travelling[i]) for i in still}
+    fixed = {i for i, v in enumerate(trainable) if id(v) in held}
+    local = [(v, v.numpy()) for v in keras_bridge.local_variables(model)]
+    optimizer.build(trainable)
+    slots = [v for v in optimizer.variables if "learning_rate" not in v.path]
+
+    def cut(flat: Any) -> dict[int, Any]:
+        parts = zip(travelling, tf.split(flat, sizes), strict=True)
+        return {id(v): tf.reshape(part, v.shape) for v, part in parts}
+
+    def begin(values: dict[int, Any]) -> None:
+        for variable in travelling:
+            variable.assign(values[id(variable)])
+        for variable, value in local:
+            variable.assign(value)
+        for variable in slots:
+            variable.assign(tf.zeros(variable.shape, variable.dtype))
+
+    def step(x: Any, y: Any, seed: Any, number: Any, pull: dict[int, Any], centre: Any, mu: Any, limit: Any) -> Any:
+        with tf.GradientTape() as tape:
+            out = forward(as_input(x), seed, number)
+            value = tf.reduce_mean(loss(y, out)) + sum(model.losses)
+        values = [v.value for v in trainable]
+        gradients = adjusted(
+            *(tape.gradient(value, values), values, plan, [len(v.shape) for v in trainable]),
+            centre=[centre[id(v)] for v in trainable],
+            mu=mu,
+            pull=[pull[id(v)] for v in trainable] if pulled else [],
+            still=fixed,
+        )
+        optimizer.apply(clip(gradients, limit) if plan.clip_gradient_norm else gradients, trainable)
+        return value
+
+    @tf.function(input_signature=_fit_signature(example))  # type: ignore[untyped-decorator]
+    def fit(examples: Any, steps: Any, seeds: Any, weights: Any, own_weights: Any, pulls: Any, rates: Any) -> Any:
+        (x, y), (order, starts, first, share), (rate, mu, limit) = examples, steps, rates
+        optimizer.learning_rate.assign(rate)
+        centre = cut(weights)
+        deltas = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=(sum(sizes),))
+        losses = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=())
+        for device in tf.range(tf.size(seeds)):
+            begin(cut(own_weights[device]) if own else centre)
+            pull = cut(pulls[device]) if pulled else {}
+            total = tf.constant(0.0)
+            for at in tf.range(first[device], first[device + 1]):
+                rows = order[starts[at] : starts[at + 1]]
+                number = at - first[device]
+                value = step(tf.gather(x, rows), tf.gather(y, rows), seeds[device], number, pull, centre, mu, limit)
+                total += share[at] * value
+            after = tf.concat([tf.reshape(v.value, [-1]) for v in travelling], 0)
+            deltas = deltas.write(device, after - weights)
+            losses = losses.write(device, total)
+        return deltas.stack(), losses.stack()
+
+    return fit
+
+
+def _fit_signature(example: Task) -> list[Any]:
+    """Returns the shapes of (examples), (order, starts, first, share), seeds, weights, own weights, pulls, (rates)."""
+    import tensorflow as tf
+
+    integers, row, rows = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,)), tf.TensorSpec((None, None))
+    steps, rates = (integers, integers, integers, row), (tf.TensorSpec(()),) * 3
+    return [tuple(examples_signature(example.x, example.y)), steps, integers, row, rows, rows, rates]
+
+
+def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
+    import tensorflow as tf
+
+    loss = loss_of(plan)
+
+    @tf.function(input_signature=examples)  # type: ignore[untyped-decorator]
+    def score(x: Any, y: Any) -> Any:
+        out = model(as_input(x), training=False)
+        return right_answers(y, out, from_logits=plan.from_logits), loss(y, out)
+
+    return score

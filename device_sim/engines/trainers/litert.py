@@ -1,0 +1,209 @@
+"""Local training on the phone's own program: a thread and an interpreter per worker, no TensorFlow in either.
+
+The engine builds the ``.tflite`` once per kind of plan and every device of the fleet runs those very bytes. An
+interpreter's ``invoke`` releases the GIL, so threads are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from device_sim.engines.batches import visits
+from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from export.training import Contract, TrainingSession
+from export.training.session import SESSIONS
+from fl_mobile.errors import ConfigError
+from fl_mobile.models import keras_bridge
+from fl_mobile.records import FitPlan, Update
+from fl_mobile.seeds import seed_for
+from fl_mobile.tensors import Spec, Tensors
+
+Key = tuple[object, ...]
+Program = tuple[bytes, Contract]
+
+SCORE_BATCH = 256
+"""Most examples a program evaluates at a time where the plan leaves the batch open; its arena grows with them."""
+
+
+class Programs:
+    """The training programs of one model: built when first asked for, shared by all workers.
+
+    Args:
+        build: Returns a new, built model; called once, to make programs from.
+        probe: A few examples: their dtype is the program's input, and they show whether the model gives probabilities.
+    """
+
+    def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
+        self._model = build()
+        self.spec, self.initial = keras_bridge.spec_of(self._model), keras_bridge.read(self._model)
+        self.from_logits = not keras_bridge.gives_probabilities(self._model, probe)
+        self._input_dtype = "uint8" if probe.dtype == np.uint8 else "float32"
+        self._input_shape = tuple(probe.shape[1:])
+        self._programs: dict[Key, Program] = {}
+        self._building = Lock()
+
+    def get(self, plan: FitPlan, batch_size: int, *, pulled: bool = False) -> tuple[Key, Program]:
+        """Returns the program that trains by ``plan``; rates are its inputs.
+
+        Args:
+            plan: How to train.
+            batch_size: Rows of the program's batches.
+            pulled: Whether a tensor is added to every gradient.
+
+        Raises:
+            ExportError: The model cannot train on a phone.
+        """
+        key: Key = (batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
+        key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm, pulled)
+        with self._building:
+            if key not in self._programs:
+                from export.training.program import build_training_program
+
+                made = build_training_program(
+                    self._model,
+                    batch_size=batch_size,
+                    loss=plan.loss,
+                    from_logits=plan.from_logits,
+                    optimizer=plan.optimizer,
+                    momentum=plan.momentum,
+                    clip_norm=plan.clip_gradient_norm,
+                    proximal=plan.proximal_mu > 0,
+                    correction=pulled,
+                    input_dtype=self._input_dtype,
+                    input_shape=self._input_shape,
+                )
+                self._programs[key] = (made.tflite, made.contract)
+            return key, self._programs[key]
+
+
+@dataclass(frozen=True)
+class ExportedPrograms:
+    """One program that was exported before, for workers that shall not load TensorFlow.
+
+    Attributes:
+        program: Its bytes and contract.
+        initial: First weights; the file holds none.
+    """
+
+    program: Program
+    initial: Tensors
+
+    @property
+    def spec(self) -> Spec:
+        """What travels."""
+        return self.program[1].spec
+
+    @property
+    def from_logits(self) -> bool:
+        """Whether the model's outputs still need softmax or sigmoid."""
+        return self.program[1].from_logits
+
+    def get(self, plan: FitPlan, batch_size: int, *, pulled: bool = False) -> tuple[Key, Program]:
+        """Returns the program.
+
+        Raises:
+            ConfigError: It was exported for another plan.
+        """
+        contract = self.program[1]
+        wanted = {
+            "batch_size": batch_size,
+            "optimizer": plan.optimizer,
+            "momentum": plan.momentum if plan.optimizer == "momentum" else contract.momentum,
+            "loss": plan.loss,
+            "from_logits": plan.from_logits,
+            "clip_norm": plan.clip_gradient_norm,
+            "proximal": contract.proximal or plan.proximal_mu > 0,
+            "correction": contract.correction or pulled,
+        }
+        for name, value in wanted.items():
+            if getattr(contract, name) != value:
+                raise ConfigError(
+                    f"the training program was exported with {name} = {getattr(contract, name)!r}, the plan needs"
+                    f" {value!r}: export it again, or change the plan"
+                )
+        return (), self.program
+
+
+class LitertTrainer:
+    """`Trainer` over one interpreter per program.
+
+    Args:
+        programs: Where they come from.
+        runtime: Row of `SESSIONS`.
+    """
+
+    def __init__(self, programs: Programs | ExportedPrograms, runtime: str = "litert") -> None:
+        self._programs, self._open = programs, SESSIONS[runtime]
+        self.spec, self.initial, self.from_logits = programs.spec, programs.initial, programs.from_logits
+        self.about = f"{runtime}: every device runs the phone's own training program"
+        self._sessions: dict[Key, TrainingSession] = {}
+
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        """Returns each task's update."""
+        refuse_tuning(plan, "litert")
+        return [
+            fit(self._session(plan, len(task.y), pulled=task.pull is not None), weights, task, plan) for task in tasks
+        ]
+
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        """Returns accuracy and mean loss on each task's examples."""
+        return [
+            score(self._session(plan, min(len(t.y), SCORE_BATCH)), {**weights, **(t.start or {})}, t.x, t.y)
+            for t in tasks
+        ]
+
+    def _session(self, plan: FitPlan, examples: int, *, pulled: bool = False) -> TrainingSession:
+        key, program = self._programs.get(plan, plan.batch_size or _batch_of_all(examples), pulled=pulled)
+        if key not in self._sessions:
+            self._sessions[key] = self._open(*program)
+        return self._sessions[key]
+
+
+def _batch_of_all(examples: int) -> int:
+    """Returns the batch of a program that takes all examples of a device in one step: a power of two, the rest masked.
+
+    One program an octave of device sizes, not one a size.
+    """
+    return 1 << (max(examples, 1) - 1).bit_length()
+
+
+def fit(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -> Update:
+    """Returns the update of one device: the same batches in the same order as the keras engine.
+
+    Raises:
+        ConfigError: The proximal term would have to pull to other weights than those the device starts at, or layers
+            that the program trains would have to be held still.
+    """
+    if plan.trained:
+        raise ConfigError('engine litert trains every layer of its program; needs engine.name = "keras"')
+    if task.start and plan.proximal_mu > 0:
+        raise ConfigError('engine litert: a personal start with a proximal term (ditto) needs engine.name = "keras"')
+    start = {**weights, **(task.start or {})}
+    session.set_weights(start)
+    if task.pull is not None:
+        session.set_correction(task.pull)
+    count, seed, total = len(task.y), seed_for(task.seed, "dropout") & 0x7FFFFFFF, 0.0
+    steps = visits(task, plan)
+    for number, rows in enumerate(steps):
+        loss, _ = session.train(
+            task.x[rows], task.y[rows], learning_rate=plan.learning_rate, seed=seed, prox_mu=plan.proximal_mu
+        )
+        if number >= len(steps) - len(steps) // plan.epochs:
+            total += loss * len(rows)
+    after = session.get_weights()
+    return Update({path: after[path] - weights[path] for path in weights}, count, {"loss": total / count})
+
+
+def score(session: TrainingSession, weights: Tensors, x: np.ndarray, y: np.ndarray) -> Evaluation:
+    """Returns accuracy and mean loss."""
+    session.set_weights(weights)
+    right, loss, batch = 0.0, 0.0, session.contract.batch_size
+    for at in range(0, len(y), batch):
+        part_loss, part_right = session.evaluate(x[at : at + batch], y[at : at + batch])
+        right, loss = right + part_right, loss + part_loss
+    return Evaluation(right / len(y), loss / len(y), len(y))

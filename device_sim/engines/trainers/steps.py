@@ -1,0 +1,143 @@
+"""The parts of a training step that every Keras trainer shares: losses, optimizers, clipping, TensorFlow's set-up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from fl_mobile.errors import ModelError
+from fl_mobile.models.keras_start import import_keras
+from fl_mobile.records import FitPlan
+
+
+def one_thread_per_op() -> None:
+    """Makes TensorFlow reproducible: one thread inside each op, kernels that do not race.
+
+    Raises:
+        ModelError: TensorFlow has started in this process already, with several threads.
+    """
+    import_keras()
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:  # TensorFlow has started already, e.g. in a notebook
+        chosen = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
+        if str(chosen) != "1":
+            raise ModelError(
+                "TensorFlow was used in this process before the keras engine was made, with several threads per op, so"
+                " results would depend on the machine. Make the engine first, or set TF_NUM_INTRAOP_THREADS=1 in the"
+                " environment of your program."
+            ) from None
+    tf.config.experimental.enable_op_determinism()
+
+
+def as_input(x: Any) -> Any:
+    """Returns examples as the model takes them."""
+    import tensorflow as tf
+
+    return tf.cast(x, tf.float32) if x.dtype == tf.uint8 else x
+
+
+def shape_of(plan: FitPlan) -> tuple[object, ...]:
+    """Returns what of a plan changes the graph of a round; rates are its inputs."""
+    parts = plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, plan.fake_quant
+    return (plan.optimizer, plan.momentum, plan.loss, plan.from_logits, *parts)
+
+
+def adjusted(
+    gradients: Sequence[Any],
+    weights: Sequence[Any],
+    plan: FitPlan,
+    ranks: Sequence[int],
+    *,
+    centre: Sequence[Any],
+    mu: Any,
+    pull: Sequence[Any],
+    still: Collection[int],
+) -> list[Any]:
+    """Returns gradients as algorithm and plan want them, before they are clipped; all sequences are in one order.
+
+    Args:
+        weights: Values of now, shaped as the gradients.
+        plan: Says whether there is a proximal term, and whether kernel weights that are zero, as pruned ones, stay so.
+        ranks: Of the variables; below 2 they are no kernels.
+        centre: What the proximal term pulls to.
+        mu: How strongly.
+        pull: Is added; empty for nothing.
+        still: Positions of variables that do not move.
+    """
+    import tensorflow as tf
+
+    found = list(gradients)
+    if plan.proximal_mu > 0:
+        found = [g + mu * (w - c) for g, w, c in zip(found, weights, centre, strict=True)]
+    if pull:
+        found = [g + p for g, p in zip(found, pull, strict=True)]
+    found = [tf.zeros_like(g) if i in still else g for i, g in enumerate(found)]
+    if plan.keep_zeros:
+        found = [
+            g * tf.cast(tf.not_equal(w, 0.0), g.dtype) if rank >= 2 else g
+            for g, w, rank in zip(found, weights, ranks, strict=True)
+        ]
+    return found
+
+
+def clip(gradients: list[Any], limit: Any) -> list[Any]:
+    """Returns gradients whose global norm is at most ``limit``, above 0."""
+    import tensorflow as tf
+
+    norm = tf.linalg.global_norm(gradients)
+    scale = tf.where(norm > limit, limit / norm, 1.0)
+    return [g * scale for g in gradients]
+
+
+def optimizer_of(plan: FitPlan) -> Any:
+    """Returns a fresh Keras optimizer."""
+    import keras
+
+    if plan.optimizer == "adam":
+        return keras.optimizers.Adam(plan.learning_rate)
+    return keras.optimizers.SGD(plan.learning_rate, momentum=plan.momentum if plan.optimizer == "momentum" else 0.0)
+
+
+def loss_of(plan: FitPlan) -> Callable[[Any, Any], Any]:
+    """Returns labels, outputs → ``float32[batch]``."""
+    import keras
+
+    losses = keras.losses
+    table: dict[str, Callable[[Any, Any], Any]] = {
+        "sparse-categorical-crossentropy": lambda y, out: losses.sparse_categorical_crossentropy(
+            y, out, from_logits=plan.from_logits
+        ),
+        "categorical-crossentropy": lambda y, out: losses.categorical_crossentropy(
+            keras.ops.one_hot(y, out.shape[-1]), out, from_logits=plan.from_logits
+        ),
+        "binary-crossentropy": lambda y, out: losses.binary_crossentropy(
+            keras.ops.cast(y, "float32")[:, None], out, from_logits=plan.from_logits
+        ),
+        "mse": lambda y, out: losses.mean_squared_error(keras.ops.one_hot(y, out.shape[-1]), out),
+        "mae": lambda y, out: losses.mean_absolute_error(keras.ops.one_hot(y, out.shape[-1]), out),
+        "huber": lambda y, out: losses.huber(keras.ops.one_hot(y, out.shape[-1]), out),
+    }
+    return table[plan.loss]
+
+
+def right_answers(y: Any, out: Any, *, from_logits: bool) -> Any:
+    """Returns ``bool[n]``: whether each output names its label."""
+    import tensorflow as tf
+
+    if out.shape[-1] == 1:  # one logit or probability: class 1 above the middle
+        return tf.cast(out[..., 0] > (0.0 if from_logits else 0.5), y.dtype) == y
+    return tf.argmax(out, axis=-1, output_type=y.dtype) == y
+
+
+def examples_signature(x: Any, y: Any) -> list[Any]:
+    """Returns the signature of examples, their number left open.
+
+    Open even in the first trace: a trace with a known number divides by a folded constant and differs in the last bit.
+    """
+    import tensorflow as tf
+
+    return [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (x, y)]

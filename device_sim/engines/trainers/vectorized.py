@@ -1,0 +1,198 @@
+"""Local training of many small devices at once: every array has a leading device axis.
+
+```
+step s:  gradients of all devices' batches in one `tf.vectorized_map`, then one update over [devices, …]
+```
+Devices of unequal size are padded, and a mask keeps padding out of every mean. Dense models gain most, because
+a hundred small matrix products become one batched one; convolutions become grouped ones, which are slow on CPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from device_sim.engines.batches import Batches, lay_out
+from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from device_sim.engines.trainers.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
+from device_sim.engines.trainers.steps import adjusted, as_input, examples_signature, loss_of, shape_of
+from fl_mobile.errors import ConfigError
+from fl_mobile.models import keras_bridge
+from fl_mobile.records import FitPlan, Update
+from fl_mobile.tensors import Tensors
+
+BATCHABLE = frozenset(
+    {"InputLayer", "Rescaling", "Flatten", "Reshape", "Dense", "Activation", "ReLU", "LeakyReLU", "ELU", "Softmax"}
+    | {"Dropout", "Add", "Multiply", "Concatenate", "Sequential", "Functional"}
+)
+"""Keras layers whose arithmetic gains from a device axis, and which keep no statistics."""
+
+
+def why_not(model: Any) -> str:
+    """Returns what keeps a model from being vectorised, an empty string if nothing does."""
+    for layer in model._flatten_layers():
+        if type(layer).__name__ not in BATCHABLE:
+            return f"layer '{layer.name}' ({type(layer).__name__}) does not gain from a device axis"
+    return ""
+
+
+class VectorizedTrainer:
+    """`Trainer` whose devices of a chunk train side by side.
+
+    Args:
+        build: Returns a new, built model.
+        probe: A few examples, to find out whether the model gives logits or probabilities.
+        keras: Lends its model, instead of building another one.
+
+    Raises:
+        ConfigError: The model has a layer that cannot be vectorised.
+    """
+
+    def __init__(self, build: Callable[[], Any], probe: np.ndarray, keras: KerasTrainer | None = None) -> None:
+        self._keras = keras or KerasTrainer(build, probe)
+        self.about = "vectorized: the devices of a chunk train side by side on a device axis"
+        self._model, self.from_logits = self._keras.model, self._keras.from_logits
+        self.spec, self.initial = self._keras.spec, self._keras.initial
+        if reason := why_not(self._model):
+            raise ConfigError(f'engine vectorized: {reason}; use engine.name = "keras" or "auto"')
+        self._fits: dict[tuple[object, ...], Any] = {}
+
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        """Returns each task's update."""
+        import tensorflow as tf
+
+        refuse_tuning(plan, "vectorized", keeps_zeros=True)
+        own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
+        still = held_still(weights, plan)
+        key = (*shape_of(plan), own, pulled, still)
+        if key not in self._fits:
+            self._fits[key] = _compile_fit(self._model, plan, tasks[0], own=own, pulled=pulled, still=still)
+        rows, real, share = _padded(lay_out(tasks, plan))
+        deltas, losses = self._fits[key](
+            examples_of(tasks),
+            (tf.constant(rows), tf.constant(real), tf.constant(share)),
+            *round_inputs(weights, tasks, plan, own=own, pulled=pulled),
+        )
+        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
+
+    def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
+        """Returns accuracy and mean loss on each task's examples."""
+        return self._keras.score(weights, tasks, plan)
+
+
+def _padded(batches: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ``[steps, devices, batch]`` rows and 1 where a row is real, and ``[steps, devices]`` shares of the loss.
+
+    Device ``d``'s ``s``-th step is at ``[s, d]``; a device with fewer steps than others does nothing in the last ones.
+    """
+    counts, sizes = np.diff(batches.first), np.diff(batches.starts)
+    device = np.repeat(np.arange(len(counts)), counts)
+    step = np.arange(len(sizes)) - batches.first[device]
+    rows = np.zeros((counts.max(), len(counts), sizes.max()), np.int32)
+    real, share = np.zeros(rows.shape, np.float32), np.zeros(rows.shape[:2], np.float32)
+    share[step, device] = batches.share
+    of = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(batches.order)) - batches.starts[of]
+    rows[step[of], device[of], place] = batches.order
+    real[step[of], device[of], place] = 1
+    return rows, real, share
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """An optimizer over arrays with a device axis.
+
+    Attributes:
+        slots: How many arrays it keeps for a weight.
+        move: Gradient, slots, learning rate, step → what is added to the weight, and the new slots.
+    """
+
+    slots: int
+    move: Callable[[Any, list[Any], Any, Any], tuple[Any, list[Any]]]
+
+
+def _rule(plan: FitPlan) -> _Rule:
+    """Returns Keras' own formulas, without its variables."""
+    import tensorflow as tf
+
+    def momentum(g: Any, slots: list[Any], rate: Any, step: Any) -> tuple[Any, list[Any]]:
+        speed = plan.momentum * slots[0] - rate * g
+        return speed, [speed]
+
+    def adam(g: Any, slots: list[Any], rate: Any, step: Any) -> tuple[Any, list[Any]]:
+        m = slots[0] + (g - slots[0]) * (1 - 0.9)
+        v = slots[1] + (g * g - slots[1]) * (1 - 0.999)
+        count = tf.cast(step + 1, tf.float32)
+        alpha = rate * tf.sqrt(1 - tf.pow(0.999, count)) / (1 - tf.pow(0.9, count))
+        return -alpha * m / (tf.sqrt(v) + 1e-7), [m, v]
+
+    rules = {"sgd": _Rule(0, lambda g, slots, rate, step: (-rate * g, [])), "momentum": _Rule(1, momentum)}
+    return {**rules, "adam": _Rule(2, adam)}[plan.optimizer]
+
+
+def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
+    """Returns the compiled round of a chunk of devices."""
+    import tensorflow as tf
+
+    from export.training.layers import keyed_dropout
+
+    variables, loss, rule = keras_bridge.travelling_variables(model), loss_of(plan), _rule(plan)
+    frozen = [v.value for v in model.non_trainable_variables]
+    shapes = [tuple(v.shape) for v in variables]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+
+    def cut(rows: Any) -> list[Any]:
+        return [tf.reshape(p, (-1, *s)) for p, s in zip(tf.split(rows, sizes, axis=1), shapes, strict=True)]
+
+    def gradients_of(inputs: Any) -> Any:
+        weights, x, y, real, seed, step = inputs
+        with tf.GradientTape() as tape, keyed_dropout(model, seed, step):
+            tape.watch(weights)
+            out, _, extra = model.stateless_call(weights, frozen, as_input(x), training=True, return_losses=True)
+            value = tf.reduce_sum(real * loss(y, out)) / tf.maximum(tf.reduce_sum(real), 1.0) + sum(extra)
+        return tape.gradient(value, weights), value
+
+    def per_device(number: Any, like: Any) -> Any:
+        return tf.reshape(number, [-1] + [1] * (len(like.shape) - 1))
+
+    def clipped(gradients: list[Any], limit: Any) -> list[Any]:
+        squares = [tf.reduce_sum(tf.square(g), axis=list(range(1, len(g.shape)))) for g in gradients]
+        norm = tf.sqrt(tf.add_n(squares))
+        scale = tf.where(norm > limit, limit / norm, 1.0)
+        return [g * per_device(scale, g) for g in gradients]
+
+    integers, numbers = tf.TensorSpec((None, None, None), tf.int32), tf.TensorSpec((None, None, None))
+    row, rows = tf.TensorSpec((None,)), tf.TensorSpec((None, None))
+    inputs = [tuple(examples_signature(example.x, example.y)), (integers, numbers, rows)]
+    inputs += [tf.TensorSpec((None,), tf.int32), row, rows, rows, (tf.TensorSpec(()),) * 3]
+
+    @tf.function(input_signature=inputs)  # type: ignore[untyped-decorator]
+    def fit(examples: Any, steps: Any, seeds: Any, weights: Any, own_weights: Any, pulls: Any, rates: Any) -> Any:
+        (x, y), (order, real, share), (rate, mu, limit) = examples, steps, rates
+        devices = tf.size(seeds)
+        centre = cut(weights[None])
+        values = cut(own_weights if own else tf.tile(weights[None], [devices, 1]))
+        pull = cut(pulls) if pulled else []
+        slots = [tf.zeros_like(v) for v in values for _ in range(rule.slots)]
+        losses = tf.zeros([devices])
+        for step in tf.range(tf.shape(order)[0]):
+            at = order[step]
+            inputs = (values, tf.gather(x, at), tf.gather(y, at), real[step], seeds, tf.fill([devices], step))
+            gradients, value = tf.vectorized_map(gradients_of, inputs, fallback_to_while_loop=False)
+            ranks = [len(shape) for shape in shapes]
+            gradients = adjusted(gradients, values, plan, ranks, centre=centre, mu=mu, pull=pull, still=still)
+            gradients = clipped(gradients, limit) if plan.clip_gradient_norm else gradients
+            active = tf.reduce_max(real[step], axis=1)
+            moved = [
+                rule.move(g, slots[i * rule.slots : (i + 1) * rule.slots], rate, step) for i, g in enumerate(gradients)
+            ]
+            values = [v + per_device(active, v) * m for v, (m, _) in zip(values, moved, strict=True)]
+            slots = [slot for _, own_slots in moved for slot in own_slots]
+            losses += share[step] * value
+        after = tf.concat([tf.reshape(v, [devices, size]) for v, size in zip(values, sizes, strict=True)], axis=1)
+        return after - weights, losses
+
+    return fit

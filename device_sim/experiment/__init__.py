@@ -1,0 +1,1 @@
+"""An experiment: a section a file, TOML in and out."""

@@ -1,0 +1,341 @@
+"""An experiment as frozen records; every field is a key of the TOML file, kebab-case, with its help beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+
+from device_sim.datasets import DATASETS, DataOptions
+from device_sim.engines import ENGINES, POOLS
+from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
+from device_sim.experiment.keys import key, positive
+from device_sim.experiment.personal import Evaluation, Personal, check_algorithm, check_personal
+from device_sim.experiment.tuning import Pruning, Qat, check_engine, check_private, check_tuning
+from export.convert.recipes import find_recipe
+from export.tuning import ORIGINS
+from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
+from fl_mobile.client.feedback import MEMORIES
+from fl_mobile.codecs import parse_codec
+from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.errors import ConfigError, check_known, nearest
+from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
+from fl_mobile.server.rate import RateControl
+from fl_mobile.server.rounds import WEIGHTINGS, Admission
+
+
+@dataclass(frozen=True)
+class Data:
+    """[data]: which examples there are, and which device holds which."""
+
+    dataset: str = key("mnist-5k", "a name from `fl-mobile datasets`")
+    path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
+    test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
+    devices: int = key(100, "phones that hold the training examples")
+    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural | on-demand (synthetic only)")
+    alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
+    shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
+    examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
+    min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
+    image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
+    color: str = key("", "image-folder, synthetic: rgb | gray")
+    examples: int = key(0, "synthetic: how many; 0 is its default")
+    classes: int = key(0, "synthetic: how many; 0 is its default")
+
+    def __post_init__(self) -> None:
+        positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
+        if not 0 < self.test_fraction < 1:
+            raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.partition == "on-demand" and self.dataset != "synthetic":
+            raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
+        positive("data", examples_per_device=self.examples_per_device)
+        if self.min_examples < 0:
+            raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
+        if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
+            raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
+        if self.color not in ("", "rgb", "gray"):
+            raise ConfigError(f"data.color must be rgb or gray, got '{self.color}'")
+
+    def options(self) -> DataOptions:
+        """Returns the options only some datasets read."""
+        height, _, width = self.image_size.partition("x")
+        size = (int(height), int(width)) if self.image_size else None
+        made_up = self.dataset == "synthetic"
+        return DataOptions(
+            image_size=None if made_up else size,
+            color=None if made_up else self.color or None,
+            shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,
+            examples=self.examples or None,
+            classes=self.classes or None,
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """[model]: what is trained."""
+
+    name: str = key("smart-camera-cnn", "a name from `fl-mobile models`, or package.module:function")
+    weights: str = key("", "file with first weights, or 'imagenet' for mobilenet-v2-head")
+
+
+@dataclass(frozen=True)
+class Train:
+    """[train]: rounds, and what each chosen device does in one."""
+
+    rounds: int = key(80, "at most this many")
+    cohort: int = key(10, "devices chosen each round, without replacement")
+    epochs: int = key(5, "passes over a device's examples")
+    batch_size: int = key(10, "examples a step; 0 takes all at once")
+    learning_rate: float = key(0.05, "local step size in round 0")
+    schedule: str = key("constant", f"over rounds: {' | '.join(SCHEDULES)}")
+    decay: float = key(0.98, "exponential: factor a round")
+    optimizer: str = key("sgd", " | ".join(OPTIMIZERS))
+    momentum: float = key(0.9, "of optimizer 'momentum'")
+    loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
+    clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
+    pruning: Pruning = field(default_factory=Pruning)
+    qat: Qat = field(default_factory=Qat)
+
+    def __post_init__(self) -> None:
+        positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
+        check_known("train.schedule", self.schedule, SCHEDULES)
+        self.plan(0, from_logits=True)
+        check_tuning(self.pruning, self.qat, self.rounds)
+
+    @property
+    def settled_round(self) -> int:
+        """First round whose model is as small as it shall be; what came before does not count for [stop]."""
+        return max(self.pruning.settled_round, self.qat.begin_round, 0)
+
+    def plan(self, round_num: int, *, from_logits: bool) -> FitPlan:
+        """Returns local training of one round, the learning-rate schedule applied."""
+        return FitPlan(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate * _SCHEDULES[self.schedule](round_num, self),
+            optimizer=self.optimizer,
+            momentum=self.momentum,
+            loss=self.loss,
+            from_logits=from_logits,
+            clip_gradient_norm=self.clip_gradient_norm,
+            keep_zeros=self.pruning.prunes_in(round_num),
+            fake_quant=self.qat.rounds_in(round_num),
+        )
+
+
+_SCHEDULES: dict[str, Callable[[int, Train], float]] = {
+    "constant": lambda t, train: 1.0,
+    "cosine": lambda t, train: 0.5 + 0.5 * math.cos(math.pi * t / train.rounds),
+    "exponential": lambda t, train: train.decay**t,
+    "inverse-sqrt": lambda t, train: 1 / math.sqrt(1 + t),
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """[server]: how updates become the next global model."""
+
+    algorithm: str = key("fedavg", " | ".join(ALGORITHMS))
+    learning_rate: float = key(1.0, "server step; 1 is plain averaging, adaptive rules want 0.01 to 0.1")
+    momentum: float = key(0.9, "fedavgm")
+    beta1: float = key(0.9, "fedadam, fedyogi, fedadagrad: first-moment decay")
+    beta2: float = key(0.99, "fedadam, fedyogi: second-moment decay")
+    tau: float = key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
+    proximal_mu: float = key(0.01, "fedprox")
+    alpha: float = key(0.1, "feddyn")
+    weighting: str = key("examples", " | ".join(WEIGHTINGS))
+    max_examples: int = key(10_000, "a device's claimed example count is clamped to this")
+    clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
+
+    def __post_init__(self) -> None:
+        check_known("server.algorithm", self.algorithm, ALGORITHMS)
+        self.build()
+        self.admission()
+
+    def build(self) -> Algorithm:
+        """Returns the algorithm."""
+        same = {f.name: getattr(self, f.name) for f in fields(ServerPlan)}
+        return ALGORITHMS[self.algorithm](ServerPlan(**same))
+
+    def admission(self, max_staleness: int = 0, staleness_exponent: float = 0.5) -> Admission:
+        """Returns how much the server believes a packet."""
+        return Admission(self.weighting, self.max_examples, self.clip_norm, max_staleness, staleness_exponent)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """[upload]: how updates travel up."""
+
+    codec: str = key("ecsq", "a name or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
+    memory: str = key("none", f"{' | '.join(MEMORIES)}: what happens to what the codec leaves out")
+    target_ratio: float = key(0.0, "adapt the codec's step every round to this ratio; 0 is off; needs codec ecsq")
+    budget_bytes: int = key(0, "the same, as bytes of one upload; 0 is off")
+
+    def __post_init__(self) -> None:
+        codec = parse_codec(self.codec)
+        check_known("upload.memory", self.memory, MEMORIES)
+        if self.target_ratio and self.budget_bytes:
+            raise ConfigError("give upload.target-ratio or upload.budget-bytes, not both")
+        if self.target_ratio < 0 or self.budget_bytes < 0:
+            raise ConfigError("upload.target-ratio and upload.budget-bytes must be ≥ 0")
+        if (self.target_ratio or self.budget_bytes) and not isinstance(codec, Ecsq):
+            raise ConfigError(f"upload.codec '{self.codec}' has no step to adapt to a target; use codec ecsq")
+
+    def rate_control(self, fp32_bytes: int) -> RateControl | None:
+        """Returns the controller for a model of this many float32 bytes, or None."""
+        if not (self.target_ratio or self.budget_bytes):
+            return None
+        return RateControl(self.budget_bytes or round(fp32_bytes / self.target_ratio))
+
+
+@dataclass(frozen=True)
+class Download:
+    """[download]: how the global model travels down; devices train on what they really received."""
+
+    mode: str = key("delta", "full: the whole model every time | delta: the difference to the version a device holds")
+    codec: str = key("float16", "full, and what scaffold sends: a name or stages from `fl-mobile codecs`")
+    step: float = key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms")
+
+    def __post_init__(self) -> None:
+        parse_codec(self.codec)
+        if self.mode not in ("full", "delta"):
+            raise ConfigError(f"download.mode must be full or delta, got '{self.mode}'")
+        positive("download", step=self.step)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """[stop]: when to end before train.rounds."""
+
+    target_accuracy: float = key(0.0, "stop once test accuracy reaches this; 0 is off")
+    patience: int = key(0, "stop after this many rounds without a better validation loss; 0 is off")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.target_accuracy <= 1 or self.patience < 0:
+            raise ConfigError(f"stop.target-accuracy must be in [0, 1] and patience ≥ 0, got {self}")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """[engine]: what runs the local training. Changes speed, never results."""
+
+    name: str = key("auto", f"{' | '.join(ENGINES)}")
+    pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
+    workers: int = key(0, "0 is one per core")
+    ray_address: str = key("", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here")
+
+    def __post_init__(self) -> None:
+        check_known("engine.name", self.name, ENGINES)
+        pools = ENGINES[self.name].pools
+        if self.pool not in ("", *pools):
+            raise ConfigError(f"engine.pool must be {' or '.join(pools)} for '{self.name}', got '{self.pool}'")
+        if self.ray_address and (self.pool or pools[0]) != "ray":
+            raise ConfigError(f"engine.ray-address is only for engine.name or engine.pool ray, got '{self.name}'")
+        if self.workers < 0:
+            raise ConfigError(f"engine.workers must be ≥ 0, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class Output:
+    """[output]: what a run leaves behind."""
+
+    timeline_rounds: int = key(20, "rounds whose devices' times are kept for `fl-mobile report`, spread over the run")
+    keep_updates: int = key(8, "client updates stored for `fl-mobile measure`, spread over the run")
+    recipes: tuple[str, ...] = key(
+        ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
+    )
+    sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
+    license: str = key("", "of the model, for its card")
+    tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
+    tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
+    tuning_epochs: int = key(6, "passes over them in every stage of a tuning")
+
+    def __post_init__(self) -> None:
+        if self.keep_updates < 0:
+            raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
+        if self.timeline_rounds < 0:
+            raise ConfigError(f"output.timeline-rounds must be ≥ 0, got {self.timeline_rounds}")
+        self._check_recipes()
+        if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
+            raise ConfigError(
+                f"output.tuning-data '{self.tuning_data}' is no dataset and no .npz file."
+                f"{nearest(self.tuning_data, DATASETS)}"
+            )
+        if self.tuning_origin not in ORIGINS:
+            raise ConfigError(
+                f"unknown output.tuning-origin '{self.tuning_origin}'.{nearest(self.tuning_origin, ORIGINS)}"
+            )
+        positive("output", tuning_epochs=self.tuning_epochs)
+
+    def _check_recipes(self) -> None:
+        if len(set(self.recipes)) != len(self.recipes):
+            raise ConfigError(f"output.recipes: each name once, got {', '.join(self.recipes)}")
+        try:
+            tuned = [row for row in map(find_recipe, self.recipes) if row.tuning]
+        except ConfigError as error:
+            raise ConfigError(f"output.recipes: {error}") from None
+        if tuned and not self.tuning_data:
+            raise ConfigError(
+                f"output.recipes: {tuned[0].name!r} trains the model further and needs examples that are not the"
+                f" devices'. Name them with output.tuning-data, or take {tuned[0].conversion!r}."
+            )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on. Sections are tables of the TOML file."""
+
+    seed: int = key(0, "same seed, same packets, same final model")
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    server: Server = field(default_factory=Server)
+    upload: Upload = field(default_factory=Upload)
+    download: Download = field(default_factory=Download)
+    fleet: Fleet = field(default_factory=Fleet)
+    selection: Selection = field(default_factory=Selection)
+    policy: UpdatePolicy = field(default_factory=UpdatePolicy)
+    clock: Clock = field(default_factory=Clock)
+    personal: Personal = field(default_factory=Personal)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    stop: Stop = field(default_factory=Stop)
+    engine: Engine = field(default_factory=Engine)
+    output: Output = field(default_factory=Output)
+
+    def __post_init__(self) -> None:
+        if self.train.cohort > self.data.devices:
+            raise ConfigError(
+                f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
+                " a round cannot choose more devices than there are"
+            )
+        algorithm = self.server.build()
+        check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
+        plan = algorithm.plan(self.train.plan(0, from_logits=True))
+        check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
+        check_private(self.train.pruning, self.personal.private)
+        check_engine(self.train.pruning, self.train.qat, self.engine.name)
+        if self.clock.mode == "asynchronous":
+            self._check_asynchronous()
+
+    def _check_asynchronous(self) -> None:
+        for which, wrong, why in (
+            ("upload.memory", self.upload.memory != "none", "what a codec left out belongs to one round"),
+            ("upload.target-ratio", self.upload.target_ratio > 0, "updates of several versions meet in one step"),
+            ("upload.budget-bytes", self.upload.budget_bytes > 0, "updates of several versions meet in one step"),
+            ("selection.over-selection", self.selection.over_selection > 1, "no round waits for anybody"),
+            ("clock.deadline-seconds", self.clock.deadline_seconds > 0, "no round waits for anybody"),
+        ):
+            if wrong:
+                raise ConfigError(f"{which} cannot be used with clock.mode asynchronous: {why}")
+
+
+def experiment_hash(experiment: Experiment) -> str:
+    """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
+    decisive = asdict(experiment) | {"output": asdict(Output())}
+    trainers = ENGINES[experiment.engine.name].trainers
+    # ray trains as auto does: a run can go on without its cluster.
+    decisive["engine"] = next(name for name, row in ENGINES.items() if row.trainers is trainers)
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

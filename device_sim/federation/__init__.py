@@ -1,0 +1,1 @@
+"""Everything an experiment names, opened once."""

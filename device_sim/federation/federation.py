@@ -1,0 +1,224 @@
+"""Everything an experiment names, opened once: data on devices, engine, codecs, algorithm."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_sim.client_data.data import DealtData, DeviceData, made_data
+from device_sim.client_data.held_out import SplitDevices
+from device_sim.client_data.partition import partition
+from device_sim.datasets import Dataset, load_dataset
+from device_sim.engines import Engine, open_engine
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.personal import DITTO
+from device_sim.fleet.availability.gate import Gate
+from device_sim.fleet.availability.presence import open_presence
+from device_sim.fleet.devices.cost import workload_of
+from device_sim.fleet.devices.fleet import Fleet, open_fleet
+from device_sim.fleet.devices.timing import Workload
+from device_sim.fleet.selection.policies import Policy
+from device_sim.fleet.selection.strata import Holdings, Strata, open_strata
+from export.tuning import with_fake_quant
+from fl_mobile.algorithms import Algorithm
+from fl_mobile.client.private import private_paths
+from fl_mobile.codecs import Codec, parse_codec
+from fl_mobile.models import build_model
+from fl_mobile.models.keras_start import import_keras
+from fl_mobile.records import FitPlan
+from fl_mobile.seeds import rng_for
+from fl_mobile.server.rate import RateControl
+from fl_mobile.tensors import Spec, Tensors, fp32_bytes
+
+OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "adam": 2}
+"""Numbers a local optimizer keeps per weight."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """An experiment ready to run.
+
+    Attributes:
+        data: What each device holds.
+        fleet: What each device is.
+        gate: Who can take part.
+        policy: And who then does.
+        workload: What training costs, whatever the phone.
+        build: Returns a new model with its first weights.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    data: DeviceData
+    engine: Engine
+    algorithm: Algorithm
+    upload: Codec
+    download: Codec
+    fleet: Fleet
+    gate: Gate
+    policy: Policy
+    workload: Workload
+    build: Callable[[], Any]
+
+    def plan(self, round_num: int) -> FitPlan:
+        """Returns local training of one round, as the algorithm wants it."""
+        return self.algorithm.plan(self.experiment.train.plan(round_num, from_logits=self.engine.from_logits))
+
+    @functools.cached_property
+    def private(self) -> frozenset[str]:
+        """Paths of the tensors that stay on devices."""
+        return private_paths(self.engine.spec, self.experiment.personal.private)
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """What travels: all that is trained, less what is private."""
+        return {path: tensor for path, tensor in self.engine.spec.items() if path not in self.private}
+
+    @property
+    def initial(self) -> Tensors:
+        """First weights of what travels."""
+        return {path: self.engine.initial[path] for path in self.spec}
+
+    def whole(self, weights: Tensors) -> Tensors:
+        """Returns a model of travelling weights; its private tensors are the first ones, all the server ever has."""
+        return {path: weights.get(path, first) for path, first in self.engine.initial.items()}
+
+    @property
+    def test_parts(self) -> SplitDevices | None:
+        """What each device is tested on, if devices hold anything out."""
+        return self.data if isinstance(self.data, SplitDevices) else None
+
+    @property
+    def epochs(self) -> int:
+        """Passes over its examples a device makes in a round: for the model, and under Ditto for its own."""
+        keys = self.experiment
+        return keys.train.epochs + (keys.personal.epochs if keys.personal.method == DITTO else 0)
+
+    @property
+    def rate_control(self) -> RateControl | None:
+        """What adapts the upload codec's step, if anything does."""
+        return self.experiment.upload.rate_control(fp32_bytes(self.spec))
+
+    @property
+    def uses_ledger(self) -> bool:
+        """Whether anything asks what devices did before; if not, nothing is written down about them."""
+        keys = self.experiment
+        return (
+            keys.selection.sampler in ("power-of-choice", "oort")
+            or keys.policy.name != "every-round"
+            or keys.policy.min_separation_seconds > 0
+            or keys.fleet.min_battery > 0
+        )
+
+    @functools.cached_property
+    def strata(self) -> Strata:
+        """What ``stratified`` sampling keeps in proportion."""
+        holdings = Holdings(self.data.majority_labels, self.data.counts)
+        return open_strata(self.experiment.selection.strata, self.fleet, holdings)
+
+
+def open_federation(experiment: Experiment) -> Federation:
+    """Returns the federation an experiment describes; data first, because its mistakes are the commonest.
+
+    Raises:
+        DataError, ConfigError, ModelError: What it names cannot be had.
+        ExportError: [train.qat] is on and the model has no graph to round in.
+    """
+    dataset = open_dataset(experiment)
+    data = data_of(experiment, dataset)
+    build = build_of(experiment, dataset)
+    keys = experiment.engine
+    import_keras()
+    engine = open_engine(
+        keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
+    )
+    if experiment.train.qat.on:
+        with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
+    workload = workload_of(build(), dataset.input_shape, optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
+    return assemble(experiment, dataset, data, engine, workload, build)
+
+
+def assemble(
+    experiment: Experiment,
+    dataset: Dataset,
+    data: DeviceData,
+    engine: Engine,
+    workload: Workload,
+    build: Callable[[], Any],
+) -> Federation:
+    """Returns the federation of parts that are open already; the fleet is drawn as [fleet] says.
+
+    Raises:
+        ConfigError, DataError: A file that [fleet] names cannot be used.
+    """
+    keys, population, fraction = experiment.fleet, data.population, experiment.evaluation.device_test_fraction
+    if fraction:
+        data = SplitDevices(data, experiment.seed, fraction)
+    fleet = open_fleet(
+        experiment.seed, population, profile=keys.profile, link=keys.link, devices_file=keys.devices_file
+    )
+    presence = open_presence(
+        keys.availability, experiment.seed, population, clock=keys.clock(), availability_file=keys.availability_file
+    )
+    ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
+    gate = Gate(fleet, presence, keys.rules(), ram_bytes, keys.ram_share)
+    policy = experiment.policy.build(experiment.seed)
+    upload, download = parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)
+    algorithm = experiment.server.build()
+    return Federation(
+        *(experiment, dataset, data, engine, algorithm, upload, download), fleet, gate, policy, workload, build
+    )
+
+
+def open_dataset(experiment: Experiment) -> Dataset:
+    """Returns the dataset that [data] names."""
+    keys = experiment.data
+    return load_dataset(
+        keys.dataset,
+        seed=experiment.seed,
+        path=Path(keys.path) if keys.path else None,
+        test_fraction=keys.test_fraction,
+        options=keys.options(),
+    )
+
+
+def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
+    """Returns what each device holds, as [data] says."""
+    keys = experiment.data
+    if keys.partition == "on-demand":
+        return made_data(experiment.seed, keys.devices, keys.options(), keys.examples_per_device, keys.alpha)
+    return DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
+
+
+def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
+    """Returns for each device the rising indices of its training examples, as [data] says."""
+    keys = experiment.data
+    return partition(
+        keys.partition,
+        dataset.train.y,
+        keys.devices,
+        rng_for(experiment.seed, "partition"),
+        alpha=keys.alpha,
+        shards_per_device=keys.shards_per_device,
+        device_of=dataset.device_of,
+        min_examples=keys.min_examples,
+    )
+
+
+def build_of(experiment: Experiment, dataset: Dataset) -> Callable[[], Any]:
+    """Returns a function that builds the experiment's model for the dataset, the same one every time."""
+    return partial(
+        build_model,
+        experiment.model.name,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        input_scale=dataset.input_scale,
+        seed=experiment.seed,
+        weights=experiment.model.weights or None,
+    )

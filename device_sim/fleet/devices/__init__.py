@@ -1,0 +1,1 @@
+"""What devices are: profiles, links, energy, time; and what one round does to them."""

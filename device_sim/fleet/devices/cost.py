@@ -1,0 +1,77 @@
+"""What training a Keras model costs, counted from its layers: no conversion, no run, no TensorFlow of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+from device_sim.fleet.devices.timing import Workload
+from fl_mobile.errors import ModelError
+
+
+def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int = 0) -> Workload:
+    """Returns the workload of a built Keras model with channels last.
+
+    Counted are the products of kernels: dense, convolution of any kind, recurrent. A kernel meets every position of its
+    layer's result (transposed: of its input; recurrent: every step). Layers before the first that trains are only run
+    forward. Attention scores, activations and normalisation are left out, and `embeddings` are look-ups.
+
+    Args:
+        input_shape: Of one example; a subclassed model has no graph of layers until it is called on that.
+        optimizer_slots: Numbers the local optimizer keeps per weight.
+
+    Raises:
+        ModelError: A layer's size depends on its input.
+    """
+    if not getattr(model, "inputs", None):
+        _call_symbolically(model, input_shape)
+    forward = frozen = kept = widest = 0
+    training = False
+    for layer in _leaves(model):
+        training = training or bool(layer.trainable_variables)
+        macs = sum(prod(kernel.shape) for kernel in _kernels(layer))
+        macs = macs and macs * prod(_positions(layer))
+        numbers = prod(_shape(layer.output)) if hasattr(layer, "output") else 0
+        forward += macs
+        frozen += 0 if training else macs
+        kept += numbers if training else 0
+        widest = max(widest, numbers)
+    parameters = sum(prod(variable.shape) for variable in model.weights)
+    return Workload(forward, parameters, max(kept, widest), optimizer_slots, frozen)
+
+
+def _call_symbolically(model: Any, input_shape: Sequence[int]) -> None:
+    """Gives the layers of a subclassed model their inputs and outputs; ``model(…)`` would hide what is inside."""
+    import keras
+
+    model.call(keras.Input(tuple(input_shape)))
+
+
+def _leaves(model: Any) -> Iterator[Any]:
+    """Yields layers in the order they run, those of models inside the model too."""
+    for layer in model.layers:
+        if hasattr(layer, "layers") and hasattr(layer, "inputs"):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _kernels(layer: Any) -> list[Any]:
+    return [v for v in layer.variables if len(v.shape) >= 2 and v.path.rsplit("/", 1)[-1].endswith("kernel")]
+
+
+def _positions(layer: Any) -> tuple[int, ...]:
+    kind = type(layer).__name__
+    if kind.endswith("Transpose"):
+        return _shape(layer.input)[:-1]
+    if hasattr(layer, "return_sequences"):
+        return _shape(layer.input)[:1]
+    return _shape(layer.output)[:-1]
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    shape: tuple[int | None, ...] = tuple(tensor.shape)[1:]
+    if None in shape:
+        raise ModelError(f"'{tensor.name}' has shape {shape}: the cost of training depends on the input. Fix its size.")
+    return tuple(int(size or 0) for size in shape)

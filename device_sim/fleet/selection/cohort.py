@@ -1,0 +1,142 @@
+"""A cohort wanted, a cohort found, and the candidates between: asked in random order until there are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from device_sim.fleet.selection.walk import walk
+from fl_mobile.errors import ConfigError
+
+Ask = Callable[[np.ndarray], np.ndarray]
+"""Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can: `gate.Gate.refusals`."""
+
+
+def _all_in_one(index: np.ndarray) -> np.ndarray:
+    return np.zeros(len(index), np.int64)
+
+
+def _no_time(index: np.ndarray) -> np.ndarray:
+    return np.zeros(len(index))
+
+
+@dataclass(frozen=True)
+class SamplerPlan:
+    """The options of samplers.
+
+    Attributes:
+        candidates: power-of-choice: ``d``, candidates of which the ``count`` with the highest loss are taken; 0 is
+            twice ``count``.
+        exploration: oort: part of the first cohort that are devices never seen.
+        exploration_decay: oort: factor a round on that.
+        exploration_min: oort: and its floor.
+        round_percentile: oort: tasks longer than this percentile of the known ones are penalised, 0 to 100.
+        pacer_rounds: oort: after so many rounds the percentile rises by ``pacer_step``.
+        pacer_step: oort: points.
+        round_penalty: oort: exponent of the penalty.
+    """
+
+    candidates: int = 0
+    exploration: float = 0.9
+    exploration_decay: float = 0.98
+    exploration_min: float = 0.3
+    round_percentile: float = 30.0
+    pacer_rounds: int = 20
+    pacer_step: float = 5.0
+    round_penalty: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, fits, limits in (
+            ("candidates", self.candidates >= 0, "≥ 0"),
+            ("exploration", 0 <= self.exploration <= 1, "a share, 0 to 1"),
+            ("exploration-decay", 0 < self.exploration_decay <= 1, "in (0, 1]"),
+            ("exploration-min", 0 <= self.exploration_min <= 1, "a share, 0 to 1"),
+            ("round-percentile", 0 < self.round_percentile <= 100, "in (0, 100]"),
+            ("pacer-rounds", self.pacer_rounds >= 1, "at least 1"),
+            ("pacer-step", self.pacer_step >= 0, "≥ 0"),
+            ("round-penalty", self.round_penalty >= 0, "≥ 0"),
+        ):
+            if not fits:
+                value = getattr(self, name.replace("-", "_"))
+                raise ConfigError(f"selection.{name} must be {limits}, got {value}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One cohort wanted.
+
+    Attributes:
+        count: Devices wanted; the mean number of them for ``poisson``.
+        ask: Which candidates can.
+        stratum_of: `strata.Strata.of`, for ``stratified``.
+        stratum_shares: `strata.Strata.shares`: part of the cohort each stratum gets.
+        seconds_of: Devices ``int64[n]`` → expected seconds of a task ``float64[n]``, for ``oort``.
+    """
+
+    seed: int
+    round_num: int
+    population: int
+    count: int
+    ask: Ask
+    plan: SamplerPlan = SamplerPlan()
+    stratum_of: Callable[[np.ndarray], np.ndarray] = _all_in_one
+    stratum_shares: tuple[float, ...] = (1.0,)
+    seconds_of: Callable[[np.ndarray], np.ndarray] = _no_time
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A cohort.
+
+    Attributes:
+        devices: ``int64[k]``, rising, none twice; fewer than wanted where too few can.
+        refused: ``uint8[m]``: reason codes of candidates that were asked and did not.
+    """
+
+    devices: np.ndarray
+    refused: np.ndarray
+
+
+def most_asked(request: Request) -> int:
+    """Returns how many candidates a round asks before it goes on with fewer devices than it wanted."""
+    return min(request.population, 100 * request.count + 1000)
+
+
+def limited(request: Request) -> Iterator[np.ndarray]:
+    """Yields candidates in random order, at most `most_asked`."""
+    left = most_asked(request)
+    pieces = walk(request.seed, request.round_num, "cohort", population=request.population)
+    for piece in pieces:
+        yield piece[:left]
+        left -= len(piece)
+        if left <= 0:
+            return
+
+
+def first(request: Request, count: int, among: Callable[[np.ndarray], np.ndarray] | None = None) -> Choice:
+    """Returns the first ``count`` candidates that can; those behind the last of them are not asked.
+
+    Args:
+        among: Devices ``int64[n]`` → ``bool[n]``, those to consider at all.
+    """
+    taken, refused, left = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], count
+    if not count:
+        return choice(taken[0], refused[0])
+    for piece in limited(request):
+        asked = piece[among(piece)] if among else piece
+        codes = request.ask(asked)
+        willing = np.flatnonzero(codes == 0)[:left]
+        last = willing[-1] + 1 if len(willing) == left else len(asked)
+        taken.append(asked[willing])
+        refused.append(codes[:last])
+        left -= len(willing)
+        if not left:
+            break
+    return choice(np.concatenate(taken), np.concatenate(refused))
+
+
+def choice(devices: np.ndarray, codes: np.ndarray) -> Choice:
+    """Returns devices that take part, and what all that were asked said."""
+    return Choice(np.sort(devices), codes[codes > 0])

@@ -1,0 +1,180 @@
+"""The loop: one round after another, each finished one safe on disk before the next begins.
+
+```
+restore ─▶ play_round ─▶ evaluate ─▶ rounds.jsonl ─▶ checkpoint ─▶ stop?
+              ▲─────────────────────────────────────────────────────┘
+```
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from device_sim.experiment.experiment import Experiment
+from device_sim.federation.federation import Federation
+from device_sim.rounds import SERVERS
+from device_sim.run.evaluation import distribution, evaluate_devices
+from device_sim.run.folder import RunFolder, append_round, append_timeline, rewind_rounds
+from device_sim.run.memory import FleetMemory, Shelf
+from fl_mobile.errors import DivergedError
+from fl_mobile.records import ServerState
+from fl_mobile.server import checkpoint
+from fl_mobile.tensors import fp32_bytes
+
+
+@dataclass(frozen=True)
+class Round:
+    """One line of ``rounds.jsonl``.
+
+    Attributes:
+        round_num: Counted from 0.
+        accuracy: Of the new global model on the held-out examples, 0 to 1.
+        loss: Mean held-out loss.
+        train_loss: Mean local loss as the devices reported it.
+        cohort: Devices that were asked.
+        accepted: Updates in the average.
+        dropped: Reason → devices lost: ``offline``, ``lost`` on air, or why the server refused the packet.
+        upload_bytes: Bytes all devices sent, lost transfers too; ``len`` of real packets.
+        download_bytes: Bytes all devices received.
+        uploads: Number of packets sent.
+        ratio: fp32 bytes of the model / mean packet length; None if no device sent one.
+        air_seconds: Slowest device's download plus upload time, simulated.
+        wall_seconds: What simulating this round took here.
+        sim_seconds: Virtual time at the end of the round, since the run began.
+        skipped: Reason → devices that were not asked, or declined to send.
+        saved_bytes: What those would have cost.
+        joules: Energy all devices of the round spent, radio and computing.
+        staleness: Mean number of versions the accepted updates were behind (asynchronous).
+        device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
+    """
+
+    round_num: int
+    accuracy: float
+    loss: float
+    train_loss: float | None
+    cohort: int
+    accepted: int
+    dropped: dict[str, int]
+    upload_bytes: int
+    download_bytes: int
+    uploads: int
+    ratio: float | None
+    air_seconds: float
+    wall_seconds: float
+    sim_seconds: float = 0.0
+    skipped: dict[str, int] = field(default_factory=dict)
+    saved_bytes: int = 0
+    joules: float = 0.0
+    staleness: float = 0.0
+    device_accuracy: dict[str, float] = field(default_factory=dict)
+
+
+def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
+    """Yields rounds, those already on disk first, until the experiment's stop rule.
+
+    Same experiment, same bytes in every packet and same final weights: whatever the engine's workers, and however
+    often the process was killed and started again.
+
+    Raises:
+        DivergedError: Local training gave NaN or Inf; names device and round. The run stays at the round before.
+        RunError: The folder's checkpoint or log is damaged.
+    """
+    memory = FleetMemory(Shelf(folder.memory))
+    state, log = restore(federation, folder, memory)
+    rounds = [_round_of(line) for line in log]
+    yield from rounds
+    play, shown = SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
+    while not stop_reason(federation.experiment, rounds):
+        started = time.perf_counter()
+        state, report, traffic = play(federation, memory, state, folder.updates)
+        plan = federation.plan(report.round_num)
+        weights = federation.whole(state.weights)
+        score = federation.engine.evaluate(weights, federation.dataset.test.x, federation.dataset.test.y, plan)
+        if not math.isfinite(score.loss):
+            raise DivergedError(
+                f"round {report.round_num}: the held-out loss of the new global model is {score.loss}."
+                " Lower train.learning-rate or server.learning-rate."
+            )
+        done = Round(
+            round_num=report.round_num,
+            accuracy=score.accuracy,
+            loss=score.loss,
+            train_loss=None if math.isnan(report.loss) else report.loss,
+            cohort=traffic.asked,
+            accepted=report.accepted,
+            dropped=dict(sorted((traffic.lost + Counter(report.dropped)).items())),
+            upload_bytes=traffic.upload_bytes,
+            download_bytes=traffic.download_bytes,
+            uploads=traffic.uploads,
+            ratio=fp32_bytes(state.spec) * traffic.uploads / traffic.upload_bytes if traffic.uploads else None,
+            air_seconds=traffic.air_seconds,
+            wall_seconds=time.perf_counter() - started,
+            sim_seconds=traffic.end,
+            skipped=dict(sorted(traffic.skipped.items())),
+            saved_bytes=traffic.saved_bytes,
+            joules=traffic.joules,
+            staleness=report.staleness,
+            device_accuracy=_device_accuracy(federation, memory.shelf, state),
+        )
+        if report.round_num in shown:
+            append_timeline(folder, traffic.timeline(report.round_num))
+        # Log first, checkpoint second: a crash between the two leaves a line that `restore` drops and plays again.
+        append_round(folder, asdict(done))
+        memory.shelf.sync()
+        checkpoint.save(folder.checkpoint, state, memory.as_json())
+        rounds.append(done)
+        yield done
+
+
+def restore(
+    federation: Federation, folder: RunFolder, memory: FleetMemory | None = None
+) -> tuple[ServerState, list[dict[str, Any]]]:
+    """Returns the state to go on from and the finished rounds; a new run starts at the engine's first weights.
+
+    Args:
+        memory: Is set back to the same moment, if given.
+    """
+    if not folder.checkpoint.exists():
+        if memory:
+            memory.restore({}, 0)
+        return federation.algorithm.init(federation.initial, federation.spec), rewind_rounds(folder, 0)
+    state, kept = checkpoint.load(folder.checkpoint, federation.spec)
+    if memory:
+        memory.restore(kept, state.round_num)
+    return state, rewind_rounds(folder, state.round_num)
+
+
+def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
+    """Returns why the run is over, or an empty string."""
+    stop, limit = experiment.stop, experiment.train.rounds
+    settled = rounds[experiment.train.settled_round :]
+    if stop.target_accuracy and settled and settled[-1].accuracy >= stop.target_accuracy:
+        return f"reached target accuracy {stop.target_accuracy:g}"
+    if stop.patience and settled:
+        best = min(range(len(settled)), key=lambda i: settled[i].loss)
+        if len(settled) - 1 - best >= stop.patience:
+            return f"held-out loss has not improved for {stop.patience} rounds"
+    return f"finished {limit} rounds" if len(rounds) >= limit else ""
+
+
+def timeline_rounds(experiment: Experiment) -> frozenset[int]:
+    """Returns the rounds whose devices are kept in ``timeline.jsonl``: the first, the last and some between."""
+    count, rounds = min(experiment.output.timeline_rounds, experiment.train.rounds), experiment.train.rounds
+    return frozenset(round(i * (rounds - 1) / max(1, count - 1)) for i in range(count))
+
+
+def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float]:
+    every = federation.experiment.evaluation.every
+    if not every or state.round_num % every:
+        return {}
+    scores = evaluate_devices(federation, shelf, state)
+    return distribution(scores).accuracy if scores else {}
+
+
+def _round_of(line: dict[str, Any]) -> Round:
+    return Round(**line)

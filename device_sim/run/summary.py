@@ -1,0 +1,99 @@
+"""A run in numbers: the one record that `summary.json`, the closing table and the report are made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from device_sim.datasets import DATASETS
+from device_sim.experiment.experiment import experiment_hash
+from device_sim.federation.federation import Federation
+from device_sim.run.loop import Round, stop_reason
+from export.report.report import tool_versions
+from fl_mobile.tensors import Tensors, fp32_bytes, weights_hash
+
+SCHEMA = 1
+
+
+def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors, *, command: str) -> dict[str, Any]:
+    """Returns what ``summary.json`` says about a run, in JSON types.
+
+    Byte counts are sums of real packet lengths. ``…_per_device`` divides by the whole population, because that is
+    what a phone's owner pays on average; ``…_per_participation`` by the transfers that took place.
+
+    Args:
+        rounds: All finished rounds, at least one.
+        weights: The final global model.
+        command: The command line that made the run.
+    """
+    best = max(rounds, key=lambda r: r.accuracy)
+    dataset, spec = federation.dataset, federation.spec
+    return {
+        "schema": SCHEMA,
+        "accuracy_name": DATASETS[federation.experiment.data.dataset].accuracy_name,
+        "accuracy": rounds[-1].accuracy,
+        "best_accuracy": best.accuracy,
+        "best_round": best.round_num,
+        "loss": rounds[-1].loss,
+        "rounds": len(rounds),
+        "stop_reason": stop_reason(federation.experiment, rounds),
+        "sim_seconds": rounds[-1].sim_seconds,
+        "joules": sum(r.joules for r in rounds),
+        "skipped": dict(sorted(sum((Counter(r.skipped) for r in rounds), Counter()).items())),
+        "saved_bytes": sum(r.saved_bytes for r in rounds),
+        "engine": federation.engine.about,
+        "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population),
+        "devices": _devices(rounds, federation.data.population),
+        "model": {
+            "name": federation.experiment.model.name,
+            "parameters": sum(t.size for t in federation.engine.spec.values()),
+            "private": sorted(federation.private),
+            "weights_sha256": weights_hash(weights),
+            "tensors": [{"path": path, "shape": list(value.shape)} for path, value in weights.items()],
+        },
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "fingerprint": dataset.fingerprint,
+            "train_examples": len(dataset.train),
+            "test_examples": len(dataset.test),
+        },
+        "experiment_sha256": experiment_hash(federation.experiment),
+        "versions": tool_versions(),
+        "command": command,
+        "wall_seconds": round(sum(r.wall_seconds for r in rounds), 3),
+        "export": None,
+    }
+
+
+def _traffic(rounds: Sequence[Round], model_bytes: int, population: int) -> dict[str, Any]:
+    up, down = sum(r.upload_bytes for r in rounds), sum(r.download_bytes for r in rounds)
+    uploads = sum(r.uploads for r in rounds)
+    downloads = sum(r.cohort - r.dropped.get("offline", 0) for r in rounds)
+    return {
+        "fp32_model_bytes": model_bytes,
+        "upload_bytes": up,
+        "download_bytes": down,
+        "uploads": uploads,
+        "downloads": downloads,
+        "upload_ratio": model_bytes * uploads / up if up else None,
+        "download_ratio": model_bytes * downloads / down if down else None,
+        "upload_bytes_per_device": up / population,
+        "download_bytes_per_device": down / population,
+        "upload_bytes_per_participation": up / uploads if uploads else None,
+        "download_bytes_per_participation": down / downloads if downloads else None,
+        "air_seconds": sum(r.air_seconds for r in rounds),
+    }
+
+
+def _devices(rounds: Sequence[Round], population: int) -> dict[str, Any]:
+    dropped: Counter[str] = Counter()
+    for done in rounds:
+        dropped.update(done.dropped)
+    return {
+        "population": population,
+        "asked": sum(r.cohort for r in rounds),
+        "accepted": sum(r.accepted for r in rounds),
+        "dropped": dict(sorted(dropped.items())),
+    }

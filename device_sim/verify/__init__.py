@@ -1,0 +1,1 @@
+"""Claims of a run, computed again."""

@@ -1,0 +1,1 @@
+"""The folder an app developer gets, and who made it."""

@@ -1,0 +1,132 @@
+"""SavedModel → flatbuffer, here or in a process of its own.
+
+``TFLiteConverter.convert`` keeps about twice the model's weights in memory on every call and never gives them back
+(tf#122598; TF 2.21 with MobileNetV2: 17 MB a call). One small export does not notice; larger models are converted in
+a child that ends with the export and takes its memory along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.convert.child import child_environment
+from export.convert.recipes import Calibration, Recipe, find_recipe
+from export.model.serving import SIGNATURE, Frames
+from fl_mobile.errors import ExportError
+
+# Folder of a SavedModel, recipe, whether both ends become uint8, and frames by input name in the dtypes it was traced
+# with, or None → flatbuffer. May raise anything.
+Converter = Callable[[str, Recipe, bool, Frames | None], bytes]
+
+# Fifty conversions of a model of this size keep 100 MB, a seventh of what TensorFlow takes by itself.
+_ISOLATED_FROM_BYTES = 2**20
+_CHILD = "from export.convert.conversion import main; main()"
+_FRAMES, _ARTIFACT = "frames.npz", "artifact.tflite"
+
+
+@contextlib.contextmanager
+def converter_for(parameters: int) -> Iterator[Converter]:
+    """Yields how a model of so many weights is converted as long as the block runs."""
+    if 4 * parameters < _ISOLATED_FROM_BYTES:
+        yield convert_here
+        return
+    with convert_apart() as convert:
+        yield convert
+
+
+def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> bytes:
+    """Converts in this process, whose memory grows with every call."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    recipe.configure(converter, None if frames is None else _calibration(frames))
+    if integer_frames:
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.uint8
+    return bytes(converter.convert())
+
+
+@contextlib.contextmanager
+def convert_apart() -> Iterator[Converter]:
+    """Yields a converter that works in one child process; it ends with the block.
+
+    The child imports TensorFlow while the parent goes on. It gives the same bytes and the same errors, as
+    ``ExportError`` with the converter's own words. Only rows of the recipe tables can be asked for.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD],
+        env=child_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def convert(folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> bytes:
+        if frames is not None:
+            arrays: dict[str, Any] = dict(frames)
+            np.savez(Path(folder) / _FRAMES, **arrays)
+        job = {"folder": folder, "recipe": recipe.name, "integer_frames": integer_frames, "calibrated": bool(frames)}
+        answer = _ask(child, job)
+        if answer["error"]:
+            raise ExportError(answer["error"])
+        return (Path(folder) / _ARTIFACT).read_bytes()
+
+    try:
+        yield convert
+    finally:
+        child.kill()  # between two jobs it has nothing to lose
+        child.communicate()
+
+
+def main() -> None:
+    """The child: one job a line on stdin, one answer a line on stdout."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    import tensorflow  # noqa: F401  # before the first job comes
+
+    for line in sys.stdin:
+        answers.write(json.dumps({"error": _done(**json.loads(line))}) + "\n")
+
+
+def _done(folder: str, recipe: str, integer_frames: bool, calibrated: bool) -> str:
+    """Does one job and returns what went wrong, empty when nothing did."""
+    from export.convert.quiet import captured_stderr
+
+    with captured_stderr() as chatter:
+        try:
+            frames = dict(np.load(Path(folder) / _FRAMES, allow_pickle=False)) if calibrated else None
+            data = convert_here(folder, find_recipe(recipe), integer_frames, frames)
+        except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
+            return f"{type(error).__name__}: {error}\n{chatter()}"
+    (Path(folder) / _ARTIFACT).write_bytes(data)
+    return ""
+
+
+def _ask(child: subprocess.Popen[str], job: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if child.stdin is not None and child.stdout is not None:
+            child.stdin.write(json.dumps(job) + "\n")
+            child.stdin.flush()
+            return dict(json.loads(child.stdout.readline()))
+    except (OSError, ValueError):  # it died before, or while it worked: no line to read
+        pass
+    raise ExportError(f"error: the converter's process ended with code {child.wait()} at recipe {job['recipe']!r}")
+
+
+def _calibration(frames: Frames) -> Calibration:
+    def each() -> Iterator[dict[str, Any]]:
+        for index in range(len(next(iter(frames.values())))):
+            yield {name: part[index][None] for name, part in frames.items()}
+
+    return each

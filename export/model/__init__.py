@@ -1,0 +1,1 @@
+"""What a Keras model takes and gives."""

@@ -1,0 +1,1 @@
+"""What an export measured, for programs and for people."""

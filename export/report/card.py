@@ -1,0 +1,108 @@
+"""``model_card.md``: where the model comes from, on whose data, how good it is, and what nobody measured.
+
+Whoever trained the model says what is known in `TrainingFacts`; what is left empty is printed as unknown. The
+measurements are the report's.
+
+Source: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from export.report.facts import TrainingFacts
+from export.report.report import BundleReport, Variant
+
+UNKNOWN = "unknown: whoever exported this did not say"
+_SEEN = {None: "unknown", True: "no", False: "yes"}
+
+
+def to_card(report: BundleReport) -> str:
+    """Returns ``model_card.md`` of the bundle that ``report`` measured; the same report gives the same text."""
+    facts, serving = report.training, report.serving
+    return "\n".join(
+        [
+            f"# Model card: {facts.model or 'unnamed model'}",
+            "",
+            f"{serving.parameters:,} parameters, weights SHA-256 `{serving.weights_sha256}`.",
+            f"Licence: {facts.license or UNKNOWN}.",
+            "Inputs, outputs and classes: `report.md`. SHA-256 of every file: `manifest.json`.",
+            *_section("Training", _training(facts)),
+            *_section("Data statement", _data(facts)),
+            *_section("Privacy", [f"{facts.privacy or UNKNOWN}."]),
+            *_section("Accuracy", _accuracy(report)),
+            *_section("Calibration and tuning", _calibration(report)),
+            *_section("Make it again", _origin(report)),
+            "",
+        ]
+    )
+
+
+def _section(title: str, lines: list[str]) -> Iterator[str]:
+    yield from ("", f"## {title}", "")
+    yield from lines
+
+
+def _training(facts: TrainingFacts) -> list[str]:
+    if facts.rounds == 0:
+        return ["None: these are first weights, not a trained model."]
+    return _bullets(("rounds", facts.rounds), ("devices", facts.devices), ("method", facts.method))
+
+
+def _data(facts: TrainingFacts) -> list[str]:
+    if facts.rounds == 0:
+        return ["No training data was used."]
+    return _bullets(
+        ("training data", facts.dataset),
+        ("source", facts.data_source),
+        ("fingerprint", facts.data_fingerprint),
+        ("training examples", facts.train_examples),
+        ("spread over devices", facts.partition),
+    )
+
+
+def _bullets(*rows: tuple[str, str | int | None]) -> list[str]:
+    texts = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows}
+    return [f"- {name}: {text or UNKNOWN}" for name, text in texts.items()]
+
+
+def _accuracy(report: BundleReport) -> list[str]:
+    return [
+        f"Measured on {report.samples:,} held-out examples, SHA-256 `{report.held_out_sha256}`. Whether the model saw"
+        f" them in training: {_SEEN[report.training.held_out_is_new]}. On other data, for single groups of people or"
+        " places, on a phone: not measured.",
+        "",
+        "| file | accuracy | difference to Keras | same class as Keras | bytes |",
+        "|---|--:|--:|--:|--:|",
+        f"| Keras model | {report.keras_accuracy:.2%} | | | |",
+        *(_row(variant) for variant in report.variants),
+    ]
+
+
+def _row(variant: Variant) -> str:
+    parity = variant.parity
+    points = 100 * (parity.accuracy - parity.keras_accuracy)
+    return (
+        f"| `{variant.file}` | {parity.accuracy:.2%} | {points:+.2f} pt | {parity.argmax_agreement:.2%}"
+        f" | {variant.bytes:,} |"
+    )
+
+
+def _calibration(report: BundleReport) -> list[str]:
+    calibrated = (
+        f"Ranges of 8-bit activations were measured on {report.calibration_frames} examples, SHA-256"
+        f" `{report.calibration_sha256}`."
+        if report.calibration_sha256
+        else "No recipe was calibrated."
+    )
+    return [calibrated, *(tuning.sentence() for tuning in report.tunings)]
+
+
+def _origin(report: BundleReport) -> list[str]:
+    facts = report.training
+    return _bullets(
+        ("command", f"`{facts.command}`" if facts.command else ""),
+        ("experiment SHA-256", f"`{facts.experiment_sha256}`" if facts.experiment_sha256 else ""),
+        ("recipes", ", ".join(variant.recipe for variant in report.variants)),
+        ("versions", ", ".join(f"{name} {number}" for name, number in report.versions.items())),
+    )

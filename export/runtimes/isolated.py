@@ -1,0 +1,115 @@
+"""Runs artifacts in a child process, so that bytes from elsewhere cannot take this one down.
+
+A flatbuffer can be well formed and still make a native runtime read where it must not: of 400 mutants that the
+reader let through, some killed the process on LiteRT 2.3. A bundle that is being verified is such bytes. The
+child gets files, writes files and has a time limit; if it dies, the artifact it was working on is to blame.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from export.convert.child import child_environment
+from export.convert.scratch import scratch_folder
+from fl_mobile.errors import VerifyError
+
+_TIME_LIMIT_SECONDS = 300
+_FRAMES = "frames.npz"
+_CHILD = "import sys; from export.runtimes.isolated import main; main(sys.argv[1:])"
+
+
+def isolated_answers(
+    runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Returns the raw rows of every output by (runtime, artifact name), one child per runtime, all at the same time.
+
+    Args:
+        runtimes: Installed runtimes of ``RUNTIMES``.
+        artifacts: Plain name → flatbuffer bytes that ``read_graph`` accepted.
+        frames: Input name → ``[k, ...]`` in the artifacts' input dtype.
+
+    Raises:
+        VerifyError: An artifact was refused, failed, ran out of time or killed its child; the message names both.
+    """
+    with scratch_folder("replay") as name:
+        folder = Path(name)
+        _save(folder / _FRAMES, frames)
+        for artifact, data in artifacts.items():
+            (folder / f"{artifact}.tflite").write_bytes(data)
+        children = {runtime: _start(runtime, folder, list(artifacts)) for runtime in runtimes}
+        try:
+            return {
+                (runtime, artifact): rows
+                for runtime, child in children.items()
+                for artifact, rows in _collect(runtime, child, folder, list(artifacts)).items()
+            }
+        finally:
+            for child in children.values():
+                child.kill()
+                child.communicate()
+
+
+def _start(runtime: str, folder: Path, artifacts: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, runtime, str(folder), *artifacts],
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _collect(
+    runtime: str, child: subprocess.Popen[bytes], folder: Path, artifacts: list[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    try:
+        _, chatter = child.communicate(timeout=_TIME_LIMIT_SECONDS)
+        ended = f"ended with code {child.returncode}"
+    except subprocess.TimeoutExpired:
+        child.kill()
+        _, chatter = child.communicate()
+        ended = f"did not finish within {_TIME_LIMIT_SECONDS} s"
+    rows = {}
+    for artifact in artifacts:
+        answer, refusal = folder / f"{runtime}-{artifact}.npz", folder / f"{runtime}-{artifact}.txt"
+        if refusal.exists():
+            raise VerifyError(f"{artifact}.tflite on {runtime}: {refusal.read_text(encoding='utf-8')}")
+        if not answer.exists():
+            last = chatter.decode(errors="replace").strip().splitlines()[-1:]
+            raise VerifyError(f"{artifact}.tflite on {runtime}: its process {ended} {' '.join(last)}".rstrip())
+        rows[artifact] = _load(answer)
+    return rows
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes ``arrays`` by number: ``np.savez`` takes names as arguments, and ``file`` is one of its own."""
+    names = np.array(list(arrays), dtype=str)
+    np.savez(path, names, *arrays.values())
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {str(name): stored[f"arr_{index}"] for index, name in enumerate(stored["arr_0"], start=1)}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The child: answers every named artifact of the folder in turn and writes one file for each."""
+    from export.runtimes import run_frames
+
+    runtime, folder, *artifacts = arguments
+    frames = _load(Path(folder) / _FRAMES)
+    for artifact in artifacts:
+        stem = Path(folder) / f"{runtime}-{artifact}"
+        try:
+            rows = run_frames(runtime, (Path(folder) / f"{artifact}.tflite").read_bytes(), frames)
+        except VerifyError as error:
+            Path(f"{stem}.txt").write_text(str(error), encoding="utf-8")
+            continue
+        _save(Path(f"{stem}.partial.npz"), rows)
+        os.replace(f"{stem}.partial.npz", f"{stem}.npz")

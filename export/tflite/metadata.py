@@ -1,0 +1,182 @@
+"""What a ``.tflite`` says about itself: names, colour order, normalisation and the labels of its classes.
+
+TF Lite Task Library, MediaPipe and Android Studio read it, so an app needs no file beside the artifact. The zip of
+labels is appended to the file, and the file's SHA-256 covers both.
+
+Normalisation is part of the graph here, so the metadata says mean 0, std 1: a reader that normalised as well would do
+it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from export.model.serving import SIGNATURE
+from export.tflite.attach import attach, detach
+from export.tflite.metadata_schema import decode, encode
+from fl_mobile.errors import ExportError, VerifyError
+
+_FEATURE, _IMAGE = 1, 2  # members of ContentProperties
+_COLORS = {1: 2, 3: 1}  # channels -> ColorSpaceType: GRAYSCALE, RGB
+_NORMALIZATION = 1  # member of ProcessUnitOptions
+_AXIS_LABELS = 2  # AssociatedFileType: value i of the tensor belongs to line i
+
+
+@dataclass(frozen=True)
+class About:
+    """What an artifact says of the model as a whole; an empty text is left out."""
+
+    name: str
+    description: str
+    version: str
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class _End:
+    name: str
+    shape: tuple[int, ...]
+    is_frame: bool
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What was read from an artifact.
+
+    Attributes:
+        about: Of the whole model.
+        inputs: Names in the order of the graph's inputs.
+        outputs: Names in the order of the graph's outputs.
+        labels: Output name → one label per value, for outputs that have labels.
+    """
+
+    about: About
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]]
+
+
+def label_file(output: str, outputs: int) -> str:
+    """Returns the name of the file with the class names of ``output``, one of a model's ``outputs``.
+
+    >>> label_file("probabilities", 1), label_file("digit", 2)
+    ('labels.txt', 'labels-digit.txt')
+    """
+    return "labels.txt" if outputs == 1 else f"labels-{output}.txt"
+
+
+def labels_text(labels: Sequence[str]) -> bytes:
+    """Returns the content of a label file: one label a line, in output order, UTF-8."""
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def with_metadata(data: bytes, about: About, labels: Mapping[str, Sequence[str]]) -> bytes:
+    """Returns the ``.tflite`` ``data`` with metadata and label files; what it computes is not touched.
+
+    Args:
+        data: A finished artifact with the signature ``serving_default``.
+        about: Of the whole model.
+        labels: Output name → one label per value; outputs that are no classes are left out.
+
+    Raises:
+        ExportError: The number of labels is not the number of values, or ``data`` is no fresh artifact.
+    """
+    inputs, outputs = _ends(data)
+    widths = {end.name: end.shape[-1] for end in outputs}
+    for name, names in labels.items():
+        if widths.get(name) != len(names):
+            raise ExportError(f"labels: output {name!r} has {widths.get(name, 'no')} values, got {len(names)} labels")
+    files = {name: label_file(name, len(outputs)) for name in labels}
+    texts = {"name": about.name, "description": about.description, "version": about.version, "license": about.license}
+    fields = {
+        **{key: text for key, text in texts.items() if text},
+        "subgraph_metadata": [
+            {
+                "input_tensor_metadata": [_input(end) for end in inputs],
+                "output_tensor_metadata": [_output(end, files.get(end.name)) for end in outputs],
+            }
+        ],
+        "min_parser_version": "1.0.0",
+    }
+    return attach(data, encode(fields), {file: labels_text(labels[name]) for name, file in files.items()})
+
+
+def read_metadata(data: bytes) -> Metadata:
+    """Returns what the artifact ``data`` says about itself.
+
+    Args:
+        data: Bytes whose flatbuffer ``read_graph`` accepted.
+
+    Raises:
+        VerifyError: There is no metadata, it is damaged, or a file that it names is missing.
+    """
+    attached = detach(data)
+    fields = decode(attached.metadata)
+    subgraph = (fields.get("subgraph_metadata") or [{}])[0]
+    outputs = subgraph.get("output_tensor_metadata", [])
+    return Metadata(
+        about=About(*(fields.get(key, "") for key in ("name", "description", "version", "license"))),
+        inputs=tuple(tensor.get("name", "") for tensor in subgraph.get("input_tensor_metadata", [])),
+        outputs=tuple(tensor.get("name", "") for tensor in outputs),
+        labels={
+            tensor.get("name", ""): _labels(attached.files, file.get("name", ""))
+            for tensor in outputs
+            for file in tensor.get("associated_files", [])
+            if file.get("type") == _AXIS_LABELS
+        },
+    )
+
+
+def _labels(files: Mapping[str, bytes], name: str) -> tuple[str, ...]:
+    if name not in files:
+        raise VerifyError(f"its metadata names {name!r}, which is not in its zip ({', '.join(files) or 'no files'})")
+    try:
+        return tuple(files[name].decode().splitlines())
+    except UnicodeDecodeError as error:
+        raise VerifyError(f"{name} in its zip is not UTF-8: {error}") from error
+
+
+def _input(end: _End) -> dict[str, Any]:
+    if not end.is_frame:
+        return {"name": end.name, "content": {"type": _FEATURE, "content_properties": {}}}
+    return {
+        "name": end.name,
+        "description": "Raw pixels 0..255; the graph normalises by itself.",
+        "content": {"type": _IMAGE, "content_properties": {"color_space": _COLORS.get(end.shape[-1], 0)}},
+        "process_units": [{"type": _NORMALIZATION, "options": {"mean": [0.0], "std": [1.0]}}],
+        "stats": {"max": [255.0], "min": [0.0]},
+    }
+
+
+def _output(end: _End, file: str | None) -> dict[str, Any]:
+    tensor = {"name": end.name, "content": {"type": _FEATURE, "content_properties": {}}}
+    if file is None:
+        return tensor
+    label = {"name": file, "description": "One class per line, in output order.", "type": _AXIS_LABELS}
+    return {**tensor, "description": "One score per class.", "associated_files": [label]}
+
+
+def _ends(data: bytes) -> tuple[list[_End], list[_End]]:
+    """Returns the inputs and outputs in the graph's order: metadata is matched by it, and a signature's may differ."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(data, 0)
+    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
+    served = next((each for each in signatures if each.SignatureKey() == SIGNATURE.encode()), None)
+    if served is None:
+        raise ExportError(f"metadata needs an artifact with the signature {SIGNATURE!r}")
+    graph = model.Subgraphs(served.SubgraphIndex())
+    maps = [
+        *(served.Inputs(index) for index in range(served.InputsLength())),
+        *(served.Outputs(index) for index in range(served.OutputsLength())),
+    ]
+    names = {entry.TensorIndex(): entry.Name().decode() for entry in maps}
+
+    def end(index: int) -> _End:
+        tensor = graph.Tensors(index)
+        shape = tuple(int(dim) for dim in tensor.ShapeAsNumpy())
+        return _End(names[index], shape, tensor.Type() == schema.TensorType.UINT8 and len(shape) == 4)
+
+    return [end(int(i)) for i in graph.InputsAsNumpy()], [end(int(i)) for i in graph.OutputsAsNumpy()]

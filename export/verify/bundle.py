@@ -1,0 +1,264 @@
+"""``verify_bundle``: prove again, on this computer, that a bundle is what its report says.
+
+Layers in this order, and the first failure ends it (``export.bundle.folder.LAYERS``):
+
+1. signature: ``manifest.sig`` fits the bytes of ``manifest.json`` and a key that was given;
+2. hash: the manifest lists every file, with its length and SHA-256;
+3. flatbuffer: builtin operations, weights, signature and labels as reported, read without running anything;
+4. parity: golden frames on every installed runtime, in child processes; on request the Keras model and data.
+
+Nothing is given to a native loader before its hash was compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
+from export.convert.recipes import find_recipe, is_recipe
+from export.model.serving import SIGNATURE, describe
+from export.report.report import signature_json
+from export.runtimes import choose_runtimes, missing_runtimes, real_values
+from export.runtimes.isolated import isolated_answers
+from export.tflite.graph import Graph, TensorInfo, read_graph
+from export.tflite.metadata import label_file, read_metadata
+from export.verify.golden import Golden, unpack_golden
+from export.verify.measured import check_parity, make_reference, measure_parity
+from export.verify.parity import Parity, value_range
+from fl_mobile.errors import VerifyError
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One artifact on one runtime over the golden frames.
+
+    ``max_abs_diff`` in probability, of an output that is none as a share of the range of its values.
+    """
+
+    recipe: str
+    runtime: str
+    frames: int
+    max_abs_diff: float
+
+
+@dataclass(frozen=True)
+class BundleProof:
+    """What was proven.
+
+    Attributes:
+        path: The bundle.
+        signature: Of its manifest; read it before you believe the rest.
+        files: Number of files whose SHA-256 was compared.
+        replays: One per artifact and installed runtime.
+        missing_runtimes: Runtime → why it was not asked.
+        parities: One per artifact when the Keras model and data were given.
+    """
+
+    path: Path
+    signature: Signature
+    files: int
+    replays: tuple[Replay, ...]
+    missing_runtimes: Mapping[str, str]
+    parities: tuple[Parity, ...]
+
+
+def verify_bundle(
+    path: Path,
+    *,
+    model: Any = None,
+    x: Any = None,
+    y: Any = None,
+    runtimes: Sequence[str] = (),
+    trust: Trust = ANYONE,
+) -> BundleProof:
+    """Returns the proof that the bundle at ``path`` is whole and answers as it did when it was written.
+
+    Args:
+        path: The bundle folder.
+        model: The Keras model it was made from, to compare weights and, with ``x`` and ``y``, answers.
+        x: Held-out frames, of several inputs as ``frames_for`` takes them.
+        y: Their classes, of several outputs by name.
+        runtimes: Names from ``RUNTIMES`` to replay on instead of every installed one that starts no browser.
+        trust: Whose signature is wanted; by default none is, and the proof says what was not checked.
+
+    Raises:
+        ConfigError: A runtime is not known or not here.
+        VerifyError: It is damaged, or behaves differently; the message names the layer, the file and what differed.
+    """
+    if (x is None) != (y is None) or (model is None and x is not None):
+        raise VerifyError("comparing with Keras needs the model, held-out frames x and classes y together")
+    chosen = choose_runtimes(runtimes)
+    bundle = read_bundle(Path(path), trust)
+    with layer("flatbuffer"):
+        bundle.expect(ARTIFACTS)
+        content = _read_content(bundle, model)
+    with layer("parity"):
+        return BundleProof(
+            path=bundle.path,
+            signature=bundle.signature,
+            files=len(bundle.files),
+            replays=_replay(bundle, content, chosen),
+            missing_runtimes={} if runtimes else missing_runtimes(),
+            parities=_against_keras(bundle, content.graphs, model, x, y),
+        )
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the parity layer needs: flatbuffers by recipe, golden frames, and the unit of each output's difference."""
+
+    graphs: Mapping[str, Graph]
+    golden: Golden
+    units: Mapping[str, float]
+
+
+def _read_content(bundle: Bundle, model: Any) -> _Content:
+    """Reads the files of a bundle and holds each against the others."""
+    report = _report_of(bundle)
+    try:
+        golden = unpack_golden(bundle.files["golden.npz"])
+        graphs = {v["recipe"]: _check_artifact(bundle, v) for v in report["variants"]}
+        _check_labels(bundle, report, golden)
+        _check_complete(bundle, graphs, golden)
+        _check_metadata(bundle, report, graphs)
+        _check_weights(bundle, report, graphs, model)
+        heads = {end["name"]: end["head"] for end in report["model"]["outputs"]}
+        units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise VerifyError(f"{bundle.path}: report.json lacks what a bundle must say ({error!r})") from error
+    return _Content(graphs, golden, units)
+
+
+def _report_of(bundle: Bundle) -> dict[str, Any]:
+    for name in ("report.json", "golden.npz"):
+        if name not in bundle.files:
+            raise VerifyError(f"{bundle.path / name} is missing; every bundle has one")
+    try:
+        report = json.loads(bundle.files["report.json"])
+    except (ValueError, RecursionError) as error:
+        raise VerifyError(f"{bundle.path / 'report.json'} is not JSON: {error}") from error
+    if not isinstance(report, dict) or not isinstance(report.get("variants"), list) or not report["variants"]:
+        raise VerifyError(f"{bundle.path / 'report.json'} lists no variants")
+    return report
+
+
+def _check_artifact(bundle: Bundle, variant: Mapping[str, Any]) -> Graph:
+    where = bundle.path / str(variant["file"])
+    if not is_recipe(variant["recipe"]) or variant["file"] not in bundle.files:
+        raise VerifyError(f"{where}: the report names it, but it is not a known recipe with a file")
+    try:
+        graph = read_graph(bundle.files[variant["file"]])
+        signature = signature_json(graph)
+    except VerifyError as error:
+        raise VerifyError(f"{where}: {error}") from error
+    if graph.foreign_ops:
+        raise VerifyError(f"{where}: operations no plain runtime has: {', '.join(graph.foreign_ops)}")
+    found = {"ops": list(graph.ops), "weights": graph.weights, "signature": signature, "bytes": graph.bytes}
+    for key, value in found.items():
+        if variant[key] != value:
+            raise VerifyError(f"{where}: {key} differ from the report: expected {variant[key]}, found {value}")
+    return graph
+
+
+def _check_labels(bundle: Bundle, report: Mapping[str, Any], golden: Golden) -> None:
+    for output, wanted in report["labels"].items():
+        file, classes = label_file(output, len(golden.keras)), golden.keras[output].shape[1]
+        if file not in bundle.files:
+            raise VerifyError(f"{bundle.path / file} is missing; the report names the classes of {output!r}")
+        try:
+            labels = bundle.files[file].decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise VerifyError(f"{bundle.path / file} is not UTF-8: {error}") from error
+        if labels != wanted or len(labels) != classes:
+            raise VerifyError(
+                f"{bundle.path / file}: expected the {classes} labels of report.json in their order,"
+                f" found {len(labels)}: {', '.join(labels[:5])}…"
+            )
+
+
+def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden) -> None:
+    files = {name.removesuffix(".tflite") for name in bundle.files if name.endswith(".tflite")}
+    for what, names in (("artifact", files), ("golden output", set(golden.outputs))):
+        if names != graphs.keys():
+            odd = ", ".join(sorted(names ^ graphs.keys()))
+            raise VerifyError(f"{bundle.path}: every variant of the report needs one {what}; at odds: {odd}")
+    for recipe, graph in graphs.items():
+        signature = graph.signature(SIGNATURE)
+        for ends, stored in ((signature.inputs, golden.frames), (signature.outputs, golden.keras)):
+            if {end.name for end in ends} != stored.keys():
+                raise VerifyError(
+                    f"{bundle.path}: {recipe}.tflite has {', '.join(end.name for end in ends)},"
+                    f" golden.npz {', '.join(stored)}"
+                )
+
+
+def _check_metadata(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph]) -> None:
+    """An app may read the labels inside the artifact instead of those beside it: both must be the same."""
+    wanted = {output: tuple(labels) for output, labels in report["labels"].items()}
+    for recipe, graph in graphs.items():
+        where, signature = f"{bundle.path / recipe}.tflite", graph.signature(SIGNATURE)
+        try:
+            found = read_metadata(bundle.files[f"{recipe}.tflite"])
+        except VerifyError as error:
+            raise VerifyError(f"{where}: {error}") from error
+        if found.labels != wanted:
+            raise VerifyError(f"{where}: the labels inside it are not those of report.json in their order")
+        for told, ends in ((found.inputs, signature.inputs), (found.outputs, signature.outputs)):
+            if sorted(told) != sorted(end.name for end in ends):
+                raise VerifyError(f"{where}: its metadata names {', '.join(told)}, which are not the signature's")
+
+
+def _replay(bundle: Bundle, content: _Content, runtimes: Sequence[str]) -> tuple[Replay, ...]:
+    graphs, golden, units = content.graphs, content.golden, content.units
+    artifacts = {recipe: bundle.files[f"{recipe}.tflite"] for recipe in graphs}
+    try:
+        stored = isolated_answers(runtimes, artifacts, golden.frames)
+    except VerifyError as error:
+        raise VerifyError(f"{bundle.path}: {error}") from error
+    replays = []
+    for (runtime, recipe), raw in stored.items():
+        where, allowed = f"{bundle.path / recipe}.tflite on {runtime}", find_recipe(recipe).tolerance.replay_abs
+        ends = graphs[recipe].signature(SIGNATURE).outputs
+        worst = float(np.max([_apart(where, end, raw[end.name], golden, recipe) / units[end.name] for end in ends]))
+        if not worst <= allowed:
+            raise VerifyError(
+                f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
+            )
+        replays.append(Replay(recipe, runtime, len(raw[ends[0].name]), worst))
+    return tuple(replays)
+
+
+def _apart(where: str, end: TensorInfo, raw: np.ndarray, golden: Golden, recipe: str) -> float:
+    """Returns the largest difference of one output from its golden rows, as the artifact answers it."""
+    rows, expected = real_values(end, raw), real_values(end, golden.outputs[recipe][end.name])
+    if rows.shape != expected.shape:
+        raise VerifyError(f"{where}: golden.npz holds outputs {expected.shape}, the artifact answers {rows.shape}")
+    return float(np.abs(rows - expected).max())
+
+
+def _input_dtypes(graphs: Mapping[str, Graph]) -> dict[str, str]:
+    return {entry.name: entry.dtype for entry in next(iter(graphs.values())).signature(SIGNATURE).inputs}
+
+
+def _check_weights(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], model: Any) -> None:
+    if model is None:
+        return
+    found, expected = describe(model, _input_dtypes(graphs)).weights_sha256, bundle.manifest.get("weights_sha256")
+    if found != expected or report["model"]["weights_sha256"] != expected:
+        raise VerifyError(f"{bundle.path}: made from weights {expected}, the given model has {found}")
+
+
+def _against_keras(bundle: Bundle, graphs: Mapping[str, Graph], model: Any, x: Any, y: Any) -> tuple[Parity, ...]:
+    if model is None or x is None or y is None:
+        return ()
+    reference = make_reference(model, x, y, input_dtype=_input_dtypes(graphs))
+    return tuple(
+        check_parity(measure_parity(reference, find_recipe(recipe), bundle.files[f"{recipe}.tflite"]))
+        for recipe in graphs
+    )

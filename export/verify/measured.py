@@ -1,0 +1,175 @@
+"""Is the artifact the model? Both answer the same frames, and a recipe's tolerance decides.
+
+Keras is the oracle; nothing of the converter is trusted. ``measure_parity`` only measures, ``check_parity`` refuses,
+``verify_parity`` does both for a model and data. What counts as a difference: ``export.verify.parity``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.convert.recipes import Recipe
+from export.model.frames import count_of, frames_for
+from export.model.serving import SIGNATURE, End, Frames, Serving, describe, predict
+from export.runtimes import real_values, run_frames
+from export.tflite.graph import read_graph
+from export.verify.parity import OutputParity, Parity, compare
+from fl_mobile.errors import ExportError, VerifyError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What Keras answers on the held-out frames, computed once for all recipes.
+
+    Attributes:
+        serving: How the model is served.
+        frames: Input name → ``uint8`` or ``float32[n, ...]``.
+        labels: Output name → ``int64[n]`` true classes, for the outputs that have them.
+        answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
+    """
+
+    serving: Serving
+    frames: Frames
+    labels: Mapping[str, np.ndarray]
+    answers: Mapping[str, np.ndarray]
+
+    @property
+    def samples(self) -> int:
+        """Number of frames."""
+        return count_of(self.frames)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of held-out frames Keras gets right, the mean over the outputs with labels."""
+        return float(np.mean([(self.answers[n].argmax(axis=1) == y).mean() for n, y in self.labels.items()]))
+
+
+def make_reference(model: Any, x: Any, y: Any, *, input_dtype: str | Mapping[str, str] | None = None) -> Reference:
+    """Returns Keras' answers on ``x`` with the true classes ``y``.
+
+    Args:
+        model: A built Keras 3 model.
+        x: Held-out frames, see ``frames_for``.
+        y: Their classes ``int[n]``; of a model with several outputs a mapping by output name, at least one.
+        input_dtype: See ``describe``.
+
+    Raises:
+        ExportError: ``model`` cannot be served, or ``x`` and ``y`` do not fit it.
+    """
+    serving = describe(model, input_dtype)
+    frames = frames_for(serving, x, "held-out frames")
+    labels = {end.name: _classes(end, part, count_of(frames)) for end, part in _by_output(serving, y)}
+    answers = predict(model, serving, frames)
+    for name, rows in answers.items():
+        bad = int((~np.isfinite(rows.reshape(len(rows), -1))).any(axis=1).sum())
+        if bad:
+            raise ExportError(
+                f"model {model.name!r} answers NaN or Inf on {bad} of {len(rows)} held-out frames ({name})"
+            )
+    return Reference(serving, frames, labels, answers)
+
+
+def _by_output(serving: Serving, y: Any) -> list[tuple[End, Any]]:
+    names = [end.name for end in serving.outputs]
+    if isinstance(y, Mapping):
+        odd = [name for name in y if name not in names]
+        if odd or not y:
+            raise ExportError(
+                f"held-out labels: expected classes of one or more of the outputs {', '.join(names)},"
+                f" got {', '.join(map(str, odd)) or 'none'}"
+            )
+        return [(end, y[end.name]) for end in serving.outputs if end.name in y]
+    if len(names) == 1:
+        return [(serving.outputs[0], y)]
+    raise ExportError(
+        f"held-out labels: the model has {len(names)} outputs; give a mapping of {', '.join(names)} to the classes of"
+        " those that are classes"
+    )
+
+
+def _classes(end: End, y: Any, count: int) -> np.ndarray:
+    labels = np.asarray(y)
+    if not end.num_classes:
+        raise ExportError(
+            f"held-out labels: output {end.name!r} {list(end.shape)} is no row of classes; give none for it"
+        )
+    if labels.shape != (count,) or labels.dtype.kind not in "ui":
+        raise ExportError(
+            f"held-out labels: expected {count} class numbers, got {labels.dtype}{list(labels.shape)}."
+            " Give integers 0..classes-1, not one-hot rows."
+        )
+    if labels.min() < 0 or labels.max() >= end.num_classes:
+        raise ExportError(f"held-out labels: expected 0..{end.num_classes - 1}, got {labels.min()}..{labels.max()}")
+    return labels.astype(np.int64)
+
+
+def measure_parity(reference: Reference, recipe: Recipe, data: bytes, runtime: str = "litert") -> Parity:
+    """Returns how the artifact ``data`` compares with Keras, without judging.
+
+    Raises:
+        VerifyError: The artifact cannot be read or run, or its ends do not fit the model's.
+        ConfigError: The runtime is not known or not installed.
+    """
+    graph = read_graph(data)
+    stored = run_frames(runtime, data, reference.frames)
+    found = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
+    outputs = tuple(_of_output(reference, end, found, recipe) for end in reference.serving.outputs)
+    several = len(outputs) > 1
+    failures = [f"{end.output}: {words}" if several else words for end in outputs for words in end.failures]
+    return Parity(
+        recipe=recipe.name,
+        runtime=runtime,
+        samples=reference.samples,
+        outputs=outputs,
+        weights=graph.weights,
+        kernel_weights=reference.serving.kernel_weights,
+        ops=graph.ops,
+        failures=tuple(failures) + _lost_weights(graph.weights, reference.serving.kernel_weights),
+    )
+
+
+def _of_output(reference: Reference, end: End, found: Mapping[str, np.ndarray], recipe: Recipe) -> OutputParity:
+    keras_rows = reference.answers[end.name]
+    if end.name not in found or found[end.name].shape != keras_rows.shape:
+        shape = found[end.name].shape[1:] if end.name in found else "nothing"
+        raise VerifyError(
+            f"the artifact answers {shape} values a frame for {end.name!r}, the model {keras_rows.shape[1:]}"
+        )
+    labels, probabilities = reference.labels.get(end.name), end.head != "values"
+    return compare(end.name, found[end.name], keras_rows, labels, recipe.tolerance, probabilities=probabilities)
+
+
+def check_parity(parity: Parity) -> Parity:
+    """Returns ``parity`` when it passed.
+
+    Raises:
+        VerifyError: It did not; the message names every measure that failed.
+    """
+    if parity.failures:
+        raise VerifyError(
+            f"{parity.recipe} on {parity.runtime} is not the Keras model ({parity.samples} frames): "
+            + "; ".join(parity.failures)
+        )
+    return parity
+
+
+def verify_parity(
+    model: Any, data: bytes, x: Any, y: Any, *, recipe: Recipe, runtime: str = "litert", input_dtype: str | None = None
+) -> Parity:
+    """Returns the parity of the artifact ``data`` with ``model`` on held-out ``x`` and ``y``.
+
+    Raises:
+        VerifyError: The artifact is damaged or is not the model.
+        ExportError: The model or data cannot serve as a reference.
+    """
+    return check_parity(measure_parity(make_reference(model, x, y, input_dtype=input_dtype), recipe, data, runtime))
+
+
+def _lost_weights(weights: int, kernel_weights: int) -> tuple[str, ...]:
+    if weights >= kernel_weights:
+        return ()
+    return (f"the file holds {weights} weights, the model's kernels alone have {kernel_weights}: weights were lost",)

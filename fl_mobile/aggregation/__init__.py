@@ -1,0 +1,1 @@
+"""How client updates become one: a rule a file."""

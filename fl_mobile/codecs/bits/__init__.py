@@ -1,0 +1,1 @@
+"""Bits, fields, positions and rotations: what several codecs are made of."""

@@ -1,0 +1,61 @@
+"""The server's state on disk: one ``.npz`` file, replaced atomically, read without pickle.
+
+``meta`` is UTF-8 JSON (round, fingerprint, slot names, and whatever the caller adds); ``w/<i>`` is weight ``i`` in spec
+order, ``s/<slot>/<i>`` the slot's ``i``-th tensor. Every member has zip's CRC-32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl_mobile.errors import RunError, SpecMismatch
+from fl_mobile.records import ServerState
+from fl_mobile.storage.npz import read_arrays, write_arrays
+from fl_mobile.tensors import Spec, check_fits, fingerprint
+
+
+def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
+    """Writes the state and a JSON-able ``extra``; a crash leaves the previous checkpoint."""
+    meta = {
+        "round": state.round_num,
+        "fingerprint": f"{fingerprint(state.spec):016x}",
+        "slots": {name: list(tensors) for name, tensors in state.slots.items()},
+        "extra": extra,
+    }
+    arrays = {f"w/{i}": value for i, value in enumerate(state.weights.values())}
+    for name, tensors in state.slots.items():
+        arrays |= {f"s/{name}/{i}": value for i, value in enumerate(tensors.values())}
+    text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    write_arrays(path, {"meta": text, **arrays})
+
+
+def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
+    """Returns the state and ``extra`` of a checkpoint for this spec.
+
+    Raises:
+        RunError: The file is damaged, or belongs to another model.
+        OSError: The disk refused.
+    """
+    try:
+        file = read_arrays(path)
+        meta = json.loads(file["meta"].tobytes())
+        if meta["fingerprint"] != f"{fingerprint(spec):016x}":
+            raise RunError(f"{path}: the checkpoint is of another model; start a new run folder")
+        weights = {p: file[f"w/{i}"] for i, p in enumerate(spec)}
+        slots = {name: {p: file[f"s/{name}/{i}"] for i, p in enumerate(paths)} for name, paths in meta["slots"].items()}
+        state = ServerState(int(meta["round"]), weights, spec, slots)
+        extra = dict(meta["extra"])
+        check_fits(weights, spec, str(path))
+        for name, tensors in slots.items():
+            check_fits(tensors, {p: spec[p] for p in tensors}, f"{path}, slot {name}")
+        return state, extra
+    except (ValueError, KeyError, TypeError, AttributeError, SpecMismatch) as error:
+        raise RunError(
+            f"{path}: the checkpoint is damaged ({error!r}). Restore it from a copy, or start"
+            " again with another --out; it is never written in place, so the disk or another program changed it."
+        ) from None

@@ -1,0 +1,70 @@
+"""Workers in processes give what threads give, and what goes wrong in them is told as if it had gone wrong here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from device_sim.engines import open_engine
+from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
+from device_sim.engines.pools.processes import ProcessWorker
+from fl_mobile.errors import DivergedError, RunError
+from tests.device_sim.numpy_engine import NumpyTrainer, stripes
+from tests.device_sim.run_contents import difference
+from tests.device_sim.worker_runs import KERAS_EPOCHS, OURS, die, fail, no_trainer, run, small_model
+
+NUMPY = partial(NumpyTrainer, 144, 3)
+
+
+@pytest.fixture
+def worker() -> Iterator[ProcessWorker]:
+    made = ProcessWorker(NUMPY)
+    yield made
+    made.close()
+
+
+def test_a_run_in_processes_leaves_the_bytes_of_a_run_in_threads(tmp_path: Path) -> None:
+    expected = run(PooledEngine([LocalWorker(NUMPY())]), tmp_path / "threads")
+    assert any("updates" in name for name in expected), "packets are compared"
+    for count in (1, 2):
+        found = run(PooledEngine([ProcessWorker(NUMPY) for _ in range(count)]), tmp_path / str(count))
+        assert not difference(expected, found)
+
+
+@pytest.mark.tf
+def test_so_does_keras(tmp_path: Path) -> None:
+    probe = stripes().train.x[:8]
+    expected, found = (
+        run(open_engine("keras", small_model, probe, workers=2, pool=pool), tmp_path / pool, KERAS_EPOCHS)
+        for pool in ("threads", "processes")
+    )
+    assert not difference(expected, found)
+
+
+def test_a_worker_that_is_killed_while_it_works_is_named_with_its_exit_code(worker: ProcessWorker) -> None:
+    with pytest.raises(RunError, match=r"worker process died \(exit code -9\).*Continue with --resume"):
+        worker.call(die)
+
+
+@pytest.mark.parametrize("error", OURS, ids=lambda error: type(error).__name__)
+def test_our_own_errors_arrive_as_themselves(worker: ProcessWorker, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        worker.call(fail, error)
+    assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
+    assert worker.call(type) is NumpyTrainer, "the worker goes on"
+
+
+def test_other_errors_arrive_with_their_class_in_words(worker: ProcessWorker) -> None:
+    with pytest.raises(RuntimeError, match="in an engine worker process: ZeroDivisionError: by 0"):
+        worker.call(fail, ZeroDivisionError("by 0"))
+
+
+def test_a_trainer_that_cannot_be_opened_is_told_by_every_call() -> None:
+    worker = ProcessWorker(no_trainer)
+    for _ in range(2):
+        with pytest.raises(DivergedError, match="before it starts"):
+            worker.call(type)
+    worker.close()

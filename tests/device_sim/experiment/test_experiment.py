@@ -1,0 +1,160 @@
+"""The experiment file: round trip, strictness, and errors a user can act on."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_sim.experiment.experiment import Data, Engine, Experiment, Train, experiment_hash
+from device_sim.experiment.toml import all_keys, parse_experiment, read_experiment, to_toml
+from device_sim.experiment.tuning import Pruning, Qat
+from fl_mobile.errors import ConfigError
+
+
+@pytest.mark.parametrize("comments", [True, False])
+def test_toml_round_trip(comments: bool) -> None:
+    experiment = Experiment(seed=7, data=Data(dataset='we"ird\n', alpha=0.1), train=Train(rounds=3, cohort=2))
+    assert parse_experiment(to_toml(experiment, comments=comments)) == experiment
+
+
+@given(
+    sparsity=st.floats(0, 0.999),
+    begin=st.integers(0, 9),
+    end=st.integers(0, 9),
+    run=st.integers(1, 9),
+    qat=st.integers(-1, 79),
+)
+def test_round_trip_of_tables_in_tables(sparsity: float, begin: int, end: int, run: int, qat: int) -> None:
+    pruning = Pruning(sparsity, begin, begin + end, "constant", run)
+    experiment = Experiment(train=Train(pruning=pruning, qat=Qat(qat)))
+    for comments in (False, True):
+        assert parse_experiment(to_toml(experiment, comments=comments)) == experiment
+    assert experiment_hash(experiment) != experiment_hash(replace(experiment, train=Train(pruning=pruning, epochs=99)))
+
+
+@given(seed=st.integers(0, 2**31), rate=st.floats(1e-6, 10), epochs=st.integers(1, 99), name=st.text(max_size=20))
+def test_round_trip_of_any_values(seed: int, rate: float, epochs: int, name: str) -> None:
+    experiment = Experiment(seed=seed, data=Data(path=name), train=Train(learning_rate=rate, epochs=epochs))
+    assert parse_experiment(to_toml(experiment)) == experiment
+
+
+def test_every_key_has_help_and_can_be_set() -> None:
+    def check_help(record: object) -> None:
+        for field in fields(record):  # type: ignore[arg-type]
+            inner = getattr(record, field.name)
+            if is_dataclass(inner):
+                assert (inner.__doc__ or "").partition(": ")[2], field.name
+                check_help(inner)
+            else:
+                assert field.metadata["doc"], field.name
+
+    check_help(Experiment())
+    defaults = to_toml(Experiment())
+    for key in all_keys():
+        section, _, name = key.rpartition(".")
+        inside = defaults.partition(f"[{section}]\n")[2] if section else defaults
+        value = next(line.partition(" = ")[2] for line in inside.splitlines() if line.startswith(f"{name} = "))
+        parse_experiment("", [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[trian]\nepochs = 1", ["line 1", "trian", "'train'"]),
+        ("\n[train]\n\nepochz = 1", ["line 4", "epochz", "'epochs'"]),
+        ("[train]\nepochs = 1.5", ["line 2", "train.epochs", "whole number", "1.5"]),
+        ("[train]\nepochs = true", ["line 2", "whole number", "True"]),
+        ("[train]\nepochs = 0", ["line 2", "train.epochs"]),
+        ("[data]\ndevices = 5\n[train]\ncohort = 6", ["train.cohort (6)", "data.devices (5)"]),
+        ("[upload]\ncodec = 'q9'", ["line 2", "q9", "'q8'"]),
+        ("[upload]\ncodec = 'deflate+q8'", ["line 2", "prune → quantize → pack"]),
+        ("[server]\nalgorithm = 'fedavgg'", ["line 2", "'fedavg'"]),
+        ("[server]\nweighting = 'x'", ["line 2", "examples"]),
+        ("train = 3", ["line 1", "must be a table"]),
+        ("seed = 'x'", ["line 1", "whole number"]),
+        ("[output]\nrecipes = [1]", ["line 2", "list of strings"]),
+        ("[train]\n[train.pruning]\nsparsity = 1.5", ["line 3", "train.pruning.sparsity", "1.5"]),
+        ("[train.pruning]\n\nsparsitty = 0.5", ["line 3", "'train.pruning.sparsitty'", "'sparsity'"]),
+        ("[train.pruning]\nsparsity = 'most'", ["line 2", "train.pruning.sparsity", "a number"]),
+        ("[train]\nepochs = 1\npruning.sparsity = 2", ["line 3", "train.pruning.sparsity"]),
+        ("[train]\nepochs = 1\npruning = { schedule = 'x' }", ["line 3", "train.pruning.schedule"]),
+        ("[train]\npruning = 0.8", ["line 2", "must be a table [train.pruning]"]),
+        ("[train.prunning]\nsparsity = 0.8", ["line 1", "train.prunning", "'pruning'"]),
+        (
+            "[train]\nrounds = 5\n[train.pruning]\nsparsity = 0.8\nend-round = 5",
+            ["end-round", "rounds is 5", "at most 4"],
+        ),
+        ("[train]\nrounds = 5\n[train.qat]\nbegin-round = 7", ["begin-round", "rounds is 5", "at most 4"]),
+        ("[train.qat]\nbegin-round = -2", ["line 2", "-1 for off"]),
+        ("[engine]\nname = 'litert'\n[train.qat]\nbegin-round = 1", ["litert", "rounding", "auto or keras"]),
+        (
+            "[personal]\nprivate = 'head'\n[output]\nrecipes = []\n[train.pruning]\nsparsity = 0.5",
+            ["train.pruning", "personal.private 'head'", "to none"],
+        ),
+        ("[engine]\nname = 'litert'\n[train.pruning]\nsparsity = 0.5", ["litert", "keep zeros", "keras or vectorized"]),
+        ("x = = 1", ["not valid TOML", "line 1"]),
+    ],
+)
+def test_mistakes_name_line_and_remedy(text: str, told: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_experiment(text, where="mine.toml")
+    for part in told:
+        assert part in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("train.lr=1", "unknown key"),
+        ("nonsense", "key=value"),
+        ("train.epochs=many", "whole number"),
+        ("=3", "key=value"),
+    ],
+)
+def test_bad_set_options(change: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        parse_experiment("", [change])
+
+
+def test_set_wins_over_file_and_takes_bare_words() -> None:
+    experiment = parse_experiment("[train]\nepochs = 2", ["train.epochs=3", "data.dataset=digits", "output.recipes=[]"])
+    assert (experiment.train.epochs, experiment.data.dataset, experiment.output.recipes) == (3, "digits", ())
+
+
+def test_set_reaches_tables_in_tables_and_tells_what_is_none() -> None:
+    experiment = parse_experiment("[train]\nepochs = 2", ["train.pruning.sparsity=0.8", "train.qat.begin-round=3"])
+    assert (experiment.train.epochs, experiment.train.pruning.sparsity, experiment.train.qat.begin_round) == (2, 0.8, 3)
+    with pytest.raises(ConfigError, match=r"--set train\.pruning\.sparsity=2"):
+        parse_experiment("", ["train.pruning.sparsity=2"])
+    with pytest.raises(ConfigError, match=r"line 2: 'train\.pruning' must be a table"):
+        parse_experiment("[train]\npruning = 3", ["train.pruning.sparsity=0.8"], where="mine.toml")
+    with pytest.raises(ConfigError, match=r"unknown key.*'train\.pruning\.sparsity'"):
+        parse_experiment("", ["train.pruning.sparsty=0.8"])
+
+
+def test_missing_and_binary_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigError, match="fl-mobile new"):
+        read_experiment(tmp_path / "none.toml")
+    (tmp_path / "bin.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_experiment(tmp_path / "bin.toml")
+
+
+def test_hash_ignores_speed_and_output_and_nothing_else() -> None:
+    base = Experiment()
+    assert experiment_hash(replace(base, engine=Engine(workers=7))) == experiment_hash(base)
+    assert experiment_hash(replace(base, engine=Engine(name="litert"))) != experiment_hash(base)
+    assert experiment_hash(replace(base, seed=1)) != experiment_hash(base)
+    assert experiment_hash(parse_experiment("", ["upload.codec=q8"])) != experiment_hash(base)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential", "inverse-sqrt"])
+def test_schedules_start_at_the_rate_and_never_rise(schedule: str) -> None:
+    train = Train(rounds=10, learning_rate=0.5, schedule=schedule)
+    rates = [train.plan(t, from_logits=True).learning_rate for t in range(10)]
+    assert rates[0] == 0.5
+    assert all(a >= b > 0 for a, b in itertools.pairwise(rates))

@@ -1,0 +1,142 @@
+"""Laws of every aggregation rule: order cannot matter, sums are exact, what does not fit is refused whole."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_mobile.aggregation.exact_mean import AGGREGATORS, FRACTION_BITS, WeightedMean
+from fl_mobile.errors import WireError
+from fl_mobile.tensors import TensorSpec
+
+SPEC = {"a": TensorSpec((2, 3)), "b": TensorSpec(()), "none": TensorSpec((0,))}
+SIZE = 7
+"""Values in one update of `SPEC`."""
+
+values = st.floats(-1e4, 1e4, width=32)
+updates = st.lists(
+    st.tuples(st.lists(values, min_size=SIZE, max_size=SIZE), st.integers(1, 10_000)), min_size=1, max_size=12
+)
+every_rule = pytest.mark.parametrize("rule", AGGREGATORS)
+
+
+def tensors(flat):
+    flat = np.array(flat, np.float32)
+    return {"a": flat[:6].reshape(2, 3), "b": flat[6].reshape(()), "none": np.zeros(0, np.float32)}
+
+
+def total(rule, rows):
+    aggregator = AGGREGATORS[rule](SPEC)
+    for flat, weight in rows:
+        aggregator.add(tensors(flat), weight)
+    return aggregator
+
+
+def flat_result(aggregator):
+    result = aggregator.result()
+    assert {p: v.shape for p, v in result.items()} == {p: t.shape for p, t in SPEC.items()}
+    assert all(v.dtype == np.float32 for v in result.values())
+    return np.concatenate([v.ravel() for v in result.values()])
+
+
+@every_rule
+@given(rows=updates, seed=st.integers(0, 2**32))
+def test_arrival_order_cannot_change_a_bit(rule, rows, seed):
+    shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+    assert flat_result(total(rule, rows)).tobytes() == flat_result(total(rule, shuffled)).tobytes()
+
+
+@every_rule
+@given(rows=updates, kept=st.integers(0, 11))
+def test_what_is_taken_out_again_leaves_no_trace(rule, rows, kept):
+    aggregator, rest = total(rule, rows), rows[:kept]
+    for flat, weight in rows[kept:]:
+        aggregator.add(tensors(flat), -weight)
+    assert aggregator.weight == sum(w for _, w in rest)
+    if not rest:
+        assert aggregator.result() is None
+    else:
+        assert flat_result(aggregator).tobytes() == flat_result(total(rule, rest)).tobytes()
+
+
+@every_rule
+@given(rows=updates, cut=st.integers(0, 11))
+def test_parts_merge_to_the_whole(rule, rows, cut):
+    parts = total(rule, rows[:cut])
+    parts.merge(total(rule, rows[cut:]))
+    assert flat_result(parts).tobytes() == flat_result(total(rule, rows)).tobytes()
+
+
+@given(rows=updates)
+def test_weighted_mean_equals_exact_fractions(rows):
+    """The slow obvious version: exact rational arithmetic on the float32 values."""
+    got = flat_result(total("weighted-mean", rows))
+    weight = sum(w for _, w in rows)
+    for i in range(SIZE):
+        exact = sum((Fraction(float(np.float32(flat[i]))) * w for flat, w in rows), Fraction(0)) / weight
+        # each term is rounded once to 2⁻³⁴, the result once to float32
+        allowed = len(rows) * Fraction(1, 2 ** (FRACTION_BITS + 1)) / weight + abs(exact) * Fraction(1, 2**24)
+        assert abs(Fraction(float(got[i])) - exact) <= allowed + Fraction(1, 2**149)
+
+
+@every_rule
+@given(rows=updates)
+def test_equal_updates_have_themselves_as_their_mean(rule, rows):
+    same = [(rows[0][0], w) for _, w in rows]
+    expected = np.array(rows[0][0], np.float32)
+    assert np.allclose(flat_result(total(rule, same)), expected, rtol=2.0**-23, atol=2.0**-33)
+
+
+@every_rule
+def test_nothing_added_has_no_mean(rule):
+    aggregator = AGGREGATORS[rule](SPEC)
+    assert aggregator.result() is None
+    assert aggregator.weight == 0
+
+
+@every_rule
+@pytest.mark.parametrize(
+    ("bad", "weight"), [(3.4e38, 1), (1e6, 10_000), (-1e9, 1), (np.nan, 1), (np.inf, 1), (-np.inf, 5)]
+)
+@pytest.mark.parametrize("at", [0, 5, 6])
+def test_what_does_not_fit_is_refused_and_leaves_the_sum_alone(rule, bad, weight, at):
+    good = [(list(range(SIZE)), 3), ([0.5] * SIZE, 2)]
+    aggregator, flat = total(rule, good), np.zeros(SIZE, np.float32)
+    flat[at] = bad
+    before = (flat_result(aggregator).tobytes(), aggregator.weight)
+    with pytest.raises(WireError) as caught:
+        aggregator.add(tensors(flat), weight)
+    assert caught.value.reason == "magnitude"
+    assert (flat_result(aggregator).tobytes(), aggregator.weight) == before
+    aggregator.add(tensors([1.0] * SIZE), 1)
+    assert aggregator.weight == before[1] + 1
+
+
+@every_rule
+@pytest.mark.parametrize("value", [5_000.0, -13_000.0])
+def test_many_large_updates_do_not_wrap_around(rule, value):
+    """Five of these fill int64; one liar must not be able to use up the room of all who come after."""
+    aggregator = total(rule, [([value] * SIZE, 10_000)] * 500)
+    assert aggregator.weight == 5_000_000
+    assert np.array_equal(flat_result(aggregator), np.full(SIZE, value, np.float32))
+
+
+def test_memory_does_not_grow_with_the_number_of_updates():
+    aggregator = WeightedMean({"w": TensorSpec((1000,))})
+    update = {"w": np.ones(1000, np.float32)}
+    sizes = set()
+    for _ in range(50):
+        aggregator.add(update, 1)
+        sizes.add(sum(v.nbytes for v in vars(aggregator)["_sum"].values()))
+    assert sizes == {8000}
+
+
+def test_adding_does_not_keep_or_change_the_caller_arrays():
+    aggregator, update = WeightedMean(SPEC), tensors(range(SIZE))
+    aggregator.add(update, 2)
+    update["a"] += 100
+    assert np.array_equal(flat_result(aggregator), np.arange(SIZE, dtype=np.float32))

@@ -1,0 +1,227 @@
+"""The parts of ecsq against slow obvious versions: bits, models, the entropy coder, the order of places, low rank."""
+
+from __future__ import annotations
+
+import math
+
+import constriction
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_mobile.codecs.bits import fields
+from fl_mobile.codecs.ecsq import ans, bits, layout, lowrank, models
+from fl_mobile.errors import WireError
+
+NUMBERS = st.lists(st.integers(0, 2**31 - 1), max_size=60)
+
+
+def bytes_of(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)
+
+
+@given(numbers=NUMBERS, order=st.integers(0, 9))
+def test_golomb_numbers_come_back_and_take_the_length_of_the_standard(numbers, order):
+    buffer, at = np.zeros(600, np.uint8), 0
+    for number in numbers:
+        at = bits.golomb(buffer, at, number, order)
+    assert at == sum(2 * (n + 2**order).bit_length() - 1 - order for n in numbers)
+    cursor = np.zeros(1, np.int64)
+    assert [bits.take_golomb(buffer, cursor, order, 2**31) for _ in numbers] == numbers
+    assert cursor[0] == at
+
+
+@given(written=st.lists(st.integers(1, 41).flatmap(lambda w: st.tuples(st.integers(0, 2**w - 1), st.just(w)))))
+def test_numbers_are_written_bit_after_bit(written):
+    buffer, at = np.zeros(sum(width for _, width in written) // 8 + 1, np.uint8), 0
+    for value, width in written:
+        at = bits.put(buffer, at, value, width)
+    text = "".join(f"{value:0{width}b}" for value, width in written)
+    assert "".join(f"{byte:08b}" for byte in buffer).startswith(text)
+    cursor = np.zeros(1, np.int64)
+    assert [bits.take(buffer, cursor, width) for _, width in written] == [value for value, _ in written]
+
+
+@given(written=st.lists(st.integers(1, 32).flatmap(lambda w: st.tuples(st.integers(0, 2**w - 1), st.just(w)))))
+def test_packed_fields_are_the_fields_written_one_after_the_other(written):
+    values, widths = (np.array(part, np.int64) for part in (zip(*written, strict=True) if written else ((), ())))
+    text = "".join(f"{value:0{width}b}" for value, width in written)
+    data = fields.pack_fields(values, widths)
+    assert "".join(f"{byte:08b}" for byte in data).startswith(text)
+    assert len(data) == (len(text) + 7) // 8
+    assert fields.unpack_fields(memoryview(data), widths).tolist() == values.tolist()
+
+
+@given(number=st.integers(0, 2**39))
+def test_a_bucket_and_its_offset_tell_the_number(number):
+    symbol = int(models.bucket_of(number))
+    assert symbol == np.searchsorted(models.STARTS, number, "right") - 1
+    offset = number - models.STARTS[symbol]
+    assert 0 <= offset < 2 ** models.bucket_bits(symbol)
+    assert models.bucket_bits(symbol) == 0 if number < 16 else offset <= number / 4
+
+
+@given(slots=st.integers(1, 10**9), share=st.floats(0, 1))
+def test_the_gap_model_sums_up_and_is_the_geometric_distribution(slots, share):
+    count = max(1, round(slots * share))
+    model = models.geometric(count, slots).tolist()
+    assert sum(model) == models.TOTAL
+    assert min(model) >= 0
+    p = count / slots
+    for symbol in (0, 3, 15, 16, 22):
+        if symbol < len(model) - 1:
+            low, high = models.STARTS[symbol], models.STARTS[symbol + 1]
+            exact = (1 - p) ** float(low) - (1 - p) ** float(high)
+            assert model[symbol] / models.TOTAL == pytest.approx(exact, abs=3 / models.TOTAL + 1e-7 * float(high))
+
+
+@given(counts=st.lists(st.integers(0, 10**6), min_size=1, max_size=80).filter(lambda c: sum(c) > 0))
+def test_a_fitted_table_travels_and_gives_every_symbol_a_part(counts):
+    table, precision = models.fit_table(np.array(counts))
+    assert sum(table) == 2**precision
+    assert all(frequency > 0 for frequency, count in zip(table, counts, strict=True) if count)
+    buffer, cursor = np.zeros(500, np.uint8), np.zeros(1, np.int64)
+    end, scaled = models.write_fitted(buffer, 0, np.array(counts))
+    read = models.read_table(buffer, cursor, 80)
+    assert cursor[0] == end
+    assert read.tolist() == scaled.tolist() == [frequency << (20 - precision) for frequency in table.tolist()]
+    entropy = -sum(c * math.log2(c / sum(counts)) for c in counts if c)
+    coded = -sum(c * math.log2(f / 2**precision) for c, f in zip(counts, table, strict=True) if c)
+    # A symbol's share is rounded by less than one part for each symbol in use.
+    assert coded <= entropy + 3 * np.count_nonzero(counts) * sum(counts) / 2**precision + 1
+
+
+@st.composite
+def run(draw):
+    frequencies = draw(st.lists(st.integers(0, 1000), min_size=2, max_size=50).filter(lambda c: sum(c) > 0))
+    table, precision = models.fit_table(np.array(frequencies))
+    symbols = draw(st.lists(st.integers(0, len(frequencies) - 1), max_size=200))
+    return np.array(symbols, np.int64), table << (20 - precision)
+
+
+def model_of_constriction(frequencies: np.ndarray) -> object:
+    # Multiples of 2^-20 that sum to 1: the library's float64 arithmetic on them is exact (20 + 24 bits < 53).
+    return constriction.stream.model.Categorical(frequencies / models.TOTAL, perfect=False)
+
+
+def words_of(stream: bytes) -> np.ndarray:
+    return np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
+
+
+@settings(deadline=None)
+@given(runs=st.lists(run(), max_size=5))
+def test_the_stream_is_what_constriction_writes(runs):
+    """Also with symbols of frequency 0: every symbol keeps 2^-24."""
+    stack, oracle = ans.new_stack(sum(len(symbols) for symbols, _ in runs)), constriction.stream.stack.AnsCoder()
+    for symbols, frequencies in reversed(runs):
+        ans.push(stack, symbols, frequencies)
+        if len(symbols):
+            oracle.encode_reverse(symbols.astype(np.int32), model_of_constriction(frequencies))
+    stream = ans.to_bytes(stack).tobytes()
+    assert stream == oracle.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    stack = ans.from_bytes(bytes_of(stream))
+    for symbols, frequencies in runs:
+        ans.pop(stack, decoded := np.empty_like(symbols), frequencies)
+        assert decoded.tolist() == symbols.tolist()
+    assert ans.is_empty(stack)
+
+
+@settings(deadline=None)
+@given(stream=st.binary(max_size=40).filter(lambda b: not b.endswith(b"\0")), runs=st.lists(run(), max_size=3))
+def test_garbage_gives_the_symbols_that_constriction_gives(stream, runs):
+    stack, oracle = ans.from_bytes(bytes_of(stream)), constriction.stream.stack.AnsCoder(words_of(stream))
+    for symbols, frequencies in runs:
+        ans.pop(stack, decoded := np.empty_like(symbols), frequencies)
+        if len(symbols):
+            expected = oracle.decode(model_of_constriction(frequencies), len(symbols))
+            assert decoded.tolist() == expected.tolist()
+    assert ans.is_empty(stack) == oracle.is_empty()
+
+
+def slow_order(matrices, plans):
+    """Every coded place as (context, tensor, row class, column class, row, column), sorted: the definition itself."""
+    places = []
+    for tensor, ((rows, columns), (level, down, across)) in enumerate(zip(matrices, plans, strict=True)):
+        if not level:
+            continue
+        flat = down is None and across is None
+        for r in range(rows):
+            for c in range(columns):
+                a = 12 if down is None else down[r]
+                b = 12 if across is None else across[c]
+                if a and b:
+                    context = min(max(level + a + b - 24, 1), 31)
+                    places.append((context, tensor, 0 if flat else a, 0 if flat else b, r, c))
+    return sorted(places)
+
+
+@st.composite
+def plans_of(draw):
+    matrices = draw(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4))
+    classes = st.integers(0, 3).map(lambda c: c * 8)
+    plans = []
+    for rows, columns in matrices:
+        down = draw(st.none() | st.lists(classes, min_size=rows, max_size=rows))
+        across = draw(st.none() | st.lists(classes, min_size=columns, max_size=columns))
+        plans.append((draw(st.integers(0, 31)), down, across))
+    return matrices, plans
+
+
+def as_arrays(matrices, plans) -> layout.Plans:
+    flags = [
+        layout.ROW_CLASSES * (down is not None) + layout.COLUMN_CLASSES * (across is not None)
+        for _, down, across in plans
+    ]
+    rows, columns = zip(*matrices, strict=True)
+    down = np.concatenate([np.array(p[1] or [0] * n, np.uint8) for p, n in zip(plans, rows, strict=True)])
+    across = np.concatenate([np.array(p[2] or [0] * n, np.uint8) for p, n in zip(plans, columns, strict=True)])
+    return layout.Plans(np.array([p[0] for p in plans]), np.array(flags), down, across, np.zeros_like(across))
+
+
+@settings(deadline=None)
+@given(case=plans_of())
+def test_places_follow_the_definition_and_lead_back(case):
+    order = slow_order(*case)
+    shapes, plans = layout.shapes_of(tuple(case[0])), as_arrays(*case)
+    expected = [int(shapes.offset[t] + r * shapes.columns[t] + c) for _, t, _, _, r, c in order]
+    made = layout.lay_out(shapes, plans)
+    positions, tensor = layout.to_positions(np.arange(len(order)), shapes, made)
+    assert positions.tolist() == expected
+    assert tensor.tolist() == [t for _, t, *_ in order]
+    assert made.slots.tolist() == np.bincount([k for k, *_ in order], minlength=32).tolist()
+    block, inside = layout.find_blocks(np.arange(shapes.offset[-1]), shapes, plans, made)
+    assert [made.start[block[p]] + inside[p] for p in expected] == list(range(len(order)))
+    assert (block < 0).sum() == shapes.offset[-1] - len(order)
+
+
+@given(st.lists(st.lists(st.integers(-(2**20), 2**20), min_size=3, max_size=3), min_size=1, max_size=20))
+def test_the_basis_has_length_one_in_14_bits_and_integer_products_are_exact(rows):
+    levels = np.array(rows, np.int64)
+    unit = lowrank.basis(levels)
+    for column, exact in zip(unit.T, levels.T, strict=True):
+        norm = math.sqrt(sum(int(v) ** 2 for v in exact))
+        if norm:
+            assert np.allclose(column, exact / norm * 2**14, atol=0.51 + 2**14 / 256 / norm)
+        else:
+            assert not column.any()
+    left = levels[::-1] * 256
+    exact_product = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) for y in unit] for x in left]
+    assert lowrank.product(left, unit).astype(object).tolist() == exact_product
+
+
+def test_directions_are_those_of_the_svd():
+    rng = np.random.default_rng(0)
+    matrix = (rng.standard_normal((200, 4)) * [8, 4, 2, 1]) @ rng.standard_normal((4, 60))
+    right = lowrank.directions(matrix.astype(np.float32), 0.05, 15)
+    assert right is not None
+    assert right.shape == (60, 4)
+    left = lowrank.coefficients(matrix, lowrank.basis(right))
+    rest = matrix - left @ (lowrank.basis(right) / 2**14).T
+    assert np.square(rest).sum() < 1e-4 * np.square(matrix).sum()
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 20, b"\xff"])
+def test_a_number_or_table_that_cannot_be_is_a_wire_error(data):
+    with pytest.raises(WireError):
+        models.read_table(bytes_of(data), np.zeros(1, np.int64), 5)
