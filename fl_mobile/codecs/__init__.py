@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fl_mobile.codecs.base import Codec, Flat, Reader, Stage, chain, codec_id, coded_tensors
+from fl_mobile.codecs.base import Codec, Flat, Stage, codec_id, coded_tensors
+from fl_mobile.codecs.bits.reader import Reader
+from fl_mobile.codecs.chain import chain
 from fl_mobile.codecs.ecsq import parse_ecsq
 from fl_mobile.codecs.eden import Eden
 from fl_mobile.codecs.entropy import Deflate

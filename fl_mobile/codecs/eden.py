@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.bits.positions import pack_bits, read_bits
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.codecs.bits.rotation import block_sizes, rotate, splitmix64, unrotate
 from fl_mobile.errors import ConfigError
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.bits.fields import pack_fields, unpack_fields
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.seeds import uniform
 from fl_mobile.tensors import Spec, Tensors, cut

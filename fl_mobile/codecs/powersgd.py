@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import ConfigError, WireError
 from fl_mobile.seeds import uniform
 from fl_mobile.tensors import Spec, Tensors, TensorSpec

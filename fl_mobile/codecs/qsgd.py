@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.bits.positions import (
     decode_positions,
     encode_positions,
@@ -29,6 +28,7 @@ from fl_mobile.codecs.bits.positions import (
     read_unary,
     unary,
 )
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import ConfigError, WireError
 from fl_mobile.seeds import uniform
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import WireError
 from fl_mobile.seeds import uniform
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.bits.positions import decode_positions, encode_positions, position_bytes
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.seeds import uniform
 
 

@@ -30,7 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fl_mobile.codecs.base import Codec, Reader, codec_id, coded_tensors
+from fl_mobile.codecs.base import Codec, codec_id, coded_tensors
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, cut, fingerprint, not_finite
 

@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader, varint
+from fl_mobile.codecs.bits.reader import Reader, varint
 from fl_mobile.errors import WireError
 
 _BITMAP, _GAPS = 0, 1

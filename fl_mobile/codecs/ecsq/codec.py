@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from fl_mobile.codecs.ecsq.records import MAX_RANK
 from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.tensors import Spec, Tensors, cut
 
-MAX_RANK = 15
 Rounding = Literal["stochastic", "rdo", "nearest"]
 _OPTIONS = ("step", "abs", "rounding", "rank")
 _DEFAULT_STEPS: dict[str, float] = {"stochastic": 8.0, "rdo": 2.0, "nearest": 2.0}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fl_mobile.codecs.ecsq import lowrank
-from fl_mobile.codecs.ecsq.codec import MAX_RANK
 from fl_mobile.codecs.ecsq.layout import Shapes, shapes_of
-from fl_mobile.codecs.ecsq.records import LAMBDA, Factors
+from fl_mobile.codecs.ecsq.records import LAMBDA, MAX_RANK, Factors
 from fl_mobile.codecs.ecsq.rounding import dead_zone, mean_shifts, rate_distortion
 
 STEP_PARTS = 32

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fl_mobile.codecs.base import Reader
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.codecs.ecsq.factors import extract, low_rank, no_factors, scale_of
 from fl_mobile.codecs.ecsq.layout import COLUMN_CLASSES, ROW_CLASSES, Shapes, matrix_shape, shapes_of
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_bits, flat_plans

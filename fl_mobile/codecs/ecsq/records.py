@@ -13,6 +13,10 @@ MAX_LEVEL = 1 << 20
 """Largest magnitude; a step so fine that a value would need more is made coarser."""
 
 
+MAX_RANK = 15
+"""Most directions of the low-rank part of one tensor: the layout has four bits for their number."""
+
+
 class Levels(NamedTuple):
     """The non-zeros of a quantized update.
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fl_mobile.codecs import parse_codec
-from fl_mobile.codecs.base import Reader
 from fl_mobile.codecs.bits.positions import encode_positions, pack_bits, read_bits
+from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.codecs.bits.rotation import block_sizes, hadamard, rotate, splitmix64, unrotate
 from fl_mobile.codecs.eden import _POSITIVE_CENTROIDS, Eden
 from fl_mobile.codecs.signs import Sign

@@ -11,8 +11,8 @@ import pytest
 
 from fl_mobile import wire
 from fl_mobile.codecs import codec_id, coded_tensors, parse_codec
-from fl_mobile.codecs.base import Reader, varint
 from fl_mobile.codecs.bits.positions import decode_positions, encode_positions
+from fl_mobile.codecs.bits.reader import Reader, varint
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import TensorSpec, fingerprint
 from tests.fl_mobile.samples import ALL, SPEC, laplace, packed, philox
