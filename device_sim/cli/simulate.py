@@ -146,7 +146,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
     if is_cold():
-        tell("the codec's inner loops are compiled with the first round: half a minute, once per version of fl-mobile")
+        tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")
     with contextlib.closing(federation.engine):
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         with run_folder.locked(folder), safe(folder, resume=resume):

@@ -1,7 +1,7 @@
 """Compiles inner loops to machine code that runs without Python's lock, so that worker threads run side by side.
 
 `numba` compiles a function when it is first called and keeps the result in the user's cache folder, or else beside the
-sources: half a minute for all of them, once per version of fl-mobile. Where it cannot be installed the same functions
+sources: half a minute for all of them, once per version of the loops. Where it cannot be installed the same functions
 run as plain Python: the same bytes, far slower. Modules with compiled functions are imported where they are needed and
 never by ``fl-mobile --help``: numba itself takes 0.2 s to import.
 
@@ -11,12 +11,12 @@ Compiled code stays within its arrays by construction, also for hostile bytes; n
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from fl_mobile.kernels.cache import claim_folder, loops_hash
 
 try:
     import numba
@@ -27,21 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _cache_folder() -> str:
-    """Returns a folder of this version of the package's sources, empty if there can be none.
-
-    numba itself looks only at the file a function is in, not at those whose functions it calls.
-    """
-    sources, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(sources.rglob("*.py")):
-        digest.update(path.relative_to(sources).as_posix().encode() + path.read_bytes())
+    """Returns a folder of this version of the compiled loops, empty if there can be none."""
+    sources = Path(__file__).parents[1]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for parent in (os.path.join(home, "fl-mobile"), str(sources / "__pycache__")):
-        folder = os.path.join(parent, f"compiled-{digest.hexdigest()[:12]}")
-        with contextlib.suppress(OSError):
-            os.makedirs(folder, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return folder
-    return ""
+    return claim_folder([Path(home, "fl-mobile"), sources / "__pycache__"], loops_hash(sources))
 
 
 _CACHE = _cache_folder() if numba else ""
