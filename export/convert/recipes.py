@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.models.private_api import one_scale_per_dense_layer
 
 # What the converter reads while it calibrates: one {input name: [1, ...]} mapping per frame.
 Calibration = Callable[[], Iterable[dict[str, Any]]]
@@ -124,7 +125,7 @@ def store_int8(converter: Any, calibration: Calibration | None) -> None:
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    one_scale_per_dense_layer(converter)
 
 
 def compute_int8(converter: Any, calibration: Calibration | None) -> None:
@@ -139,7 +140,7 @@ def compute_int8(converter: Any, calibration: Calibration | None) -> None:
 def compute_int8_dense_per_tensor(converter: Any, calibration: Calibration | None) -> None:
     """As ``compute_int8`` with one scale per dense layer, which accelerators before TF 2.16 insist on."""
     compute_int8(converter, calibration)
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    one_scale_per_dense_layer(converter)
 
 
 def compute_int16(converter: Any, calibration: Calibration | None) -> None:

@@ -17,6 +17,7 @@ from export.training.gradients import RULES, Node, Rule
 from export.training.gradients.conv_pool import chain_of
 from export.training.gradients.rule import shape_of
 from fl_mobile.errors import ExportError, nearest
+from fl_mobile.models.private_api import function_in_graph
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 INSTEAD = {
@@ -171,7 +172,7 @@ def _emit(op: Any, row: str, inputs: Sequence[Any], cells: Mapping[int, Cell], t
     if op.type in _STATE:
         return _STATE[op.type](op, inputs, cells, tape)
     if op.type in CALLS:
-        function = op.graph._get_function(op.get_attr("f").name)
+        function = function_in_graph(op.graph, op.get_attr("f").name)
         row = _row_of(function.name.decode() if isinstance(function.name, bytes) else function.name)
         if row not in RULES:
             return replay(function.graph, inputs, cells, tape)

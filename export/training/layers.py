@@ -17,6 +17,7 @@ from typing import Any
 
 from export.training.dropout import keep_tensor
 from fl_mobile.errors import ExportError
+from fl_mobile.models.private_api import flatten_layers
 
 REFUSED = {
     "GaussianNoise": "use Dropout",
@@ -63,7 +64,7 @@ def check_layers(model: Any) -> None:
     Raises:
         ExportError: Names the layer and what to use instead.
     """
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         kind = type(layer).__name__
         if kind in REFUSED:
             raise ExportError(f"layer '{layer.name}' ({kind}) cannot be trained on a phone: {REFUSED[kind]}")
@@ -75,7 +76,7 @@ def check_layers(model: Any) -> None:
 
 def dropout_layers(model: Any) -> int:
     """Returns how many layers draw masks."""
-    return sum(type(layer).__name__ in DROPOUTS and layer.rate > 0 for layer in model._flatten_layers())
+    return sum(type(layer).__name__ in DROPOUTS and layer.rate > 0 for layer in flatten_layers(model))
 
 
 def _last(layer: Any) -> int:
@@ -87,7 +88,7 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
     """Lets the model's layers run their device form inside the block."""
     undo = _swap_dropout(model, batch.seed, batch.step)
     try:
-        for layer in model._flatten_layers():
+        for layer in flatten_layers(model):
             kind = type(layer).__name__
             if kind == "BatchNormalization" and layer.trainable:
                 undo.append(_swap(layer, "call", _batch_norm(layer, batch)))
@@ -128,7 +129,7 @@ def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
 
 
 def _swap_dropout(model: Any, seed: Any, step: Any) -> list[Callable[[], None]]:
-    found = [x for x in model._flatten_layers() if type(x).__name__ in DROPOUTS and x.rate > 0]
+    found = [x for x in flatten_layers(model) if type(x).__name__ in DROPOUTS and x.rate > 0]
     return [_swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ExportError, nearest
+from fl_mobile.models.private_api import calls_in_graph, functional_graph, run_graph
 from fl_mobile.tensors import Tensors
 
 QUANTIZED = "quant_"
@@ -144,7 +145,7 @@ def make_twin(model: Any, frames: np.ndarray) -> Twin:
     entry = function.inputs[0]
     frame = tf_keras.Input(tuple(entry.shape[1:]), name=entry.name)
     try:
-        answer = function._run_through_graph([frame], operation_fn=lambda op: doubles[id(op)])
+        answer = run_graph(function, [frame], lambda op: doubles[id(op)])
         twin = tf_keras.Model(frame, answer, name=model.name)
         places = _copy_weights(function, twin)
     except (TypeError, ValueError, AttributeError) as error:
@@ -200,8 +201,8 @@ def graph_of(model: Any) -> Any:
 
     if not isinstance(model, keras.Model) or not model.built:
         raise ExportError(f"expected a built Keras 3 model, got {type(model).__module__}.{type(model).__name__}")
-    function = model._functional if isinstance(model, keras.Sequential) else model
-    if not hasattr(function, "_run_through_graph"):
+    function = functional_graph(model)
+    if function is None:
         raise ExportError(
             f"model {model.name!r} is subclassed ({type(model).__name__}): its layers are known, but not what happens"
             " between them. Write it as a functional model, or use recipes without tuning."
@@ -217,7 +218,7 @@ def graph_of(model: Any) -> Any:
 def _refuse(model: Any, function: Any) -> None:
     for operation in function.operations:
         _refuse_unknown(model, operation)
-    used = [id(node.operation) for nodes in function._nodes_by_depth.values() for node in nodes]
+    used = [id(operation) for operation in calls_in_graph(function)]
     twice = [op.name for op in function.operations if used.count(id(op)) > 1]
     if twice:
         raise ExportError(f"layer {twice[0]!r} is shared: used more than once, which TFMOT cannot tune")

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from export.tuning.bridge import graph_of
+from fl_mobile.models.private_api import called_after, run_graph, takes_training
 
 _FOLDED_AFTER = ("BatchNormalization", "ReLU", "Activation", "Softmax")
 """Layers that TFLite folds into the operation before them: there is no rounding in between."""
@@ -67,7 +68,7 @@ def _rewired(model: Any, kernel_rule: Callable[..., Any], output_rule: Callable[
 
     def step(operation: Any, training: Any) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            if getattr(operation, "_call_has_training_arg", False) and training is not None:
+            if takes_training(operation) and training is not None:
                 kwargs = {"training": training, **kwargs}
             axes = _KERNEL_AXES.get(type(operation).__name__)
             if axes is None:
@@ -84,7 +85,7 @@ def _rewired(model: Any, kernel_rule: Callable[..., Any], output_rule: Callable[
             self.plain = model
 
         def call(self, frames: Any, training: Any = None) -> Any:
-            return function._run_through_graph([frames], operation_fn=lambda op: step(op, training))
+            return run_graph(function, [frames], lambda op: step(op, training))
 
     rewired = Rewired()
     rewired.build(tuple(function.inputs[0].shape))
@@ -131,5 +132,5 @@ def _stays_float(operation: Any) -> bool:
     """Returns whether the output of ``operation`` is not rounded by itself."""
     if type(operation).__name__ in _NO_ROUNDING:
         return True
-    after = [node.operation for node in operation._outbound_nodes]
+    after = called_after(operation)
     return len(after) == 1 and type(after[0]).__name__ in _FOLDED_AFTER

@@ -16,6 +16,7 @@ import numpy as np
 from export.tuning.bridge import QUANTIZED, Twin, tf_keras_and_tfmot, weights_of
 from export.tuning.table import ZERO_RUN, Tuning
 from fl_mobile.errors import ExportError
+from fl_mobile.models.private_api import cluster_keeping_zeros, no_quantization, without_clustering
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.pruning_mask import SMALLEST_KERNEL
 
@@ -88,14 +89,10 @@ def cluster(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
     Han et al., "Deep compression" (2016). Zeros of an earlier stage stay, zero being one of the centroids.
     """
     _, tfmot = tf_keras_and_tfmot()
-    from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster as experimental
-
     centroids = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
     wrapped = _wrap(
         twin,
-        lambda layer: experimental.cluster_weights(
-            layer, tuning.clusters, centroids, preserve_sparsity=bool(tuning.sparsity)
-        ),
+        lambda layer: cluster_keeping_zeros(layer, tuning.clusters, centroids, keep_zeros=bool(tuning.sparsity)),
     )
     fit.run(wrapped, [])
     return weights_of(twin, tfmot.clustering.keras.strip_clustering(wrapped))
@@ -111,11 +108,7 @@ def quantize_aware(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
     """
     tf_keras, tfmot = tf_keras_and_tfmot()
     quantization, combine = tfmot.quantization.keras, tfmot.experimental.combine
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_configs,
-    )
-
-    left_alone = default_8bit_quantize_configs.NoOpQuantizeConfig()
+    left_alone = no_quantization()
     scheme: Any = quantization.default_8bit.Default8BitQuantizeScheme()
     if tuning.clusters:
         scheme = combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=bool(tuning.sparsity))
@@ -138,7 +131,7 @@ def quantize_aware(twin: Twin, tuning: Tuning, fit: Fit) -> Tensors:
     _start_ranges(wrapped, twin, fit.frames)
     fit.run(wrapped, [])
     if tuning.clusters:
-        wrapped = combine_stripped(wrapped)
+        wrapped = without_clustering(wrapped)
     after = weights_of(twin, wrapped)
     if tuning.sparsity:  # the wrappers mask inside the graph; the variables underneath may have moved
         for path in tuned_paths(twin, tuning):
@@ -167,13 +160,6 @@ def _start_ranges(wrapped: Any, twin: Twin, frames: np.ndarray) -> None:
                 variable.assign(min(low, 0.0))
             elif name.endswith("_max") and not name.startswith(("kernel", "depthwise_kernel")):
                 variable.assign(max(high, 0.0))
-
-
-def combine_stripped(wrapped: Any) -> Any:
-    """Returns a cluster-preserving model without its clustering variables."""
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import cluster_utils
-
-    return cluster_utils.strip_clustering_cqat(wrapped)
 
 
 STAGES: dict[str, Callable[[Twin, Tuning, Fit], Tensors]] = {

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ConfigError, ModelError, nearest
+from fl_mobile.models.private_api import restart_automatic_names
 from fl_mobile.models.table import MODELS, ModelRow
 from fl_mobile.seeds import seed_for
 
@@ -61,11 +62,9 @@ def _repeatable(seed: int) -> Iterator[None]:
     Keras takes the seed of every initialiser and dropout that has none from Python's `random`, so seeding that covers
     any model, the user's own and keras.applications included; its state is put back afterwards.
     """
-    from keras.src.utils import naming  # not exported, and `clear_session` would reset far more
-
+    restart_automatic_names()  # before the seed: it may be what imports Keras, and that draws from `random`
     before = random.getstate()
     random.seed(seed)
-    naming.reset_uids()
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ModelError, SpecMismatch
+from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 
@@ -29,8 +30,7 @@ def travelling_variables(model: Any) -> list[Any]:
     """
     if not getattr(model, "built", False) or not model.weights:
         raise ModelError(f"model '{model.name}' is not built: give it an Input, or call it once, before federating it")
-    # There is no public walk over nested non-Model layers; `_flatten_layers` has been stable since Keras 2.
-    frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.variables}
+    frozen = {id(v) for layer in flatten_layers(model) if not layer.trainable for v in layer.variables}
     trained = {id(v) for v in model.trainable_variables}
     floating = [v for v in model.weights if "float" in str(v.dtype)]
     chosen = [v for v in floating if id(v) in trained or (id(v) not in frozen and not v.trainable)]
@@ -47,7 +47,7 @@ def travelling_variables(model: Any) -> list[Any]:
 def local_variables(model: Any) -> list[Any]:
     """Returns what a device keeps to itself and starts afresh in every round: seed states, counters."""
     shared = {id(v) for v in travelling_variables(model)}
-    frozen = {id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.weights}
+    frozen = {id(v) for layer in flatten_layers(model) if not layer.trainable for v in layer.weights}
     return [v for v in model.variables if id(v) not in shared and id(v) not in frozen]
 
 

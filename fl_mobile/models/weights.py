@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ModelError
+from fl_mobile.models.private_api import flatten_layers
 
 HEAD = "logits"
 """The layer of a table model whose weights may be missing in a file made for other classes."""
@@ -74,8 +75,8 @@ def load_imagenet(model: Any, application: tuple[str, float], input_shape: tuple
 def copy_by_layer(model: Any, found: LayerArrays, source: str, *, head_may_differ: bool) -> None:
     """Sets the layers' weights from ``found``; all are checked before the first is set."""
     values: list[tuple[Any, np.ndarray]] = []
-    for layer in model._flatten_layers(include_self=False):  # the public `layers` omits layers inside layers
-        if not layer.weights or list(layer._flatten_layers(include_self=False)):
+    for layer in flatten_layers(model, include_self=False):
+        if not layer.weights or flatten_layers(layer, include_self=False):
             continue
         theirs = [_pick(found.get(layer.name, {}), i, w.name) for i, w in enumerate(layer.weights)]
         odd = [w for w, t in zip(layer.weights, theirs, strict=True) if t is None or tuple(t.shape) != tuple(w.shape)]

@@ -21,6 +21,7 @@ from device_sim.engines.trainers.keras import KerasTrainer, examples_of, held_st
 from device_sim.engines.trainers.steps import adjusted, as_input, examples_signature, loss_of, shape_of
 from fl_mobile.errors import ConfigError
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
 
@@ -33,7 +34,7 @@ BATCHABLE = frozenset(
 
 def why_not(model: Any) -> str:
     """Returns what keeps a model from being vectorised, an empty string if nothing does."""
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if type(layer).__name__ not in BATCHABLE:
             return f"layer '{layer.name}' ({type(layer).__name__}) does not gain from a device axis"
     return ""

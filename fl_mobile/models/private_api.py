@@ -1,0 +1,127 @@
+"""Every use of something private in Keras, TensorFlow or TFMOT, and nothing else: one function a use.
+
+None of these has a public way. A new version may take one away or let it mean something else, so ``pyproject.toml`` has
+ceilings on those packages, and ``tests/fl_mobile/models/test_private_api.py`` has one canary a function: run it before
+a ceiling is raised. No other file may touch them; a test reads the sources for that.
+
+Nothing is imported before a function is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+HELD_WITH = {"keras": "3.15.1", "tensorflow": "2.21.0", "tensorflow-model-optimization": "0.8.1"}
+"""Package → the version that every canary was last seen to hold with."""
+
+
+def flatten_layers(model: Any, *, include_self: bool = True) -> list[Any]:
+    """Returns all Keras layers inside ``model``, those in layers that are no models too, which ``layers`` omits.
+
+    ``Layer._flatten_layers``: the same since Keras 2.
+    """
+    return list(model._flatten_layers(include_self=include_self))
+
+
+def restart_automatic_names() -> None:
+    """Makes Keras number unnamed layers from the start again.
+
+    ``keras.src.utils.naming.reset_uids``; the public ``clear_session`` would reset far more.
+    """
+    from keras.src.utils import naming
+
+    naming.reset_uids()
+
+
+def functional_graph(model: Any) -> Any | None:
+    """Returns the functional model behind ``model``; None when it is subclassed and so has no graph of layers.
+
+    ``Sequential._functional``, and whether ``Function._run_through_graph`` is there.
+    """
+    import keras
+
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    return function if hasattr(function, "_run_through_graph") else None
+
+
+def run_graph(function: Any, inputs: Sequence[Any], call_of: Callable[[Any], Callable[..., Any]]) -> Any:
+    """Returns the answer of a functional graph in which ``call_of(operation)`` is called instead of each operation.
+
+    ``Function._run_through_graph``.
+    """
+    return function._run_through_graph(list(inputs), operation_fn=call_of)
+
+
+def calls_in_graph(function: Any) -> list[Any]:
+    """Returns the operation of every call in a functional graph: one that is used twice stands there twice.
+
+    ``Function._nodes_by_depth``.
+    """
+    return [node.operation for nodes in function._nodes_by_depth.values() for node in nodes]
+
+
+def called_after(operation: Any) -> list[Any]:
+    """Returns the operations that take what ``operation`` answers, in any model it is part of.
+
+    ``Operation._outbound_nodes``.
+    """
+    return [node.operation for node in operation._outbound_nodes]
+
+
+def takes_training(layer: Any) -> bool:
+    """Returns whether a layer's ``call`` has an argument ``training``.
+
+    ``Layer._call_has_training_arg``.
+    """
+    return bool(getattr(layer, "_call_has_training_arg", False))
+
+
+def function_in_graph(graph: Any, name: str) -> Any:
+    """Returns the function called ``name`` that a TensorFlow graph holds, with its own ``graph``.
+
+    ``FuncGraph._get_function``.
+    """
+    return graph._get_function(name)
+
+
+def one_scale_per_dense_layer(converter: Any) -> None:
+    """Lets a ``TFLiteConverter`` quantise dense kernels with one scale each, not with one per output.
+
+    ``_experimental_disable_per_channel_quantization_for_dense_layers``: TensorFlow 2.16 and newer. A converter without
+    it takes the new attribute in silence, so its absence is an error here.
+    """
+    name = "_experimental_disable_per_channel_quantization_for_dense_layers"
+    if not hasattr(converter, name):
+        raise AttributeError(f"this TensorFlow's TFLiteConverter has no {name}; versions known: {HELD_WITH}")
+    setattr(converter, name, True)
+
+
+def cluster_keeping_zeros(layer: Any, clusters: int, centroids: Any, *, keep_zeros: bool) -> Any:
+    """Returns a ``tf_keras`` layer whose kernel shares ``clusters`` values; zeros stay zero if wished.
+
+    ``tensorflow_model_optimization.python.core.clustering.keras.experimental``: the public one moves zeros.
+    """
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster
+
+    return cluster.cluster_weights(layer, clusters, centroids, preserve_sparsity=keep_zeros)
+
+
+def no_quantization() -> Any:
+    """Returns the TFMOT config of a layer that is quantised nowhere.
+
+    ``default_8bit_quantize_configs.NoOpQuantizeConfig``.
+    """
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+
+    return default_8bit_quantize_configs.NoOpQuantizeConfig()
+
+
+def without_clustering(model: Any) -> Any:
+    """Returns a cluster-preserving ``tf_keras`` model without the variables of its clustering.
+
+    ``cluster_utils.strip_clustering_cqat``: the public way strips models that are not quantisation-aware only.
+    """
+    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import cluster_utils
+
+    return cluster_utils.strip_clustering_cqat(model)

@@ -1,0 +1,208 @@
+"""One canary for each private function of Keras, TensorFlow and TFMOT that is used, and none is used elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl_mobile.models import private_api
+
+pytestmark = pytest.mark.tf
+
+ROOT = Path(__file__).parents[3]
+SOURCES = sorted(p for package in ("fl_mobile", "device_sim", "export") for p in (ROOT / package).rglob("*.py"))
+OF_OTHERS = re.compile(r"^\s*(from|import) (keras\.src|tensorflow\.python|tensorflow_model_optimization\.python)", re.M)
+# `_tab` is the flatbuffers package's table inside each accessor that its compiler generates; `_exit` is Python's own.
+NOT_MEANT = {"_tab", "_exit"}
+
+
+def private_attributes(source: str) -> set[str]:
+    """Returns the underscored attributes that a file takes from anything but itself, its modules and its classes."""
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    set_here = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    }
+    found = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return {n for n in found if n.startswith("_") and not n.startswith("__")} - own - set_here - NOT_MEANT
+
+
+def test_private_names_stand_in_one_file() -> None:
+    guilty = {}
+    for path in SOURCES:
+        if path.name == "private_api.py":
+            continue
+        source = path.read_text(encoding="utf-8")
+        found = sorted(private_attributes(source)) + [match[0] for match in OF_OTHERS.finditer(source)]
+        if found:
+            guilty[str(path.relative_to(ROOT))] = found
+    assert guilty == {}
+
+
+@pytest.mark.parametrize("line", ["model._flatten_layers()", "from keras.src import ops", "a.b._functional.inputs"])
+def test_it_catches_a_use_elsewhere(line: str) -> None:
+    assert private_attributes(line) or OF_OTHERS.search(line)
+
+
+def test_every_function_has_a_canary() -> None:
+    functions = {
+        n for n, f in inspect.getmembers(private_api, inspect.isfunction) if f.__module__ == private_api.__name__
+    }
+    assert functions == {name.removeprefix("test_canary_") for name in globals() if name.startswith("test_canary_")}
+
+
+@pytest.mark.parametrize("package", private_api.HELD_WITH)
+def test_ceilings_stand_just_above_what_was_seen(package: str) -> None:
+    """`pip` must not bring a version in which nobody has run these canaries."""
+    line = re.search(rf'"{package}>=[\d.]+,<([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert line, package
+    major, minor = private_api.HELD_WITH[package].split(".")[:2]
+    assert line[1] == f"{major}.{int(minor) + 1}"
+    installed = version(package).split(".")[:2]
+    assert [int(part) for part in installed] <= [int(major), int(minor)]
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    import keras
+
+    layers = keras.layers
+    shared = layers.Dense(4, name="shared")
+    inner = keras.Sequential([layers.Input((4,)), layers.Dense(4, name="deep")], name="inner")
+    frame = keras.Input((4,))
+    x = layers.Bidirectional(layers.LSTM(2, name="lstm"), name="both")(layers.Reshape((2, 2), name="rows")(frame))
+    return keras.Model(frame, layers.Dropout(0.5, name="drop")(shared(shared(inner(x)))), name="net")
+
+
+def test_canary_flatten_layers(net: Any) -> None:
+    names = [layer.name for layer in private_api.flatten_layers(net)]
+    assert names[0] == "net"
+    assert {"inner", "deep", "both", "forward_lstm", "shared"} <= set(names)
+    assert "forward_lstm" not in [layer.name for layer in net.layers], "then the public walk is enough"
+    assert "net" not in [layer.name for layer in private_api.flatten_layers(net, include_self=False)]
+
+
+def test_canary_restart_automatic_names() -> None:
+    import keras
+
+    private_api.restart_automatic_names()
+    assert [keras.layers.Dense(1).name for _ in range(2)] == ["dense", "dense_1"]
+    private_api.restart_automatic_names()
+    assert keras.layers.Dense(1).name == "dense"
+
+
+def test_canary_functional_graph(net: Any) -> None:
+    import keras
+
+    class Own(keras.Model):
+        def call(self, x: Any) -> Any:
+            return x
+
+    plain = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    assert private_api.functional_graph(net) is net
+    assert [op.name for op in private_api.functional_graph(plain).operations][1:] == [plain.layers[0].name]
+    assert private_api.functional_graph(Own()) is None
+
+
+def test_canary_run_graph(net: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    called: list[str] = []
+
+    def call_of(operation: Any) -> Any:
+        called.append(operation.name)
+        return operation
+
+    np.testing.assert_array_equal(private_api.run_graph(net, [x], call_of), net(x, training=False))
+    assert called.count("shared") == 2
+
+
+def test_canary_calls_in_graph(net: Any) -> None:
+    names = [operation.name for operation in private_api.calls_in_graph(net)]
+    assert names.count("shared") == 2
+    assert names.count("inner") == names.count("drop") == 1
+
+
+def test_canary_called_after(net: Any) -> None:
+    assert [op.name for op in private_api.called_after(net.get_layer("both"))] == ["inner"]
+    assert private_api.called_after(net.get_layer("drop")) == []
+
+
+def test_canary_takes_training(net: Any) -> None:
+    assert private_api.takes_training(net.get_layer("drop"))
+    assert not private_api.takes_training(net.get_layer("rows"))
+
+
+def test_canary_function_in_graph() -> None:
+    import tensorflow as tf
+
+    inner = tf.function(lambda x: x + 1.0)
+    outer = tf.function(lambda x: inner(x) * 2.0).get_concrete_function(tf.TensorSpec((), tf.float32))
+    call = next(op for op in outer.graph.get_operations() if "PartitionedCall" in op.type)
+    found = private_api.function_in_graph(outer.graph, call.get_attr("f").name)
+    assert "AddV2" in [op.type for op in found.graph.get_operations()]
+
+
+def test_canary_one_scale_per_dense_layer() -> None:
+    """Two outputs of very different size: one scale cannot hold both, two can."""
+    import keras
+
+    from export.convert.recipes import RECIPES
+    from export.convert.to_tflite import to_tflite
+    from export.layers.flatbuffer import read_model
+
+    model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(200, use_bias=False)])
+    frames = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+
+    def most_scales(recipe: str) -> int:
+        tensors = read_model(to_tflite(model, RECIPES[recipe], representative=frames)).subgraphs[0].tensors
+        return max(len(t.quantization.scale) for t in tensors if t.quantization and t.quantization.scale is not None)
+
+    assert (most_scales("int8"), most_scales("int8-legacy")) == (200, 1)
+    with pytest.raises(AttributeError, match="TFLiteConverter has no"):
+        private_api.one_scale_per_dense_layer(object())
+
+
+def test_canary_cluster_keeping_zeros() -> None:
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+
+    dense = tf_keras.layers.Dense(8, name="dense")
+    model = tf_keras.Sequential([tf_keras.layers.Input((16,)), dense])
+    kernel = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    kernel[::2] = 0
+    dense.set_weights([kernel, np.zeros(8)])
+    start = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+    wrapped = tf_keras.models.clone_model(
+        model, clone_function=lambda layer: private_api.cluster_keeping_zeros(layer, 4, start, keep_zeros=True)
+    )
+    stripped = tfmot.clustering.keras.strip_clustering(wrapped)
+    shared = stripped.layers[-1].get_weights()[0]
+    assert len(np.unique(shared)) <= 4
+
+
+def test_canary_no_quantization() -> None:
+    import tf_keras
+
+    layer = tf_keras.layers.Dense(2)
+    layer.build((None, 3))
+    config = private_api.no_quantization()
+    assert (config.get_weights_and_quantizers(layer), config.get_activations_and_quantizers(layer)) == ([], [])
+    assert config.get_output_quantizers(layer) == []
+
+
+def test_canary_without_clustering() -> None:
+    """`tests/export/tuning/test_tuned_recipes.py` strips a whole cluster-preserving model; here a plain one is kept."""
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.layers.Input((3,)), tf_keras.layers.Dense(2, name="dense")])
+    stripped = private_api.without_clustering(model)
+    assert [tuple(w.shape) for w in stripped.weights] == [(3, 2), (2,)]
