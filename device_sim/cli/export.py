@@ -140,8 +140,8 @@ def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, or
 def _facts(model: str, experiment: Experiment, license: str) -> TrainingFacts:
     """Returns what is known about the model: much of a run, its name of a row of the table, else nothing."""
     from device_sim.run.facts import facts_of_first_weights, facts_of_run_folder
-    from device_sim.run.finish import read_summary
     from device_sim.run.folder import RunFolder
+    from device_sim.run.summary import read_summary
     from export.report.facts import TrainingFacts
 
     if _is_run(model):
@@ -180,11 +180,12 @@ def _is_run(model: str) -> bool:
 def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experiment:
     """Returns where the data comes from and, for a named model, what it is built like."""
     from device_sim.experiment.toml import parse_experiment, read_experiment
-    from device_sim.run.folder import RunFolder
+    from device_sim.run.folder import RunFolder, reopen
     from fl_mobile.errors import ConfigError
 
     named = [f"data.dataset={dataset}"] if dataset else []
     if _is_run(model):
+        reopen(Path(model))
         return read_experiment(RunFolder(Path(model)).experiment, [*named, *changes])
     if not named:
         raise ConfigError(

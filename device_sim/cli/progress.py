@@ -13,7 +13,7 @@ from device_sim.cli.edge import stop_if_interrupted
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from device_sim.run.loop import Round
+    from device_sim.run.log import Round
 
 PLAIN_LINES = 20
 """About so many lines a whole run gets when stderr is not a terminal."""

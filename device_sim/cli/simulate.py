@@ -62,7 +62,7 @@ def simulate(
       fl-mobile simulate --out runs/cluster --engine ray --ray-address auto --rounds 5
     """
     from device_sim.run import folder as run_folder
-    from device_sim.run.finish import read_summary
+    from device_sim.run.summary import read_summary
 
     path = out or default_folder(file)
     short = {
@@ -130,6 +130,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     from device_sim.report.tensorboard import recorded
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import finish
+    from device_sim.run.log import read_rounds
     from device_sim.run.loop import simulate as play
     from export.bundle.signing import read_signing_key
     from fl_mobile.kernels.compiled import is_cold
@@ -150,7 +151,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     with contextlib.closing(federation.engine):
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         with run_folder.locked(folder), safe(folder, resume=resume):
-            already = len(run_folder.read_rounds(folder))
+            already = len(read_rounds(folder))
             played = recorded(play(federation, folder), folder.path)
             rounds = list(follow(played, experiment.train.rounds, already, quiet=quiet))
             return finish(
@@ -166,17 +167,18 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
 @contextlib.contextmanager
 def safe(folder: RunFolder, *, resume: bool) -> Iterator[None]:
     """Tells how to go on after Ctrl-C; clears away a new run that failed before its first round was safe."""
-    from device_sim.run import folder as run_folder
+    from device_sim.run.folder import discard
+    from device_sim.run.log import read_rounds
 
     try:
         yield
     except KeyboardInterrupt:
-        count = len(run_folder.read_rounds(folder))
+        count = len(read_rounds(folder))
         again = shlex.join(["fl-mobile", "simulate", "--out", str(folder.path), "--resume"])
         raise KeyboardInterrupt(f"stopped; {count} finished rounds are saved. Continue with: {again}") from None
     except Exception:
         if not resume:
-            run_folder.discard(folder)
+            discard(folder)
         raise
 
 

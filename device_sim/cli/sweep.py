@@ -19,7 +19,7 @@ from device_sim.cli.quiet import load_tensorflow
 if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment
     from device_sim.federation.federation import Federation
-    from device_sim.run.loop import Round
+    from device_sim.run.log import Round
     from device_sim.sweep.results import TrialResult
     from device_sim.sweep.search import Search
 

@@ -7,7 +7,6 @@ experiment.toml ─▶ Experiment    rounds.jsonl ─▶ Round …    timeline.j
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.toml import read_experiment
-from device_sim.report.checked import record_of
-from device_sim.run.finish import read_summary
-from device_sim.run.folder import RunFolder
-from device_sim.run.loop import Round
+from device_sim.run.checked import record_of
+from device_sim.run.folder import RunFolder, reopen
+from device_sim.run.log import Round, read_lines, read_rounds
+from device_sim.run.summary import read_summary
 from fl_mobile.errors import ConfigError, RunError
 
 
@@ -137,13 +135,7 @@ def labels(places: Sequence[Path]) -> list[str]:
 
 
 def _read_run(path: Path, label: str) -> Run:
-    folder = RunFolder(path)
-    if not folder.experiment.exists():
-        raise RunError(f"{path} holds no run (no experiment.toml). `fl-mobile simulate --out {path}` makes one.")
-    try:
-        experiment = read_experiment(folder.experiment)
-    except ConfigError as error:
-        raise RunError(f"{error} The run was made by another version or its file was changed; restore it.") from None
+    folder, experiment = reopen(path)
     rounds = _read_rounds(folder)
     summary = read_summary(folder)
     if summary is not None and summary["rounds"] != len(rounds):
@@ -157,21 +149,15 @@ def _read_run(path: Path, label: str) -> Run:
 
 
 def _read_rounds(folder: RunFolder) -> tuple[Round, ...]:
-    rounds = tuple(record_of(Round, value, where) for value, where in _lines(folder.rounds))
+    rounds = tuple(read_rounds(folder))
     if not rounds:
         raise RunError(f"{folder.path} has no finished round yet; there is nothing to report.")
-    for place, done in enumerate(rounds):
-        if done.round_num != place or not 0 <= done.accuracy <= 1:
-            raise RunError(
-                f"{folder.rounds}, line {place + 1}: expected round {place} with an accuracy from 0 to 1,"
-                f" got round {done.round_num} with {done.accuracy}; restore the file."
-            )
     return rounds
 
 
 def _read_timelines(path: Path, rounds: int) -> tuple[Timeline, ...]:
     found: dict[int, Timeline] = {}
-    for value, where in _lines(path):
+    for value, where in read_lines(path):
         try:
             columns = {name: tuple(column) for name, column in value["devices"].items()}
             head = {name: value[name] for name in ("round_num", "start", "end")}
@@ -219,23 +205,3 @@ def _spread(value: dict[str, Any], where: str) -> Spread:
     if len(edges) != len(counts) + 1 or list(edges) != sorted(set(edges)):
         raise RunError(f"{where}: a histogram of {len(counts)} counts needs {len(counts) + 1} rising edges.")
     return spread
-
-
-def _lines(path: Path) -> list[tuple[Any, str]]:
-    """Returns the JSON value and place of every line; only the last may be torn by a crash, and is left out."""
-    if not path.exists():
-        return []
-    out: list[tuple[Any, str]] = []
-    lines = path.read_bytes().split(b"\n")
-    for place, line in enumerate(lines, 1):
-        where = f"{path}, line {place}"
-        try:
-            out.append((json.loads(line, parse_constant=_refuse), where))
-        except (ValueError, RecursionError) as error:
-            if place < len(lines):
-                raise RunError(f"{where}: not a line of JSON ({error}); restore the file.") from None
-    return out
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")

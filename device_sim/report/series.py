@@ -8,7 +8,7 @@ from itertools import accumulate
 from device_sim.report.charts import Line, LineChart, Note
 from device_sim.report.runs import Run
 from device_sim.report.units import BYTES, JOULES, SECONDS, unit_for
-from device_sim.run.loop import Round
+from device_sim.run.log import Round
 
 LOG_FACTOR = 8
 """Runs whose traffic differs by more than this are compared on a logarithmic axis."""

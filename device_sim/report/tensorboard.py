@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from device_sim.run.loop import Round
+    from device_sim.run.log import Round
 
 FOLDER = "tb"
 FILE = "events.out.tfevents.0.fl-mobile"

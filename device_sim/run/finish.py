@@ -8,7 +8,6 @@ Each step leaves whole files behind, and a run that died between two of them goe
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,7 +22,8 @@ from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
 from device_sim.run.keras_file import write_model
-from device_sim.run.loop import Round, restore
+from device_sim.run.log import Round
+from device_sim.run.loop import restore
 from device_sim.run.memory import Shelf
 from device_sim.run.summary import summarise
 from device_sim.run.tuning_data import open_tuning_set
@@ -187,20 +187,3 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
             for variant in report.variants
         ],
     }
-
-
-def read_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, None if it has none yet.
-
-    Raises:
-        RunError: The file is damaged.
-    """
-    if not folder.summary.exists():
-        return None
-    try:
-        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
-        if not isinstance(summary, dict) or not isinstance(summary["rounds"], int):
-            raise ValueError("it holds no run")
-    except (ValueError, KeyError, RecursionError) as error:
-        raise RunError(f"{folder.summary}: damaged ({error}). Remove it and run again with --resume.") from None
-    return summary

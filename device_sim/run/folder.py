@@ -7,6 +7,7 @@ runs/demo/
   model.keras       the final global model           summary.json     the result, with hashes and the command
   bundle/           exported TFLite variants         memory/          what devices remember between rounds
   timeline.jsonl    some rounds, device by device    tb/              the rounds again, for TensorBoard
+  layout.json       which version of all this it is
 ```
 """
 
@@ -19,13 +20,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from device_sim.experiment.experiment import Experiment, experiment_hash
 from device_sim.experiment.toml import read_experiment, to_toml
-from fl_mobile.errors import RunError
-from fl_mobile.storage.files import append_line, clear_temporaries, is_temporary, naming, write_atomic
+from fl_mobile.errors import ConfigError, RunError
+from fl_mobile.storage.files import clear_temporaries, is_temporary, naming, write_atomic, write_json
+
+LAYOUT = 1
+"""Counts up whenever a file of a run folder changes its meaning or its fields."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class RunFolder:
     """Paths of one run."""
 
     path: Path
+
+    @property
+    def layout(self) -> Path:
+        return self.path / "layout.json"
 
     @property
     def experiment(self) -> Path:
@@ -83,15 +91,20 @@ def create(path: Path, experiment: Experiment) -> RunFolder:
     """
     folder = RunFolder(path)
     refuse_existing(path)
+    write_json(folder.layout, {"layout": LAYOUT, "fl_mobile": _version()})
     write_atomic(folder.experiment, to_toml(experiment).encode())
     return folder
 
 
 def refuse_existing(path: Path) -> None:
     """Raises `RunError` unless ``path`` is free for a new run; asked before anything slow is loaded."""
-    # What is left of a run that was killed while it wrote its first file is free to be used.
-    if path.exists() and (not path.is_dir() or not all(map(is_temporary, path.iterdir()))):
+    # What is left of a run that was killed while it wrote its first files is free to be used.
+    if path.exists() and (not path.is_dir() or not all(map(_no_loss, path.iterdir()))):
         raise RunError(f"{path} exists and is not empty. Continue it with --resume, or choose another --out.")
+
+
+def _no_loss(path: Path) -> bool:
+    return is_temporary(path) or path.name == RunFolder(path.parent).layout.name
 
 
 def discard(folder: RunFolder) -> None:
@@ -109,8 +122,9 @@ def discard(folder: RunFolder) -> None:
         clear_temporaries(folder.path)
         for path in (folder.rounds, folder.timeline):
             path.unlink(missing_ok=True)
-        if os.listdir(folder.path) == [folder.experiment.name]:
+        if set(os.listdir(folder.path)) == {folder.experiment.name, folder.layout.name}:
             folder.experiment.unlink()
+            folder.layout.unlink()
             folder.path.rmdir()
 
 
@@ -118,15 +132,46 @@ def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder,
     """Returns an existing run folder and its experiment.
 
     Raises:
-        RunError: No run there, or it belongs to a different ``experiment``.
+        RunError: No run there, one of another version of fl-mobile, or it belongs to a different ``experiment``.
     """
     folder = RunFolder(path)
     if not folder.experiment.exists():
-        raise RunError(f"{path} holds no run (no experiment.toml); start one without --resume.")
-    stored = read_experiment(folder.experiment)
+        raise RunError(f"{path} holds no run (no experiment.toml). `fl-mobile simulate --out {path}` makes one.")
+    _check_layout(folder)
+    try:
+        stored = read_experiment(folder.experiment)
+    except ConfigError as error:
+        raise RunError(f"{error} The run was made by another version or its file was changed; restore it.") from None
     if experiment is not None and experiment_hash(experiment) != experiment_hash(stored):
         raise RunError(f"{path} belongs to another experiment than the one given; resume it without changing any key.")
     return folder, stored
+
+
+def _check_layout(folder: RunFolder) -> None:
+    """Raises `RunError` unless this version of fl-mobile made the run, or one that wrote the same files."""
+    remedy = (
+        "use that version for it, or start again with another --out."
+        f" This is fl-mobile {_version()}, which reads layout {LAYOUT}."
+    )
+    if not folder.layout.exists():
+        raise RunError(
+            f"{folder.path} has no {folder.layout.name}: it is of an older fl-mobile, before runs had one; {remedy}"
+        )
+    try:
+        told = json.loads(folder.layout.read_text(encoding="utf-8"))
+        found, maker = told["layout"], told["fl_mobile"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{folder.layout}: damaged ({error!r}); restore it from a copy.") from None
+    if found != LAYOUT:
+        age = "newer" if isinstance(found, int) and found > LAYOUT else "older"
+        raise RunError(f"{folder.path} has layout {found!r} of {age} fl-mobile {maker}; {remedy}")
+
+
+def _version() -> str:
+    try:
+        return version("fl-mobile")
+    except PackageNotFoundError:
+        return "from its source tree"
 
 
 @contextlib.contextmanager
@@ -143,56 +188,3 @@ def locked(folder: RunFolder) -> Iterator[None]:
             raise RunError(f"{folder.path} is being written by another process; wait for it or stop it.") from None
         clear_temporaries(folder.path)
         yield
-
-
-def append_round(folder: RunFolder, line: dict[str, Any]) -> None:
-    """Adds one finished round to ``rounds.jsonl``."""
-    append_line(folder.rounds, json.dumps(line, allow_nan=False))
-
-
-def append_timeline(folder: RunFolder, line: dict[str, Any]) -> None:
-    """Adds one round's devices to ``timeline.jsonl``."""
-    append_line(folder.timeline, json.dumps(line, allow_nan=False))
-
-
-def read_timeline(folder: RunFolder) -> list[dict[str, Any]]:
-    """Returns the kept rounds' devices; a last line torn by a crash is left out."""
-    return _read_lines(folder.timeline)
-
-
-def read_rounds(folder: RunFolder) -> list[dict[str, Any]]:
-    """Returns the finished rounds; a last line torn by a crash is left out."""
-    return _read_lines(folder.rounds)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    out = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return out
-
-
-def rewind_rounds(folder: RunFolder, finished: int) -> list[dict[str, Any]]:
-    """Drops rounds the checkpoint does not know of (written just before a crash) and returns the rest.
-
-    Raises:
-        RunError: Rounds are missing that the checkpoint counts as finished.
-    """
-    kept = read_rounds(folder)[:finished]
-    if len(kept) < finished:
-        raise RunError(
-            f"{folder.rounds}: {finished} rounds are finished but only {len(kept)} are readable; restore it."
-        )
-    _write_lines(folder.rounds, kept)
-    _write_lines(folder.timeline, [line for line in read_timeline(folder) if line["round_num"] < finished])
-    return kept
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    if path.exists():
-        write_atomic(path, "".join(json.dumps(line) + os.linesep for line in lines).encode())

@@ -12,66 +12,18 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation
 from device_sim.rounds import SERVERS
 from device_sim.run.evaluation import distribution, evaluate_devices
-from device_sim.run.folder import RunFolder, append_round, append_timeline, rewind_rounds
+from device_sim.run.folder import RunFolder
+from device_sim.run.log import Round, append_round, append_timeline, rewind
 from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import ServerState
 from fl_mobile.server import checkpoint
 from fl_mobile.tensors import fp32_bytes
-
-
-@dataclass(frozen=True)
-class Round:
-    """One line of ``rounds.jsonl``.
-
-    Attributes:
-        round_num: Counted from 0.
-        accuracy: Of the new global model on the held-out examples, 0 to 1.
-        loss: Mean held-out loss.
-        train_loss: Mean local loss as the devices reported it.
-        cohort: Devices that were asked.
-        accepted: Updates in the average.
-        dropped: Reason → devices lost: ``offline``, ``lost`` on air, or why the server refused the packet.
-        upload_bytes: Bytes all devices sent, lost transfers too; ``len`` of real packets.
-        download_bytes: Bytes all devices received.
-        uploads: Number of packets sent.
-        ratio: fp32 bytes of the model / mean packet length; None if no device sent one.
-        air_seconds: Slowest device's download plus upload time, simulated.
-        wall_seconds: What simulating this round took here.
-        sim_seconds: Virtual time at the end of the round, since the run began.
-        skipped: Reason → devices that were not asked, or declined to send.
-        saved_bytes: What those would have cost.
-        joules: Energy all devices of the round spent, radio and computing.
-        staleness: Mean number of versions the accepted updates were behind (asynchronous).
-        device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
-    """
-
-    round_num: int
-    accuracy: float
-    loss: float
-    train_loss: float | None
-    cohort: int
-    accepted: int
-    dropped: dict[str, int]
-    upload_bytes: int
-    download_bytes: int
-    uploads: int
-    ratio: float | None
-    air_seconds: float
-    wall_seconds: float
-    sim_seconds: float = 0.0
-    skipped: dict[str, int] = field(default_factory=dict)
-    saved_bytes: int = 0
-    joules: float = 0.0
-    staleness: float = 0.0
-    device_accuracy: dict[str, float] = field(default_factory=dict)
 
 
 def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
@@ -85,8 +37,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         RunError: The folder's checkpoint or log is damaged.
     """
     memory = FleetMemory(Shelf(folder.memory))
-    state, log = restore(federation, folder, memory)
-    rounds = [_round_of(line) for line in log]
+    state, rounds = restore(federation, folder, memory)
     yield from rounds
     play, shown = SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
@@ -124,7 +75,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
         if report.round_num in shown:
             append_timeline(folder, traffic.timeline(report.round_num))
         # Log first, checkpoint second: a crash between the two leaves a line that `restore` drops and plays again.
-        append_round(folder, asdict(done))
+        append_round(folder, done)
         memory.shelf.sync()
         checkpoint.save(folder.checkpoint, state, memory.as_json())
         rounds.append(done)
@@ -133,7 +84,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
 
 def restore(
     federation: Federation, folder: RunFolder, memory: FleetMemory | None = None
-) -> tuple[ServerState, list[dict[str, Any]]]:
+) -> tuple[ServerState, list[Round]]:
     """Returns the state to go on from and the finished rounds; a new run starts at the engine's first weights.
 
     Args:
@@ -142,11 +93,11 @@ def restore(
     if not folder.checkpoint.exists():
         if memory:
             memory.restore({}, 0)
-        return federation.algorithm.init(federation.initial, federation.spec), rewind_rounds(folder, 0)
+        return federation.algorithm.init(federation.initial, federation.spec), rewind(folder, 0)
     state, kept = checkpoint.load(folder.checkpoint, federation.spec)
     if memory:
         memory.restore(kept, state.round_num)
-    return state, rewind_rounds(folder, state.round_num)
+    return state, rewind(folder, state.round_num)
 
 
 def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
@@ -174,7 +125,3 @@ def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -
         return {}
     scores = evaluate_devices(federation, shelf, state)
     return distribution(scores).accuracy if scores else {}
-
-
-def _round_of(line: dict[str, Any]) -> Round:
-    return Round(**line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from device_sim.datasets import DATASETS
 from device_sim.experiment.experiment import experiment_hash
 from device_sim.federation.federation import Federation
-from device_sim.run.loop import Round, stop_reason
+from device_sim.run.folder import RunFolder
+from device_sim.run.log import Round
+from device_sim.run.loop import stop_reason
 from export.report.report import tool_versions
+from fl_mobile.errors import RunError
 from fl_mobile.tensors import Tensors, fp32_bytes, weights_hash
 
 SCHEMA = 1
@@ -97,3 +101,26 @@ def _devices(rounds: Sequence[Round], population: int) -> dict[str, Any]:
         "accepted": sum(r.accepted for r in rounds),
         "dropped": dict(sorted(dropped.items())),
     }
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns the summary of a finished run, None if it has none yet.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    if not folder.summary.exists():
+        return None
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        if not isinstance(summary, dict) or not isinstance(summary["rounds"], int):
+            raise ValueError("it holds no run")
+        found = summary.get("schema")
+    except (ValueError, KeyError, RecursionError) as error:
+        raise RunError(f"{folder.summary}: damaged ({error}). Remove it and run again with --resume.") from None
+    if found != SCHEMA:
+        raise RunError(
+            f"{folder.summary}: of another version of fl-mobile (schema {found!r}, this one reads {SCHEMA})."
+            " Use that version, or remove the file and write it anew with --resume."
+        )
+    return summary

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from device_sim.run.loop import Round
+from device_sim.run.log import Round
 
 FINAL_ROUNDS = 10
 """Accuracy of a run is the mean over its last rounds: single rounds of non-IID training jump by a point."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from device_sim.experiment.experiment import Experiment, experiment_hash
 from device_sim.federation.federation import Federation, open_federation
-from device_sim.run.folder import RunFolder, create, locked, read_rounds, reopen
-from device_sim.run.loop import Round, simulate, stop_reason
+from device_sim.run.folder import RunFolder, create, locked, reopen
+from device_sim.run.log import Round, read_rounds
+from device_sim.run.loop import simulate, stop_reason
 from device_sim.sweep.files import folder_name, read_log, write_log
 from device_sim.sweep.plan import Trial, experiments_of
 from device_sim.sweep.results import Runs, TrialResult, score
@@ -99,16 +100,11 @@ def _play(sweep: Sweep, title: str, trial: Trial, folders: dict[str, str]) -> tu
 
 def _run(sweep: Sweep, title: str, path: Path, experiment: Experiment) -> list[Round]:
     folder = reopen(path, experiment)[0] if RunFolder(path).experiment.exists() else create(path, experiment)
-    if not stop_reason(experiment, rounds_of(folder)):
+    if not stop_reason(experiment, read_rounds(folder)):
         federation = sweep.open(experiment)
         with contextlib.closing(federation.engine), locked(folder):
             sweep.watch(title, simulate(federation, folder), experiment.train.rounds)
-    return rounds_of(folder)
-
-
-def rounds_of(folder: RunFolder) -> list[Round]:
-    """Returns the rounds of a run that are on disk."""
-    return [Round(**line) for line in read_rounds(folder)]
+    return read_rounds(folder)
 
 
 def forecast(sweep: Sweep, search: Search) -> dict[str, Any]:
@@ -126,7 +122,7 @@ def forecast(sweep: Sweep, search: Search) -> dict[str, Any]:
             continue
         trial = Trial(line["label"], line["params"])
         for seed, experiment in enumerate(experiments_of(sweep.base, trial, range(sweep.seeds))):
-            rounds = rounds_of(RunFolder(sweep.out / line["folder"] / f"seed-{seed}"))
+            rounds = read_rounds(RunFolder(sweep.out / line["folder"] / f"seed-{seed}"))
             if stop_reason(experiment, rounds):
                 seconds.append(sum(r.wall_seconds for r in rounds))
             else:

@@ -28,7 +28,8 @@ from device_sim.engines import Engine, Evaluation, Task, Then, train_each
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation, open_federation
 from device_sim.run.folder import create
-from device_sim.run.loop import Round, simulate
+from device_sim.run.log import Round
+from device_sim.run.loop import simulate
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors

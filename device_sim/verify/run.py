@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from device_sim.experiment.experiment import Experiment, experiment_hash
-from device_sim.run.finish import read_summary
-from device_sim.run.folder import RunFolder, read_rounds, reopen
+from device_sim.run.folder import RunFolder, reopen
 from device_sim.run.keras_file import read_run_model
+from device_sim.run.log import read_rounds
+from device_sim.run.summary import read_summary
 from export import verify_bundle
 from export.bundle.folder import ANYONE, Trust
 from export.model.serving import describe, predict
@@ -78,11 +79,10 @@ def _rounds(folder: RunFolder, summary: dict[str, Any]) -> Check:
     rounds = read_rounds(folder)
     traffic, name = summary["traffic"], folder.rounds.name
     _same(name, "number of rounds", summary["rounds"], len(rounds))
-    _same(name, "order of the rounds", list(range(len(rounds))), [r["round_num"] for r in rounds])
     for key in ("upload_bytes", "download_bytes", "uploads"):
-        _same(name, f"sum of {key}", traffic[key], sum(r[key] for r in rounds))
-    _same(name, "last accuracy", summary["accuracy"], rounds[-1]["accuracy"] if rounds else None)
-    _same(name, "best accuracy", summary["best_accuracy"], max(r["accuracy"] for r in rounds))
+        _same(name, f"sum of {key}", traffic[key], sum(getattr(r, key) for r in rounds))
+    _same(name, "last accuracy", summary["accuracy"], rounds[-1].accuracy if rounds else None)
+    _same(name, "best accuracy", summary["best_accuracy"], max(r.accuracy for r in rounds))
     return Check(name, f"{len(rounds)} rounds, {traffic['uploads']} uploads of {traffic['upload_bytes']:,} bytes")
 
 

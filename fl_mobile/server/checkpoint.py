@@ -18,10 +18,14 @@ from fl_mobile.records import ServerState
 from fl_mobile.storage.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Spec, check_fits, fingerprint
 
+LAYOUT = 1
+"""Counts up whenever what a checkpoint holds changes its meaning."""
+
 
 def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
     """Writes the state and a JSON-able ``extra``; a crash leaves the previous checkpoint."""
     meta = {
+        "layout": LAYOUT,
         "round": state.round_num,
         "fingerprint": f"{fingerprint(state.spec):016x}",
         "slots": {name: list(tensors) for name, tensors in state.slots.items()},
@@ -44,6 +48,12 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
     try:
         file = read_arrays(path)
         meta = json.loads(file["meta"].tobytes())
+        if (found := meta.get("layout", 0)) != LAYOUT:
+            age = "a newer" if isinstance(found, int) and found > LAYOUT else "an older"
+            raise RunError(
+                f"{path}: a checkpoint of {age} fl-mobile (layout {found!r}, this version reads {LAYOUT}); continue it"
+                " with the version that made it, or start again with another --out"
+            )
         if meta["fingerprint"] != f"{fingerprint(spec):016x}":
             raise RunError(f"{path}: the checkpoint is of another model; start a new run folder")
         weights = {p: file[f"w/{i}"] for i, p in enumerate(spec)}

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from device_sim.cli.progress import PLAIN_LINES, follow
-from device_sim.run.loop import Round
+from device_sim.run.log import Round
 from tests.device_sim.cli_runs import environment
 
 

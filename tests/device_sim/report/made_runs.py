@@ -12,7 +12,7 @@ import numpy as np
 
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import RunFolder, create
-from device_sim.run.loop import Round
+from device_sim.run.log import Round
 from fl_mobile.seeds import rng_for
 
 PROFILES, LINKS = ("flagship", "mid", "low-end"), ("wifi", "5g", "4g", "3g")

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim.report import read_runs
-from device_sim.report.checked import FIELD_KINDS, record_of
 from device_sim.report.runs import Closing, Evaluation, Spread, Timeline, Trips
-from device_sim.run.loop import Round
+from device_sim.run.checked import FIELD_KINDS, record_of
+from device_sim.run.log import Round
 from fl_mobile.errors import ConfigError, RunError
 from tests.device_sim.report.made_runs import made_round, made_run, made_timeline, raw_rounds, write_lines
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from device_sim.report.tensorboard import FILE, FOLDER, SCALARS, recorded
-from device_sim.run.loop import Round
+from device_sim.run.log import Round
 from tests.device_sim.report.made_runs import made_round
 
 pytestmark = pytest.mark.tf

@@ -12,7 +12,8 @@ from device_sim.experiment.toml import parse_experiment
 from device_sim.federation.federation import Federation, assemble, deal_out, open_dataset
 from device_sim.fleet.devices.timing import Workload
 from device_sim.run.folder import create
-from device_sim.run.loop import Round, restore, simulate
+from device_sim.run.log import Round
+from device_sim.run.loop import restore, simulate
 from device_sim.run.memory import Shelf
 from fl_mobile import wire
 from fl_mobile.algorithms import ALGORITHMS, ServerPlan

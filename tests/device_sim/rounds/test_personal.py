@@ -18,7 +18,8 @@ from device_sim.experiment.toml import parse_experiment
 from device_sim.federation.federation import Federation
 from device_sim.run.evaluation import distribution, federated_evaluation, sampled_devices
 from device_sim.run.folder import create
-from device_sim.run.loop import Round, restore, simulate
+from device_sim.run.log import Round
+from device_sim.run.loop import restore, simulate
 from device_sim.run.memory import Shelf
 from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import hashes, rng_for, seed_for

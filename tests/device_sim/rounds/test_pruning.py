@@ -18,7 +18,8 @@ from device_sim.rounds import SERVERS, download, phones
 from device_sim.rounds.download import Broadcast, broadcast
 from device_sim.rounds.phones import Answer
 from device_sim.run.folder import create
-from device_sim.run.loop import Round, restore, simulate, stop_reason
+from device_sim.run.log import Round
+from device_sim.run.loop import restore, simulate, stop_reason
 from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile import wire
 from fl_mobile.records import FitPlan, ServerState

@@ -12,8 +12,9 @@ from device_sim.rounds.crew import gather
 from device_sim.rounds.download import broadcast
 from device_sim.rounds.synchronous import settle
 from device_sim.rounds.trip import ACCEPTED, travel
-from device_sim.run.folder import create, read_timeline
-from device_sim.run.loop import Round, restore, simulate, timeline_rounds
+from device_sim.run.folder import RunFolder, create
+from device_sim.run.log import Round, read_lines
+from device_sim.run.loop import restore, simulate, timeline_rounds
 from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile import wire
 from fl_mobile.errors import ConfigError, RunError
@@ -201,7 +202,7 @@ def test_policies_skip_save_and_are_counted(tmp_path: Path) -> None:
 def test_the_timeline_adds_up_to_the_rounds(tmp_path: Path) -> None:
     rounds, _ = play(tmp_path / "run", "output.timeline-rounds=3", "clock.deadline-seconds=0.9")
     federation = numpy_federation(parse_experiment(PLAIN, [*FLEET, "output.timeline-rounds=3"]))
-    lines = read_timeline(create(tmp_path / "other", federation.experiment).__class__(tmp_path / "run"))
+    lines = [line for line, _ in read_lines(RunFolder(tmp_path / "run").timeline)]
     assert {line["round_num"] for line in lines} == timeline_rounds(federation.experiment) == {0, 4, 7}
     for line in lines:
         done, columns = rounds[line["round_num"]], line["devices"]

@@ -10,7 +10,8 @@ import pytest
 from device_sim.experiment.toml import parse_experiment
 from device_sim.rounds.synchronous import play_synchronously
 from device_sim.run.folder import create
-from device_sim.run.loop import Round, restore, simulate
+from device_sim.run.log import Round
+from device_sim.run.loop import restore, simulate
 from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.tensors import Tensors

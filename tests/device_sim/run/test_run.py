@@ -15,8 +15,9 @@ import pytest
 
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment
-from device_sim.run.folder import RunFolder, create, discard, locked, read_rounds, reopen
-from device_sim.run.loop import Round, restore, simulate
+from device_sim.run.folder import RunFolder, create, discard, locked, reopen
+from device_sim.run.log import Round, read_rounds
+from device_sim.run.loop import restore, simulate
 from fl_mobile.client.feedback import MEMORIES
 from fl_mobile.errors import DivergedError, RunError
 from fl_mobile.server import checkpoint
@@ -119,7 +120,7 @@ def test_resumes_from_every_round_boundary_even_between_log_and_checkpoint(
     with open(folder.rounds, "a") as log:
         log.write('{"round_num": 99, "accu')
     assert play(folder.path, change)[1] == expected
-    assert [line["round_num"] for line in read_rounds(folder)] == list(range(12))
+    assert [done.round_num for done in read_rounds(folder)] == list(range(12))
 
 
 def test_stop_rules(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_a_run_killed_while_it_wrote_its_first_file_does_not_bar_the_folder(tmp_
     left.write_text("seed =")
     folder = create(tmp_path / "run", experiment())
     with locked(folder):
-        assert [p.name for p in folder.path.iterdir()] == ["experiment.toml"]
+        assert sorted(p.name for p in folder.path.iterdir()) == ["experiment.toml", "layout.json"]
 
 
 def test_a_run_that_failed_at_once_is_cleared_away_unless_a_strange_file_lies_there(tmp_path: Path) -> None:
@@ -213,7 +214,8 @@ def test_a_run_that_failed_at_once_is_cleared_away_unless_a_strange_file_lies_th
             (folder.path / "notes.txt").write_text("mine")
         discard(folder)
         assert folder.path.exists() == strange
-    assert sorted(p.name for p in folder.path.iterdir()) == ["experiment.toml", "notes.txt"], "it can be resumed"
+    left = sorted(p.name for p in folder.path.iterdir())
+    assert left == ["experiment.toml", "layout.json", "notes.txt"], "it can be resumed"
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flip", "garbage", "text"])

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from device_sim.run.folder import RunFolder, reopen
+from device_sim.run.log import read_rounds
 from device_sim.sweep.arms import arm_trials
 from device_sim.sweep.files import read_log
 from device_sim.sweep.picture import plot
 from device_sim.sweep.plan import Range, SweepPlan
 from device_sim.sweep.results import TrialResult
-from device_sim.sweep.run import forecast, rounds_of, run_sweep
+from device_sim.sweep.run import forecast, run_sweep
 from device_sim.sweep.search import listed, open_search
 from fl_mobile.errors import DivergedError, RunError
 from tests.device_sim.cli_runs import environment
@@ -54,7 +55,7 @@ def test_arms_pair_cohorts_and_resume(tmp_path: Path) -> None:
     for seed in (0, 1):
         folders = [reopen(tmp_path / r.folder / f"seed-{seed}") for r in (none, q4)]
         assert [experiment.seed for _, experiment in folders] == [seed, seed]
-        dropped = [[r.dropped for r in rounds_of(folder)] for folder, _ in folders]
+        dropped = [[r.dropped for r in read_rounds(folder)] for folder, _ in folders]
         assert dropped[0] == dropped[1], "same seed, same cohort, same drop-outs"
     assert none.scores is not None
     assert none.scores.difference == 0
@@ -158,7 +159,7 @@ def results_in(out: Path) -> dict[str, object]:
     """What must not depend on kills: all but the clocks."""
     files = {name: (out / name).read_bytes() for name in ("trials.jsonl", "sweep.json", "best.toml")}
     runs = {path.parent for path in out.rglob("rounds.jsonl")}
-    clockless = {p: [replace(r, wall_seconds=0.0) for r in rounds_of(RunFolder(p))] for p in runs}
+    clockless = {p: [replace(r, wall_seconds=0.0) for r in read_rounds(RunFolder(p))] for p in runs}
     return {**files, **{str(path.relative_to(out)): rounds for path, rounds in clockless.items()}}
 
 

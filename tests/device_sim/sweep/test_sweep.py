@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim.experiment.toml import parse_experiment
-from device_sim.run.loop import Round
+from device_sim.run.log import Round
 from device_sim.sweep.arms import arm_trial, arm_trials
 from device_sim.sweep.files import folder_name
 from device_sim.sweep.plan import Trial, experiments_of

@@ -27,7 +27,7 @@ def record_of(kind: type[_T], value: Any, where: str) -> _T:
     if odd := (needed - value.keys()) | (value.keys() - hints.keys()):
         raise RunError(
             f"{where}: expected the fields of a {kind.__name__} of this version; missing or unknown:"
-            f" {', '.join(sorted(map(str, odd)))}. Restore the file, or report with the version that made the run."
+            f" {', '.join(sorted(map(str, odd)))}. Restore the file, or use the version of fl-mobile that made it."
         )
     for name, found in value.items():
         fits, wanted = FIELD_KINDS.get(hints[name], _CHECKED)

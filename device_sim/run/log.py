@@ -1,0 +1,144 @@
+"""``rounds.jsonl`` and ``timeline.jsonl``: one JSON line a finished round, written here and read by everybody here.
+
+A crash can tear the last line only; it is left out. Any other line that does not fit is an error that says where.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from device_sim.run.checked import record_of
+from device_sim.run.folder import RunFolder
+from fl_mobile.errors import RunError
+from fl_mobile.storage.files import append_line, write_atomic
+
+
+@dataclass(frozen=True)
+class Round:
+    """One line of ``rounds.jsonl``.
+
+    Attributes:
+        round_num: Counted from 0.
+        accuracy: Of the new global model on the held-out examples, 0 to 1.
+        loss: Mean held-out loss.
+        train_loss: Mean local loss as the devices reported it.
+        cohort: Devices that were asked.
+        accepted: Updates in the average.
+        dropped: Reason → devices lost: ``offline``, ``lost`` on air, or why the server refused the packet.
+        upload_bytes: Bytes all devices sent, lost transfers too; ``len`` of real packets.
+        download_bytes: Bytes all devices received.
+        uploads: Number of packets sent.
+        ratio: fp32 bytes of the model / mean packet length; None if no device sent one.
+        air_seconds: Slowest device's download plus upload time, simulated.
+        wall_seconds: What simulating this round took here.
+        sim_seconds: Virtual time at the end of the round, since the run began.
+        skipped: Reason → devices that were not asked, or declined to send.
+        saved_bytes: What those would have cost.
+        joules: Energy all devices of the round spent, radio and computing.
+        staleness: Mean number of versions the accepted updates were behind (asynchronous).
+        device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
+    """
+
+    round_num: int
+    accuracy: float
+    loss: float
+    train_loss: float | None
+    cohort: int
+    accepted: int
+    dropped: dict[str, int]
+    upload_bytes: int
+    download_bytes: int
+    uploads: int
+    ratio: float | None
+    air_seconds: float
+    wall_seconds: float
+    sim_seconds: float = 0.0
+    skipped: dict[str, int] = field(default_factory=dict)
+    saved_bytes: int = 0
+    joules: float = 0.0
+    staleness: float = 0.0
+    device_accuracy: dict[str, float] = field(default_factory=dict)
+
+
+def read_rounds(folder: RunFolder) -> list[Round]:
+    """Returns the finished rounds; none where the run has none yet.
+
+    Raises:
+        RunError: A line is damaged, of another version of fl-mobile, or out of order.
+    """
+    rounds = [record_of(Round, value, where) for value, where in read_lines(folder.rounds)]
+    for place, done in enumerate(rounds):
+        if done.round_num != place or not 0 <= done.accuracy <= 1:
+            raise RunError(
+                f"{folder.rounds}, line {place + 1}: expected round {place} with an accuracy from 0 to 1,"
+                f" got round {done.round_num} with {done.accuracy}; restore the file."
+            )
+    return rounds
+
+
+def read_lines(path: Path) -> list[tuple[Any, str]]:
+    """Returns the JSON value and place of every line; only the last may be torn by a crash, and is left out.
+
+    Raises:
+        RunError: Another line is no JSON.
+    """
+    if not path.exists():
+        return []
+    out: list[tuple[Any, str]] = []
+    lines = path.read_bytes().split(b"\n")
+    for place, line in enumerate(lines, 1):
+        where = f"{path}, line {place}"
+        try:
+            out.append((json.loads(line, parse_constant=_refuse), where))
+        except (ValueError, RecursionError) as error:
+            if place < len(lines):
+                raise RunError(f"{where}: not a line of JSON ({error}); restore the file.") from None
+    return out
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def append_round(folder: RunFolder, done: Round) -> None:
+    """Adds one finished round to ``rounds.jsonl``."""
+    append_line(folder.rounds, json.dumps(asdict(done), allow_nan=False))
+
+
+def append_timeline(folder: RunFolder, line: dict[str, Any]) -> None:
+    """Adds one round's devices to ``timeline.jsonl``."""
+    append_line(folder.timeline, json.dumps(line, allow_nan=False))
+
+
+def rewind(folder: RunFolder, finished: int) -> list[Round]:
+    """Drops rounds the checkpoint does not know of (written just before a crash) and returns the rest.
+
+    Raises:
+        RunError: Rounds are missing that the checkpoint counts as finished, or a line is damaged.
+    """
+    kept = read_rounds(folder)[:finished]
+    if len(kept) < finished:
+        raise RunError(
+            f"{folder.rounds}: {finished} rounds are finished but only {len(kept)} are readable; restore it."
+        )
+    _write_lines(folder.rounds, [asdict(done) for done in kept])
+    timeline = [line for line, where in read_lines(folder.timeline) if _number(line, where) < finished]
+    _write_lines(folder.timeline, timeline)
+    return kept
+
+
+def _number(line: Any, where: str) -> int:
+    number = line.get("round_num") if isinstance(line, dict) else None
+    if type(number) is not int:
+        raise RunError(f"{where}: expected a round's devices with their round_num; restore the file, or delete it.")
+    return number
+
+
+def _write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    if path.exists():
+        write_atomic(path, "".join(json.dumps(line) + os.linesep for line in lines).encode())
