@@ -26,6 +26,7 @@ from export.training.program import TrainingProgram, build_training_program
 from export.training.report import report_on
 from export.training.session import TrainingSession, open_session
 from fl_mobile.models import MODELS, build_model, keras_bridge
+from fl_mobile.models.heads import head_of
 
 BATCHES = {"smart-camera-cnn": 32, "mobilenet-v2-0.35": 16}
 TARGETS = {"smart-camera-cnn": 1.5, "mobilenet-v2-0.35": 1.2}
@@ -56,7 +57,7 @@ def tensorflow_step(model: Any, x: np.ndarray, y: np.ndarray, rate: float) -> Ca
 
     optimizer = keras.optimizers.SGD(rate)
     optimizer.build(model.trainable_variables)
-    probabilities = keras_bridge.gives_probabilities(model, x[:2])
+    probabilities = head_of(model, x[:2]) != "logits"
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
 
     @tf.function
@@ -96,7 +97,7 @@ def step_ratio(name: str, rounds: int) -> dict[str, Any]:
     """Returns step times of both and the program's report."""
     model, size = build(name), BATCHES.get(name, 32)
     x, y = batch_of(name, model, size)
-    probabilities = keras_bridge.gives_probabilities(model, x[:2])
+    probabilities = head_of(model, x[:2]) != "logits"
     made = build_training_program(model, batch_size=size, from_logits=not probabilities)
     session = started(model, made)
     repeat = 5 if name in ("smart-camera-cnn", "mlp", "logistic", "text-classifier") else 1

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fl_mobile.errors import ConfigError, DataError, check_known
+from fl_mobile.errors import ConfigError, DataError
+from fl_mobile.local.losses import loss_row
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.tensors import Spec, Tensors
 
-OPTIMIZERS = ("sgd", "momentum", "adam")
-LOSSES = ("sparse-categorical-crossentropy", "categorical-crossentropy", "binary-crossentropy", "mse", "mae", "huber")
 SCHEDULES = ("constant", "cosine", "exponential", "inverse-sqrt")
 
 
@@ -29,9 +29,9 @@ class FitPlan:
         epochs: Passes over the device's examples.
         batch_size: Examples a step; the last short batch is trained as it is. 0 means all examples in one step.
         learning_rate: Step size of this round (a schedule over rounds has been applied already).
-        optimizer: ``sgd``, ``momentum`` (heavy ball) or ``adam``; its state starts afresh on every device.
+        optimizer: Row of `fl_mobile.local.OPTIMIZERS`; its state starts afresh on every device.
         momentum: Coefficient of ``momentum``.
-        loss: One of `LOSSES`; ``sparse-categorical-crossentropy`` takes integer labels.
+        loss: Row of `fl_mobile.local.LOSSES`.
         from_logits: Whether the model's outputs still need softmax or sigmoid.
         proximal_mu: FedProx's μ: adds μ/2·‖w − w_global‖² to the loss (Li et al., MLSys 2020). 0 switches it off.
         clip_gradient_norm: Global-norm clipping of every step's gradient; 0 switches it off.
@@ -56,8 +56,7 @@ class FitPlan:
     fake_quant: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
-            check_known(name, getattr(self, name), known)
+        local_optimizer(self.optimizer), loss_row(self.loss)
         if self.epochs < 1 or self.batch_size < 0:
             raise ConfigError(f"epochs must be ≥ 1 and batch-size ≥ 0, got {self.epochs} and {self.batch_size}")
         if not self.learning_rate > 0:
@@ -66,17 +65,13 @@ class FitPlan:
             raise ConfigError("proximal-mu and clip-gradient-norm must be ≥ 0 and momentum in [0, 1)")
 
     def local_steps(self, examples: int) -> float:
-        """Returns how far a device with so many examples moves, counted in SGD steps.
-
-        That is the number of its steps K; with momentum ρ, whose steps add up, ``(K − ρ(1−ρᴷ)/(1−ρ))/(1−ρ)``, the
-        ‖a‖₁ of Wang et al., "Tackling the objective inconsistency problem", NeurIPS 2020, section 3.
+        """Returns how far a device with so many examples moves, in SGD steps, by its optimizer's row.
 
         >>> FitPlan(epochs=2, batch_size=10).local_steps(25)
         6.0
         """
         steps = self.epochs * (-(-examples // self.batch_size) if self.batch_size else 1)
-        rho = self.momentum if self.optimizer == "momentum" else 0.0
-        return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
+        return local_optimizer(self.optimizer).sgd_steps(steps, self.momentum)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def export_program(
         model: A row of the model table, built in its literature setting, or a ``.keras`` file.
         out: The folder.
         batch_size: Rows of every batch.
-        optimizer: Row of ``export.training.optimizers.OPTIMIZERS``.
+        optimizer: Row of ``fl_mobile.local.OPTIMIZERS``.
         sign: File of the private key that signs the manifest.
         quiet: No progress on stderr.
         output: Of stdout.
@@ -35,7 +35,7 @@ def export_program(
     from export.bundle.signing import read_signing_key
     from export.training.program import build_training_program, example_shape
     from export.training.shipped import ship_program
-    from fl_mobile.models import keras_bridge
+    from fl_mobile.models.heads import head_of
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     refuse_existing(out)
@@ -44,7 +44,7 @@ def export_program(
     with while_loading():
         keras_model, dtype = _built(model)
         shape = (2, *example_shape(keras_model))
-        from_logits = not keras_bridge.gives_probabilities(keras_model, _probe(shape, dtype))
+        from_logits = head_of(keras_model, _probe(shape, dtype)) == "logits"
         program = build_training_program(
             *(keras_model,),
             batch_size=batch_size,

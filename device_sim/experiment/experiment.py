@@ -22,7 +22,8 @@ from fl_mobile.client.feedback import MEMORIES
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
-from fl_mobile.records import LOSSES, OPTIMIZERS, SCHEDULES, FitPlan
+from fl_mobile.local import LOSSES, OPTIMIZERS
+from fl_mobile.records import SCHEDULES, FitPlan
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.rounds import WEIGHTINGS, Admission
 

@@ -29,15 +29,13 @@ from export.tuning import with_fake_quant
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.rate import RateControl
 from fl_mobile.tensors import Spec, Tensors, fp32_bytes
-
-OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "adam": 2}
-"""Numbers a local optimizer keeps per weight."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,8 @@ def open_federation(experiment: Experiment) -> Federation:
     )
     if experiment.train.qat.on:
         with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
-    workload = workload_of(build(), dataset.input_shape, optimizer_slots=OPTIMIZER_SLOTS[experiment.train.optimizer])
+    slots = len(local_optimizer(experiment.train.optimizer).slots)
+    workload = workload_of(build(), dataset.input_shape, optimizer_slots=slots)
     return assemble(experiment, dataset, data, engine, workload, build)
 
 

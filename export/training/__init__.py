@@ -6,7 +6,7 @@ build_training_program ─▶ TrainingProgram(tflite, contract) ─▶ open_sess
                                        └─▶ ship_program ─▶ folder with manifest, signature ─▶ verify_program
                                              shipped.py
 ```
-Tables to extend with one row: ``RULES`` (gradients/), ``LOSSES`` (objectives.py), ``OPTIMIZERS`` (optimizers.py).
+Tables to extend with one row: ``RULES`` (gradients/), ``LOSSES`` and ``OPTIMIZERS`` (``fl_mobile.local``).
 Importing this package loads neither TensorFlow nor Keras; building a program does, running one does not.
 """
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from export.training.autodiff import Tape, cells_for, replay
 from export.training.layers import Batch, traced_for_training
-from export.training.objectives import objective, right_answers
-from export.training.optimizers import optimizer
 from export.training.options import Options, batch_specs
 from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
+from fl_mobile.local.losses import loss_of, right_answers
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 
 
@@ -26,19 +26,20 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
     import tensorflow as tf
 
     shape = [options.batch_size, *options.input_shape]
-    loss_of = objective(options.loss).per_example
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any, y: Any, mask: Any, seed: Any, step: Any) -> Any:
         x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
         with traced_for_training(model, Batch(mask, seed, step)):
             out = model(x, training=training)
-        losses = loss_of(y, out, options.from_logits, options.label_smoothing)
+        kind = {"from_logits": options.from_logits}
+        losses = loss_of(options.loss, y, out, smoothing=options.label_smoothing, **kind)
         total = tf.reduce_sum(losses * mask)
         mean = total / tf.maximum(tf.reduce_sum(mask), 1.0)
         for extra in model.losses:
             mean = mean + extra
-        return mean, total, tf.reduce_sum(right_answers(y, out, options.from_logits) * mask), out
+        right = tf.cast(right_answers(options.loss, y, out, **kind), tf.float32)
+        return mean, total, tf.reduce_sum(right * mask), out
 
     batch = options.batch_size
     specs = [tf.TensorSpec(shape, tf.as_dtype(options.input_dtype)), tf.TensorSpec([batch], tf.int32)]
@@ -59,7 +60,7 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     # Zeros instead of weights: the file holds no values, the phone gets them by set_weights.
     module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(travelling)]
     module.trainable = [i for i, v in enumerate(travelling) if v.trainable]
-    names = optimizer(options.optimizer).slots
+    names = local_optimizer(options.optimizer).slots
     module.slots = [[tf.Variable(tf.zeros(travelling[i].shape)) for _ in names] for i in module.trainable]
     module.steps = tf.Variable(0, dtype=tf.int32, trainable=False)
     anchors = module.trainable if options.proximal else []

@@ -21,10 +21,10 @@ from export.training.contract import Contract
 from export.training.convert import convert_module, read_contract_parts
 from export.training.layers import check_layers, dropout_layers
 from export.training.module import make_module
-from export.training.objectives import objective
-from export.training.optimizers import optimizer as optimizer_row
 from export.training.options import Options
 from fl_mobile.errors import ExportError
+from fl_mobile.local.losses import loss_row
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 
 
@@ -79,7 +79,7 @@ def build_training_program(
     if input_dtype not in ("float32", "uint8", "int32"):
         raise ExportError(f"input_dtype must be float32, uint8 or int32, got '{input_dtype}'")
     shape = example_shape(model, input_shape)
-    optimizer_row(optimizer), objective(loss)
+    local_optimizer(optimizer), loss_row(loss)
     check_layers(model)
     options = Options(
         *(batch_size, loss, from_logits, optimizer, momentum, clip_norm, label_smoothing, proximal, correction),

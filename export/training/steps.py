@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from export.training.autodiff import Tape, cells_for, replay
-from export.training.optimizers import clipped, optimizer
+from export.training.clipping import clipped
 from export.training.options import Options, batch_specs, rate_specs
+from fl_mobile.local.optimizers import local_optimizer
 
 
 def train_signature(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
@@ -99,7 +100,7 @@ def _update(
     """
     import tensorflow as tf
 
-    row, (rate, *mu) = optimizer(options.optimizer), rates
+    row, (rate, *mu) = local_optimizer(options.optimizer), rates
     if options.proximal:
         anchors = [a.read_value() for a in module.anchors]
         gradients = [g + mu[0] * (w - a) for g, w, a in zip(gradients, sources, anchors, strict=True)]

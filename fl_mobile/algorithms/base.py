@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fl_mobile.errors import ConfigError
-from fl_mobile.records import OPTIMIZERS, FitPlan, ServerState
+from fl_mobile.local.optimizers import OPTIMIZERS
+from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -104,7 +105,7 @@ class Algorithm:
     per_step: bool = False
     device: DeviceState | None = None
     sends: str = ""
-    optimizers: tuple[str, ...] = OPTIMIZERS
+    optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
 
 
 def unchanged(plan: FitPlan) -> FitPlan:

@@ -4,7 +4,7 @@
 |----------------------------------------------------------|---------|-----------------------|
 | weight of a layer that trains                            | yes     | yes                   |
 | statistic of a layer that trains (batch-norm moving mean) | yes     | no                    |
-| anything in a frozen layer                               | no: it ships with the app   |   |
+| frozen weight (LoRA's kernel), anything in a frozen layer | no: it ships with the app   |   |
 | seed state, integer counters                             | no: local to a device       |   |
 
 Any built Keras 3 model will do: Sequential, functional, subclassed. Keras is imported by whoever made the model.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ModelError, SpecMismatch
-from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.models.private_api import flatten_layers, made_untrainable
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 
@@ -30,10 +30,8 @@ def travelling_variables(model: Any) -> list[Any]:
     """
     if not getattr(model, "built", False) or not model.weights:
         raise ModelError(f"model '{model.name}' is not built: give it an Input, or call it once, before federating it")
-    frozen = {id(v) for layer in flatten_layers(model) if not layer.trainable for v in layer.variables}
-    trained = {id(v) for v in model.trainable_variables}
-    floating = [v for v in model.weights if "float" in str(v.dtype)]
-    chosen = [v for v in floating if id(v) in trained or (id(v) not in frozen and not v.trainable)]
+    trained, statistics = {id(v) for v in model.trainable_variables}, _statistics(model)
+    chosen = [v for v in model.weights if id(v) in trained or id(v) in statistics]
     if not trained:
         raise ModelError(f"model '{model.name}' has no trainable variable: unfreeze at least its last layer")
     twice = [path for path, count in Counter(v.path for v in chosen).items() if count > 1]
@@ -44,11 +42,20 @@ def travelling_variables(model: Any) -> list[Any]:
     return chosen
 
 
+def _statistics(model: Any) -> set[int]:
+    """Returns the identities of floats that training writes without gradients: those made untrainable, as a moving mean
+    is. A weight that was frozen later, as the kernel under a LoRA pair, is none."""
+    made = [v for layer in flatten_layers(model) if layer.trainable for v in made_untrainable(layer)]
+    frozen = {id(v) for layer in flatten_layers(model) if not layer.trainable for v in layer.variables}
+    return {id(v) for v in made if "float" in str(v.dtype) and id(v) not in frozen}
+
+
 def local_variables(model: Any) -> list[Any]:
     """Returns what a device keeps to itself and starts afresh in every round: seed states, counters."""
     shared = {id(v) for v in travelling_variables(model)}
     frozen = {id(v) for layer in flatten_layers(model) if not layer.trainable for v in layer.weights}
-    return [v for v in model.variables if id(v) not in shared and id(v) not in frozen]
+    own = [v for v in model.variables if id(v) not in shared and id(v) not in frozen]
+    return [v for v in own if "float" not in str(v.dtype)]
 
 
 def spec_of(model: Any) -> Spec:
@@ -81,16 +88,3 @@ def write(model: Any, tensors: Tensors) -> None:
         )
     for variable, value in zip(variables, tensors.values(), strict=True):
         variable.assign(value)
-
-
-def gives_probabilities(model: Any, probe: np.ndarray) -> bool:
-    """Returns whether the model's outputs are already a distribution (rows ≥ 0 that sum to 1) rather than logits.
-
-    Found by running it on ``probe`` inputs, which works for every topology, where looking for a softmax does not.
-    """
-    inputs = probe.astype(np.float32) if probe.dtype == np.uint8 else probe
-    out = np.asarray(model(inputs, training=False), np.float64)
-    if out.ndim != 2:
-        return False
-    ranged = bool((out >= 0).all() and (out <= 1).all())
-    return ranged and (out.shape[1] == 1 or bool(np.allclose(out.sum(axis=1), 1.0, atol=1e-3)))

@@ -24,6 +24,14 @@ def flatten_layers(model: Any, *, include_self: bool = True) -> list[Any]:
     return list(model._flatten_layers(include_self=include_self))
 
 
+def made_untrainable(layer: Any) -> list[Any]:
+    """Returns the layer's own variables that were made with ``trainable=False``; not those that were frozen later.
+
+    ``Layer._non_trainable_variables``: the public ``non_trainable_variables`` holds both kinds.
+    """
+    return list(layer._non_trainable_variables)
+
+
 def restart_automatic_names() -> None:
     """Makes Keras number unnamed layers from the start again.
 

@@ -15,20 +15,23 @@ import numpy as np
 
 from device_sim.engines.batches import lay_out
 from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.steps import (
     adjusted,
+    answers,
     as_input,
     clip,
+    dense,
     examples_signature,
-    loss_of,
     one_thread_per_op,
-    optimizer_of,
-    right_answers,
     shape_of,
 )
 from export.convert.scratch import check_scratch
 from export.tuning.on_device import with_fake_quant
+from fl_mobile.local.losses import loss_of, right_answers
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.heads import head_of
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
@@ -41,7 +44,7 @@ class KerasTrainer:
 
     Args:
         build: Returns a new, built model.
-        probe: A few examples, to find out whether the model gives logits or probabilities.
+        probe: A few examples, whose shape and type the model is traced with.
     """
 
     about = "keras: devices and steps looped in one compiled graph"
@@ -51,7 +54,7 @@ class KerasTrainer:
         check_scratch()  # AutoGraph writes the code it makes to a temporary file; if it cannot, it blames the loops
         self.model = build()
         self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
-        self.from_logits = not keras_bridge.gives_probabilities(self.model, probe)
+        self.from_logits = head_of(self.model, probe) == "logits"
         self._variables = keras_bridge.travelling_variables(self.model)
         self._fits: dict[tuple[object, ...], Any] = {}
         self._scores: dict[tuple[object, ...], Any] = {}
@@ -153,15 +156,12 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
     """Returns the compiled round of a chunk of devices."""
     import tensorflow as tf
 
-    from export.training.layers import keyed_call
-
-    optimizer, loss, forward = optimizer_of(plan), loss_of(plan), keyed_call(model)
+    row = local_optimizer(plan.optimizer)
     travelling, trainable = keras_bridge.travelling_variables(model), model.trainable_variables
     sizes, held = [int(np.prod(v.shape)) for v in travelling], {id(travelling[i]) for i in still}
     fixed = {i for i, v in enumerate(trainable) if id(v) in held}
     local = [(v, v.numpy()) for v in keras_bridge.local_variables(model)]
-    optimizer.build(trainable)
-    slots = [v for v in optimizer.variables if "learning_rate" not in v.path]
+    slots = [[tf.Variable(tf.zeros(v.shape), trainable=False) for _ in row.slots] for v in trainable]
 
     def cut(flat: Any) -> dict[int, Any]:
         parts = zip(travelling, tf.split(flat, sizes), strict=True)
@@ -172,28 +172,36 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             variable.assign(values[id(variable)])
         for variable, value in local:
             variable.assign(value)
-        for variable in slots:
-            variable.assign(tf.zeros(variable.shape, variable.dtype))
+        for slot in (slot for own_slots in slots for slot in own_slots):
+            slot.assign(tf.zeros(slot.shape))
 
-    def step(x: Any, y: Any, seed: Any, number: Any, pull: dict[int, Any], centre: Any, mu: Any, limit: Any) -> Any:
-        with tf.GradientTape() as tape:
-            out = forward(as_input(x), seed, number)
-            value = tf.reduce_mean(loss(y, out)) + sum(model.losses)
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def step(x: Any, y: Any, seed: Any, number: Any, pull: dict[int, Any], centre: Any, rates: Any) -> Any:
+        rate, mu, limit = rates
+        with tf.GradientTape() as tape, keyed_draws(model, seed, number):
+            out = answers(model(as_input(x), training=True))
+            value = tf.reduce_mean(loss_of(plan.loss, y, out, from_logits=plan.from_logits)) + sum(model.losses)
         values = [v.value for v in trainable]
         gradients = adjusted(
-            *(tape.gradient(value, values), values, plan, [len(v.shape) for v in trainable]),
+            *(dense(tape.gradient(value, values), values), values, plan, [len(v.shape) for v in trainable]),
             centre=[centre[id(v)] for v in trainable],
             mu=mu,
             pull=[pull[id(v)] for v in trainable] if pulled else [],
             still=fixed,
         )
-        optimizer.apply(clip(gradients, limit) if plan.clip_gradient_norm else gradients, trainable)
+        gradients = clip(gradients, limit) if plan.clip_gradient_norm else gradients
+        done = tf.cast(number, tf.float32)
+        for i, (variable, w, g, kept) in enumerate(zip(trainable, values, gradients, slots, strict=True)):
+            new, after = row.step(w, g, [slot.read_value() for slot in kept], rate, done, plan.momentum)
+            limited = variable.constraint is not None and i not in fixed
+            variable.assign(variable.constraint(new) if limited else new)
+            for slot, now in zip(kept, after, strict=True):
+                slot.assign(now)
         return value
 
     @tf.function(input_signature=_fit_signature(example))  # type: ignore[untyped-decorator]
     def fit(examples: Any, steps: Any, seeds: Any, weights: Any, own_weights: Any, pulls: Any, rates: Any) -> Any:
-        (x, y), (order, starts, first, share), (rate, mu, limit) = examples, steps, rates
-        optimizer.learning_rate.assign(rate)
+        (x, y), (order, starts, first, share) = examples, steps
         centre = cut(weights)
         deltas = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=(sum(sizes),))
         losses = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=())
@@ -204,7 +212,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             for at in tf.range(first[device], first[device + 1]):
                 rows = order[starts[at] : starts[at + 1]]
                 number = at - first[device]
-                value = step(tf.gather(x, rows), tf.gather(y, rows), seeds[device], number, pull, centre, mu, limit)
+                value = step(tf.gather(x, rows), tf.gather(y, rows), seeds[device], number, pull, centre, rates)
                 total += share[at] * value
             after = tf.concat([tf.reshape(v.value, [-1]) for v in travelling], 0)
             deltas = deltas.write(device, after - weights)
@@ -226,11 +234,9 @@ def _fit_signature(example: Task) -> list[Any]:
 def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
     import tensorflow as tf
 
-    loss = loss_of(plan)
-
     @tf.function(input_signature=examples)  # type: ignore[untyped-decorator]
     def score(x: Any, y: Any) -> Any:
-        out = model(as_input(x), training=False)
-        return right_answers(y, out, from_logits=plan.from_logits), loss(y, out)
+        out, kind = answers(model(as_input(x), training=False)), {"from_logits": plan.from_logits}
+        return right_answers(plan.loss, y, out, **kind), loss_of(plan.loss, y, out, **kind)
 
     return score

@@ -19,6 +19,7 @@ from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.heads import head_of
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Spec, Tensors
@@ -41,7 +42,7 @@ class Programs:
     def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
         self._model = build()
         self.spec, self.initial = keras_bridge.spec_of(self._model), keras_bridge.read(self._model)
-        self.from_logits = not keras_bridge.gives_probabilities(self._model, probe)
+        self.from_logits = head_of(self._model, probe) == "logits"
         self._input_dtype = "uint8" if probe.dtype == np.uint8 else "float32"
         self._input_shape = tuple(probe.shape[1:])
         self._programs: dict[Key, Program] = {}

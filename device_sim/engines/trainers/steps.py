@@ -1,9 +1,9 @@
-"""The parts of a training step that every Keras trainer shares: losses, optimizers, clipping, TensorFlow's set-up."""
+"""The parts of a training step that every Keras trainer shares: gradients, clipping, TensorFlow's set-up."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fl_mobile.errors import ModelError
@@ -93,44 +93,19 @@ def clip(gradients: list[Any], limit: Any) -> list[Any]:
     return [g * scale for g in gradients]
 
 
-def optimizer_of(plan: FitPlan) -> Any:
-    """Returns a fresh Keras optimizer."""
-    import keras
-
-    if plan.optimizer == "adam":
-        return keras.optimizers.Adam(plan.learning_rate)
-    return keras.optimizers.SGD(plan.learning_rate, momentum=plan.momentum if plan.optimizer == "momentum" else 0.0)
-
-
-def loss_of(plan: FitPlan) -> Callable[[Any, Any], Any]:
-    """Returns labels, outputs → ``float32[batch]``."""
-    import keras
-
-    losses = keras.losses
-    table: dict[str, Callable[[Any, Any], Any]] = {
-        "sparse-categorical-crossentropy": lambda y, out: losses.sparse_categorical_crossentropy(
-            y, out, from_logits=plan.from_logits
-        ),
-        "categorical-crossentropy": lambda y, out: losses.categorical_crossentropy(
-            keras.ops.one_hot(y, out.shape[-1]), out, from_logits=plan.from_logits
-        ),
-        "binary-crossentropy": lambda y, out: losses.binary_crossentropy(
-            keras.ops.cast(y, "float32")[:, None], out, from_logits=plan.from_logits
-        ),
-        "mse": lambda y, out: losses.mean_squared_error(keras.ops.one_hot(y, out.shape[-1]), out),
-        "mae": lambda y, out: losses.mean_absolute_error(keras.ops.one_hot(y, out.shape[-1]), out),
-        "huber": lambda y, out: losses.huber(keras.ops.one_hot(y, out.shape[-1]), out),
-    }
-    return table[plan.loss]
-
-
-def right_answers(y: Any, out: Any, *, from_logits: bool) -> Any:
-    """Returns ``bool[n]``: whether each output names its label."""
+def dense(gradients: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    """Returns gradients as arrays: an embedding's come as rows, those of a variable that no loss reaches not at all."""
     import tensorflow as tf
 
-    if out.shape[-1] == 1:  # one logit or probability: class 1 above the middle
-        return tf.cast(out[..., 0] > (0.0 if from_logits else 0.5), y.dtype) == y
-    return tf.argmax(out, axis=-1, output_type=y.dtype) == y
+    found = zip(gradients, like, strict=True)
+    return [tf.zeros_like(v) if g is None else tf.convert_to_tensor(g) for g, v in found]
+
+
+def answers(out: Any) -> Any:
+    """Returns a model's outputs as losses take them: ``float32``, whatever its layers compute in."""
+    import tensorflow as tf
+
+    return tf.cast(out, tf.float32) if out.dtype != tf.float32 else out
 
 
 def examples_signature(x: Any, y: Any) -> list[Any]:

@@ -10,16 +10,18 @@ a hundred small matrix products become one batched one; convolutions become grou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
-from device_sim.engines.trainers.steps import adjusted, as_input, examples_signature, loss_of, shape_of
+from device_sim.engines.trainers.steps import adjusted, answers, as_input, dense, examples_signature, shape_of
 from fl_mobile.errors import ConfigError
+from fl_mobile.local.losses import loss_of
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.records import FitPlan, Update
@@ -37,6 +39,8 @@ def why_not(model: Any) -> str:
     for layer in flatten_layers(model):
         if type(layer).__name__ not in BATCHABLE:
             return f"layer '{layer.name}' ({type(layer).__name__}) does not gain from a device axis"
+        if getattr(layer, "activity_regularizer", None) is not None:
+            return f"the activity regulariser of layer '{layer.name}' would see the padding of short batches"
     return ""
 
 
@@ -102,45 +106,13 @@ def _padded(batches: Batches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, real, share
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """An optimizer over arrays with a device axis.
-
-    Attributes:
-        slots: How many arrays it keeps for a weight.
-        move: Gradient, slots, learning rate, step → what is added to the weight, and the new slots.
-    """
-
-    slots: int
-    move: Callable[[Any, list[Any], Any, Any], tuple[Any, list[Any]]]
-
-
-def _rule(plan: FitPlan) -> _Rule:
-    """Returns Keras' own formulas, without its variables."""
-    import tensorflow as tf
-
-    def momentum(g: Any, slots: list[Any], rate: Any, step: Any) -> tuple[Any, list[Any]]:
-        speed = plan.momentum * slots[0] - rate * g
-        return speed, [speed]
-
-    def adam(g: Any, slots: list[Any], rate: Any, step: Any) -> tuple[Any, list[Any]]:
-        m = slots[0] + (g - slots[0]) * (1 - 0.9)
-        v = slots[1] + (g * g - slots[1]) * (1 - 0.999)
-        count = tf.cast(step + 1, tf.float32)
-        alpha = rate * tf.sqrt(1 - tf.pow(0.999, count)) / (1 - tf.pow(0.9, count))
-        return -alpha * m / (tf.sqrt(v) + 1e-7), [m, v]
-
-    rules = {"sgd": _Rule(0, lambda g, slots, rate, step: (-rate * g, [])), "momentum": _Rule(1, momentum)}
-    return {**rules, "adam": _Rule(2, adam)}[plan.optimizer]
-
-
 def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled: bool, still: frozenset[int]) -> Any:
     """Returns the compiled round of a chunk of devices."""
     import tensorflow as tf
 
-    from export.training.layers import keyed_dropout
-
-    variables, loss, rule = keras_bridge.travelling_variables(model), loss_of(plan), _rule(plan)
+    variables, rule = keras_bridge.travelling_variables(model), local_optimizer(plan.optimizer)
+    place = {id(v): i for i, v in enumerate(variables)}
+    trainable = [place[id(v)] for v in model.trainable_variables]
     frozen = [v.value for v in model.non_trainable_variables]
     shapes = [tuple(v.shape) for v in variables]
     sizes = [int(np.prod(shape)) for shape in shapes]
@@ -150,11 +122,17 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
 
     def gradients_of(inputs: Any) -> Any:
         weights, x, y, real, seed, step = inputs
-        with tf.GradientTape() as tape, keyed_dropout(model, seed, step):
+        with tf.GradientTape() as tape, keyed_draws(model, seed, step):
             tape.watch(weights)
-            out, _, extra = model.stateless_call(weights, frozen, as_input(x), training=True, return_losses=True)
-            value = tf.reduce_sum(real * loss(y, out)) / tf.maximum(tf.reduce_sum(real), 1.0) + sum(extra)
-        return tape.gradient(value, weights), value
+            values = [weights[i] for i in trainable]
+            out, _, extra = model.stateless_call(values, frozen, as_input(x), training=True, return_losses=True)
+            each = loss_of(plan.loss, y, answers(out), from_logits=plan.from_logits)
+            value = tf.reduce_sum(real * each) / tf.maximum(tf.reduce_sum(real), 1.0) + sum(extra)
+        return dense(tape.gradient(value, weights), weights), value
+
+    def limited(number: int, values: Any) -> Any:
+        constraint = variables[number].constraint
+        return values if constraint is None or number in still else tf.vectorized_map(constraint, values)
 
     def per_device(number: Any, like: Any) -> Any:
         return tf.reshape(number, [-1] + [1] * (len(like.shape) - 1))
@@ -177,7 +155,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         centre = cut(weights[None])
         values = cut(own_weights if own else tf.tile(weights[None], [devices, 1]))
         pull = cut(pulls) if pulled else []
-        slots = [tf.zeros_like(v) for v in values for _ in range(rule.slots)]
+        slots = [[tf.zeros_like(v) for _ in rule.slots] for v in values]
         losses = tf.zeros([devices])
         for step in tf.range(tf.shape(order)[0]):
             at = order[step]
@@ -186,12 +164,16 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             ranks = [len(shape) for shape in shapes]
             gradients = adjusted(gradients, values, plan, ranks, centre=centre, mu=mu, pull=pull, still=still)
             gradients = clipped(gradients, limit) if plan.clip_gradient_norm else gradients
-            active = tf.reduce_max(real[step], axis=1)
+            active, done = tf.reduce_max(real[step], axis=1) > 0, tf.cast(step, tf.float32)
             moved = [
-                rule.move(g, slots[i * rule.slots : (i + 1) * rule.slots], rate, step) for i, g in enumerate(gradients)
+                rule.step(v, g, kept, rate, done, plan.momentum)
+                for v, g, kept in zip(values, gradients, slots, strict=True)
             ]
-            values = [v + per_device(active, v) * m for v, (m, _) in zip(values, moved, strict=True)]
-            slots = [slot for _, own_slots in moved for slot in own_slots]
+            values = [
+                tf.where(per_device(active, v), limited(i, new), v)
+                for i, (v, (new, _)) in enumerate(zip(values, moved, strict=True))
+            ]
+            slots = [after for _, after in moved]
             losses += share[step] * value
         after = tf.concat([tf.reshape(v, [devices, size]) for v, size in zip(values, sizes, strict=True)], axis=1)
         return after - weights, losses

@@ -10,8 +10,9 @@ import pytest
 
 from device_sim.engines import Task, open_engine, train_each, visits
 from fl_mobile.errors import ModelError, SpecMismatch
+from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.models import keras_bridge
-from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan
+from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors, fp32_bytes
 from tests.device_sim.small_models import CLASSES, MODELS, SHAPE, frozen_base, three_dense, with_batchnorm

@@ -19,7 +19,8 @@ from export.runtimes import RUNTIMES
 from export.training.apart import write_program
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError, VerifyError
-from fl_mobile.records import LOSSES, OPTIMIZERS, FitPlan
+from fl_mobile.local import LOSSES, OPTIMIZERS
+from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
 from tests.device_sim import exported_engine
 from tests.device_sim.small_models import CLASSES, MODELS, SHAPE, frozen_base, subclassed, three_dense, with_batchnorm

@@ -19,8 +19,8 @@ from export.convert.recipes import RECIPES
 from export.convert.to_tflite import to_tflite
 from export.tuning import with_fake_quant, with_kept_zeros
 from fl_mobile.errors import ConfigError, ExportError
+from fl_mobile.local import OPTIMIZERS
 from fl_mobile.models import keras_bridge
-from fl_mobile.records import OPTIMIZERS
 from fl_mobile.wire.pruning_mask import PruningPlan, apply_masks, masks_for, pruned_paths
 from tests.device_sim.engines.test_keras import PLAN, same, task
 from tests.device_sim.small_models import MODELS, three_dense

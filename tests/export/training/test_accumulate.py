@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from export.training import open_session
-from export.training.optimizers import OPTIMIZERS
 from export.training.program import build_training_program
 from fl_mobile.errors import VerifyError
+from fl_mobile.local import OPTIMIZERS
 from fl_mobile.models import keras_bridge
 from tests.export.training.test_program import BATCH, L, _data, _model
 

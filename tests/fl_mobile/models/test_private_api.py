@@ -91,6 +91,17 @@ def test_canary_flatten_layers(net: Any) -> None:
     assert "net" not in [layer.name for layer in private_api.flatten_layers(net, include_self=False)]
 
 
+def test_canary_made_untrainable() -> None:
+    import keras
+
+    norm, dense = keras.layers.BatchNormalization(), keras.layers.Dense(3)
+    norm.build((None, 4)), dense.build((None, 4))
+    dense.enable_lora(2)  # freezes the kernel it has, which was made to be trained
+    assert [v.name for v in private_api.made_untrainable(norm)] == ["moving_mean", "moving_variance"]
+    assert private_api.made_untrainable(dense) == []
+    assert [v.name for v in dense.non_trainable_variables] == ["kernel"]
+
+
 def test_canary_restart_automatic_names() -> None:
     import keras
 
