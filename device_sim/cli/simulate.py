@@ -47,7 +47,9 @@ def simulate(
     upload_budget: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The same as bytes of one upload: 20kB, 1.5MB or a number.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out to the same bytes.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out to the same bytes; with --rounds, further.")
+    ] = False,
     no_export: Annotated[bool, typer.Option("--no-export", help="Stop after model.keras and summary.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     output: FormatOption = Format.TEXT,
@@ -58,10 +60,13 @@ def simulate(
       fl-mobile simulate --rounds 2
       fl-mobile simulate --out runs/digits --set data.dataset=digits --set model.name=mlp --rounds 5
       fl-mobile simulate --out runs/digits --resume
+      fl-mobile simulate --out runs/digits --resume --rounds 8
       fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 2 --no-export
       fl-mobile simulate --out runs/cluster --engine ray --ray-address auto --rounds 5
     """
     from device_sim.run import folder as run_folder
+    from device_sim.run.going_on import check_goes_on
+    from device_sim.run.log import read_rounds
     from device_sim.run.summary import read_summary
 
     path = out or default_folder(file)
@@ -76,17 +81,18 @@ def simulate(
     }
     changed = [*(changes or ()), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     experiment = choose_experiment(file, changed, path, resume=resume)
+    recipes = () if no_export else experiment.output.recipes
     if resume:
-        folder, _ = run_folder.reopen(path, experiment)
+        folder, stored = run_folder.reopen(path)
+        goes_on = check_goes_on(path, stored, experiment, read_rounds(folder))
         summary = read_summary(folder)
-        recipes = () if no_export else experiment.output.recipes
-        if summary is None or (recipes and not summary.get("export")):
+        if goes_on or summary is None or (recipes and not summary.get("export")):
             summary = run(experiment, path, recipes, resume=True, quiet=quiet)
         else:
             say(f"{path} is finished already ({summary['stop_reason']}); nothing was run.")
     else:
         run_folder.refuse_existing(path)
-        summary = run(experiment, path, () if no_export else experiment.output.recipes, resume=False, quiet=quiet)
+        summary = run(experiment, path, recipes, resume=False, quiet=quiet)
     show(summary, path, output)
 
 
@@ -130,6 +136,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     from device_sim.report.tensorboard import recorded
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import finish
+    from device_sim.run.going_on import rewrite
     from device_sim.run.log import read_rounds
     from device_sim.run.loop import simulate as play
     from export.bundle.signing import read_signing_key
@@ -150,6 +157,8 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
         tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")
     with contextlib.closing(federation.engine):
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
+        if resume:
+            rewrite(folder, experiment)
         with run_folder.locked(folder), safe(folder, resume=resume):
             already = len(read_rounds(folder))
             played = recorded(play(federation, folder), folder.path)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import all_keys
 from device_sim.report.runs import Run
 from device_sim.report.series import total_bytes
+from device_sim.run.going_on import values_by_key
 
 FINAL_ROUNDS = 10
 """Final accuracy is the mean over so many last rounds: single rounds of non-IID training jump by a point."""
@@ -69,19 +68,6 @@ def key_differences(runs: Sequence[Run]) -> list[KeyDifference]:
         for key in all_keys()
         if any(v[key] != values[0][key] for v in values)
     ]
-
-
-def values_by_key(experiment: Experiment) -> dict[str, Any]:
-    """Returns every key of the experiment file with its value."""
-    return _flat(asdict(experiment), ())
-
-
-def _flat(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        at = (*path, name.replace("_", "-"))
-        out |= _flat(value, at) if isinstance(value, dict) else {".".join(at): value}
-    return out
 
 
 def unpaired_keys(differences: Sequence[KeyDifference]) -> list[str]:

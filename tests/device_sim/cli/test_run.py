@@ -88,6 +88,20 @@ def test_resuming_with_another_key_is_refused(finished: tuple[Path, Ended]) -> N
     assert "another experiment" in the_message(ended)
 
 
+def test_a_finished_run_goes_on_with_more_rounds(finished: tuple[Path, Ended], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    ended = fl_mobile("simulate", "--out", run, "--resume", "--rounds", "7", "--no-export", "--format", "json")
+    assert ended.code == 0, ended.err
+    assert (ended.json["rounds"], ended.json["stop_reason"]) == (7, "finished 7 rounds")
+    assert read_rounds(RunFolder(run))[:6] == read_rounds(RunFolder(finished[0]))
+    assert not (run / "bundle").exists(), "it was of the model of round 6"
+    assert [check.part for check in verify_run(RunFolder(run))][:3] == [
+        "experiment.toml",
+        "rounds.jsonl",
+        "checkpoint.npz",
+    ]
+
+
 def test_verify_proves_the_run_and_its_bundle(finished: tuple[Path, Ended]) -> None:
     run = fl_mobile("verify", finished[0], "--format", "json")
     assert run.code == 0, run.err

@@ -1,0 +1,106 @@
+"""Going on from where a run stands: more rounds than it was to have, other stop rules, other output.
+
+What decided the rounds that were played must not change; what only says when to end may, where the longer run is
+the one that would have come of it from the start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from device_sim.experiment.experiment import Experiment, experiment_hash
+from device_sim.experiment.toml import read_experiment, to_toml
+from device_sim.run.folder import RunFolder, locked
+from device_sim.run.log import Round
+from device_sim.run.loop import stop_reason
+from fl_mobile.errors import RunError
+from fl_mobile.storage.files import temporary, write_atomic
+
+ENDINGS = ("train.rounds", "stop.")
+"""Keys that say when a run ends and, but for `TIED_TO_ROUNDS`, nothing of what happens until then."""
+
+TIED_TO_ROUNDS = {"train.schedule": ("cosine",)}
+"""Key → its values that spread something over train.rounds, so that other rounds are another run from round 0."""
+
+
+def values_by_key(experiment: Experiment) -> dict[str, Any]:
+    """Returns every key of the experiment file with its value."""
+    return _flat(asdict(experiment), ())
+
+
+def _flat(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        at = (*path, name.replace("_", "-"))
+        out |= _flat(value, at) if isinstance(value, dict) else {".".join(at): value}
+    return out
+
+
+def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Sequence[Round]) -> bool:
+    """Returns whether ``wanted`` ends otherwise than ``stored``, the experiment of the run.
+
+    Args:
+        path: Names the run in messages.
+        rounds: What has been played.
+
+    Raises:
+        RunError: The run cannot go on as ``wanted``; names the key, and says what to do.
+    """
+    if experiment_hash(stored) == experiment_hash(wanted):
+        return False
+    before, now = values_by_key(stored), values_by_key(wanted)
+    decisive = {key for key in before if before[key] != now[key] and not key.startswith(("output.", "engine."))}
+    if experiment_hash(replace(stored, engine=wanted.engine)) != experiment_hash(stored):
+        decisive.add("engine.name")
+    if others := sorted(key for key in decisive if not key.startswith(ENDINGS)):
+        told = ", ".join(f"{key} = {now[key]!r} (there {before[key]!r})" for key in others)
+        raise RunError(
+            f"{path} belongs to another experiment than the one given: {told}. Resume it without changing"
+            " any key but train.rounds, [stop] and [output], or start again with another --out."
+        )
+    if wanted.train.rounds != stored.train.rounds:
+        _check_rounds(path, stored, wanted.train.rounds, len(rounds))
+    reason = stop_reason(wanted, rounds)
+    if reason and len(rounds) < wanted.train.rounds:
+        raise RunError(
+            f"{path} would end again at once: {reason}. Change [stop] as well, e.g. --set stop.patience=0"
+            " --set stop.target-accuracy=0."
+        )
+    return True
+
+
+def _check_rounds(path: Path, stored: Experiment, wanted: int, done: int) -> None:
+    values = values_by_key(stored)
+    for key, tied in TIED_TO_ROUNDS.items():
+        if values[key] in tied:
+            raise RunError(
+                f"{path}: {key} '{values[key]}' is spread over train.rounds = {stored.train.rounds}; a run of {wanted}"
+                " rounds would have been another one from its first round on. Start a new run with"
+                f" --rounds {wanted} and another --out; --set model.weights={path / 'model.keras'} starts from this"
+                " one's model."
+            )
+    if wanted < done:
+        raise RunError(f"{path}: {done} rounds are played already; --rounds must be at least {done}, got {wanted}.")
+
+
+def rewrite(folder: RunFolder, experiment: Experiment) -> None:
+    """Makes ``experiment`` that of the run; where it is decided otherwise, the results of the earlier end go first.
+
+    Killed in between, the run is one that was played and has no results yet: --resume writes them again.
+    """
+    text = to_toml(experiment).encode()
+    with locked(folder):
+        if folder.experiment.read_bytes() == text:
+            return
+        if experiment_hash(read_experiment(folder.experiment)) != experiment_hash(experiment):
+            folder.summary.unlink(missing_ok=True)
+            if folder.bundle.exists():
+                doomed = temporary(folder.bundle)
+                os.rename(folder.bundle, doomed)  # a kill from here on leaves what the next start clears away
+                shutil.rmtree(doomed)
+        write_atomic(folder.experiment, text)
