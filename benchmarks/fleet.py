@@ -125,7 +125,8 @@ def rounds(work: Workload, codec: str, workers: int, pool: str) -> Iterator[floa
     from device_sim.federation.federation import assemble
     from device_sim.fleet.devices.cost import workload_of
     from device_sim.rounds import SERVERS
-    from device_sim.run.memory import FleetMemory, Shelf
+    from device_sim.rounds.memory import FleetMemory
+    from fl_mobile.storage.shelf import Shelf
 
     x, y = examples(work)
     shards = tuple(np.split(np.arange(len(y)), work.devices))

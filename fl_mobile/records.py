@@ -3,9 +3,11 @@
 | record        | made by                | read by                       |
 |---------------|------------------------|-------------------------------|
 | `FitPlan`     | the experiment         | engines                       |
-| `Update`      | engines                | `client.encode_update`        |
-| `ServerState` | `Algorithm.init/apply` | server, engines, checkpoint   |
-| `RoundReport` | `server.server_round`  | whoever reports               |
+| `Assignment`  | `server.publish`       | clients                       |
+| `Update`      | engines                | `client.answer`               |
+| `Receipt`     | `server.fold`          | `client.answer.keep`          |
+| `ServerState` | `Algorithm.init/apply` | server, checkpoint            |
+| `RoundReport` | `server.step`          | whoever reports               |
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.local.losses import loss_row
 from fl_mobile.local.optimizers import local_optimizer
@@ -92,6 +95,48 @@ class Update:
         if self.num_examples < 0:
             raise DataError(f"an update cannot stand on {self.num_examples} examples")
 
+    @property
+    def loss(self) -> float:
+        """Mean local loss of the last epoch; NaN if the engine measured none."""
+        return float(self.metrics.get("loss", float("nan")))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the server asks of every client of one round, beside the model it publishes.
+
+    Attributes:
+        round_num: The model version that clients train from, and their packets' round.
+        plan: Local training.
+        upload: Codec of the answer; under rate control its step changes from round to round.
+        clip_norm: L2 norm that the server clips every decoded update to; 0 does not clip.
+    """
+
+    round_num: int
+    plan: FitPlan
+    upload: Codec
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the server says of one packet; without one, a client must take it that nothing arrived.
+
+    Attributes:
+        reason: Empty if the packet counts, else a short stable word: why it does not.
+        weight: What it weighs in the aggregate.
+        local_steps: How far the server believes the client moved, `FitPlan.local_steps`.
+    """
+
+    reason: str = ""
+    weight: int = 0
+    local_steps: float = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the packet is in the aggregate."""
+        return not self.reason
+
 
 @dataclass(frozen=True)
 class ServerState:
@@ -102,12 +147,16 @@ class ServerState:
         weights: The global model's travelling tensors.
         spec: Their shapes; what every packet is checked against.
         slots: Server-optimizer state, slot name → tensors (FedAdam: ``m`` and ``v``).
+        mean: The last mean update, if clients are to predict from it (CAFe).
+        upload_step: Step of the upload codec under rate control; None until the first round has been published.
     """
 
     round_num: int
     weights: Tensors
     spec: Spec
     slots: Mapping[str, Tensors] = field(default_factory=dict)
+    mean: Tensors | None = None
+    upload_step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +167,7 @@ class RoundReport:
         round_num: The round these packets belong to.
         accepted: Packets that were decoded and added.
         dropped: Reason → number of packets that were refused; they never end a round.
-        num_examples: Sum of the weights behind the average (examples, or devices if uniform).
+        num_examples: Examples behind the average: what the accepted clients claim, each clamped.
         upload_bytes: Length of each accepted packet, rising.
         loss: Mean training loss over accepted packets, by weight; NaN if none reported one.
         mean: The mean update that was applied, or None if nothing was accepted.

@@ -99,10 +99,16 @@ class Trainer(Model, Protocol):
 
 
 class Engine(Model, Protocol):
-    """Trains cohorts and evaluates models, on so many ``workers``."""
+    """Trains cohorts and evaluates models, on so many ``workers``.
+
+    Attributes:
+        shares_memory: Whether workers are threads of this process: what they return then costs nothing to move.
+    """
 
     @property
     def workers(self) -> int: ...
+    @property
+    def shares_memory(self) -> bool: ...
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
         """Yields what ``then`` makes of every chunk of tasks, in task order; memory holds a few chunks at a time.
@@ -125,7 +131,7 @@ class Engine(Model, Protocol):
         ...
 
     def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
-        """Runs ``work(*args)`` on a worker; it must be picklable, because workers may be processes."""
+        """Runs ``work(*args)`` beside the training, in this process."""
         ...
 
     def close(self) -> None:

@@ -17,15 +17,16 @@ from device_sim.experiment.personal import Evaluation, Personal, check_algorithm
 from device_sim.experiment.tuning import Pruning, Qat, check_engine, check_private, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
+from fl_mobile.aggregation import AGGREGATORS
+from fl_mobile.agreement import MEMORIES
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
-from fl_mobile.client.feedback import MEMORIES
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
 from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.records import SCHEDULES, FitPlan
+from fl_mobile.server.admission import WEIGHTINGS, Admission
 from fl_mobile.server.rate import RateControl
-from fl_mobile.server.rounds import WEIGHTINGS, Admission
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,14 @@ class Server:
     tau: float = key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
     proximal_mu: float = key(0.01, "fedprox")
     alpha: float = key(0.1, "feddyn")
+    aggregation: str = key("mean", " | ".join(AGGREGATORS))
     weighting: str = key("examples", " | ".join(WEIGHTINGS))
     max_examples: int = key(10_000, "a device's claimed example count is clamped to this")
     clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
 
     def __post_init__(self) -> None:
         check_known("server.algorithm", self.algorithm, ALGORITHMS)
+        check_known("server.aggregation", self.aggregation, AGGREGATORS)
         self.build()
         self.admission()
 

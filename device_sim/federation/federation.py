@@ -26,6 +26,8 @@ from device_sim.fleet.devices.timing import Workload
 from device_sim.fleet.selection.policies import Policy
 from device_sim.fleet.selection.strata import Holdings, Strata, open_strata
 from export.tuning import with_fake_quant
+from fl_mobile.aggregation import AGGREGATORS
+from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
@@ -34,7 +36,7 @@ from fl_mobile.models import build_model
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
-from fl_mobile.server.rate import RateControl
+from fl_mobile.server.step import ServerRules
 from fl_mobile.tensors import Spec, Tensors, fp32_bytes
 
 
@@ -98,10 +100,33 @@ class Federation:
         keys = self.experiment
         return keys.train.epochs + (keys.personal.epochs if keys.personal.method == DITTO else 0)
 
-    @property
-    def rate_control(self) -> RateControl | None:
-        """What adapts the upload codec's step, if anything does."""
-        return self.experiment.upload.rate_control(fp32_bytes(self.spec))
+    @functools.cached_property
+    def agreement(self) -> Agreement:
+        """What clients and server know before the first round."""
+        keys = self.experiment
+        return Agreement(
+            spec=self.spec,
+            initial=self.initial,
+            algorithm=self.algorithm,
+            upload=self.upload,
+            download=self.download,
+            memory=keys.upload.memory,
+            delta_step=keys.download.step if keys.download.mode == "delta" else 0.0,
+            pruning=keys.train.pruning.plan(),
+            seed=keys.seed,
+        )
+
+    @functools.cached_property
+    def rules(self) -> ServerRules:
+        """How the server counts what it gets."""
+        keys = self.experiment
+        waits = keys.clock.mode == "synchronous"
+        return ServerRules(
+            admission=keys.server.admission(0 if waits else keys.clock.max_staleness, keys.clock.staleness_exponent),
+            rule=AGGREGATORS[keys.server.aggregation],
+            population=self.data.population,
+            rate_control=keys.upload.rate_control(fp32_bytes(self.spec)),
+        )
 
     @property
     def uses_ledger(self) -> bool:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from device_sim.federation.federation import Federation
 from device_sim.rounds.asynchronous import play_asynchronously
+from device_sim.rounds.memory import FleetMemory
 from device_sim.rounds.synchronous import play_synchronously
 from device_sim.rounds.traffic import Traffic
-from device_sim.run.memory import FleetMemory
 from fl_mobile.records import RoundReport, ServerState
 
 Play = Callable[[Federation, FleetMemory, ServerState, Path], tuple[ServerState, RoundReport, Traffic]]

@@ -19,15 +19,14 @@ import numpy as np
 from device_sim.federation.federation import Federation
 from device_sim.fleet.reasons import REASONS, count
 from device_sim.rounds.crew import Crew, gather, together
-from device_sim.rounds.download import broadcast
+from device_sim.rounds.memory import FleetMemory, Flight
+from device_sim.rounds.step import Step, open_step
 from device_sim.rounds.traffic import Traffic
-from device_sim.rounds.training import fold_packets, folding_of
-from device_sim.rounds.trip import ACCEPTED, OFFLINE, Trip, travel, write_down
-from device_sim.run.memory import FleetMemory, Flight
-from fl_mobile import wire
+from device_sim.rounds.training import fold_packets
+from device_sim.rounds.trip import ACCEPTED, OFFLINE, Trip, settle_clients, travel, write_down
 from fl_mobile.errors import RunError
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.server.rounds import finish_round
+from fl_mobile.server.step import step as server_step
 
 PATIENCE = 10_000
 """Askings in a row that find nobody before the run is given up."""
@@ -44,23 +43,24 @@ def play_asynchronously(
     """
     experiment = federation.experiment
     keys, wanted = experiment.clock, experiment.clock.buffer or max(1, experiment.train.cohort // 2)
-    step = _Step(federation, memory, state, updates)
+    step = open_step(federation, memory, state, updates)
+    version = _Version(step)
     buffer: list[Flight] = []
     in_vain = 0
     while len(buffer) < wanted:
-        asked = step.ask(experiment.train.cohort - len(memory.flights) - step.waiting)
-        if not memory.flights and not step.waiting:
+        asked = version.ask(experiment.train.cohort - len(memory.flights) - version.waiting)
+        if not memory.flights and not version.waiting:
             memory.seconds += keys.retry_seconds
             in_vain += 1
             if in_vain == PATIENCE:
                 raise RunError(
                     f"no device could take part for {PATIENCE * keys.retry_seconds:g} virtual seconds, because of"
-                    f" {dict(step.skipped)}. Loosen the rules in [fleet] or [policy]."
+                    f" {dict(version.skipped)}. Loosen the rules in [fleet] or [policy]."
                 )
             continue
         in_vain = 0 if asked else in_vain
-        if step.earliest() <= min((f.resolved for f in memory.flights), default=np.inf):
-            step.train()
+        if version.earliest() <= min((f.resolved for f in memory.flights), default=np.inf):
+            version.train()
             continue
         flight = min(memory.flights, key=lambda f: (f.resolved, f.device))
         memory.flights.remove(flight)
@@ -68,24 +68,20 @@ def play_asynchronously(
         if flight.outcome == ACCEPTED:
             buffer.append(flight)
         else:
-            step.traffic.lost[flight.outcome] += flight.outcome not in REASONS
-    step.train()
-    admission = experiment.server.admission(keys.max_staleness, keys.staleness_exponent)
-    folding = folding_of(federation, state, wire.Layout(state.spec, federation.upload), admission)
-    folded = fold_packets(federation.engine, [flight.packet for flight in buffer], folding)
-    plan, population = federation.plan(state.round_num), federation.data.population
-    after, report = finish_round(state, folded, algorithm=federation.algorithm, population=population, plan=plan)
-    after = step.down.pruned(after)
+            version.traffic.lost[flight.outcome] += flight.outcome not in REASONS
+    version.train()
+    folded = fold_packets(federation.engine, [flight.packet for flight in buffer], step.folding)
+    after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)
     memory.keep_flights(state.round_num)
-    return after, report, step.close()
+    return after, report, version.close()
 
 
-class _Step:
+class _Version:
     """Devices asked during one version of the model, and what they cost."""
 
-    def __init__(self, federation: Federation, memory: FleetMemory, state: ServerState, updates: Path) -> None:
-        self._federation, self._memory, self._state, self._updates = federation, memory, state, updates
-        self.down = broadcast(federation, memory, state)
+    def __init__(self, step: Step) -> None:
+        self._step, self._federation, memory = step, step.federation, step.memory
+        self._memory = memory
         self._crews: list[Crew] = []
         self.skipped: Counter[str] = Counter()
         self.traffic = Traffic(start=memory.seconds)
@@ -123,20 +119,19 @@ class _Step:
         if not self._crews:
             return
         crew, self._crews = together(self._crews), []
-        federation, memory = self._federation, self._memory
-        layout = wire.Layout(self._state.spec, federation.upload)
-        trip = travel(federation, memory, self._state, crew, self.down, layout, self._updates)
+        trip = travel(self._step, crew)
+        settle_clients(self._step, trip, {})  # private tensors alone: nothing else outlives an asynchronous round
         self._send_off(trip)
 
     def _send_off(self, trip: Trip) -> None:
         outcome, resolved = trip.outcomes(), trip.resolved()
         given_up = trip.crew.asked + self._federation.experiment.clock.retry_seconds
         resolved = np.where(outcome == OFFLINE, given_up, resolved)
-        packets = {answer.device: answer.packet for answer in trip.answers}
+        packets = {client: made.packet for client, made in zip(trip.trained.clients, trip.trained.answers, strict=True)}
         for device, what, when in zip(trip.crew.devices.index.tolist(), outcome, resolved.tolist(), strict=True):
             packet = packets[device] if what == ACCEPTED else b""
-            self._memory.flights.append(Flight(device, self._state.round_num, when, what, packet))
-        write_down(self._federation, self._memory, self._state.round_num, trip, outcome == ACCEPTED)
+            self._memory.flights.append(Flight(device, self._step.round_num, when, what, packet))
+        write_down(self._step, trip, outcome == ACCEPTED)
         losses = self.traffic.lost.copy()
         self.traffic.add(trip, outcome)
         self.traffic.lost = losses  # counted when the server hears of them

@@ -17,7 +17,7 @@ from device_sim.fleet.devices.task import Training, train_on
 from device_sim.fleet.reasons import code_of, count
 from device_sim.fleet.selection.cohort import Request
 from device_sim.fleet.selection.samplers import choose
-from device_sim.run.memory import FleetMemory
+from device_sim.rounds.memory import FleetMemory
 from fl_mobile.seeds import hashes
 
 

@@ -1,4 +1,4 @@
-"""What a device keeps and brings to its training: its algorithm's pull, its private tensors, its personal model."""
+"""What a client has of its own: private tensors and, under Ditto, a whole model."""
 
 from __future__ import annotations
 
@@ -11,34 +11,23 @@ from device_sim.engines import Task, train_each
 from device_sim.experiment.personal import DITTO, ONLY_HEAD
 from device_sim.federation.federation import Federation
 from device_sim.rounds.crew import Crew
-from device_sim.rounds.download import Broadcast
-from device_sim.run.memory import FleetMemory, Shelf
+from device_sim.rounds.step import Step
 from fl_mobile.client.private import head_paths
-from fl_mobile.records import FitPlan, ServerState
+from fl_mobile.client.state import ClientState
+from fl_mobile.records import FitPlan
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 
 
-def pull_of(
-    federation: Federation, memory: FleetMemory, state: ServerState, down: Broadcast, device: int
-) -> Tensors | None:
-    """Returns what a device adds to its gradients, None if its algorithm keeps nothing on devices."""
-    if federation.algorithm.device is None:
-        return None
-    zeros = {path: np.zeros(t.shape, np.float32) for path, t in state.spec.items() if t.trainable}
-    kept = memory.shelf.get(f"variate-{device}", before=state.round_num)
-    return federation.algorithm.device.pull(down.sent, kept or {}, zeros)
-
-
-def private_of(federation: Federation, shelf: Shelf, device: int) -> Tensors | None:
-    """Returns the tensors a device keeps to itself; the first ones, which ship with the app, if it never trained."""
+def private_of(federation: Federation, kept: ClientState) -> Tensors | None:
+    """Returns the tensors a client keeps to itself; the first ones, which ship with the app, if it never trained."""
     if not federation.private:
         return None
-    return shelf.newest(f"private-{device}") or {p: federation.engine.initial[p] for p in federation.private}
+    return kept.private or {path: federation.engine.initial[path] for path in federation.private}
 
 
 def personal_plan(federation: Federation, round_num: int) -> FitPlan:
-    """Returns how a device trains what becomes its own model."""
+    """Returns how a client trains what becomes its own model."""
     keys = federation.experiment.personal
     plan = federation.experiment.train.plan(round_num, from_logits=federation.engine.from_logits)
     return replace(
@@ -50,22 +39,21 @@ def personal_plan(federation: Federation, round_num: int) -> FitPlan:
     )
 
 
-def train_own_models(
-    federation: Federation, memory: FleetMemory, round_num: int, weights: Tensors, crew: Crew, who: np.ndarray
-) -> None:
-    """Trains the personal models of the crew's devices at positions ``who`` ``int64[m]``: Ditto's second half.
+def train_own_models(step: Step, crew: Crew, who: np.ndarray) -> None:
+    """Trains the personal models of the crew's clients at positions ``who`` ``int64[m]``: Ditto's second half.
 
     ``min Lₖ(v) + λ/2·‖v − w‖²`` from where v was left, w being the model just received (Li et al., "Ditto: fair and
     robust federated learning through personalization", ICML 2021, Algorithm 1). Nothing of v is ever sent.
     """
+    federation, shelf, weights = step.federation, step.memory.shelf, step.weights
 
     def tasks() -> Iterator[Task]:
         for at in who.tolist():
-            device, seed = int(crew.devices.index[at]), seed_for(int(crew.seeds[at]), DITTO)
-            own = memory.shelf.newest(f"personal-{device}") or weights
-            yield Task(device, *federation.data.examples(device), seed, start=own)
+            client, seed = int(crew.devices.index[at]), seed_for(int(crew.seeds[at]), DITTO)
+            own = shelf.newest(f"personal-{client}") or weights
+            yield Task(client, *federation.data.examples(client), seed, start=own)
 
-    plan = personal_plan(federation, round_num)
+    plan = personal_plan(federation, step.round_num)
     for task, update in train_each(federation.engine, weights, tasks(), plan):
         own = {path: value + update.delta[path] for path, value in weights.items()}
-        memory.shelf.replace(f"personal-{task.device}", round_num, own)
+        shelf.replace(f"personal-{task.device}", step.round_num, own)

@@ -10,7 +10,7 @@ import numpy as np
 
 from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES
 from device_sim.fleet.reasons import REASONS, saved_bytes
-from device_sim.rounds.trip import ACCEPTED, Trip
+from device_sim.rounds.trip import ACCEPTED, REFUSED, Trip
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Traffic:
         """Adds a crew's bytes, joules and rows; ``outcome`` is ``object[n]``, ``accepted`` for those that count."""
         sent, devices = np.isfinite(trip.sending.uploaded), trip.crew.devices
         self.asked += len(trip.crew)
-        self.lost.update(name for name in outcome.tolist() if name != ACCEPTED and name not in REASONS)
+        self.lost.update(name for name in outcome.tolist() if _is_lost(name))
         self.download_bytes += int(trip.download_bytes.sum())
         self.downloads += int(np.isfinite(trip.training.downloaded).sum())
         self.upload_bytes += int(trip.packet_bytes[sent].sum())
@@ -86,6 +86,11 @@ class Traffic:
     def timeline(self, round_num: int) -> dict[str, Any]:
         """Returns one line of ``timeline.jsonl``: columns of equal length, times in virtual seconds."""
         return {"round_num": round_num, "start": self.start, "end": self.end, "devices": self.columns}
+
+
+def _is_lost(outcome: str) -> bool:
+    """Whether a device was lost on its way: what declines is skipped, what the server refuses is in its report."""
+    return outcome != ACCEPTED and outcome not in REASONS and not outcome.startswith(REFUSED)
 
 
 def _plain(values: np.ndarray) -> list[Any]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from device_sim.federation.federation import Federation
 from device_sim.fleet.availability.presence import spend
 from device_sim.fleet.devices.task import Sending, Training, send
 from device_sim.fleet.reasons import REASONS
-from device_sim.fleet.selection.policies import Trained
+from device_sim.fleet.selection import policies
 from device_sim.rounds.crew import Crew
-from device_sim.rounds.download import Broadcast
-from device_sim.rounds.phones import Answer, Folding
-from device_sim.rounds.training import train_crew
-from device_sim.run.memory import FleetMemory
-from fl_mobile import wire
-from fl_mobile.records import ServerState
-from fl_mobile.server.rounds import Fold
+from device_sim.rounds.step import Step
+from device_sim.rounds.training import Trained, train_crew
+from fl_mobile.client.answer import keep
+from fl_mobile.client.state import keeps_anything
+from fl_mobile.records import Receipt
 
-ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS = "accepted", "offline", "lost", "interrupted", "surplus"
+ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS, LATE = (
+    "accepted",
+    "offline",
+    "lost",
+    "interrupted",
+    "surplus",
+    "late",
+)
+REFUSED = "refused: "
+"""Before the server's reason, in the outcome of a packet that arrived and does not count."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,8 @@ class Trip:
         packet_bytes: ``int64[n]``, whole lengths; 0 where nothing was encoded.
         declined: ``uint8[n]``: reason codes of devices that kept their update to themselves.
         loss: ``float64[n]``, NaN where nothing was trained.
-        answers: Of those that trained in time.
-        folded: All their packets added up, if that was asked for.
-        place: Device → position.
+        trained: What those that trained in time have ready.
+        place: ``int64[m]``: their positions in the crew.
     """
 
     crew: Crew
@@ -49,9 +52,8 @@ class Trip:
     packet_bytes: np.ndarray
     declined: np.ndarray
     loss: np.ndarray
-    answers: Sequence[Answer]
-    folded: Fold | None
-    place: dict[int, int]
+    trained: Trained = field(default_factory=Trained)
+    place: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def outcomes(self) -> np.ndarray:
         """Returns ``object[n]``: ``accepted`` for packets that arrived, else why not, before any deadline."""
@@ -73,56 +75,67 @@ class Trip:
         return spent
 
 
-def travel(
-    federation: Federation,
-    memory: FleetMemory,
-    state: ServerState,
-    crew: Crew,
-    down: Broadcast,
-    layout: wire.Layout,
-    updates: Path,
-    *,
-    deadline: float = np.inf,
-    folding: Folding | None = None,
-) -> Trip:
+def travel(step: Step, crew: Crew, *, deadline: float = np.inf, fold: bool = False) -> Trip:
     """Plays a crew and returns its trip; devices whose training ends after the deadline are spared the computing.
 
     Args:
-        layout: Of the upload packets.
-        folding: Adds them up where they are made.
+        deadline: Virtual seconds.
+        fold: Whether packets are aggregated as they are made, where the rule allows it.
 
     Raises:
-        DivergedError: Local training gave NaN or Inf; names device and round.
+        DivergedError: Local training gave NaN or Inf; names client and round.
     """
     size, reached = len(crew), ~crew.mishaps.silent
     download_bytes, packet_bytes = np.zeros(size, np.int64), np.zeros(size, np.int64)
     declined, loss = np.zeros(size, np.uint8), np.full(size, np.nan)
-    download_bytes[reached] = down.bytes_for(crew.devices.index[reached], memory)
-    training = crew.train(federation, download_bytes)
+    download_bytes[reached] = _download(step, crew.devices.index[reached])
+    training = crew.train(step.federation, download_bytes)
     worked = np.flatnonzero(training.finished & (training.trained <= deadline))
-    ready = train_crew(federation, memory, state, crew, worked, down, layout, updates, folding)
-    answers = ready.answers
-    packet_bytes[worked] = [len(answer.packet) for answer in answers]
-    loss[worked] = [answer.loss for answer in answers]
-    trained = Trained(crew.devices.index[worked], np.array([answer.norm for answer in answers]), loss[worked])
-    declined[worked] = federation.policy.after(memory.ledger, trained)
+    trained = train_crew(step, crew, worked, fold=fold)
+    packet_bytes[worked] = [len(made.packet) for made in trained.answers]
+    loss[worked] = [made.loss for made in trained.answers]
+    norms = np.array([made.norm for made in trained.answers])
+    seen = policies.Trained(crew.devices.index[worked], norms, loss[worked])
+    declined[worked] = step.federation.policy.after(step.memory.ledger, seen)
     sends = np.zeros(size, bool)
     sends[worked] = declined[worked] == 0
     sending = send(crew.devices, replace(training, finished=sends), crew.air, packet_bytes)
-    place = {answer.device: at for answer, at in zip(answers, worked.tolist(), strict=True)}
-    return Trip(crew, download_bytes, training, sending, packet_bytes, declined, loss, answers, ready.folded, place)
+    return Trip(crew, download_bytes, training, sending, packet_bytes, declined, loss, trained, worked)
 
 
-def write_down(federation: Federation, memory: FleetMemory, version: int, trip: Trip, took_part: np.ndarray) -> None:
+def _download(step: Step, clients: np.ndarray) -> np.ndarray:
+    """Returns ``int64[n]``: what each client downloads to hold this step's version, which it does from now on."""
+    versions, place = np.unique(step.memory.versions.get(clients), return_inverse=True)
+    sizes = [len(step.publication.download_for(version)) for version in versions.tolist()]
+    step.memory.versions.set(clients, step.round_num)
+    return np.array(sizes, np.int64)[place]
+
+
+def settle_clients(step: Step, trip: Trip, receipts: dict[int, Receipt]) -> None:
+    """Tells every client that trained what became of its packet; each keeps what follows from that.
+
+    Args:
+        receipts: Position in `Trip.place` → what the server says; those without one have heard nothing.
+    """
+    if not keeps_anything(step.agreement, private=bool(step.federation.private)):
+        return
+    for at, (client, made) in enumerate(zip(trip.trained.clients, trip.trained.answers, strict=True)):
+        before = step.memory.client_state(client)  # read again: a cohort's worth of them would not fit into memory
+        after = keep(step.agreement, step.assignment, step.decoded, before, made, receipts.get(at))
+        step.memory.keep_client(client, step.round_num, before, after)
+
+
+def write_down(step: Step, trip: Trip, took_part: np.ndarray) -> None:
     """Tells the ledger who took part, ``bool[n]``, and what it cost all of them, if anything will ever ask."""
+    federation, ledger = step.federation, step.memory.ledger
     if not federation.uses_ledger:
         return
     crew, took = trip.crew, took_part
     now = float(crew.asked.max(initial=0.0))
-    spend(federation.gate.presence(crew.devices, now), crew.devices, memory.ledger, trip.joules(), now)
-    memory.ledger.took_part(
+    spend(federation.gate.presence(crew.devices, now), crew.devices, ledger, trip.joules(), now)
+    ledger.took_part(
         crew.devices.index[took],
-        round_num=version,
+        round_num=step.round_num,
         at_seconds=trip.sending.uploaded[took],
         task_seconds=trip.sending.uploaded[took] - crew.asked[took],
         examples=crew.examples[took],

@@ -20,11 +20,12 @@ from device_sim.client_data.held_out import Examples
 from device_sim.engines import Evaluation, Task, train_each
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.federation import Federation
+from device_sim.rounds.memory import client_state
 from device_sim.rounds.own import personal_plan, private_of
-from device_sim.run.memory import Shelf
 from fl_mobile.client.private import NONE
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.storage.shelf import Shelf
 
 BINS = 20
 """Of the histogram of accuracies over [0, 1]."""
@@ -38,7 +39,7 @@ def evaluate_devices(federation: Federation, shelf: Shelf, state: ServerState) -
         state: After at least one round.
     """
     tasks = (
-        Task(device, *examples, 0, start=private_of(federation, shelf, device))
+        Task(device, *examples, 0, start=private_of(federation, client_state(shelf, device, ("private",))))
         for device, examples in _test_parts(federation)
     )
     return _scores(federation, state, tasks)
@@ -127,7 +128,7 @@ def _fine_tuned(federation: Federation, shelf: Shelf, state: ServerState) -> Ite
     train = (
         Task(
             *(device, *federation.data.examples(device), seed_for(seed, device, "personalisation")),
-            start=private_of(federation, shelf, device),
+            start=private_of(federation, client_state(shelf, device, ("private",))),
         )
         for device in devices
     )

@@ -24,7 +24,6 @@ from device_sim.run.folder import RunFolder
 from device_sim.run.keras_file import write_model
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
-from device_sim.run.memory import Shelf
 from device_sim.run.summary import summarise
 from device_sim.run.tuning_data import open_tuning_set
 from export import BundleReport, export_model
@@ -36,6 +35,7 @@ from fl_mobile.errors import RunError, VerifyError
 from fl_mobile.models import keras_bridge
 from fl_mobile.seeds import rng_for
 from fl_mobile.storage.files import temporary, write_json
+from fl_mobile.storage.shelf import Shelf
 
 CALIBRATION_EXAMPLES = 100
 Say = Callable[[str], None]

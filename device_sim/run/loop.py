@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation
 from device_sim.rounds import SERVERS
+from device_sim.rounds.memory import FleetMemory
 from device_sim.run.evaluation import distribution, evaluate_devices
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, append_round, append_timeline, rewind
-from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import ServerState
 from fl_mobile.server import checkpoint
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import fp32_bytes
 
 

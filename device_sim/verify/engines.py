@@ -186,6 +186,10 @@ class _Both:
         return f"{self.first.about}; checked against {self.second.about}"
 
     @property
+    def shares_memory(self) -> bool:
+        return self.first.shares_memory
+
+    @property
     def workers(self) -> int:
         return self.first.workers
 

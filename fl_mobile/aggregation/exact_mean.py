@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
-
 import numpy as np
 
 from fl_mobile.errors import WireError
@@ -14,30 +11,6 @@ FRACTION_BITS = 34
 """Resolution of the sum: 2⁻³⁴ ≈ 6e-11, far below float32's own at weight magnitudes."""
 
 _LARGEST_TERM, _HEADROOM = 2.0**61, 2.0**62
-
-
-class Aggregator(Protocol):
-    """Folds updates one at a time; memory does not grow with their number."""
-
-    def add(self, delta: Tensors, weight: int) -> None:
-        """Adds ``weight · delta``; a `WireError` leaves the sum as it was.
-
-        A weight below 0 takes out, to the last bit, what was added with the same weight above 0.
-        """
-        ...
-
-    def merge(self, other: Any) -> None:
-        """Adds what another aggregator of the same kind has folded; the order does not matter."""
-        ...
-
-    def result(self) -> Tensors | None:
-        """Returns the mean, ``float32``, or None if nothing was added."""
-        ...
-
-    @property
-    def weight(self) -> int:
-        """Sum of the weights so far."""
-        ...
 
 
 class WeightedMean:
@@ -53,7 +26,7 @@ class WeightedMean:
     """
 
     def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+        self.spec = spec
         self._sum = {path: np.zeros(tensor.shape, np.int64) for path, tensor in spec.items()}
         self._carried: dict[str, np.ndarray] = {}
         self._bound = 0.0
@@ -109,6 +82,3 @@ class WeightedMean:
             self._carried[path] = self._carried.get(path, np.int64(0)) + (low >> 32)
             low &= 0xFFFFFFFF
         self._bound = 2.0**32
-
-
-AGGREGATORS: dict[str, Callable[[Spec], Aggregator]] = {"weighted-mean": WeightedMean}

@@ -1,34 +1,152 @@
-"""The phone's side of a round: an `Update` goes in, the bytes that leave the phone come out."""
+"""A client update goes in, the packet that leaves the client comes out; after the server's receipt, what it keeps.
+
+```
+update ─ mask ─ + residual ─ − prediction ─ quantize, prune, entropy-code ─ pack ─▶ packet ─▶ receipt ─▶ `keep`
+```
+"""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fl_mobile import wire
-from fl_mobile.records import Update
-from fl_mobile.tensors import check_finite, clip_by_norm
+from fl_mobile.agreement import Agreement
+from fl_mobile.client import feedback
+from fl_mobile.client.state import ClientState, pull_of
+from fl_mobile.errors import DivergedError
+from fl_mobile.records import Assignment, Receipt, Update
+from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
+from fl_mobile.wire.download import Decoded
+from fl_mobile.wire.pruning_mask import Masks, apply_masks
 
 
-def encode_update(
-    update: Update, layout: wire.Layout, rng: np.random.Generator, *, round_num: int, clip_norm: float = 0.0
-) -> bytes:
-    """Returns the upload packet of one device: clip → prune → quantize → entropy-code → pack.
+@dataclass(frozen=True)
+class Terms:
+    """What every answer of one round needs of the agreement, the assignment and the decoded download.
+
+    Attributes:
+        layout: Of the upload packet: the spec and the codec that the server published for the round.
+        round_num: The model version the clients train from.
+        residuals: Whether `Answer.wanted` is to be kept until the receipt (error feedback).
+        prediction: Is taken off every update, under CAFe.
+        masks: What is pruned in the version the clients train from; it is zero in all that leaves them.
+        private: What the updates of tensors that do not travel are relative to.
+    """
+
+    layout: wire.Layout
+    round_num: int
+    residuals: bool = False
+    prediction: Tensors | None = None
+    masks: Masks = field(default_factory=dict)
+    private: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one client has ready to send.
+
+    Attributes:
+        packet: The bytes that leave it.
+        examples: It trained on.
+        loss: Mean local loss of the last epoch.
+        norm: L2 norm of the update before anything was encoded; NaN unless asked for.
+        wanted: What it would send if sending were free, where error feedback needs it.
+        delta: The raw update of what travels, if asked for.
+        private: The client's own tensors after training, if it has any.
+    """
+
+    packet: bytes
+    examples: int
+    loss: float
+    norm: float
+    wanted: Tensors | None
+    delta: Tensors | None
+    private: Tensors
+
+
+def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, private: Tensors) -> Terms:
+    """Returns what the answers of a round need."""
+    return Terms(
+        layout=wire.Layout(agreement.spec, assignment.upload),
+        round_num=assignment.round_num,
+        residuals=agreement.memory == "error-feedback",
+        prediction=decoded.prediction,
+        masks=decoded.masks,
+        private=private,
+    )
+
+
+def answer(
+    terms: Terms,
+    update: Update,
+    rng: np.random.Generator,
+    *,
+    residual: Tensors | None = None,
+    norm: bool = False,
+    keep_delta: bool = False,
+) -> Answer:
+    """Returns what a client sends.
 
     Args:
-        update: What local training produced.
-        layout: Of the agreed spec and the round's upload codec.
-        rng: The device's own generator for this round, ``rng_for(seed, round, device, "codec")``.
-        round_num: The round whose global model the update is relative to.
-        clip_norm: Global L2 norm to clip to before encoding; 0 switches it off. It only saves quantizer range: the
-            bound that counts is the server's own clip.
+        update: What local training produced, of all tensors that are trained.
+        rng: The client's own generator for this round, ``rng_for(seed of client and round, "codec")``.
+        residual: What it kept under error feedback.
+        norm: Whether `Answer.norm` is measured.
+        keep_delta: Whether `Answer.delta` is returned.
 
     Raises:
-        DivergedError: The update holds NaN or Inf.
-        SpecMismatch: The update is not of this spec.
+        DivergedError: The loss or the update holds NaN or Inf.
+        SpecMismatch: The update is not of the agreed spec.
     """
-    delta = update.delta
-    if clip_norm:
-        check_finite(delta, f"round {round_num}")  # clipping would spread one NaN over every tensor
-        delta = clip_by_norm(delta, clip_norm)
-    loss = float(update.metrics.get("loss", float("nan")))
-    return layout.pack(wire.Header(wire.UPDATE, round_num, round_num, update.num_examples, loss), delta, rng)
+    delta, loss = apply_masks({path: update.delta[path] for path in terms.layout.spec}, terms.masks), update.loss
+    if not math.isfinite(loss):
+        raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
+    wanted = feedback.minus(feedback.with_residual(delta, residual if terms.residuals else None), terms.prediction)
+    wanted = apply_masks(wanted, terms.masks)
+    header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, update.num_examples, loss)
+    return Answer(
+        packet=terms.layout.pack(header, wanted, rng),
+        examples=update.num_examples,
+        loss=loss,
+        norm=global_norm(delta) if norm else math.nan,
+        wanted=wanted if terms.residuals else None,
+        delta=delta if keep_delta else None,
+        private={path: value + update.delta[path] for path, value in terms.private.items()},
+    )
+
+
+def keep(
+    agreement: Agreement,
+    assignment: Assignment,
+    decoded: Decoded,
+    before: ClientState,
+    made: Answer,
+    receipt: Receipt | None,
+) -> ClientState:
+    """Returns what a client keeps once it knows what became of its packet.
+
+    Only an accepted packet changes what server and client must agree on. Lost, late, surplus or refused, it leaves
+    residual and control variate as they were, as if the client had not been asked: its stale update would otherwise
+    be sent a second time, on top of the next. Private tensors are the client's own affair.
+
+    Args:
+        before: What it kept before this round.
+        receipt: None if none came.
+    """
+    private = made.private or before.private
+    if receipt is None or not receipt.accepted:
+        return ClientState(before.residual, before.variate, private)
+    residual, variate = before.residual, before.variate
+    pull = pull_of(agreement, decoded, before)
+    if made.wanted is not None or pull is not None:
+        sent = wire.unpack(made.packet, agreement.spec, assignment.upload).tensors
+        if made.wanted is not None:
+            residual = feedback.residual_after(made.wanted, sent)
+        if pull is not None and agreement.algorithm.device:
+            counted = clip_by_norm(sent, assignment.clip_norm) if assignment.clip_norm else sent
+            steps, rate = receipt.local_steps, assignment.plan.learning_rate
+            variate = agreement.algorithm.device.keep(pull, counted, steps, rate)
+    return ClientState(residual, variate, private)

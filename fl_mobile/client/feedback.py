@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from fl_mobile.tensors import Spec, Tensors
 
-MEMORIES = ("none", "error-feedback", "cafe")
-
 
 def with_residual(delta: Tensors, residual: Tensors | None) -> Tensors:
     """Returns what to encode under error feedback: the update plus what earlier packets left out."""

@@ -1,7 +1,8 @@
 """The server's state on disk: one ``.npz`` file, replaced atomically, read without pickle.
 
-``meta`` is UTF-8 JSON (round, fingerprint, slot names, and whatever the caller adds); ``w/<i>`` is weight ``i`` in spec
-order, ``s/<slot>/<i>`` the slot's ``i``-th tensor. Every member has zip's CRC-32.
+``meta`` is UTF-8 JSON (layout, round, fingerprint, slots, upload step, and whatever the caller adds); ``w/<i>``
+is weight ``i`` in spec order, ``s/<slot>/<i>`` the slot's ``i``-th tensor, ``m/<i>`` the last mean update under CAFe.
+Every member has zip's CRC-32.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from fl_mobile.records import ServerState
 from fl_mobile.storage.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Spec, check_fits, fingerprint
 
-LAYOUT = 1
-"""Counts up whenever what a checkpoint holds changes its meaning."""
+LAYOUT = 2
+"""Counts up whenever what a checkpoint holds changes its meaning; 1 kept upload step and last mean elsewhere."""
 
 
 def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
     """Writes the state and a JSON-able ``extra``; a crash leaves the previous checkpoint."""
     meta = {
         "layout": LAYOUT,
+        "upload_step": state.upload_step,
         "round": state.round_num,
         "fingerprint": f"{fingerprint(state.spec):016x}",
         "slots": {name: list(tensors) for name, tensors in state.slots.items()},
@@ -34,6 +36,7 @@ def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
     arrays = {f"w/{i}": value for i, value in enumerate(state.weights.values())}
     for name, tensors in state.slots.items():
         arrays |= {f"s/{name}/{i}": value for i, value in enumerate(tensors.values())}
+    arrays |= {f"m/{i}": value for i, value in enumerate((state.mean or {}).values())}
     text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     write_arrays(path, {"meta": text, **arrays})
 
@@ -58,9 +61,13 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
             raise RunError(f"{path}: the checkpoint is of another model; start a new run folder")
         weights = {p: file[f"w/{i}"] for i, p in enumerate(spec)}
         slots = {name: {p: file[f"s/{name}/{i}"] for i, p in enumerate(paths)} for name, paths in meta["slots"].items()}
-        state = ServerState(int(meta["round"]), weights, spec, slots)
+        mean = {p: file[f"m/{i}"] for i, p in enumerate(spec)} if "m/0" in file else None
+        step = None if meta["upload_step"] is None else float(meta["upload_step"])
+        state = ServerState(int(meta["round"]), weights, spec, slots, mean, step)
         extra = dict(meta["extra"])
         check_fits(weights, spec, str(path))
+        if mean:
+            check_fits(mean, spec, f"{path}, mean update")
         for name, tensors in slots.items():
             check_fits(tensors, {p: spec[p] for p in tensors}, f"{path}, slot {name}")
         return state, extra

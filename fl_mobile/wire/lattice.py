@@ -30,7 +30,8 @@ import numpy as np
 from fl_mobile import wire
 from fl_mobile.codecs.base import Codec
 from fl_mobile.codecs.ecsq import Ecsq
-from fl_mobile.errors import WireError
+from fl_mobile.codecs.ecsq.records import MAX_LEVEL
+from fl_mobile.errors import DivergedError, WireError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 from fl_mobile.wire.pruning_mask import Masks, live_runs, spread_runs
@@ -44,7 +45,12 @@ DEAD = np.int32(np.iinfo(np.int32).min)
 TURNS = Ecsq(1.0, "nearest", absolute=True)
 """Codec of what died (1) or came back (−1): lossless on whole numbers."""
 
+FURTHEST = MAX_LEVEL // 2
+"""Steps a coordinate may be away from the app's model: differences of any two versions are then lossless."""
+
 _LENGTH = struct.Struct("<I")
+_VERSIONS, _VERSIONS_AT = struct.Struct("<II"), 20
+"""Round and base round in a packet's header, see `wire.packet`."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,26 @@ class Lattice:
         """Returns ``int32`` coordinates n_t of the point nearest to the weights, trainable tensors only.
 
         Runs of nothing but zeros are `DEAD`.
+
+        Raises:
+            DivergedError: A weight is more than `FURTHEST` steps away from its first value, or not finite.
         """
         nearest = {
-            path: np.rint((weights[path].astype(np.float64) - self.origin[path]) / self.step).astype(np.int32)
-            for path, tensor in self.spec.items()
-            if tensor.trainable
+            path: self._coordinates(path, weights[path]) for path, tensor in self.spec.items() if tensor.trainable
         }
         alive = {path: spread_runs(live_runs(weights[path], run), run) for path, run in self.zero_runs.items()}
         return prune_point(nearest, alive)
+
+    def _coordinates(self, path: str, values: np.ndarray) -> np.ndarray:
+        steps = np.rint((values.astype(np.float64) - self.origin[path]) / self.step)
+        furthest = float(np.abs(steps).max(initial=0.0))
+        if not furthest <= FURTHEST:  # NaN is not
+            raise DivergedError(
+                f"tensor '{path}' of the global model moved {furthest * self.step:g} away from its first value; delta"
+                f" downloads reach {FURTHEST * self.step:g}. Lower the learning rates; if training is sound, use a"
+                " larger download.step or download.mode full."
+            )
+        return steps.astype(np.int32)
 
     def weights(self, point: Tensors, statistics: Tensors) -> Tensors:
         """Returns the model at a point; statistics are taken as they are."""
@@ -144,6 +162,20 @@ class Lattice:
                 steps = np.rint(moved[path] / np.float64(self.step)).astype(np.int32)
                 reached[path][reached[path] != DEAD] += steps.ravel()
         return reached, self.weights(reached, moved)
+
+    def versions(self, packet: bytes) -> tuple[int, int]:
+        """Returns the version a delta leads to and the one it starts from, as it says; `unpack` checks it whole.
+
+        Raises:
+            WireError: The packet is too short to say.
+        """
+        at = _VERSIONS_AT
+        if self.zero_runs and len(packet) >= _LENGTH.size:
+            at += _LENGTH.size + _LENGTH.unpack_from(packet)[0]
+        if len(packet) < at + _VERSIONS.size:
+            raise WireError("truncated", f"a delta says its versions in its first {at + _VERSIONS.size} bytes")
+        version, base = _VERSIONS.unpack_from(packet, at)
+        return version, base
 
     def _turned(self, packet: bytes, held: Tensors, base: Tensors) -> tuple[Tensors, bytes]:
         """Returns ``base`` with what is dead in the version that is sent, and the rest of the packet."""

@@ -111,6 +111,14 @@ class Layout:
         checksum = crc32(payload, crc32(exact, crc32(head)))
         return b"".join((head, exact, payload, struct.pack("<I", checksum)))
 
+    def header(self, packet: bytes) -> Header:
+        """Returns what a packet says of itself, its checksum, model and codec checked, nothing decoded.
+
+        Raises:
+            WireError: It is damaged, or of another model or codec.
+        """
+        return self._read_header(packet)[0]
+
     def unpack(self, packet: bytes) -> Packet:
         """Returns header and tensors; raises as `unpack`."""
         header, reader, payload_bytes = self._read_header(packet)

@@ -28,7 +28,14 @@ T = TypeVar("T")
 
 
 class Worker(Protocol):
-    """Where one trainer lives."""
+    """Where one trainer lives.
+
+    Attributes:
+        shares_memory: Whether what it is given and returns stays in this process.
+    """
+
+    @property
+    def shares_memory(self) -> bool: ...
 
     def call(self, work: Callable[..., T], *args: Any) -> T:
         """Returns ``work(trainer, *args)``, run where the trainer is."""
@@ -41,6 +48,8 @@ class Worker(Protocol):
 
 class LocalWorker:
     """A trainer in this process."""
+
+    shares_memory = True
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -90,6 +99,7 @@ class PooledEngine:
             self._free.put(worker)
         self._threads = ThreadPoolExecutor(len(workers), thread_name_prefix="engine")
         self._ahead = 2 * len(workers)
+        self.shares_memory = all(worker.shares_memory for worker in workers)
         self._parameters = sum(tensor.size for tensor in self.spec.values())
 
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
@@ -119,7 +129,12 @@ class PooledEngine:
             yield from scores
 
     def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
-        """Runs ``work(*args)`` on a worker."""
+        """Runs ``work(*args)`` on a worker, or on a thread of this process where workers are others.
+
+        What it is given and returns, such as sums of packets, would be larger than the packets themselves.
+        """
+        if not self.shares_memory:
+            return self._threads.submit(work, *args)
         return self._threads.submit(self._call, _without_trainer, work, *args)
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ class ProcessWorker:
         open_trainer: Makes the trainer, in the new process; must be picklable.
     """
 
+    shares_memory = False
+
     def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads in the middle of work
         self._pipe, child = context.Pipe()

@@ -71,6 +71,8 @@ class RayWorker:
         open_trainer: Makes the trainer, in the actor; must be picklable.
     """
 
+    shares_memory = False
+
     def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
         self._open_trainer = open_trainer
         self._actor = self._start(cores=1)

@@ -14,19 +14,19 @@ from device_sim.fleet.devices.timing import Workload
 from device_sim.run.folder import create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate
-from device_sim.run.memory import Shelf
 from fl_mobile import wire
 from fl_mobile.algorithms import ALGORITHMS, ServerPlan
-from fl_mobile.client.answer import encode_update
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError
-from fl_mobile.records import FitPlan, Update
+from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
-from fl_mobile.server.rounds import Admission, server_round
+from fl_mobile.server.admission import Admission
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors, TensorSpec
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_engine, numpy_federation
 from tests.device_sim.reference_drift import federate
 from tests.device_sim.rounds.test_oracle import PLAIN
+from tests.fl_mobile.one_round import ServerRound
 
 NAMES = ("scaffold", "fednova", "feddyn")
 KEEPERS = ("scaffold", "feddyn")
@@ -205,9 +205,11 @@ def _fixed_point(name: str, centres: np.ndarray, examples: list[int], plan: FitP
         w = state.weights["w"].astype(np.float64)
         deltas = [(1 - _left_over(plan, n)) * (b - w) for b, n in zip(centres, examples, strict=True)]
         packets = [
-            encode_update(Update({"w": d.astype(np.float32)}, n), layout, rng_for(0, round_num), round_num=round_num)
+            layout.pack(
+                wire.Header(wire.UPDATE, round_num, round_num, n), {"w": d.astype(np.float32)}, rng_for(0, round_num)
+            )
             for d, n in zip(deltas, examples, strict=True)
         ]
         rules = Admission(weighting="uniform")
-        state, _ = server_round(state, packets, algorithm=algorithm, codec=codec, admission=rules, plan=plan)
+        state, _ = ServerRound(state, algorithm=algorithm, codec=codec, admission=rules, plan=plan).play(packets)
     return float(state.weights["w"][0])

@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from device_sim.experiment.toml import parse_experiment
-from device_sim.rounds.download import VERSIONS_KEPT
 from device_sim.run.folder import create
 from device_sim.run.loop import simulate
+from fl_mobile.server.publish import VERSIONS_KEPT
 from tests.device_sim.fault_sweep import CONFIGURATIONS, PLAIN
 from tests.device_sim.numpy_engine import numpy_federation
 

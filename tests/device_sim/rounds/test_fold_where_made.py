@@ -11,14 +11,15 @@ import pytest
 from device_sim.engines import Task
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.experiment.toml import parse_experiment
+from device_sim.rounds.memory import FleetMemory
 from device_sim.rounds.synchronous import play_synchronously
 from device_sim.rounds.trip import ACCEPTED
-from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile.records import FitPlan
-from fl_mobile.server.rounds import server_round
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors, weights_hash
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
+from tests.fl_mobile.one_round import ServerRound
 
 FLEET = ("data.devices=12", "train.cohort=6", "train.rounds=5", "fleet.link=mixed", "fleet.profile=mixed")
 WAYS = {
@@ -44,7 +45,7 @@ class Listening(PooledEngine):
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Any) -> Iterator[Any]:
         self.packets = {}
         for ready in super().train(weights, tasks, plan, then):
-            self.packets |= {answer.device: answer.packet for answer in ready.answers}
+            self.packets |= {client: made.packet for client, made in zip(ready.clients, ready.answers, strict=True)}
             yield ready
 
 
@@ -60,13 +61,14 @@ def test_a_round_is_what_a_server_makes_of_the_packets_that_arrived(tmp_path: Pa
         both = zip(traffic.columns["device"], traffic.columns["outcome"], strict=True)
         accepted = [device for device, outcome in both if outcome == ACCEPTED]
         left_out += len(engine.packets) - len(accepted)
-        alone, expected = server_round(
-            *(state, [engine.packets[device] for device in accepted]),
+        alone, expected = ServerRound(
+            state,
             algorithm=federation.algorithm,
             codec=federation.upload,
             admission=keys.server.admission(),
             plan=federation.plan(state.round_num),
-        )
+            population=12,
+        ).play([engine.packets[device] for device in accepted])
         assert weights_hash(after.weights) == weights_hash(alone.weights)
         assert report == expected or (report.loss != report.loss and not accepted)
         state = after

@@ -20,9 +20,9 @@ from device_sim.run.evaluation import distribution, federated_evaluation, sample
 from device_sim.run.folder import create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate
-from device_sim.run.memory import Shelf
 from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import hashes, rng_for, seed_for
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.reference_drift import train

@@ -18,12 +18,12 @@ from device_sim.fleet.devices.timing import Workload
 from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.folder import create
 from device_sim.run.loop import restore, simulate
-from device_sim.run.memory import Shelf
 from fl_mobile.client.private import head_paths, private_paths
 from fl_mobile.errors import ConfigError
 from fl_mobile.local import OPTIMIZERS
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
+from fl_mobile.storage.shelf import Shelf
 from tests.device_sim.small_models import CLASSES, SHAPE, three_dense, with_batchnorm
 
 pytestmark = pytest.mark.tf

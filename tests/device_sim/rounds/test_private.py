@@ -11,10 +11,10 @@ from device_sim.experiment.experiment import experiment_hash
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import create
 from device_sim.run.loop import restore, simulate
-from device_sim.run.memory import Shelf
 from fl_mobile.client.private import private_paths
 from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import TensorSpec
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.reference_fedavg import mix, train

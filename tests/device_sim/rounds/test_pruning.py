@@ -14,17 +14,21 @@ from device_sim.engines import Task
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.experiment.toml import parse_experiment
 from device_sim.federation.federation import Federation
-from device_sim.rounds import SERVERS, download, phones
-from device_sim.rounds.download import Broadcast, broadcast
-from device_sim.rounds.phones import Answer
+from device_sim.rounds import SERVERS
+from device_sim.rounds.memory import FleetMemory
 from device_sim.run.folder import create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate, stop_reason
-from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile import wire
+from fl_mobile.client import answer as client_answer
+from fl_mobile.client.answer import Answer
 from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.seeds import rng_for
+from fl_mobile.server import step as server_step
+from fl_mobile.server.publish import Publication, publish
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors
+from fl_mobile.wire import download
 from fl_mobile.wire.lattice import Lattice, prune_point
 from fl_mobile.wire.pruning_mask import apply_masks, masks_for, sparsity_at, zero_runs
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_federation
@@ -120,9 +124,9 @@ def unmasked(tensors: Tensors, masks: Any) -> Tensors:
 @pytest.mark.parametrize(
     ("where", "name", "damage"),
     [
-        (phones, "apply_masks", unmasked),
+        (client_answer, "apply_masks", unmasked),
         (download, "apply_masks", unmasked),
-        (Broadcast, "pruned", lambda down, state: state),
+        (server_step, "apply_masks", unmasked),
     ],
 )
 def test_it_catches_a_mask_that_is_not_applied(
@@ -141,30 +145,31 @@ def test_a_device_that_knows_packets_and_plan_alone_reaches_the_broadcast_exactl
     """Also one that takes part in some rounds only; its packets are as long as the server counts."""
     federation, _ = opened(*WAYS[way])
     spec, plan = federation.engine.spec, federation.experiment.train.pruning.plan()
-    memory = FleetMemory(Shelf(tmp_path / "more"))
+    points = Shelf(tmp_path / "more")
     version, held = 0, Lattice.around(federation.engine.initial, spec, 1.0).start
     for state in states(federation, tmp_path):
-        down, now = broadcast(federation, memory, state), state.round_num
+        down, now = publish(federation.agreement, state, points), state.round_num
         if now % every:
             continue
         runs = zero_runs(plan, spec) if sparsity_at(plan, now) else {}
         lattice = Lattice.around(federation.engine.initial, spec, federation.experiment.download.step, runs)
         packet = lattice.pack(state.weights, lattice.point(state.weights), held, version=now, held_version=version)
-        assert now == 0 or down.bytes_for(np.array([7]), memory) == len(packet)
+        assert now == 0 or down.download_for(version).model == packet
         held, decoded = lattice.unpack(packet, held)
         masks = masks_for(plan, decoded, spec, now)
         held, version = prune_point(held, masks) if now else held, now
         mine = apply_masks(decoded, masks)
-        assert all(np.array_equal(mine[path], down.weights[path]) for path in spec)
+        assert all(np.array_equal(mine[path], down.decoded.weights[path]) for path in spec)
     assert np.count_nonzero(mine[KERNEL] == 0) == zeros_asked_for(federation, 6)
 
 
 def test_a_device_that_asks_again_for_what_it_holds_gets_next_to_nothing(tmp_path: Path) -> None:
     federation, _ = opened(*DELTA)
-    memory = FleetMemory(Shelf(tmp_path / "more"))
+    points, held = Shelf(tmp_path / "more"), 0
     for state in states(federation, tmp_path):
-        down = broadcast(federation, memory, state)
-        first, again = (int(down.bytes_for(np.array([7]), memory)[0]) for _ in range(2))
+        down = publish(federation.agreement, state, points)
+        first, again = (len(down.download_for(version)) for version in (held, state.round_num))
+        held = state.round_num
     assert again < 130 < first, "two wire packets that say nothing"
 
 
@@ -210,11 +215,11 @@ def test_what_is_pruned_does_not_travel_down(tmp_path: Path) -> None:
     sizes = {}
     for name, changes in {"dense": ("train.pruning.sparsity=0",), "sparse": ()}.items():
         federation, _ = opened(*DELTA, *changes)
-        memory = FleetMemory(Shelf(tmp_path / f"{name}-more"))
+        points, held = Shelf(tmp_path / f"{name}-more"), 0
         for state in states(federation, tmp_path / name):
-            down = broadcast(federation, memory, state)
-            regular = int(down.bytes_for(np.array([1]), memory)[0])
-        sizes[name] = regular, int(down.bytes_for(np.array([2]), memory)[0])
+            down: Publication = publish(federation.agreement, state, points)
+            regular, held = len(down.download_for(held)), state.round_num
+        sizes[name] = regular, len(down.download_for(0))
     assert sizes["sparse"][0] < sizes["dense"][0]
     assert sizes["sparse"][1] < 0.8 * sizes["dense"][1]
 

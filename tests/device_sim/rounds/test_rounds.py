@@ -9,18 +9,20 @@ import pytest
 
 from device_sim.experiment.toml import parse_experiment
 from device_sim.rounds.crew import gather
-from device_sim.rounds.download import broadcast
+from device_sim.rounds.memory import FleetMemory
+from device_sim.rounds.step import open_step
 from device_sim.rounds.synchronous import settle
 from device_sim.rounds.trip import ACCEPTED, travel
 from device_sim.run.folder import RunFolder, create
 from device_sim.run.log import Round, read_lines
 from device_sim.run.loop import restore, simulate, timeline_rounds
-from device_sim.run.memory import FleetMemory, Shelf
 from fl_mobile import wire
 from fl_mobile.errors import ConfigError, RunError
+from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors, weights_hash
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
+from tests.fl_mobile.one_round import ServerRound
 
 FLEET = ("data.devices=12", "train.cohort=4", "train.rounds=8", "fleet.link=mixed", "fleet.profile=mixed")
 ASYNCHRONOUS = ("clock.mode=asynchronous", "clock.buffer=2")
@@ -38,9 +40,7 @@ def trip(tmp_path: Path, *changes: str):  # type: ignore[no-untyped-def]
     memory = FleetMemory(Shelf(tmp_path / "memory"))
     state = federation.algorithm.init(federation.engine.initial, federation.engine.spec)
     crew, _ = gather(federation, memory, wanted=12, draw=0, now=100.0, under_way=np.zeros(0, np.int64))
-    down = broadcast(federation, memory, state)
-    layout = wire.Layout(state.spec, federation.upload)
-    return travel(federation, memory, state, crew, down, layout, tmp_path / "updates")
+    return travel(open_step(federation, memory, state, tmp_path / "updates"), crew)
 
 
 def test_times_follow_one_another_and_slower_phones_are_later(tmp_path: Path) -> None:
@@ -143,17 +143,10 @@ def test_a_buffered_step_equals_the_formula_worked_out_by_hand(tmp_path: Path) -
     assert late > 0, "nothing was late: the test proves nothing"
     packets = [flight for flight in memory.flights if flight.packet][:2]
     assert {flight.version for flight in packets} != {state.round_num}
-    keys = federation.experiment.clock
-    from fl_mobile.server.rounds import finish_round, fold
-
-    admission = federation.experiment.server.admission(keys.max_staleness, keys.staleness_exponent)
-    folded = fold(
-        [flight.packet for flight in packets],
-        round_num=state.round_num,
-        layout=wire.Layout(state.spec, federation.upload),
-        admission=admission,
+    made = ServerRound(
+        state, algorithm=federation.algorithm, codec=federation.upload, admission=federation.rules.admission
     )
-    after, _ = finish_round(state, folded, algorithm=federation.algorithm)
+    after, _ = made.play([flight.packet for flight in packets])
     decoded = [wire.unpack(flight.packet, state.spec, federation.upload) for flight in packets]
     total = sum(header.num_examples for header, _ in decoded)
     for path, value in state.weights.items():

@@ -18,7 +18,7 @@ from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import RunFolder, create, discard, locked, reopen
 from device_sim.run.log import Round, read_rounds
 from device_sim.run.loop import restore, simulate
-from fl_mobile.client.feedback import MEMORIES
+from fl_mobile.agreement import MEMORIES
 from fl_mobile.errors import DivergedError, RunError
 from fl_mobile.server import checkpoint
 from fl_mobile.storage.files import temporary

@@ -29,7 +29,7 @@ def package(tmp_path: Path) -> Path:
         ("kernels/compiled.py", True),
         ("codecs/ecsq/lowrank.py", True),  # has no loop; `read.py` takes a constant from it
         ("errors.py", False),
-        ("server/rounds.py", False),
+        ("server/fold.py", False),
         ("storage/files.py", False),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_mobile.aggregation.exact_mean import AGGREGATORS, FRACTION_BITS, WeightedMean
+from fl_mobile.aggregation import AGGREGATORS, WeightedMean
+from fl_mobile.aggregation.exact_mean import FRACTION_BITS
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import TensorSpec
 
@@ -22,6 +23,8 @@ updates = st.lists(
     st.tuples(st.lists(values, min_size=SIZE, max_size=SIZE), st.integers(1, 10_000)), min_size=1, max_size=12
 )
 every_rule = pytest.mark.parametrize("rule", AGGREGATORS)
+sums = pytest.mark.parametrize("rule", [name for name, row in AGGREGATORS.items() if row.subtractable])
+others = pytest.mark.parametrize("rule", [name for name, row in AGGREGATORS.items() if not row.mean])
 
 
 def tensors(flat):
@@ -30,7 +33,7 @@ def tensors(flat):
 
 
 def total(rule, rows):
-    aggregator = AGGREGATORS[rule](SPEC)
+    aggregator = AGGREGATORS[rule].make(SPEC)
     for flat, weight in rows:
         aggregator.add(tensors(flat), weight)
     return aggregator
@@ -50,7 +53,7 @@ def test_arrival_order_cannot_change_a_bit(rule, rows, seed):
     assert flat_result(total(rule, rows)).tobytes() == flat_result(total(rule, shuffled)).tobytes()
 
 
-@every_rule
+@sums
 @given(rows=updates, kept=st.integers(0, 11))
 def test_what_is_taken_out_again_leaves_no_trace(rule, rows, kept):
     aggregator, rest = total(rule, rows), rows[:kept]
@@ -74,7 +77,7 @@ def test_parts_merge_to_the_whole(rule, rows, cut):
 @given(rows=updates)
 def test_weighted_mean_equals_exact_fractions(rows):
     """The slow obvious version: exact rational arithmetic on the float32 values."""
-    got = flat_result(total("weighted-mean", rows))
+    got = flat_result(total("mean", rows))
     weight = sum(w for _, w in rows)
     for i in range(SIZE):
         exact = sum((Fraction(float(np.float32(flat[i]))) * w for flat, w in rows), Fraction(0)) / weight
@@ -93,12 +96,12 @@ def test_equal_updates_have_themselves_as_their_mean(rule, rows):
 
 @every_rule
 def test_nothing_added_has_no_mean(rule):
-    aggregator = AGGREGATORS[rule](SPEC)
+    aggregator = AGGREGATORS[rule].make(SPEC)
     assert aggregator.result() is None
     assert aggregator.weight == 0
 
 
-@every_rule
+@sums
 @pytest.mark.parametrize(
     ("bad", "weight"), [(3.4e38, 1), (1e6, 10_000), (-1e9, 1), (np.nan, 1), (np.inf, 1), (-np.inf, 5)]
 )
@@ -121,8 +124,35 @@ def test_what_does_not_fit_is_refused_and_leaves_the_sum_alone(rule, bad, weight
 def test_many_large_updates_do_not_wrap_around(rule, value):
     """Five of these fill int64; one liar must not be able to use up the room of all who come after."""
     aggregator = total(rule, [([value] * SIZE, 10_000)] * 500)
-    assert aggregator.weight == 5_000_000
+    assert aggregator.weight == (5_000_000 if AGGREGATORS[rule].mean else 500)
     assert np.array_equal(flat_result(aggregator), np.full(SIZE, value, np.float32))
+
+
+@others
+@given(rows=updates)
+def test_order_statistics_equal_numpy_and_give_every_update_the_same_say(rule, rows):
+    flat = np.array([row for row, _ in rows], np.float32).astype(np.float64)
+    cut = len(rows) // 10
+    rising = np.sort(flat, axis=0)
+    expected = np.median(flat, axis=0) if rule == "median" else rising[cut : len(rows) - cut].mean(axis=0)
+    assert np.allclose(flat_result(total(rule, rows)), expected, rtol=1e-6, atol=1e-30)
+    assert total(rule, rows).weight == len(rows)
+
+
+@others
+def test_a_minority_of_liars_cannot_move_it_beyond_the_honest(rule):
+    honest = [([float(i)] * SIZE, 1) for i in range(18)]
+    for lie in (1e30, -1e30):
+        found = flat_result(total(rule, [*honest, ([lie] * SIZE, 10_000), ([lie] * SIZE, 10_000)]))
+        assert (found >= 0).all()
+        assert (found <= 17).all()
+    assert abs(flat_result(total("mean", [*honest, ([1000.0] * SIZE, 10_000)]))[0]) > 900
+
+
+@others
+def test_nothing_can_be_taken_out_of_an_order_statistic(rule):
+    with pytest.raises(ValueError, match="out again"):
+        AGGREGATORS[rule].make(SPEC).add(tensors(range(SIZE)), -1)
 
 
 def test_memory_does_not_grow_with_the_number_of_updates():

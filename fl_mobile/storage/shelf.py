@@ -1,21 +1,13 @@
-"""What outlives a round beside the server's state: residuals and versions of devices, the upload step, the last mean.
-
-Small things go into the checkpoint; tensors lie on a `Shelf`, one file each, in the run folder. A round only ever adds
-files of its own number, so going back to a checkpoint means deleting the files of later rounds.
-"""
+"""Tensors on disk, named by what they are and the round that made them, so that going back is deleting later files."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from device_sim.fleet.by_device import ByDevice
-from device_sim.fleet.ledger import Ledger
 from fl_mobile.errors import RunError
 from fl_mobile.storage.files import sync_files
 from fl_mobile.storage.npz import read_arrays, write_arrays
@@ -118,88 +110,3 @@ class Shelf:
                     rounds.setdefault(found[1], []).append(int(found[2]))
             self._rounds = rounds
         return self._rounds
-
-
-@dataclass(frozen=True)
-class Flight:
-    """One device that was asked, under an asynchronous server.
-
-    Attributes:
-        device: Index in the fleet.
-        version: Model version it trains from.
-        resolved: Virtual seconds at which the server hears of it, one way or another.
-        outcome: ``accepted`` if a packet arrives then.
-        packet: That packet; empty otherwise.
-    """
-
-    device: int
-    version: int
-    resolved: float
-    outcome: str
-    packet: bytes = b""
-
-    @property
-    def key(self) -> str:
-        """Name of its packet on the shelf."""
-        return f"{self.device}-{self.version}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns all but the packet."""
-        return {"device": self.device, "version": self.version, "resolved": self.resolved, "outcome": self.outcome}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], packets: Tensors) -> Flight:
-        """Returns the flight with its packet from the shelf."""
-        flight = cls(**value)
-        return replace(flight, packet=packets[flight.key].tobytes()) if flight.key in packets else flight
-
-
-@dataclass
-class FleetMemory:
-    """Mutable state of one run; `as_json` goes into every checkpoint.
-
-    Attributes:
-        shelf: Residuals (``residual-<device>``), control variates (``variate-<device>``), private tensors
-            (``private-<device>``), broadcast points (``point``) and mean updates (``mean``).
-        versions: Device → model version it holds; version 0 ships with the app.
-        upload_step: Step of the upload codec under rate control, else None.
-        seconds: Virtual time since the run began.
-        ledger: What is known of devices that took part.
-        askings: How often devices were asked (asynchronous).
-        flights: Devices that were asked and have not been heard of (asynchronous); their packets are on the shelf.
-    """
-
-    shelf: Shelf
-    versions: ByDevice = field(default_factory=ByDevice)
-    upload_step: float | None = None
-    seconds: float = 0.0
-    ledger: Ledger = field(default_factory=Ledger)
-    askings: int = 0
-    flights: list[Flight] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns what the checkpoint keeps."""
-        return {
-            "versions": self.versions.as_json(),
-            "upload_step": self.upload_step,
-            "seconds": self.seconds,
-            "ledger": self.ledger.as_json() if len(self.ledger) else None,
-            "askings": self.askings,
-            "flights": [flight.as_json() for flight in self.flights],
-        }
-
-    def restore(self, kept: dict[str, Any], round_num: int) -> None:
-        """Goes back to what a checkpoint kept before round ``round_num``."""
-        self.versions = ByDevice.from_json(kept["versions"]) if kept else ByDevice()
-        self.upload_step = kept.get("upload_step", self.upload_step)
-        self.seconds = float(kept.get("seconds", 0.0))
-        self.ledger = Ledger.from_json(kept["ledger"]) if kept.get("ledger") else Ledger()
-        self.askings = int(kept.get("askings", 0))
-        self.shelf.rewind(round_num)
-        packets = (self.shelf.get("flights", before=round_num) or {}) if kept.get("flights") else {}
-        self.flights = [Flight.from_json(value, packets) for value in kept.get("flights", ())]
-
-    def keep_flights(self, round_num: int) -> None:
-        """Puts the packets of devices under way on the shelf, where a checkpoint after this round finds them."""
-        packets = {flight.key: np.frombuffer(flight.packet, np.uint8) for flight in self.flights if flight.packet}
-        self.shelf.replace("flights", round_num, packets)

@@ -1,0 +1,70 @@
+"""One server step while it is played: everything that its parts hand to one another, in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from device_sim.federation.federation import Federation
+from device_sim.rounds.memory import FleetMemory
+from fl_mobile.agreement import Agreement
+from fl_mobile.records import Assignment, ServerState
+from fl_mobile.server.fold import Folding
+from fl_mobile.server.publish import Publication, assign, publish
+from fl_mobile.server.step import folding_of
+from fl_mobile.tensors import Tensors
+from fl_mobile.wire.download import Decoded
+
+
+@dataclass(frozen=True)
+class Step:
+    """A published version of the model, and the federation that trains it.
+
+    Attributes:
+        memory: Changed in place.
+        state: The server's, before the step.
+        assignment: What clients are asked.
+        publication: How the model gets to them.
+        updates: Folder that receives a few raw updates, for `fl-mobile measure`.
+    """
+
+    federation: Federation
+    memory: FleetMemory
+    state: ServerState
+    assignment: Assignment
+    publication: Publication
+    updates: Path
+
+    @property
+    def round_num(self) -> int:
+        """The version that clients train from."""
+        return self.state.round_num
+
+    @property
+    def agreement(self) -> Agreement:
+        """What both roles know."""
+        return self.federation.agreement
+
+    @property
+    def decoded(self) -> Decoded:
+        """The model as clients decode it."""
+        return self.publication.decoded
+
+    @cached_property
+    def folding(self) -> Folding:
+        """How packets are aggregated."""
+        return folding_of(self.agreement, self.federation.rules, self.assignment)
+
+    @cached_property
+    def weights(self) -> Tensors:
+        """The whole model that local training starts from; private tensors are the app's."""
+        return self.federation.whole(self.decoded.weights)
+
+
+def open_step(federation: Federation, memory: FleetMemory, state: ServerState, updates: Path) -> Step:
+    """Returns the step that follows ``state``, published."""
+    plan = federation.experiment.train.plan(state.round_num, from_logits=federation.engine.from_logits)
+    state, assignment = assign(federation.agreement, federation.rules, state, plan)
+    publication = publish(federation.agreement, state, memory.shelf)
+    return Step(federation, memory, state, assignment, publication, updates)

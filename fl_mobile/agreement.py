@@ -1,0 +1,54 @@
+"""What client and server agree on before the first round; the same for a whole run, and known to both ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fl_mobile.algorithms import Algorithm
+from fl_mobile.codecs.base import Codec
+from fl_mobile.tensors import Spec, Tensors
+from fl_mobile.wire.lattice import Lattice
+from fl_mobile.wire.pruning_mask import PruningPlan, sparsity_at, zero_runs
+
+MEMORIES = ("none", "error-feedback", "cafe")
+"""Who remembers what a lossy upload codec leaves out; see `client.feedback`."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The terms of a federation.
+
+    Attributes:
+        spec: The tensors that travel.
+        initial: Their first values: model version 0, which ships with the app.
+        algorithm: What both ends do beside averaging.
+        upload: Codec of client updates; the server may publish another step of it in a round.
+        download: Codec of whole models, and of what the algorithm sends beside them.
+        memory: One of `MEMORIES`.
+        delta_step: Models travel as differences on a lattice of this fineness (`wire.lattice`); 0: whole ones do.
+        pruning: Which weights become zero in which round.
+        seed: Keys the rounding of what the server encodes.
+    """
+
+    spec: Spec
+    initial: Tensors
+    algorithm: Algorithm
+    upload: Codec
+    download: Codec
+    memory: str = "none"
+    delta_step: float = 0.0
+    pruning: PruningPlan = field(default_factory=PruningPlan)
+    seed: int = 0
+
+    def lattice(self, version: int) -> Lattice | None:
+        """Returns the points that model version ``version`` can take; None where whole models travel."""
+        if not self.delta_step:
+            return None
+        runs = zero_runs(self.pruning, self.spec) if sparsity_at(self.pruning, version) else {}
+        return Lattice.around(self.initial, self.spec, self.delta_step, runs)
+
+    @cached_property
+    def beside_spec(self) -> Spec:
+        """Shapes of the slot that the algorithm sends beside the model: of its trainable tensors, or of nothing."""
+        return {path: t for path, t in self.spec.items() if t.trainable} if self.algorithm.sends else {}

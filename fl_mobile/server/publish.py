@@ -1,0 +1,137 @@
+"""The server publishes a version of the model: what clients are to do, and the packets that get it to any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from fl_mobile import wire
+from fl_mobile.agreement import Agreement
+from fl_mobile.client import feedback
+from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.errors import RunError
+from fl_mobile.records import Assignment, FitPlan, ServerState
+from fl_mobile.seeds import rng_for
+from fl_mobile.server.step import ServerRules
+from fl_mobile.tensors import Tensors
+from fl_mobile.wire.download import PREDICTION, Decoded, Download, decode, decoded_as
+from fl_mobile.wire.lattice import Lattice
+
+VERSIONS_KEPT = 50
+"""A client that holds an older version than this gets the difference to version 0, which ships with the app."""
+
+
+class Points(Protocol):
+    """Where the lattice points of published versions are kept; `storage.shelf.Shelf` is one."""
+
+    def put(self, what: str, round_num: int, tensors: Tensors) -> None: ...
+    def get_exactly(self, what: str, round_num: int) -> Tensors | None: ...
+    def forget(self, what: str, before: int, *, keep: int) -> None: ...
+
+
+def assign(
+    agreement: Agreement, rules: ServerRules, state: ServerState, plan: FitPlan
+) -> tuple[ServerState, Assignment]:
+    """Returns what clients of the next round are asked, and the state that remembers it.
+
+    Args:
+        plan: Local training that the experiment asks for in this round, before the algorithm has its say.
+    """
+    upload = agreement.upload
+    if rules.rate_control is not None and isinstance(upload, Ecsq):
+        published = upload.step if state.upload_step is None else state.upload_step
+        state, upload = replace(state, upload_step=published), upload.with_step(published)
+    plan = agreement.algorithm.plan(plan)
+    return state, Assignment(state.round_num, plan, upload, rules.admission.clip_norm)
+
+
+@dataclass
+class Publication:
+    """One version of the model on its way to clients.
+
+    Attributes:
+        decoded: What it decodes to on every client, whatever each held before; training starts there.
+    """
+
+    decoded: Decoded
+    _agreement: Agreement
+    _state: ServerState
+    _points: Points
+    _whole: Download
+    _lattice: Lattice | None = None
+    _wanted: Tensors | None = None
+    _downloads: dict[int, Download] = field(default_factory=dict)
+
+    def download_for(self, held_version: int) -> Download:
+        """Returns the packets for a client that holds ``held_version``; 0 is the model in the app.
+
+        A difference is decoded again before it is handed out: a client lands on this version or nowhere.
+
+        Raises:
+            RunError: It did not; a fault of ours.
+        """
+        if self._lattice is None:
+            return self._whole
+        if held_version not in self._downloads:
+            self._downloads[held_version] = self._difference(held_version, self._lattice)
+        return self._downloads[held_version]
+
+    def _difference(self, held_version: int, lattice: Lattice) -> Download:
+        now = self._state.round_num
+        held = self._points.get_exactly("point", held_version) if held_version else lattice.start
+        base = held_version if held is not None else 0  # forgotten here: from the app's model, and the packet says so
+        start = lattice.start if held is None else held
+        wanted = start if base == now and base else self._wanted
+        assert wanted is not None
+        packet = lattice.pack(self._state.weights, wanted, start, version=now, held_version=base)
+        download = replace(self._whole, model=packet)
+        reached = decode(self._agreement, download, version=now, held_version=held_version, held=held)
+        if any((reached.weights[p] != value).any() for p, value in self.decoded.weights.items()):
+            raise RunError(f"round {now}: a delta from version {held_version} did not reach the broadcast model")
+        return download
+
+
+def publish(agreement: Agreement, state: ServerState, points: Points) -> Publication:
+    """Returns the state's model, ready to be sent.
+
+    Every client that has decoded it finds the masks of the round by itself, the server the same ones: they follow from
+    the decoded weights, of which those that were zero before are the smallest.
+
+    Args:
+        points: Receives this version's lattice point, and forgets those of versions long gone.
+
+    Raises:
+        DivergedError: A weight is too far from its first value for the lattice.
+    """
+    now, lattice = state.round_num, agreement.lattice(state.round_num)
+    extra = Download(b"", _prediction(agreement, state), _beside(agreement, state))
+    if lattice is None:
+        header, rng = wire.Header(wire.MODEL, now, now), rng_for(agreement.seed, now, "broadcast")
+        packet = wire.pack(header, state.weights, agreement.spec, agreement.download, rng)
+        whole = replace(extra, model=packet)
+        return Publication(decode(agreement, whole, version=now), agreement, state, points, whole)
+    wanted = lattice.point(state.weights)
+    weights = lattice.weights(wanted, state.weights)
+    decoded = decoded_as(agreement, extra, version=now, weights=weights, point=wanted)
+    assert decoded.point is not None
+    points.put("point", now, decoded.point)
+    points.forget("point", before=now, keep=VERSIONS_KEPT)
+    return Publication(decoded, agreement, state, points, extra, lattice, wanted)
+
+
+def _prediction(agreement: Agreement, state: ServerState) -> bytes:
+    """Returns the packet of the last mean update, under CAFe; what it decodes to is what every client predicts."""
+    if agreement.memory != "cafe" or state.mean is None:
+        return b""
+    header = wire.Header(wire.MODEL_DELTA, state.round_num, state.round_num)
+    predicted = feedback.predictable(state.mean, agreement.spec)
+    return wire.pack(header, predicted, agreement.spec, PREDICTION, rng_for(0, "unused"))
+
+
+def _beside(agreement: Agreement, state: ServerState) -> bytes:
+    """Returns the packet of the slot that the algorithm sends beside the model."""
+    if not agreement.algorithm.sends:
+        return b""
+    header = wire.Header(wire.MODEL, state.round_num, state.round_num)
+    slot, rng = state.slots[agreement.algorithm.sends], rng_for(agreement.seed, state.round_num, "beside-the-model")
+    return wire.pack(header, slot, agreement.beside_spec, agreement.download, rng)

@@ -1,0 +1,115 @@
+"""The server's step: once a round, the aggregate becomes the next global model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fl_mobile import wire
+from fl_mobile.aggregation import AGGREGATORS, AggregationRow
+from fl_mobile.agreement import Agreement
+from fl_mobile.algorithms import Mean
+from fl_mobile.client.feedback import plus
+from fl_mobile.records import Assignment, RoundReport, ServerState
+from fl_mobile.server.admission import Admission
+from fl_mobile.server.fold import Fold, Folding, weighted
+from fl_mobile.server.rate import RateControl
+from fl_mobile.tensors import Tensors
+from fl_mobile.wire.download import Decoded
+from fl_mobile.wire.pruning_mask import apply_masks
+
+
+@dataclass(frozen=True)
+class ServerRules:
+    """What only the server needs to know; the rest is in the agreement.
+
+    Attributes:
+        admission: How much a packet is believed.
+        rule: How updates become one; a row of `AGGREGATORS`.
+        population: Clients in the federation; 0 is those of a round.
+        rate_control: What adapts the upload codec's step, if anything does.
+    """
+
+    admission: Admission = field(default_factory=Admission)
+    rule: AggregationRow = AGGREGATORS["mean"]
+    population: int = 0
+    rate_control: RateControl | None = None
+
+
+def folding_of(agreement: Agreement, rules: ServerRules, assignment: Assignment) -> Folding:
+    """Returns how the packets of a round are aggregated."""
+    return Folding(
+        round_num=assignment.round_num,
+        layout=wire.Layout(agreement.spec, assignment.upload),
+        rule=rules.rule,
+        admission=rules.admission,
+        plan=assignment.plan,
+        per_step=agreement.algorithm.per_step,
+    )
+
+
+def step(
+    agreement: Agreement,
+    rules: ServerRules,
+    state: ServerState,
+    assignment: Assignment,
+    decoded: Decoded,
+    folded: Fold,
+) -> tuple[ServerState, RoundReport]:
+    """Returns the state after this round, and what happened in it. With nothing folded the weights stay as they are.
+
+    Args:
+        decoded: What clients decoded of the version that was published: the prediction they took off their updates
+            is added back to the mean, what is pruned in it stays pruned.
+    """
+    delta, accepted = folded.total.result(), folded.accepted
+    after = replace(state, round_num=state.round_num + 1)
+    if delta is not None:
+        delta = plus(_less_stale(delta, folded), decoded.prediction)
+        per_step = folded.per_step.result() if folded.per_step else None
+        mean = Mean(
+            delta,
+            per_step=_less_stale(per_step or {}, folded),
+            steps=weighted(folded.steps) if folded.steps else 1.0,
+            share=accepted / (rules.population or accepted),
+            sent=decoded.beside,
+            learning_rate=assignment.plan.learning_rate,
+        )
+        after = agreement.algorithm.apply(state, mean)
+    if decoded.masks:
+        after = replace(after, weights=apply_masks(after.weights, decoded.masks))
+    report = RoundReport(
+        round_num=state.round_num,
+        accepted=accepted,
+        dropped=dict(+folded.dropped),
+        num_examples=folded.examples,
+        upload_bytes=tuple(sorted(folded.upload_bytes.elements())),
+        loss=weighted([(loss, weight) for loss, weight in folded.losses if math.isfinite(loss)]),
+        mean=delta,
+        staleness=_mean_staleness(folded.staleness, accepted),
+    )
+    return _remembered(agreement, rules, after, report), report
+
+
+def _remembered(agreement: Agreement, rules: ServerRules, after: ServerState, report: RoundReport) -> ServerState:
+    """Returns the state with what the next round's publication needs of this one."""
+    if agreement.memory == "cafe" and report.mean is not None:
+        after = replace(after, mean=report.mean)
+    if rules.rate_control and after.upload_step is not None:
+        after = replace(after, upload_step=rules.rate_control.next_step(after.upload_step, report.upload_bytes))
+    return after
+
+
+def _mean_staleness(staleness: Mapping[int, int], accepted: int) -> float:
+    return sum(late * count for late, count in staleness.items()) / accepted if accepted else 0.0
+
+
+def _less_stale(mean: Tensors, folded: Fold) -> Tensors:
+    """Returns the mean scaled down by what late updates lose, which nobody gets."""
+    if folded.total.weight == folded.full_weight:
+        return mean
+    share = np.float32(folded.total.weight / folded.full_weight)
+    return {path: value * share for path, value in mean.items()}
