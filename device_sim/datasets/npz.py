@@ -102,8 +102,25 @@ def _inputs(path: Path, key: str, x: np.ndarray) -> np.ndarray:
 
 def _classes(path: Path, key: str, y: np.ndarray) -> np.ndarray:
     if y.dtype.kind not in "iu" or y.ndim != 1:
-        raise DataError(f"{path}: '{key}' is {y.dtype}{y.shape}, expected integer classes [n] from 0.")
+        raise DataError(f"{path}: '{key}' is {y.dtype}{y.shape}, expected integer classes [n] from 0{_remedy(key, y)}.")
     return y.astype(np.int64)
+
+
+def _remedy(key: str, y: np.ndarray) -> str:
+    """Returns how labels of another shape or kind become classes, as far as they can."""
+    if y.dtype.kind in "US":
+        return f": save names, {key} = np.unique({key}, return_inverse=True), and the names as labels="
+    if y.dtype.kind not in "iufb":
+        return ""
+    if y.ndim == 2 and y.shape[1] > 1:
+        hot = bool(((y != 0).sum(axis=1) == 1).all())
+        return f": it is one-hot, save {key}.argmax(axis=1)" if hot else ": several labels an example are not trained"
+    flat = ".ravel()" if y.ndim > 1 and y.size == len(y) else ""
+    if y.ndim > 1 and not flat:
+        return ": one label an example"
+    if y.dtype.kind == "f" and not (np.isfinite(y).all() and np.array_equal(y, np.rint(y))):
+        return ": it holds fractions, and regression is not trained"
+    return f": save {key}{flat}" + (".astype('int64')" if y.dtype.kind not in "iu" else "")
 
 
 def _devices(path: Path, device: np.ndarray, count: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from device_sim.client_data.held_out import SplitDevices
 from device_sim.client_data.partition import partition
 from device_sim.datasets import Dataset, load_dataset
 from device_sim.engines import Engine, open_engine
+from device_sim.engines.checks import check_training
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.fleet.availability.gate import Gate
@@ -161,10 +162,16 @@ def open_federation(experiment: Experiment) -> Federation:
     engine = open_engine(
         keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
     )
+    model, parts = build(), {name: getattr(dataset, name) for name in ("train", "test")}
+    check_training(
+        *(model, experiment.train.loss),
+        {f"{dataset.name}, {name} part": (part.x, part.y) for name, part in parts.items()},
+        dataset.num_classes,
+    )
     if experiment.train.qat.on:
-        with_fake_quant(build())  # what cannot be rounded is told now, not in the round that begins to
+        with_fake_quant(model)  # what cannot be rounded is told now, not in the round that begins to
     slots = len(local_optimizer(experiment.train.optimizer).slots)
-    workload = workload_of(build(), dataset.input_shape, optimizer_slots=slots)
+    workload = workload_of(model, dataset.input_shape, optimizer_slots=slots)
     return assemble(experiment, dataset, data, engine, workload, build)
 
 

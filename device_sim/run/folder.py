@@ -7,7 +7,7 @@ runs/demo/
   model.keras       the final global model           summary.json     the result, with hashes and the command
   bundle/           exported TFLite variants         memory/          what devices remember between rounds
   timeline.jsonl    some rounds, device by device    tb/              the rounds again, for TensorBoard
-  layout.json       which version of all this it is
+  layout.json       which version of all this it is  errors.txt       all that TensorFlow said when a step failed
 ```
 """
 
@@ -79,6 +79,10 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def errors(self) -> Path:
+        return self.path / "errors.txt"
+
+    @property
     def bundle(self) -> Path:
         return self.path / "bundle"
 
@@ -104,11 +108,13 @@ def refuse_existing(path: Path) -> None:
 
 
 def _no_loss(path: Path) -> bool:
-    return is_temporary(path) or path.name == RunFolder(path.parent).layout.name
+    run = RunFolder(path.parent)
+    return is_temporary(path) or path.name in (run.layout.name, run.errors.name)
 
 
 def discard(folder: RunFolder) -> None:
-    """Removes a run that failed before its first checkpoint: there is nothing in it to continue from.
+    """Removes a run that failed before its first checkpoint: there is nothing in it to continue from. What it failed
+    of stays, and is no loss to the next run there.
 
     If the disk refuses that as well, or a file of somebody else's lies there, the rest stays and can be resumed:
     experiment.toml is the last to go.
@@ -122,10 +128,12 @@ def discard(folder: RunFolder) -> None:
         clear_temporaries(folder.path)
         for path in (folder.rounds, folder.timeline):
             path.unlink(missing_ok=True)
-        if set(os.listdir(folder.path)) == {folder.experiment.name, folder.layout.name}:
+        left = set(os.listdir(folder.path)) - {folder.errors.name}
+        if left == {folder.experiment.name, folder.layout.name}:
             folder.experiment.unlink()
             folder.layout.unlink()
-            folder.path.rmdir()
+            if not folder.errors.exists():
+                folder.path.rmdir()
 
 
 def reopen(path: Path, experiment: Experiment | None = None) -> tuple[RunFolder, Experiment]:

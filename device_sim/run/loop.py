@@ -17,6 +17,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation
 from device_sim.rounds import SERVERS
 from device_sim.rounds.memory import FleetMemory
+from device_sim.run.errors import kept_errors
 from device_sim.run.evaluation import distribution, evaluate_devices
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, append_round, append_timeline, rewind
@@ -35,6 +36,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
 
     Raises:
         DivergedError: Local training gave NaN or Inf; names device and round. The run stays at the round before.
+        TrainingError: TensorFlow failed in the middle of a step; all of its text is in the run's errors.txt.
         RunError: The folder's checkpoint or log is damaged.
     """
     memory = FleetMemory(Shelf(folder.memory))
@@ -43,10 +45,11 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     play, shown = SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
-        state, report, traffic = play(federation, memory, state, folder.updates)
-        plan = federation.plan(report.round_num)
-        weights = federation.whole(state.weights)
-        score = federation.engine.evaluate(weights, federation.dataset.test.x, federation.dataset.test.y, plan)
+        with kept_errors(folder, state.round_num):
+            state, report, traffic = play(federation, memory, state, folder.updates)
+            plan = federation.plan(report.round_num)
+            weights = federation.whole(state.weights)
+            score = federation.engine.evaluate(weights, federation.dataset.test.x, federation.dataset.test.y, plan)
         if not math.isfinite(score.loss):
             raise DivergedError(
                 f"round {report.round_num}: the held-out loss of the new global model is {score.loss}."

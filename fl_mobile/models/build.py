@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ConfigError, ModelError, nearest
+from fl_mobile.models.heads import check_answers
 from fl_mobile.models.private_api import restart_automatic_names
 from fl_mobile.models.table import MODELS, ModelRow
 from fl_mobile.seeds import seed_for
@@ -166,11 +167,13 @@ def _check_user_model(name: str, model: Any, given: dict[str, Any]) -> None:
         raise ModelError(f"model {name}: returned a model that is not built. Give it a keras.Input or call it once.")
     shape, classes = given["input_shape"], given["num_classes"]
     try:
-        out = np.asarray(model(np.zeros((2, *shape), np.float32), training=False))
+        out = model(np.zeros((2, *shape), np.float32), training=False)
     except Exception as error:  # Keras and TensorFlow have no common root for "this does not fit"
         raise ModelError(f"model {name}: does not take inputs {shape}: {_first_reason(error)}") from error
+    shapes = [tuple(one.shape) for one in keras.tree.flatten(out)]
+    check_answers(model, shapes)
     widths = {classes, 1} if classes == 2 else {classes}  # one output is enough for two classes
-    if out.ndim != 2 or out.shape[1] not in widths:
+    if shapes[0][1] not in widths:
         raise ModelError(
-            f"model {name}: expected outputs (n, {classes}) for {classes} classes, got {out.shape} for n=2."
+            f"model {name}: expected outputs (n, {classes}) for {classes} classes, got {shapes[0]} for n=2."
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import Evaluation, Task
 from device_sim.engines.trainers.keras import KerasTrainer
 from device_sim.engines.trainers.vectorized import VectorizedTrainer, why_not
@@ -35,7 +36,8 @@ class AutoTrainer:
         self._vectorized = None if reason else VectorizedTrainer(build, probe, self._keras)
         self.spec, self.initial, self.from_logits = self._keras.spec, self._keras.initial, self._keras.from_logits
         self._parameters = sum(tensor.size for tensor in self.spec.values())
-        self.about = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
+        how = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
+        self.about = how + compiled_note(self._keras.model)
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""

@@ -9,12 +9,15 @@ Nothing is dispatched per step or per device, and a device's result does not dep
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from device_sim.engines.batches import lay_out
+from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.steps import (
     adjusted,
@@ -47,13 +50,12 @@ class KerasTrainer:
         probe: A few examples, whose shape and type the model is traced with.
     """
 
-    about = "keras: devices and steps looped in one compiled graph"
-
     def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
         one_thread_per_op()
         check_scratch()  # AutoGraph writes the code it makes to a temporary file; if it cannot, it blames the loops
         self.model = build()
         self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
+        self.about = f"keras: devices and steps looped in one compiled graph{compiled_note(self.model)}"
         self.from_logits = head_of(self.model, probe) == "logits"
         self._variables = keras_bridge.travelling_variables(self.model)
         self._fits: dict[tuple[object, ...], Any] = {}
@@ -61,6 +63,9 @@ class KerasTrainer:
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
+        return list(blamed(self.model, lambda some: self._train(weights, some, plan), tasks))
+
+    def _train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         import tensorflow as tf
 
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
@@ -80,8 +85,8 @@ class KerasTrainer:
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
         if any(t.start for t in tasks):
-            return [self._score({**weights, **(t.start or {})}, [t], plan)[0] for t in tasks]
-        return self._score(weights, tasks, plan)
+            return [self.score({**weights, **(t.start or {})}, [replace(t, start=None)], plan)[0] for t in tasks]
+        return list(blamed(self.model, lambda some: self._score(weights, some, plan), tasks))
 
     def _score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         import tensorflow as tf

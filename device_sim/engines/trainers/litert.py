@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import visits
+from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import Evaluation, Task, refuse_tuning
 from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
@@ -40,11 +41,15 @@ class Programs:
     """
 
     def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
+        from export.training.layers import check_layers
+
         self._model = build()
         self.spec, self.initial = keras_bridge.spec_of(self._model), keras_bridge.read(self._model)
         self.from_logits = head_of(self._model, probe) == "logits"
         self._input_dtype = "uint8" if probe.dtype == np.uint8 else "float32"
         self._input_shape = tuple(probe.shape[1:])
+        check_layers(self._model)
+        self.note = compiled_note(self._model)
         self._programs: dict[Key, Program] = {}
         self._building = Lock()
 
@@ -141,7 +146,8 @@ class LitertTrainer:
     def __init__(self, programs: Programs | ExportedPrograms, runtime: str = "litert") -> None:
         self._programs, self._open = programs, SESSIONS[runtime]
         self.spec, self.initial, self.from_logits = programs.spec, programs.initial, programs.from_logits
-        self.about = f"{runtime}: every device runs the phone's own training program"
+        note = programs.note if isinstance(programs, Programs) else ""
+        self.about = f"{runtime}: every device runs the phone's own training program{note}"
         self._sessions: dict[Key, TrainingSession] = {}
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:

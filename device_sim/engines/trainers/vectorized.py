@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
+from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
 from device_sim.engines.trainers.steps import adjusted, answers, as_input, dense, examples_signature, shape_of
@@ -58,8 +60,9 @@ class VectorizedTrainer:
 
     def __init__(self, build: Callable[[], Any], probe: np.ndarray, keras: KerasTrainer | None = None) -> None:
         self._keras = keras or KerasTrainer(build, probe)
-        self.about = "vectorized: the devices of a chunk train side by side on a device axis"
         self._model, self.from_logits = self._keras.model, self._keras.from_logits
+        note = compiled_note(self._model)
+        self.about = f"vectorized: the devices of a chunk train side by side on a device axis{note}"
         self.spec, self.initial = self._keras.spec, self._keras.initial
         if reason := why_not(self._model):
             raise ConfigError(f'engine vectorized: {reason}; use engine.name = "keras" or "auto"')
@@ -67,9 +70,12 @@ class VectorizedTrainer:
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
+        refuse_tuning(plan, "vectorized", keeps_zeros=True)
+        return list(blamed(self._model, lambda some: self._train(weights, some, plan), tasks))
+
+    def _train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         import tensorflow as tf
 
-        refuse_tuning(plan, "vectorized", keeps_zeros=True)
         own, pulled = any(t.start for t in tasks), any(t.pull for t in tasks)
         still = held_still(weights, plan)
         key = (*shape_of(plan), own, pulled, still)

@@ -32,7 +32,7 @@ def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int 
         training = training or bool(layer.trainable_variables)
         macs = sum(prod(kernel.shape) for kernel in _kernels(layer))
         macs = macs and macs * prod(_positions(layer))
-        numbers = prod(_shape(layer.output)) if hasattr(layer, "output") else 0
+        numbers = sum(prod(_shape(tensor)) for tensor in _tensors(layer.output)) if hasattr(layer, "output") else 0
         forward += macs
         frozen += 0 if training else macs
         kept += numbers if training else 0
@@ -64,10 +64,17 @@ def _kernels(layer: Any) -> list[Any]:
 def _positions(layer: Any) -> tuple[int, ...]:
     kind = type(layer).__name__
     if kind.endswith("Transpose"):
-        return _shape(layer.input)[:-1]
+        return _shape(_tensors(layer.input)[0])[:-1]
     if hasattr(layer, "return_sequences"):
-        return _shape(layer.input)[:1]
-    return _shape(layer.output)[:-1]
+        return _shape(_tensors(layer.input)[0])[:1]
+    return _shape(_tensors(layer.output)[0])[:-1]
+
+
+def _tensors(found: Any) -> list[Any]:
+    """Returns the tensors of a layer's input or output: with a mask or a state it takes or gives several."""
+    if isinstance(found, dict):
+        found = list(found.values())
+    return [tensor for one in found for tensor in _tensors(one)] if isinstance(found, list | tuple) else [found]
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

@@ -55,6 +55,31 @@ def test_layers_that_no_model_of_ours_has():
     assert work.activations == 16 * 16 * (3 + 6 + 8) + 32 * 64 + 5 + 2
 
 
+def test_layers_that_take_a_mask_or_give_a_state_are_counted():
+    import keras
+    from keras import layers
+
+    def net(*, mask: bool) -> keras.Model:
+        x = keras.Input((7,))
+        words = layers.Embedding(20, 4, mask_zero=mask)(x)
+        out, h, _ = layers.LSTM(5, return_state=True)(words)
+        return keras.Model(x, layers.Dense(2)(layers.Concatenate()([out, h])))
+
+    masked, plain = (workload_of(net(mask=mask), (7,)) for mask in (True, False))
+    assert masked.forward_macs == plain.forward_macs == 7 * (4 * 20 + 5 * 20) + 10 * 2
+    sequence = keras.Sequential([layers.Input((6, 3)), layers.Masking(), layers.LSTM(5), layers.Dense(2)])
+    assert workload_of(sequence, (6, 3)).forward_macs == 6 * (3 * 20 + 5 * 20) + 5 * 2
+
+
+def test_a_layer_that_is_used_twice_does_not_stop_the_count():
+    import keras
+    from keras import layers
+
+    a, b, shared = keras.Input((4,)), keras.Input((4,)), layers.Dense(3)
+    model = keras.Model([a, b], layers.Dense(2)(layers.Add()([shared(a), shared(b)])))
+    assert workload_of(model, (4,)).forward_macs >= 4 * 3 + 3 * 2
+
+
 def test_frozen_layers_are_only_run_forward():
     from keras import Sequential, layers
 
