@@ -13,7 +13,7 @@ from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
 from device_sim.experiment.keys import key, positive
-from device_sim.experiment.personal import Evaluation, Personal, check_algorithm, check_personal
+from device_sim.experiment.personal import Evaluation, Personal, check_aggregation, check_algorithm, check_personal
 from device_sim.experiment.tuning import Pruning, Qat, check_engine, check_private, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
@@ -317,6 +317,7 @@ class Experiment:
             )
         algorithm = self.server.build()
         check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
+        check_aggregation(self.server.aggregation, algorithm, self.upload.memory, self.clock.mode)
         plan = algorithm.plan(self.train.plan(0, from_logits=True))
         check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
         check_private(self.train.pruning, self.personal.private)

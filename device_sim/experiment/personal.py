@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from device_sim.experiment.keys import key, positive
+from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import NONE, PRIVATE
 from fl_mobile.errors import ConfigError, check_known
@@ -106,4 +107,31 @@ def check_algorithm(algorithm: Algorithm, optimizer: str, memory: str, mode: str
         raise ConfigError(
             f"server.algorithm '{name}' cannot be used with clock.mode asynchronous: what a device keeps and what the"
             " server holds would belong to different versions"
+        )
+
+
+def check_aggregation(name: str, algorithm: Algorithm, memory: str, mode: str) -> None:
+    """Raises `ConfigError` if the rest of the experiment needs the mean of the updates and gets something else.
+
+    Args:
+        name: Row of `AGGREGATORS`.
+        memory: Of the upload codec.
+        mode: Of the clock.
+    """
+    if AGGREGATORS[name].mean:
+        return
+    if algorithm.per_step or algorithm.device:
+        raise ConfigError(
+            f"server.aggregation '{name}' cannot be used with server.algorithm '{algorithm.name}', which needs the mean"
+            " of the updates; use mean"
+        )
+    if memory != "none":
+        raise ConfigError(
+            f"server.aggregation '{name}' cannot be used with upload.memory '{memory}', which needs the mean of the"
+            " updates: what one round leaves out the next makes up for. Use mean, or upload.memory none"
+        )
+    if mode == "asynchronous":
+        raise ConfigError(
+            f"server.aggregation '{name}' cannot be used with clock.mode asynchronous: late updates weigh less there,"
+            " and this rule gives all the same say; use mean"
         )
