@@ -45,7 +45,7 @@ def verify(
 
     A bundle, in this order, up to the first failure: its signature, every file's SHA-256, flatbuffers (builtin
     operations only, labels, weights), golden frames on every runtime installed here. A training program: the same,
-    with its contract and the losses of its first steps. A run: experiment hash, rounds, weights of checkpoint and
+    with its contract, and Keras' answers to its cases. A run: experiment hash, rounds, weights of checkpoint and
     model.keras, and its bundle. With --engines: every update of an experiment trained on both engines from equal
     weights, and both final accuracies; without a file three rounds of the default experiment.
 
@@ -108,7 +108,7 @@ def _program_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[
     with while_loading():
         proof = verify_program(path, runtimes=runtimes, trust=trust)
     replays = [
-        {"part": "train.tflite", "proven": f"first losses on {runtime}, off by {difference:.2g} at most"}
+        {"part": "train.tflite", "proven": f"{proof.cases} cases as Keras on {runtime}, off by {difference:.2g}"}
         for runtime, difference in proof.differences.items()
     ]
     return [*_opened(proof), {"part": "train.json", "proven": f"the contract of {proof.weights:,} weights"}, *replays]

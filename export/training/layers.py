@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from export.training.dropout import keep_tensor
 from fl_mobile.errors import ExportError
 from fl_mobile.models.private_api import flatten_layers
@@ -70,6 +72,16 @@ def check_layers(model: Any) -> None:
             raise ExportError(f"layer '{layer.name}' ({kind}) cannot be trained on a phone: {REFUSED[kind]}")
         if kind == "BatchNormalization" and (layer.renorm or layer.axis not in (-1, _last(layer))):
             raise ExportError(f"layer '{layer.name}': BatchNormalization must normalise the last axis, without renorm")
+        if (cost := getattr(layer, "activity_regularizer", None)) is not None and _counts_zeros(cost):
+            raise ExportError(
+                f"layer '{layer.name}' ({kind}): its activity regulariser counts rows of zeros, so the padding of a"
+                " short batch would change it. Use L1, L2 or another sum over examples"
+            )
+        if getattr(layer, "compute_dtype", None) not in ("float32", None):
+            raise ExportError(
+                f"layer '{layer.name}' ({kind}) computes in {layer.compute_dtype}, and phones train in float32: build"
+                " the model under keras.config.set_dtype_policy('float32')"
+            )
         if getattr(layer, "stateful", False) and hasattr(layer, "unroll"):
             raise ExportError(f"layer '{layer.name}' ({kind}) is stateful: build it with stateful=False")
 
@@ -91,9 +103,11 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
         for layer in flatten_layers(model):
             kind = type(layer).__name__
             if kind == "BatchNormalization" and layer.trainable:
-                undo.append(_swap(layer, "call", _batch_norm(layer, batch)))
+                undo.append(swap(layer, "call", _batch_norm(layer, batch)))
             elif hasattr(layer, "unroll"):
-                undo.append(_swap(layer, "unroll", True))
+                undo.append(swap(layer, "unroll", True))
+            if getattr(layer, "activity_regularizer", None) is not None:
+                undo.append(swap(layer, "activity_regularizer", _of_real_examples(layer, batch.mask)))
         yield
     finally:
         for put_back in reversed(undo):
@@ -130,10 +144,10 @@ def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
 
 def _swap_dropout(model: Any, seed: Any, step: Any) -> list[Callable[[], None]]:
     found = [x for x in flatten_layers(model) if type(x).__name__ in DROPOUTS and x.rate > 0]
-    return [_swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
+    return [swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
 
 
-def _swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
+def swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
     """Shadows an attribute on the instance; returns what removes it again. Keras' own tracking is not involved."""
     had, before = name in vars(layer), vars(layer).get(name)
     object.__setattr__(layer, name, value)
@@ -176,6 +190,9 @@ def _batch_norm(layer: Any, batch: Batch) -> Callable[..., Any]:
     def call(inputs: Any, training: bool = False, mask: Any = None) -> Any:
         if not training:
             return type(layer).call(layer, inputs, training=False)
+        if mask is not None:  # time steps that do not count: Keras' own sums, over those of real examples
+            real = tf.reshape(batch.mask, [-1, *[1] * (len(mask.shape) - 1)])
+            return type(layer).call(layer, inputs, training=True, mask=tf.cast(mask, tf.float32) * real)
         channels = inputs.shape[-1]
         gamma = tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones([channels])
         beta = tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros([channels])
@@ -186,6 +203,34 @@ def _batch_norm(layer: Any, batch: Batch) -> Callable[..., Any]:
         return out
 
     return call
+
+
+def _of_real_examples(layer: Any, mask: Any) -> Callable[[Any], Any]:
+    """Returns the layer's activity regulariser, blind to padding rows: zeros cost nothing, which `check_layers` saw.
+
+    Keras divides by all rows of the batch; what is returned makes that a division by the real ones.
+    """
+    import tensorflow as tf
+
+    regularizer = layer.activity_regularizer
+
+    def cost(output: Any) -> Any:
+        total = regularizer(output * tf.reshape(mask, [-1, *[1] * (len(output.shape) - 1)]))
+        return total * (float(output.shape[0]) / tf.maximum(tf.reduce_sum(mask), 1.0))
+
+    return cost
+
+
+def _counts_zeros(regularizer: Any) -> bool:
+    """Returns whether rows of zeros change what a regulariser of activities says, as a mean over the batch would."""
+    import keras
+
+    rows = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    few, more = (
+        float(keras.ops.convert_to_numpy(regularizer(keras.ops.convert_to_tensor(x))))
+        for x in (rows, np.concatenate([rows, np.zeros_like(rows)]))
+    )
+    return abs(few - more) > 1e-5 * max(abs(few), abs(more), 1e-30)
 
 
 def DeviceBatchNorm() -> Any:

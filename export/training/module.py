@@ -59,6 +59,8 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     travelling = keras_bridge.travelling_variables(model)
     # Zeros instead of weights: the file holds no values, the phone gets them by set_weights.
     module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(travelling)]
+    # A tuple of plain functions: Keras may share one constraint between weights, and the module tracks what is listed.
+    module.constraints = tuple(v.constraint for v in travelling)
     module.trainable = [i for i, v in enumerate(travelling) if v.trainable]
     names = local_optimizer(options.optimizer).slots
     module.slots = [[tf.Variable(tf.zeros(travelling[i].shape)) for _ in names] for i in module.trainable]
@@ -85,6 +87,42 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     if options.correction:
         signatures["set_correction"] = _set_correction(module)
     return module, signatures
+
+
+def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
+    """Returns what a program of nothing but inference answers; ``model`` may be part of another, of any output shape.
+
+    Raises:
+        ExportError: It does not convert.
+    """
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    from export.training.convert import convert_module
+
+    module, weights = tf.Module(), [v for v in model.variables if "float" in str(v.dtype)]
+    module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(weights)]
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def forward(x: Any) -> Any:
+        x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
+        zero, ones = tf.constant(0), tf.ones([options.batch_size])
+        with traced_for_training(model, Batch(ones, zero, zero)):
+            return (model(x, training=False),)
+
+    graph = forward.get_concrete_function(batch_specs(options)["x"]).graph
+
+    def infer(x: Any) -> dict[str, Any]:
+        return {"outputs": _run_frozen(module, model, weights, graph, [x])[0]}
+
+    signatures = {
+        "infer": tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"]),
+        "set_weights": _set_weights(module),
+    }
+    program = Interpreter(model_content=convert_module(module, signatures, model.name), num_threads=1)
+    if weights:
+        program.get_signature_runner("set_weights")(**{weight_name(i): v.numpy() for i, v in enumerate(weights)})
+    return np.asarray(program.get_signature_runner("infer")(x=x)["outputs"])
 
 
 def _run_frozen(module: Any, model: Any, travelling: Sequence[Any], graph: Any, feeds: Sequence[Any]) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from export.training.contract import Contract
+
 
 @dataclass(frozen=True)
 class Options:
@@ -22,6 +24,25 @@ class Options:
     accumulate: bool
     input_dtype: str
     input_shape: tuple[int, ...]
+
+
+def options_of(contract: Contract) -> Options:
+    """Returns what a program was built with, from its contract."""
+    x = next(p for p in contract.signature("train").inputs if p.name == "x")
+    return Options(
+        batch_size=contract.batch_size,
+        loss=contract.loss,
+        from_logits=contract.from_logits,
+        optimizer=contract.optimizer,
+        momentum=contract.momentum,
+        clip_norm=contract.clip_norm,
+        label_smoothing=contract.label_smoothing,
+        proximal=contract.proximal,
+        correction=contract.correction,
+        accumulate=contract.accumulate,
+        input_dtype=x.dtype,
+        input_shape=tuple(x.shape[1:]),
+    )
 
 
 def batch_specs(options: Options) -> dict[str, Any]:

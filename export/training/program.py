@@ -12,7 +12,7 @@ Weights live in resource variables that all signatures share; they hold nothing 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from export.training.convert import convert_module, read_contract_parts
 from export.training.layers import check_layers, dropout_layers
 from export.training.module import make_module
 from export.training.options import Options
+from export.training.proof.operations import lost_operations
+from export.training.proof.prove import Proof, prove
 from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import loss_row
 from fl_mobile.local.optimizers import local_optimizer
@@ -30,10 +32,11 @@ from fl_mobile.models import keras_bridge
 
 @dataclass(frozen=True)
 class TrainingProgram:
-    """The file and what must be known to run it."""
+    """The file, what must be known to run it, and what was compared with Keras."""
 
     tflite: bytes
     contract: Contract
+    proof: Proof = field(repr=False)
 
 
 def build_training_program(
@@ -51,8 +54,9 @@ def build_training_program(
     accumulate: bool = False,
     input_dtype: str = "float32",
     input_shape: tuple[int, ...] | None = None,
+    examples: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> TrainingProgram:
-    """Returns the training program of a built Keras 3 model.
+    """Returns the training program of a built Keras 3 model, proven to train as Keras does.
 
     Args:
         model: Single input, single output, ``channels_last``; frozen layers become constants of the program.
@@ -70,9 +74,11 @@ def build_training_program(
             that does not fit the phone's memory.
         input_dtype: ``float32``, ``uint8`` (raw pixels, cast in the program) or ``int32`` (tokens).
         input_shape: Of one example; only a subclassed model, which does not know its own, needs it.
+        examples: Real examples and labels; the proof then uses them beside drawn ones.
 
     Raises:
-        ExportError: A layer cannot train on a phone; the message names it and the nearest form that can.
+        ExportError: A layer cannot train on a phone, or the program does not do what Keras does; the message names the
+            layer and what to do.
     """
     if batch_size < 1:
         raise ExportError(f"batch_size must be at least 1, got {batch_size}: the phone's program has a fixed batch")
@@ -94,7 +100,9 @@ def build_training_program(
         file_bytes=len(tflite),
         sha256=hashlib.sha256(tflite).hexdigest(),
     )
-    return TrainingProgram(tflite, contract)
+    lost = lost_operations(signatures, tflite)
+    proof = prove(model, options, tflite, contract, examples=examples, lost=lost)
+    return TrainingProgram(tflite, contract, proof)
 
 
 def example_shape(model: Any, given: tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def _step_of(module: Any, model: Any, travelling: Sequence[Any], graph: Any, fee
 def _update(
     module: Any, options: Options, gradients: Sequence[Any], sources: Sequence[Any], rates: Sequence[Any], done: Any
 ) -> None:
-    """Adds proximal term and correction, clips, and writes the optimizer's step.
+    """Adds proximal term and correction, clips, and writes the optimizer's step, held to the weights' constraints.
 
     Args:
         module: Owns the variables.
@@ -111,7 +111,8 @@ def _update(
     for i, w, g, slots in zip(module.trainable, sources, gradients, module.slots, strict=True):
         before = [s.read_value() for s in slots]
         new, after = row.step(w, g, before, rate, steps, options.momentum)
-        module.weights[i].assign(new)
+        constraint = module.constraints[i]
+        module.weights[i].assign(new if constraint is None else constraint(new))
         for slot, value in zip(slots, after, strict=True):
             slot.assign(value)
 

@@ -1,4 +1,4 @@
-"""Rewrites a converted program: no stored zeros, and variables assigned after everything that reads them.
+"""Rewrites a converted program: no stored zeros, no fences, variables assigned after everything that reads them.
 
 The converter stores a variable's initial zeros in full, as many bytes as the model has weights.
 """
@@ -10,6 +10,8 @@ from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
+
+from export.training.gradients.products import FENCE
 
 _ALIGNMENT = 16  # `force_align` of Buffer.data in the TFLite schema, which the Python writer does not know
 
@@ -29,6 +31,8 @@ def tidy(data: bytes) -> bytes:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
+    for graph in model.subgraphs:
+        _remove_fences(graph, codes, schema)
     _fill_instead_of_zeros(model, codes, schema)
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
     for graph in model.subgraphs:
@@ -46,6 +50,20 @@ def assignments_last(operators: Sequence[Any], codes: Sequence[str]) -> list[Any
     converter's order does not exclude, would be used new. Measured: 3e-5 off in the second step of a CNN.
     """
     return sorted(operators, key=lambda op: codes[op.opcodeIndex] == "ASSIGN_VARIABLE")
+
+
+def _remove_fences(graph: Any, codes: Sequence[str], schema: Any) -> None:
+    """Takes every LEAKY_RELU out whose slope is `FENCE`; see `products.multiplied`."""
+    replaced: dict[int, int] = {}
+    kept = []
+    for op in graph.operators:
+        op.inputs = np.array([replaced.get(int(i), int(i)) for i in op.inputs], "i4")
+        if codes[op.opcodeIndex] == "LEAKY_RELU" and op.builtinOptions.alpha == FENCE:
+            replaced[int(op.outputs[0])] = int(op.inputs[0])
+        else:
+            kept.append(op)
+    graph.operators = kept
+    graph.outputs = np.array([replaced.get(int(i), int(i)) for i in graph.outputs], "i4")
 
 
 def _fill_instead_of_zeros(model: Any, codes: Sequence[str], schema: Any) -> None:

@@ -88,7 +88,7 @@ RULES: dict[str, Rule] = {
     # products
     "MatMul": Rule(products.matmul, products.matmul_forward),
     "BatchMatMulV2": Rule(products.matmul, products.matmul_forward),
-    "Einsum": Rule(products.einsum),
+    "Einsum": Rule(products.einsum, products.einsum_forward),
     "Conv2D": Rule(convolution.conv, convolution.conv_forward),
     "Conv2DBackpropInput": Rule(convolution.transposed_conv, convolution.transposed_forward),
     "DepthwiseConv2dNative": Rule(depthwise.depthwise),

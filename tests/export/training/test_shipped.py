@@ -19,7 +19,8 @@ from export.camera import camera_resources
 from export.tflite.graph import read_graph
 from export.training.apart import CONTRACT, PROGRAM
 from export.training.program import TrainingProgram, build_training_program
-from export.training.shipped import REPORT, is_program, ship_program, verify_program
+from export.training.replay import GOLDEN
+from export.training.shipped import is_program, ship_program, verify_program
 from fl_mobile.errors import ConfigError, ExportError, VerifyError
 
 pytestmark = pytest.mark.tf
@@ -53,7 +54,7 @@ def shipped(program: TrainingProgram, keys: KeyFiles, tmp_path_factory: pytest.T
 def test_what_was_shipped_is_proven_by_its_key_on_every_runtime(shipped: Path, keys: KeyFiles) -> None:
     proof = verify_program(shipped, trust=Trust(keys.key, required=True))
     assert proof.signature.checked
-    assert proof.files == 3
+    assert proof.files == 4
     assert proof.weights == 6 * 5 + 5 + 4 * 5 + 5 * 3 + 3
     assert {"litert", "litert-compiled"} <= proof.differences.keys()
     assert max(proof.differences.values()) < 1e-5
@@ -130,14 +131,41 @@ def _custom_op(tflite: bytes) -> bytes:
     return bytes(builder.Output())
 
 
+def recorded(files: Files, change: Callable[[dict[str, Any]], None]) -> None:
+    golden = json.loads(files[GOLDEN])
+    change(golden)
+    files[GOLDEN] = canonical_json(golden)
+
+
 def other_losses(files: Files) -> None:
-    report = json.loads(files[REPORT])
-    files[REPORT] = canonical_json({**report, "losses": [loss * 1.01 for loss in report["losses"]]})
+    def change(golden: dict[str, Any]) -> None:
+        losses = golden["cases"][1]["answers"]["loss of train"]
+        losses["numbers"] = [loss * 1.01 for loss in losses["numbers"]]
+
+    recorded(files, change)
 
 
 def fewer_losses(files: Files) -> None:
-    report = json.loads(files[REPORT])
-    files[REPORT] = canonical_json({**report, "losses": report["losses"][:-1]})
+    recorded(files, lambda golden: golden["cases"][1]["answers"]["loss of train"]["numbers"].pop())
+
+
+def one_case_less(files: Files) -> None:
+    recorded(files, lambda golden: golden["cases"].pop())
+
+
+def no_cases(files: Files) -> None:
+    recorded(files, lambda golden: golden["cases"].clear())
+
+
+def one_tensor_less(files: Files) -> None:
+    recorded(files, lambda golden: golden["cases"][0]["answers"].pop("step of small/dense/kernel"))
+
+
+def no_number(files: Files) -> None:
+    def change(golden: dict[str, Any]) -> None:
+        golden["cases"][0]["answers"]["infer"]["allowed"] = "nan"
+
+    recorded(files, change)
 
 
 def no_contract(files: Files) -> None:
@@ -154,8 +182,12 @@ def no_contract(files: Files) -> None:
         (transposed, "flatbuffer", "lost weights"),
         (other_port, "flatbuffer", "is not as train.json has it"),
         (with_flex, "flatbuffer", "operations no phone has: CUSTOM:FlexReluGrad"),
-        (other_losses, "parity", "expected the losses"),
-        (fewer_losses, "parity", "expected the losses"),
+        (one_case_less, "flatbuffer", "leaves out steps"),
+        (no_cases, "flatbuffer", "holds no case"),
+        (one_tensor_less, "flatbuffer", "leaves out step of small/dense/kernel"),
+        (no_number, "flatbuffer", "golden.json cannot be read"),
+        (other_losses, "parity", "loss of train is off by"),
+        (fewer_losses, "parity", "loss of train is off by"),
     ],
 )
 def test_it_catches(damage: Callable[[Files], None], layer: str, words: str, shipped: Path, tmp_path: Path) -> None:

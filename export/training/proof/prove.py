@@ -1,0 +1,237 @@
+"""Holds a training program against Keras when it is built.
+
+| start           | examples    | what is compared                                                                 |
+|-----------------|-------------|----------------------------------------------------------------------------------|
+| drawn           | drawn       | answers, losses, one step so large that it shows the gradient of every tensor    |
+| drawn           | drawn       | three steps, the second on a short batch, with proximal term, correction, dropout |
+| the model's own | real, if any | answers, losses, one step                                                       |
+
+What rounding explains is measured: Keras plays every case again from weights one rounding apart. A relu's corner or a
+tie that rounding turns is met at one start and not at another; a defect is met at all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from export.training.contract import Contract
+from export.training.options import Options
+from export.training.proof.answers import Answers, Difference, allowed_of, by_program, compared, norm
+from export.training.proof.cases import Batch, Case, Material, correction_of, drawn
+from export.training.proof.culprit import ASK, culprit_of, layer_of
+from export.training.proof.golden import Golden
+from export.training.proof.reference import Reference
+from export.training.session import TrainingSession, open_session
+from fl_mobile.errors import ExportError, FlMobileError
+from fl_mobile.models import keras_bridge
+from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.tensors import Tensors
+
+STARTS = 3
+NUDGES = 2
+_LARGE, _SMALL = 4.0, 0.02
+"""How far a step may go, in norms of the weights: to show the gradient, and to train."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared when a program was built.
+
+    Attributes:
+        golden: Keras' answers of the drawn cases, for who has the files alone.
+        compared: One line a case.
+    """
+
+    golden: tuple[Golden, ...]
+    compared: tuple[str, ...]
+
+
+def prove(
+    model: Any,
+    options: Options,
+    tflite: bytes,
+    contract: Contract,
+    *,
+    examples: Batch | None = None,
+    lost: Sequence[str] = (),
+) -> Proof:
+    """Returns the proof that the program does what Keras does.
+
+    Args:
+        model: The Keras model.
+        options: What the program was built with.
+        tflite: The program.
+        contract: Its contract.
+        examples: Real ones with their labels.
+        lost: Activations that conversion dropped, see `lost_operations`; whatever came out right by chance, they count.
+
+    Raises:
+        ExportError: It does not; the message names the layer.
+    """
+    prover = _Prover(model, options, contract, open_session(tflite, contract), tuple(lost))
+    golden = [prover.at_drawn_starts(name) for name in prover.names()]
+    own = prover.at_own_start(examples)
+    if lost:
+        raise ExportError(f"model '{model.name}': conversion lost activations: {'; '.join(lost)}. {ASK}.")
+    lines = [*(_line(g.case, g.worst) for g in golden if g.worst), own]
+    return Proof(tuple(golden), tuple(lines))
+
+
+def _line(case: Case, worst: Difference) -> str:
+    rows = "+".join(map(str, case.rows))
+    return (
+        f"{case.name}: batches of {rows}, off by {worst.off:.1g} at most, where rounding explains {worst.allowed:.1g}"
+    )
+
+
+@dataclass(frozen=True)
+class _Prover:
+    model: Any
+    options: Options
+    contract: Contract
+    session: TrainingSession
+    lost: tuple[str, ...]
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(self.model, self.options)
+
+    def names(self) -> tuple[str, ...]:
+        """Returns the cases this program can play."""
+        return ("gradient", "steps", *(["accumulated"] if self.contract.accumulate else []))
+
+    def at_drawn_starts(self, name: str) -> Golden:
+        """Returns Keras' answers at the first of a few drawn starts where the program has them too."""
+        apart: list[tuple[Case, list[Difference]]] = []
+        for seed in range(STARTS):
+            case = self._case(name, seed)
+            if case is None:
+                continue
+            material = drawn(case, self.contract)
+            want, allowed = self._truth(case, material)
+            found = self._against(case, material, want, allowed)
+            if all(d.same for d in found):
+                return Golden.of(case, want, allowed, found)
+            apart.append((case, found))
+        if not apart:
+            raise ExportError(
+                f"model '{self.model.name}': from drawn weights its loss or a gradient is no finite number, so its"
+                " training cannot be proven. Normalise inside the model (Rescaling, BatchNormalization), and keep log,"
+                " exp and division away from 0 and from large numbers."
+            )
+        raise self._refusal(*min(apart, key=lambda pair: sum(not d.same for d in pair[1])))
+
+    def at_own_start(self, examples: Batch | None) -> str:
+        """Compares one step from the weights the model has now; returns a line about it."""
+        start, apart = keras_bridge.read(self.model), []
+        for seed in range(STARTS):
+            material = self._own_material(start, examples, seed)
+            case = self._rated(Case("own weights", seed, (len(material.batches[0][1]),), 1.0), material, _LARGE)
+            if case is None:
+                raise ExportError(self._not_finite(material))
+            want, allowed = self._truth(case, material)
+            found = self._against(case, material, want, allowed)
+            if all(d.same for d in found):
+                worst = max(found, key=lambda d: d.off)
+                kind = "real examples" if examples is not None else "drawn examples"
+                return _line(replace(case, name=f"own weights, {kind}"), worst)
+            apart.append((case, found))
+        raise self._refusal(*apart[0])
+
+    def _own_material(self, start: Tensors, examples: Batch | None, seed: int) -> Material:
+        rows = self.contract.batch_size
+        if examples is None:
+            case = Case("own weights", seed, (rows,), 1.0, **inputs_of(self.model))
+            return Material(start, drawn(case, self.contract).batches)
+        x, y = examples
+        chosen = np.random.default_rng(seed).permutation(len(y))[:rows]
+        port = next(p for p in self.contract.signature("train").inputs if p.name == "x")
+        return Material(start, ((x[chosen].astype(port.dtype), y[chosen].astype(np.int32)),))
+
+    def _case(self, name: str, seed: int) -> Case | None:
+        """Returns a case with rates that suit the model, or None where numbers are not finite."""
+        batch = self.contract.batch_size
+        short = max(batch // 2 + 1, 1) if batch > 2 else 1
+        rows = (batch,) if name == "gradient" else (batch, min(short, batch), batch)
+        for scale in (1.0, 0.1):
+            case = Case(name, seed, rows, 1.0, weight_scale=scale, **inputs_of(self.model))
+            case = replace(case, accumulate=name == "accumulated")
+            material = drawn(case, self.contract)
+            rated = self._rated(case, material, _LARGE if name == "gradient" else _SMALL)
+            if rated is not None:
+                return rated
+        return None
+
+    def _rated(self, case: Case, material: Material, reach: float) -> Case | None:
+        """Returns the case with a learning rate that moves the weights by ``reach`` of their norm, μ and correction."""
+        gradient = self.reference.gradient(case, material)
+        size = _norm_of(gradient)
+        weights = _norm_of({path: material.weights[path] for path in gradient})
+        if not (np.isfinite(size) and np.isfinite(weights)):
+            return None
+        count = sum(value.size for value in gradient.values())
+        if self.options.optimizer == "adam":
+            rate = reach * max(weights, 1e-3) / count**0.5
+        else:
+            moved = min(size, self.options.clip_norm) if self.options.clip_norm else size
+            rate = reach * max(weights, 1e-3) / max(moved, 1e-6)
+        rate = float(2.0 ** np.round(np.log2(rate)))
+        if case.name in ("steps", "accumulated"):
+            case = replace(
+                case,
+                prox_mu=float(np.float32(0.3 / rate)) if self.contract.proximal else 0.0,
+                correction=float(0.5 * max(size, 1e-6) / count**0.5) if self.contract.correction else 0.0,
+            )
+        return replace(case, learning_rate=rate)
+
+    def _truth(self, case: Case, material: Material) -> tuple[Answers, dict[str, float]]:
+        material = replace(material, correction=correction_of(case, self.contract))
+        want = self.reference.play(case, material)
+        return want, allowed_of(want, [self.reference.nudged(case, material, key) for key in range(NUDGES)])
+
+    def _against(self, case: Case, material: Material, want: Answers, allowed: dict[str, float]) -> list[Difference]:
+        material = replace(material, correction=correction_of(case, self.contract))
+        try:
+            got = by_program(self.session, case, material)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, FlMobileError):
+                raise
+            raise ExportError(
+                f"model '{self.model.name}': its training program does not run: {str(error).splitlines()[0][:300]}"
+            ) from error
+        return compared(got, want, allowed)
+
+    def _refusal(self, case: Case, found: Sequence[Difference]) -> ExportError:
+        told = culprit_of(self.model, self.options, case, [d for d in found if not d.same])
+        return ExportError(f"{told} Conversion lost activations: {'; '.join(self.lost)}." if self.lost else told)
+
+    def _not_finite(self, material: Material) -> str:
+        gradient = self.reference.gradient(Case("own weights", 0, (len(material.batches[0][1]),), 1.0), material)
+        bad = [path for path, value in gradient.items() if not np.isfinite(value).all()]
+        layer = layer_of(self.model, bad[-1]) if bad else self.model.name
+        return (
+            f"layer '{layer}': its gradient is no finite number at the model's own weights, so no phone could train it."
+            " Look for a logarithm or root of 0, a division by 0, or inputs that are not normalised."
+        )
+
+
+def inputs_of(model: Any) -> dict[str, Any]:
+    """Returns what a case must know of the model's inputs: the smallest vocabulary, and what masks a time step."""
+    found: dict[str, Any] = {}
+    for layer in flatten_layers(model):
+        kind = type(layer).__name__
+        if kind == "Embedding":
+            found["tokens"] = min(layer.input_dim, found.get("tokens", layer.input_dim))
+            if layer.mask_zero:
+                found["padding"] = 0.0
+        elif kind == "Masking":
+            found["padding"] = float(layer.mask_value)
+    return found
+
+
+def _norm_of(tensors: Tensors) -> float:
+    return float(np.sqrt(sum(norm(value) ** 2 for value in tensors.values())))

@@ -1,0 +1,221 @@
+"""A case played by Keras itself: its layers, its GradientTape, its optimizers; a short batch is simply a short batch.
+
+Only the dropout masks are given, from the NumPy formula of `dropout.py`: no two generators draw alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from export.training.dropout import dropout_mask
+from export.training.layers import DROPOUTS, swap
+from export.training.objectives import right_answers
+from export.training.optimizers import BETA_1, BETA_2, EPSILON
+from export.training.options import Options
+from export.training.proof.answers import Answers
+from export.training.proof.cases import Case, Material
+from fl_mobile.models import keras_bridge
+from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.tensors import Tensors
+
+ROUNDING = 2.0**-23
+
+
+class Reference:
+    """One model and what its program was built with; every variable is put back after a case.
+
+    Args:
+        model: The Keras model.
+        options: Of the program.
+    """
+
+    def __init__(self, model: Any, options: Options) -> None:
+        self._model, self._options = model, options
+        self._travelling = keras_bridge.travelling_variables(model)
+        self._trained = [v for v in self._travelling if v.trainable]
+
+    def play(self, case: Case, material: Material) -> Answers:
+        """Returns what Keras answers."""
+        with unchanged(self._model):
+            return self._play(case, material)
+
+    def nudged(self, case: Case, material: Material, key: int) -> Answers:
+        """Returns what Keras answers from weights that are one rounding apart."""
+        coin = np.random.default_rng(key)
+        moved = {
+            path: (value * (1 + ROUNDING * coin.choice([-1.0, 1.0], value.shape))).astype(np.float32)
+            for path, value in material.weights.items()
+        }
+        return self.play(case, replace(material, weights=moved))
+
+    def gradient(self, case: Case, material: Material) -> Tensors:
+        """Returns the gradient of the first batch's loss by path."""
+        with unchanged(self._model):
+            self._write(material.weights)
+            _, _, gradients = self._backward(*material.batches[0], case, 0)
+        return {v.path: np.asarray(g) for v, g in zip(self._trained, gradients, strict=True)}
+
+    def outputs(self, weights: Tensors, x: np.ndarray) -> np.ndarray:
+        """Returns the model's answers from given weights."""
+        with unchanged(self._model):
+            self._write(weights)
+            return np.asarray(self._model(self._as_input(x), training=False))
+
+    def _play(self, case: Case, material: Material) -> Answers:
+        import tensorflow as tf
+
+        self._write(material.weights)
+        before = keras_bridge.read(self._model)
+        anchors = [tf.constant(before[v.path]) for v in self._trained]
+        pull = None if material.correction is None else [material.correction[v.path] for v in self._trained]
+        optimizer = keras_optimizer(self._options, case.learning_rate)
+        optimizer.build(self._trained)
+        outputs = np.asarray(self._model(self._as_input(material.batches[0][0]), training=False))
+        x, y = material.batches[-1]
+        out = self._model(self._as_input(x), training=False)
+        evaluated = float(np.sum(self._losses(y, out)))
+        told, losses, sums, count = [self._right(y, out)], [], None, 0
+        for number, (x, y) in enumerate(material.batches):
+            loss, out, gradients = self._backward(x, y, case, number)
+            losses.append(float(loss))
+            told.append(self._right(y, out))
+            if case.accumulate:
+                weighted = [g * float(len(y)) for g in gradients]
+                sums = weighted if sums is None else [a + b for a, b in zip(sums, weighted, strict=True)]
+                count += len(y)
+                if number + 1 < len(material.batches):
+                    continue
+                gradients = [s / float(count) for s in sums]
+            self._step(optimizer, gradients, anchors, case.prox_mu, pull)
+        after = keras_bridge.read(self._model)
+        correct, unsure = (np.array([pair[i] for pair in told], np.float32) for i in (0, 1))
+        moved = {path: after[path] - value for path, value in before.items()}
+        return Answers(
+            outputs, np.array([evaluated], np.float32), np.array(losses, np.float32), correct, unsure, moved, before
+        )
+
+    def _write(self, weights: Tensors) -> None:
+        for variable in self._travelling:
+            variable.assign(weights[variable.path])
+
+    def _as_input(self, x: np.ndarray) -> Any:
+        import tensorflow as tf
+
+        return tf.constant(x.astype(np.float32) if x.dtype == np.uint8 else x)
+
+    def _losses(self, y: np.ndarray, out: Any) -> Any:
+        return keras_losses(self._options, y, out)
+
+    def _backward(self, x: np.ndarray, y: np.ndarray, case: Case, number: int) -> tuple[Any, Any, list[Any]]:
+        import tensorflow as tf
+
+        values = [v.value for v in self._trained]
+        with masks_given(self._model, case.dropout_seed, number), tf.GradientTape() as tape:
+            out = self._model(self._as_input(x), training=True)
+            loss = tf.reduce_mean(self._losses(y, out))
+            for extra in self._model.losses:
+                loss = loss + tf.cast(extra, tf.float32)
+        gradients = tape.gradient(loss, values)
+        pairs = zip(gradients, values, strict=True)
+        return loss, out, [tf.zeros(v.shape) if g is None else tf.convert_to_tensor(g) for g, v in pairs]
+
+    def _step(self, optimizer: Any, gradients: Sequence[Any], anchors: Sequence[Any], mu: float, pull: Any) -> None:
+        import tensorflow as tf
+
+        if mu:
+            values = [v.value for v in self._trained]
+            gradients = [g + mu * (w - a) for g, w, a in zip(gradients, values, anchors, strict=True)]
+        if pull is not None:
+            gradients = [g + c for g, c in zip(gradients, pull, strict=True)]
+        if self._options.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._options.clip_norm)
+        optimizer.apply(list(gradients), self._trained)
+
+    def _right(self, y: np.ndarray, out: Any) -> tuple[float, float]:
+        """Returns the number of right answers, and of those that rounding may turn."""
+        logits = self._options.from_logits
+        right = float(np.sum(right_answers(y, out, logits)))
+        rows = np.asarray(out, np.float64).reshape(len(y), -1)
+        if rows.shape[1] == 1:
+            gap = np.abs(rows[:, 0] - (0.0 if logits else 0.5))
+        else:
+            top = np.sort(rows, axis=1)
+            gap = top[:, -1] - top[:, -2]
+        return right, float(np.sum(gap <= 1e-4 * np.abs(rows).max(initial=1e-30)))
+
+
+def keras_optimizer(options: Options, learning_rate: float) -> Any:
+    """Returns Keras' own optimizer of a row of `OPTIMIZERS`."""
+    import keras
+
+    kinds: dict[str, Callable[[], Any]] = {
+        "sgd": lambda: keras.optimizers.SGD(learning_rate),
+        "momentum": lambda: keras.optimizers.SGD(learning_rate, momentum=options.momentum),
+        "adam": lambda: keras.optimizers.Adam(learning_rate, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON),
+    }
+    return kinds[options.optimizer]()
+
+
+def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
+    """Returns the loss of every example by Keras' own functions, labels as a Keras user would give them.
+
+    One output is told the label itself, several outputs a one-hot row.
+    """
+    import keras
+
+    losses, logits, smoothing = keras.losses, options.from_logits, options.label_smoothing
+    lone = out.shape[-1] == 1
+    told = y.astype(np.float32)[:, None] if lone else np.eye(out.shape[-1], dtype=np.float32)[y]
+    if options.loss == "sparse-categorical-crossentropy" and not smoothing:
+        return losses.sparse_categorical_crossentropy(y, out, from_logits=logits)
+    if options.loss in ("sparse-categorical-crossentropy", "categorical-crossentropy"):
+        return losses.categorical_crossentropy(told, out, from_logits=logits, label_smoothing=smoothing)
+    if options.loss == "binary-crossentropy":
+        return losses.binary_crossentropy(told, out, from_logits=logits, label_smoothing=smoothing)
+    return {"mse": losses.mean_squared_error, "mae": losses.mean_absolute_error, "huber": losses.huber}[options.loss](
+        told, out
+    )
+
+
+@contextlib.contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Puts every variable of the model back at the end of the block."""
+    before = [(v, v.numpy()) for v in model.variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def masks_given(model: Any, seed: int, step: int) -> Iterator[None]:
+    """Lets Dropout layers use the masks that `dropout_mask` computes with NumPy."""
+    found = [x for x in flatten_layers(model) if type(x).__name__ in DROPOUTS and x.rate > 0]
+    undo = [swap(layer, "call", _given(layer, index, seed, step)) for index, layer in enumerate(found)]
+    try:
+        yield
+    finally:
+        for put_back in reversed(undo):
+            put_back()
+
+
+def _given(layer: Any, index: int, seed: int, step: int) -> Callable[..., Any]:
+    def call(inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        shape = tuple(inputs.shape)
+        noise = shape
+        if type(layer).__name__.startswith("Spatial"):
+            noise = (shape[0], *[1] * (len(shape) - 2), shape[-1])
+        elif getattr(layer, "noise_shape", None) is not None:
+            noise = tuple(s if n is None else n for s, n in zip(shape, layer.noise_shape, strict=True))
+        keep = dropout_mask(seed, step, index, noise, layer.rate).astype(np.float32)
+        return inputs * (keep * np.float32(1.0 / (1.0 - layer.rate)))
+
+    return call
