@@ -7,17 +7,19 @@ that TFLite lacks can slip in: an operation without a rule between a weight and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from export.training.author import SCOPE, author_rule, is_added
 from export.training.gradients import RULES, Node, Rule
 from export.training.gradients.conv_pool import chain_of
 from export.training.gradients.rule import shape_of
 from fl_mobile.errors import ExportError, nearest
-from fl_mobile.models.private_api import function_in_graph
+from fl_mobile.models.private_api import author_gradient, function_in_graph
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 INSTEAD = {
@@ -30,10 +32,14 @@ INSTEAD = {
     "LRN": "use BatchNormalization or GroupNormalization",
     "Prod": "use exp(sum(log(x)))",
     "MirrorPad": "use ZeroPadding2D",
-    "StatelessRandomUniformV2": "Dropout is the one random layer a phone can draw",
-    "StatelessRandomNormalV2": "Dropout is the one random layer a phone can draw",
 }
 """Operation → the nearest form that has rules."""
+
+RANDOM = (
+    "it draws random numbers, which a phone must draw alike. Dropout and SpatialDropout layers and the dropout of"
+    " recurrent layers can: stochastic depth is Dropout(rate, noise_shape=(None, 1, …)); train noise and augmentation"
+    " on engine keras"
+)
 
 
 @dataclass
@@ -111,10 +117,10 @@ def replay(graph: Any, feeds: Sequence[Any], cells: Mapping[int, Cell], tape: Ta
     """
     known: dict[str, Any] = {t.name: f for t, f in zip(graph.inputs, feeds, strict=True)}
     for op in graph.get_operations():
-        if op.type in ("Placeholder", "NoOp", "Assert"):
+        if op.type in ("Placeholder", "NoOp", "Assert") or is_added(op):
             continue
         row, tensors = _row(op, known, tape)
-        outputs = _emit(op, row, [known[t.name] for t in tensors], cells, tape)
+        outputs = _emit(op, row, [known[t.name] for t in tensors], cells, tape, known)
         known.update({t.name: o for t, o in zip(op.outputs, outputs, strict=True)})
         tape.alive.extend(outputs)
     return [known[t.name] for t in graph.outputs]
@@ -166,25 +172,41 @@ def _row(op: Any, known: Mapping[str, Any], tape: Tape) -> tuple[str, Sequence[A
     return op.type, op.inputs
 
 
-def _emit(op: Any, row: str, inputs: Sequence[Any], cells: Mapping[int, Cell], tape: Tape) -> Sequence[Any]:
+def _emit(
+    op: Any, row: str, inputs: Sequence[Any], cells: Mapping[int, Cell], tape: Tape, known: Mapping[str, Any]
+) -> Sequence[Any]:
+    """Puts one operation into the program.
+
+    Args:
+        op: Of the traced graph.
+        row: Of `RULES`, or its type.
+        inputs: Tensors of the program.
+        cells: State of the model's variables.
+        tape: Receives it.
+        known: Name of a traced tensor → the program's, of everything in front of it.
+    """
     import tensorflow as tf
 
     if op.type in _STATE:
         return _STATE[op.type](op, inputs, cells, tape)
+    if "Random" in op.type or op.type in ("Multinomial", "StatelessMultinomial"):
+        raise _refusal(op, RANDOM)
     if op.type in CALLS:
         function = function_in_graph(op.graph, op.get_attr("f").name)
         row = _row_of(function.name.decode() if isinstance(function.name, bytes) else function.name)
         if row not in RULES:
             return replay(function.graph, inputs, cells, tape)
     active = [id(t) in tape.active for t in inputs]
-    known = None if any(active) or (row in RULES and op.type in CALLS) else tf.get_static_value(op.outputs[0])
-    if known is not None and len(op.outputs) == 1:
-        out = tf.constant(known, op.outputs[0].dtype)
+    fixed = None if any(active) or (row in RULES and op.type in CALLS) else tf.get_static_value(op.outputs[0])
+    if fixed is not None and len(op.outputs) == 1:
+        out = tf.constant(fixed, op.outputs[0].dtype)
         tape.frozen.add(id(out))
         return [out]
-    if any(active) and row not in RULES:
-        raise _refusal(op, INSTEAD.get(op.type, "it has no gradient in TFLite builtin operations") + _near(op.type))
     rule = RULES.get(row)
+    if any(active) and (own := author_gradient(op)) is not None:
+        rule = author_rule(own, rule, known, lambda extra, ins: _emit(extra, extra.type, ins, cells, Tape(), known))
+    if any(active) and rule is None:
+        raise _refusal(op, INSTEAD.get(op.type, "it has no gradient in TFLite builtin operations") + _near(op.type))
     frozen = tuple(id(t) in tape.frozen for t in inputs)
     node = Node(op, tuple(inputs), tuple(active), frozen)
     outputs = _forward(node, rule)
@@ -211,7 +233,11 @@ def _forward(node: Node, rule: Rule | None) -> tuple[Any, ...]:
     graph = tf.compat.v1.get_default_graph()
     attrs = dict(node.op.node_def.attr)
     kinds = [o.dtype for o in node.op.outputs]
-    made = graph.create_op(node.op.type, list(node.inputs), kinds, attrs=attrs, name=node.op.type)
+    # Named after its layer, which the converter's refusal is traced back to; without the attribute that says whose
+    # gradient it has, which is answered already.
+    attrs.pop("_gradient_op_type", None)
+    name = f"{layer_of(node.op)}/{node.op.type}"
+    made = graph.create_op(node.op.type, list(node.inputs), kinds, attrs=attrs, name=name)
     for new, old in zip(made.outputs, node.op.outputs, strict=True):
         new.set_shape(old.shape)
     return tuple(made.outputs)
@@ -223,9 +249,18 @@ def _row_of(function_name: str) -> str:
 
 
 def _refusal(op: Any, why: str) -> ExportError:
-    parts = [p for p in op.name.split("/") if p]
-    layer = parts[-2] if len(parts) > 1 else op.name
-    return ExportError(f"layer '{layer}': operation {op.type} cannot be trained on a phone: {why}")
+    return ExportError(f"layer '{layer_of(op)}': operation {op.type} cannot be trained on a phone: {why}")
+
+
+def layer_of(op: Any) -> str:
+    """Returns the name of the innermost layer that an operation was traced in."""
+    parts = [p for p in op.name.split("/") if p and p != SCOPE]
+    known: frozenset[str] = getattr(op.graph, "layer_names", frozenset())
+    for part in reversed(parts[:-1]):
+        bare = re.sub(r"_\d+$", "", part)  # a scope that was opened before has a number behind it
+        if part in known or bare in known:
+            return part if part in known else bare
+    return parts[-2] if len(parts) > 1 else str(op.name)
 
 
 def _near(op_type: str) -> str:

@@ -31,18 +31,26 @@ def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) 
             converter.experimental_enable_resource_variables = True
             data = tidy(bytes(converter.convert()))
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
-            raise ExportError(_explain(model_name, f"{error}\n{chatter()}")) from error
+            raise ExportError(_explain(model_name, f"{error}\n{chatter()}", signatures)) from error
     foreign = read_graph(data).foreign_ops
     if foreign:
         raise ExportError(f"the training program of '{model_name}' needs operations no phone has: {', '.join(foreign)}")
     return data
 
 
-def _explain(model_name: str, text: str) -> str:
-    """Returns the one line of the converter's pages that names the operation."""
+def _explain(model_name: str, text: str, signatures: Mapping[str, Any]) -> str:
+    """Returns the one line of the converter's pages that names the operations, and the layers they come from."""
     telling = [line.strip() for line in text.splitlines() if "TF Select ops:" in line or "Custom ops:" in line]
     short = "; ".join(dict.fromkeys(telling)) or text.strip().splitlines()[0][:300]
-    return f"the training program of '{model_name}' does not convert to builtin operations: {short}"
+    kinds = {kind.strip() for line in telling for kind in line.partition(":")[2].split(",")}
+    layers = dict.fromkeys(
+        op.name.split("/")[-2]
+        for function in signatures.values()
+        for op in function.graph.get_operations()
+        if op.type in kinds and "/" in op.name
+    )
+    where = f"layer{'s' * (len(layers) > 1)} {', '.join(map(repr, layers))}: " if layers else ""
+    return f"{where}the training program of '{model_name}' does not convert to builtin operations: {short}"
 
 
 def read_contract_parts(

@@ -11,9 +11,12 @@ from export.training.autodiff import Tape, cells_for, replay
 from export.training.layers import Batch, traced_for_training
 from export.training.options import Options, batch_specs
 from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
+from export.training.telling import telling
+from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import loss_of, right_answers
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.private_api import flatten_layers
 
 
 def weight_name(index: int) -> str:
@@ -44,7 +47,26 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
     batch = options.batch_size
     specs = [tf.TensorSpec(shape, tf.as_dtype(options.input_dtype)), tf.TensorSpec([batch], tf.int32)]
     specs += [tf.TensorSpec([batch], tf.float32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)]
-    return forward.get_concrete_function(*specs).graph
+    return _traced(model, forward, specs)
+
+
+def _traced(model: Any, forward: Any, specs: Sequence[Any]) -> Any:
+    """Returns the graph of a function of a model, which knows the names of the model's layers.
+
+    Raises:
+        ExportError: A layer cannot be traced, because it branches on data or takes another shape.
+    """
+    try:
+        graph = forward.get_concrete_function(*specs).graph
+    except ExportError:
+        raise
+    except Exception as error:  # an author's own code
+        raise ExportError(
+            f"model '{model.name}' cannot be traced for phones, which need fixed shapes and no branches on data:"
+            f" {telling(error)}"
+        ) from error
+    graph.layer_names = frozenset(layer.name for layer in flatten_layers(model, include_self=False))
+    return graph
 
 
 def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
@@ -110,7 +132,7 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
         with traced_for_training(model, Batch(ones, zero, zero)):
             return (model(x, training=False),)
 
-    graph = forward.get_concrete_function(batch_specs(options)["x"]).graph
+    graph = _traced(model, forward, [batch_specs(options)["x"]])
 
     def infer(x: Any) -> dict[str, Any]:
         return {"outputs": _run_frozen(module, model, weights, graph, [x])[0]}

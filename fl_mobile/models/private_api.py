@@ -133,3 +133,21 @@ def without_clustering(model: Any) -> Any:
     from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import cluster_utils
 
     return cluster_utils.strip_clustering_cqat(model)
+
+
+def author_gradient(op: Any) -> Callable[..., Sequence[Any]] | None:
+    """Returns the gradient that an author gave to an operation with ``tf.custom_gradient`` or a registered name.
+
+    ``tensorflow.python.framework.ops.get_gradient_function`` and the attribute ``_gradient_op_type`` it reads. Calls of
+    functions carry that attribute too, for TensorFlow's own use: None for them.
+    """
+    from tensorflow.python.framework import ops
+
+    if op.type.endswith("PartitionedCall"):
+        return None
+    try:
+        op.get_attr("_gradient_op_type")
+    except ValueError:
+        return None
+    found: Callable[..., Sequence[Any]] = ops.get_gradient_function(op)
+    return found

@@ -86,13 +86,20 @@ def _needed(graph: Any) -> dict[str, bool]:
         if op.name not in names:
             names.add(op.name)
             if op.name not in zero:
-                wanted.extend(t.op for t in op.inputs)
+                wanted.extend(_in_front(t.op, op) for t in op.inputs)
     varies: dict[str, bool] = {}
     for op in graph.get_operations():
         if op.name in names:
             source = op.type in ("Placeholder", "ReadVariableOp", "VarHandleOp")
             varies[op.name] = source or any(varies.get(t.op.name, False) for t in op.inputs)
     return varies
+
+
+def _in_front(op: Any, reader: Any) -> Any:
+    """Returns what a reader needs: the largest of a softmax is the largest of what it is made of."""
+    while reader.type == "ArgMax" and op.type in ("Softmax", "LogSoftmax", "Identity"):
+        op = op.inputs[0].op
+    return op
 
 
 def _zeros(graph: Any) -> set[str]:

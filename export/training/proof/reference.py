@@ -8,21 +8,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from export.training.dropout import dropout_mask
 from export.training.layers import DROPOUTS, swap
-from export.training.objectives import right_answers
-from export.training.optimizers import BETA_1, BETA_2, EPSILON
 from export.training.options import Options
 from export.training.proof.answers import Answers
 from export.training.proof.cases import Case, Material
+from export.training.telling import telling
+from fl_mobile.errors import ExportError
+from fl_mobile.local.losses import right_answers
+from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.tensors import Tensors
 
+T = TypeVar("T")
 ROUNDING = 2.0**-23
 
 
@@ -38,11 +41,31 @@ class Reference:
         self._model, self._options = model, options
         self._travelling = keras_bridge.travelling_variables(model)
         self._trained = [v for v in self._travelling if v.trainable]
+        self._traced = False
 
     def play(self, case: Case, material: Material) -> Answers:
-        """Returns what Keras answers."""
+        """Returns what Keras answers.
+
+        Raises:
+            ExportError: Keras cannot train the model either.
+        """
+        return self._played(lambda: self._play(case, material))
+
+    def _played(self, work: Callable[[], T]) -> T:
+        """Runs Keras eagerly, and where a layer cannot be run so, in traced functions as ``fit`` does."""
         with unchanged(self._model):
-            return self._play(case, material)
+            try:
+                return work()
+            except Exception as error:  # an author's own code
+                if self._traced:
+                    raise ExportError(f"model '{self._model.name}': Keras cannot train it: {telling(error)}") from error
+        self._traced = True
+        return self._played(work)
+
+    def _run(self, work: Callable[..., Any]) -> Any:
+        import tensorflow as tf
+
+        return tf.function(work, autograph=False)() if self._traced else work()
 
     def nudged(self, case: Case, material: Material, key: int) -> Answers:
         """Returns what Keras answers from weights that are one rounding apart."""
@@ -55,16 +78,13 @@ class Reference:
 
     def gradient(self, case: Case, material: Material) -> Tensors:
         """Returns the gradient of the first batch's loss by path."""
-        with unchanged(self._model):
-            self._write(material.weights)
-            _, _, gradients = self._backward(*material.batches[0], case, 0)
-        return {v.path: np.asarray(g) for v, g in zip(self._trained, gradients, strict=True)}
 
-    def outputs(self, weights: Tensors, x: np.ndarray) -> np.ndarray:
-        """Returns the model's answers from given weights."""
-        with unchanged(self._model):
-            self._write(weights)
-            return np.asarray(self._model(self._as_input(x), training=False))
+        def work() -> list[Any]:
+            self._write(material.weights)
+            return self._backward(*material.batches[0], case, 0)[2]
+
+        gradients = self._played(work)
+        return {v.path: np.asarray(g) for v, g in zip(self._trained, gradients, strict=True)}
 
     def _play(self, case: Case, material: Material) -> Answers:
         import tensorflow as tf
@@ -73,11 +93,11 @@ class Reference:
         before = keras_bridge.read(self._model)
         anchors = [tf.constant(before[v.path]) for v in self._trained]
         pull = None if material.correction is None else [material.correction[v.path] for v in self._trained]
-        optimizer = keras_optimizer(self._options, case.learning_rate)
+        optimizer = local_optimizer(self._options.optimizer).keras(case.learning_rate, self._options.momentum)
         optimizer.build(self._trained)
-        outputs = np.asarray(self._model(self._as_input(material.batches[0][0]), training=False))
+        outputs = np.asarray(self._run(lambda: self._model(self._as_input(material.batches[0][0]), training=False)))
         x, y = material.batches[-1]
-        out = self._model(self._as_input(x), training=False)
+        out = self._run(lambda: self._model(self._as_input(x), training=False))
         evaluated = float(np.sum(self._losses(y, out)))
         told, losses, sums, count = [self._right(y, out)], [], None, 0
         for number, (x, y) in enumerate(material.batches):
@@ -114,15 +134,18 @@ class Reference:
     def _backward(self, x: np.ndarray, y: np.ndarray, case: Case, number: int) -> tuple[Any, Any, list[Any]]:
         import tensorflow as tf
 
-        values = [v.value for v in self._trained]
-        with masks_given(self._model, case.dropout_seed, number), tf.GradientTape() as tape:
-            out = self._model(self._as_input(x), training=True)
-            loss = tf.reduce_mean(self._losses(y, out))
-            for extra in self._model.losses:
-                loss = loss + tf.cast(extra, tf.float32)
-        gradients = tape.gradient(loss, values)
-        pairs = zip(gradients, values, strict=True)
-        return loss, out, [tf.zeros(v.shape) if g is None else tf.convert_to_tensor(g) for g, v in pairs]
+        def work() -> tuple[Any, Any, list[Any]]:
+            values = [v.value for v in self._trained]
+            with masks_given(self._model, case.dropout_seed, number), tf.GradientTape() as tape:
+                out = self._model(self._as_input(x), training=True)
+                loss = tf.reduce_mean(self._losses(y, out))
+                for extra in self._model.losses:
+                    loss = loss + tf.cast(extra, tf.float32)
+            pairs = zip(tape.gradient(loss, values), values, strict=True)
+            return loss, out, [tf.zeros(v.shape) if g is None else tf.convert_to_tensor(g) for g, v in pairs]
+
+        made: tuple[Any, Any, list[Any]] = self._run(work)
+        return made
 
     def _step(self, optimizer: Any, gradients: Sequence[Any], anchors: Sequence[Any], mu: float, pull: Any) -> None:
         import tensorflow as tf
@@ -139,7 +162,7 @@ class Reference:
     def _right(self, y: np.ndarray, out: Any) -> tuple[float, float]:
         """Returns the number of right answers, and of those that rounding may turn."""
         logits = self._options.from_logits
-        right = float(np.sum(right_answers(y, out, logits)))
+        right = float(np.sum(right_answers(self._options.loss, y, out, from_logits=logits)))
         rows = np.asarray(out, np.float64).reshape(len(y), -1)
         if rows.shape[1] == 1:
             gap = np.abs(rows[:, 0] - (0.0 if logits else 0.5))
@@ -147,18 +170,6 @@ class Reference:
             top = np.sort(rows, axis=1)
             gap = top[:, -1] - top[:, -2]
         return right, float(np.sum(gap <= 1e-4 * np.abs(rows).max(initial=1e-30)))
-
-
-def keras_optimizer(options: Options, learning_rate: float) -> Any:
-    """Returns Keras' own optimizer of a row of `OPTIMIZERS`."""
-    import keras
-
-    kinds: dict[str, Callable[[], Any]] = {
-        "sgd": lambda: keras.optimizers.SGD(learning_rate),
-        "momentum": lambda: keras.optimizers.SGD(learning_rate, momentum=options.momentum),
-        "adam": lambda: keras.optimizers.Adam(learning_rate, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON),
-    }
-    return kinds[options.optimizer]()
 
 
 def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
