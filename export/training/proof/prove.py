@@ -2,8 +2,8 @@
 
 | start           | examples    | what is compared                                                                 |
 |-----------------|-------------|----------------------------------------------------------------------------------|
-| drawn           | drawn       | answers, losses, one step so large that it shows the gradient of every tensor    |
 | drawn           | drawn       | three steps, the second on a short batch, with proximal term, correction, dropout |
+| drawn           | drawn       | answers, losses, one step so large that it shows the gradient of every tensor    |
 | the model's own | real, if any | answers, losses, one step                                                       |
 
 What rounding explains is measured: Keras plays every case again from weights one rounding apart. A relu's corner or a
@@ -32,7 +32,7 @@ from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.tensors import Tensors
 
 STARTS = 3
-NUDGES = 2
+NUDGES = 1
 _LARGE, _SMALL = 4.0, 0.02
 """How far a step may go, in norms of the weights: to show the gradient, and to train."""
 
@@ -102,7 +102,8 @@ class _Prover:
 
     def names(self) -> tuple[str, ...]:
         """Returns the cases this program can play."""
-        return ("gradient", "steps", *(["accumulated"] if self.contract.accumulate else []))
+        # The gradient last: what a case before it left behind, state of the optimizer or a correction, would show.
+        return ("steps", *(["accumulated"] if self.contract.accumulate else []), "gradient")
 
     def at_drawn_starts(self, name: str) -> Golden:
         """Returns Keras' answers at the first of a few drawn starts where the program has them too."""

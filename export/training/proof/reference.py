@@ -19,7 +19,7 @@ from export.training.proof.answers import Answers
 from export.training.proof.cases import Case, Material
 from export.training.telling import telling
 from fl_mobile.errors import ExportError
-from fl_mobile.local.losses import right_answers
+from fl_mobile.local.losses import loss_row, right_answers
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.private_api import flatten_layers
@@ -165,7 +165,7 @@ class Reference:
         right = float(np.sum(right_answers(self._options.loss, y, out, from_logits=logits)))
         rows = np.asarray(out, np.float64).reshape(len(y), -1)
         if rows.shape[1] == 1:
-            gap = np.abs(rows[:, 0] - (0.0 if logits else 0.5))
+            gap = np.abs(rows[:, 0] - (0.0 if logits and loss_row(self._options.loss).reads_logits else 0.5))
         else:
             top = np.sort(rows, axis=1)
             gap = top[:, -1] - top[:, -2]
