@@ -1,11 +1,15 @@
-"""Updates on their way from a phone into the global model; numpy only.
+"""Client and server of a federation: what both agree on, and the half of the protocol that each plays; NumPy only.
 
 ```
-Update ─ client.encode_update ─▶ bytes ─ server.server_round ─▶ ServerState
-           clip, codecs, wire              wire, codecs, aggregate, algorithms
+server                                   client
+assign, publish ──────── Download ─────▶ receive ─▶ local training ─▶ Update
+                                                                        │ mask, residual, prediction
+admit ◀──────────────────── bytes ────── answer: quantize, prune, entropy-code, pack
+  ├── Receipt ─────────────────────────▶ keep: residual, control variate
+  └─▶ aggregation ─▶ algorithm ─▶ the next ServerState
 ```
-What is trained lives in `models` and is read by path through `keras_bridge`; these two import Keras, lazily.
-`export` turns the global model into device artifacts, `device_sim` simulates the phones.
+Both roles are functions over frozen records: whoever drives them, the same packets give the same model. `device_sim`
+drives them with a virtual clock. What is trained lives in `models`, which imports Keras lazily.
 """
 
 __version__ = "0.1.0"

@@ -16,7 +16,7 @@ from fl_mobile.algorithms import ALGORITHMS, ServerPlan
 from fl_mobile.client.answer import Terms, answer
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DivergedError
-from fl_mobile.records import ServerState, Update
+from fl_mobile.records import FitPlan, ServerState, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.admission import Admission
 from fl_mobile.tensors import TensorSpec, clip_by_norm, global_norm
@@ -211,3 +211,24 @@ def test_an_empty_round_changes_only_its_number():
 def test_admission_rules_are_checked(wrong):
     with pytest.raises(ConfigError):
         Admission(**wrong)
+
+
+@pytest.mark.parametrize("max_staleness", [0, 20])
+def test_examples_of_a_report_are_examples_whatever_an_update_may_be_late(max_staleness):
+    _, report = run([packet(1, examples=30), packet(2, examples=10), packet(3)[:-1]], max_staleness=max_staleness)
+    assert report.num_examples == 40
+
+
+def test_a_stale_packet_costs_its_header_and_no_decoding():
+    old = packet(1, round_num=3)
+    nonsense = resealed(old, 40, struct.pack("<f", math.nan))
+    assert run([nonsense], start(round_num=9), max_staleness=2)[1].dropped == {"round": 1}
+    assert run([nonsense], start(round_num=4), max_staleness=2)[1].dropped == {"value": 1}
+
+
+def test_every_packet_gets_a_receipt_in_its_place():
+    folded = round_of(max_examples=20, codec=CODEC).folding([packet(1), b"", packet(2, examples=99), packet(3)[:-2]])
+    assert [r.reason for r in folded.receipts] == ["", "truncated", "", "checksum"]
+    assert [r.weight for r in folded.receipts] == [10, 0, 20, 0]
+    steps = FitPlan().local_steps
+    assert [r.local_steps for r in folded.receipts] == [steps(10), 0.0, steps(20), 0.0]
