@@ -101,7 +101,13 @@ class _Version:
         draw = memory.askings
         memory.askings += 1
         crew, skipped = gather(
-            self._federation, memory, wanted=wanted, draw=draw, now=memory.seconds, under_way=under_way
+            self._federation,
+            memory,
+            round_num=self._step.round_num,
+            wanted=wanted,
+            draw=draw,
+            now=memory.seconds,
+            under_way=under_way,
         )
         self.skipped += skipped
         if len(crew):

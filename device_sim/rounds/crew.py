@@ -51,11 +51,19 @@ class Crew:
 
 
 def gather(
-    federation: Federation, memory: FleetMemory, *, wanted: int, draw: int, now: float, under_way: np.ndarray
+    federation: Federation,
+    memory: FleetMemory,
+    *,
+    round_num: int,
+    wanted: int,
+    draw: int,
+    now: float,
+    under_way: np.ndarray,
 ) -> tuple[Crew, Counter[str]]:
     """Returns the devices that are asked now, and why others were passed over.
 
     Args:
+        round_num: Version of the global model.
         wanted: How many to ask; fewer where too few can.
         draw: Keys the choice and all that is random about the devices.
         under_way: ``int64[m]`` devices that are still busy with an earlier asking.
@@ -64,16 +72,22 @@ def gather(
 
     def ask(index: np.ndarray) -> np.ndarray:
         codes = federation.gate.refusals(memory.ledger, now, index)
-        codes = np.where(data.counts(index) > 0, codes, code_of("no-examples"))
-        return np.where(np.isin(index, under_way), code_of("under-way"), codes)
+        return np.where(data.counts(index) > 0, codes, code_of("no-examples"))
 
     def expected_seconds(index: np.ndarray) -> np.ndarray:
         flops = federation.workload.flops(data.counts(index), federation.epochs)
         return flops / federation.fleet.devices(index).train_flops_per_s
 
     request = Request(
-        *(experiment.seed, draw, data.population, wanted, ask, experiment.selection.plan()),
+        seed=experiment.seed,
+        round_num=round_num,
+        population=data.population,
+        count=wanted,
+        ask=ask,
+        plan=experiment.selection.plan(),
         seconds_of=expected_seconds,
+        draw=draw,
+        under_way=under_way,
     )
     if experiment.selection.sampler == "stratified":
         request = replace(request, stratum_of=federation.strata.of, stratum_shares=federation.strata.shares)

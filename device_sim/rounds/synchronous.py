@@ -53,7 +53,15 @@ def play_synchronously(
     """
     experiment, now = federation.experiment, memory.seconds
     wanted = math.ceil(experiment.train.cohort * experiment.selection.over_selection)
-    crew, skipped = gather(federation, memory, wanted=wanted, draw=state.round_num, now=now, under_way=_NOBODY)
+    crew, skipped = gather(
+        federation,
+        memory,
+        round_num=state.round_num,
+        wanted=wanted,
+        draw=state.round_num,
+        now=now,
+        under_way=_NOBODY,
+    )
     step = open_step(federation, memory, state, updates)
     deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
     trip = travel(step, crew, deadline=deadline, fold=True)

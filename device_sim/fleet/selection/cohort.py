@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from device_sim.fleet.reasons import code_of
 from device_sim.fleet.selection.walk import walk
 from fl_mobile.errors import ConfigError
+from fl_mobile.seeds import uniforms
+
+UNDER_WAY = np.uint8(code_of("under-way"))
+_GOLDEN = (5**0.5 - 1) / 2
 
 Ask = Callable[[np.ndarray], np.ndarray]
 """Devices ``int64[n]`` → reason codes ``uint8[n]``, 0 for those that can: `gate.Gate.refusals`."""
@@ -20,6 +25,10 @@ def _all_in_one(index: np.ndarray) -> np.ndarray:
 
 def _no_time(index: np.ndarray) -> np.ndarray:
     return np.zeros(len(index))
+
+
+def _nobody() -> np.ndarray:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,20 @@ class SamplerPlan:
 
 @dataclass(frozen=True)
 class Request:
-    """One cohort wanted.
+    """A cohort wanted, or the part of one that takes the places of devices that are done.
+
+    Samplers promise that ``n`` askings of one device each give about what one asking of ``n`` gives.
 
     Attributes:
+        round_num: Version of the global model.
         count: Devices wanted; the mean number of them for ``poisson``.
         ask: Which candidates can.
         stratum_of: `strata.Strata.of`, for ``stratified``.
         stratum_shares: `strata.Strata.shares`: part of the cohort each stratum gets.
         seconds_of: Devices ``int64[n]`` → expected seconds of a task ``float64[n]``, for ``oort``.
+        draw: Number of this asking in the run, which keys all that is random in it; None if a version asks once.
+        under_way: ``int64[m]`` devices still busy with an earlier asking: never chosen, but part of the cohort.
+        whole: Size of the whole cohort; 0 is ``count`` and those under way.
     """
 
     seed: int
@@ -84,6 +99,35 @@ class Request:
     stratum_of: Callable[[np.ndarray], np.ndarray] = _all_in_one
     stratum_shares: tuple[float, ...] = (1.0,)
     seconds_of: Callable[[np.ndarray], np.ndarray] = _no_time
+    draw: int | None = None
+    under_way: np.ndarray = field(default_factory=_nobody)
+    whole: int = 0
+
+    @property
+    def key(self) -> int:
+        """Keys what is random in this asking."""
+        return self.round_num if self.draw is None else self.draw
+
+    @property
+    def cohort(self) -> int:
+        """Devices of the cohort that this asking is for or belongs to, at least ``count``."""
+        return max(self.whole, self.count) if self.whole else self.count + len(self.under_way)
+
+    @property
+    def offset(self) -> float:
+        """Where between two whole numbers this asking rounds, in [0, 1): spread evenly over askings in a row.
+
+        A multiple of the golden ratio (Weyl's sequence), so that also askings of one device add up to fair shares.
+        """
+        start = float(uniforms(self.seed, "offset", index=np.zeros(1, np.int64))[0])
+        return (start + self.key * _GOLDEN) % 1.0
+
+    def refusals(self, index: np.ndarray) -> np.ndarray:
+        """Returns what `ask` says, and ``under-way`` for devices that are."""
+        if not len(self.under_way):
+            return self.ask(index)
+        codes: np.ndarray = np.where(np.isin(index, self.under_way), UNDER_WAY, self.ask(index))
+        return codes
 
 
 @dataclass(frozen=True)
@@ -107,7 +151,7 @@ def most_asked(request: Request) -> int:
 def limited(request: Request) -> Iterator[np.ndarray]:
     """Yields candidates in random order, at most `most_asked`."""
     left = most_asked(request)
-    pieces = walk(request.seed, request.round_num, "cohort", population=request.population)
+    pieces = walk(request.seed, request.key, "cohort", population=request.population)
     for piece in pieces:
         yield piece[:left]
         left -= len(piece)
@@ -126,7 +170,7 @@ def first(request: Request, count: int, among: Callable[[np.ndarray], np.ndarray
         return choice(taken[0], refused[0])
     for piece in limited(request):
         asked = piece[among(piece)] if among else piece
-        codes = request.ask(asked)
+        codes = request.refusals(asked)
         willing = np.flatnonzero(codes == 0)[:left]
         last = willing[-1] + 1 if len(willing) == left else len(asked)
         taken.append(asked[willing])

@@ -13,10 +13,12 @@ clipping and cut-off are the paper's 95 %, the defaults of `SamplerPlan` those o
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from device_sim.fleet.ledger import Ledger
-from device_sim.fleet.selection.cohort import Choice, Request, choice, first
+from device_sim.fleet.selection.cohort import UNDER_WAY, Choice, Request, choice, first
 from fl_mobile.seeds import uniforms
 
 _CLIP_PERCENTILE = 95.0
@@ -30,7 +32,8 @@ def oort(request: Request, ledger: Ledger) -> Choice:
     """Returns mostly devices of high utility, and some never seen, the quick ones first."""
     plan = request.plan
     share = max(plan.exploration_min, plan.exploration * plan.exploration_decay**request.round_num)
-    known, refused = _exploit(request, ledger, request.count - int(request.count * share))
+    new_ones = min(request.count, math.floor(request.count * share + request.offset))
+    known, refused = _exploit(request, ledger, request.count - new_ones, share)
     new = first(
         request,
         _EXPLORE_WINDOW * (request.count - len(known)),
@@ -39,7 +42,7 @@ def oort(request: Request, ledger: Ledger) -> Choice:
     penalty = _penalty(request, ledger, request.seconds_of(new.devices))
     found = _weighted(request, "explore", new.devices, penalty, request.count - len(known))
     if len(known) + len(found) < request.count:  # everybody has been seen: exploit more
-        known, refused = _exploit(request, ledger, request.count - len(found))
+        known, refused = _exploit(request, ledger, request.count - len(found), 0.0)
     return choice(np.concatenate([known, found]), np.concatenate([refused, new.refused]))
 
 
@@ -55,19 +58,24 @@ def utilities(request: Request, ledger: Ledger, seen: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _exploit(request: Request, ledger: Ledger, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ``count`` devices drawn in proportion to utility from the best, and what those asked said."""
+def _exploit(request: Request, ledger: Ledger, count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ``count`` devices drawn in proportion to utility from the best, and what those asked said.
+
+    Args:
+        share: Of the cohort that explores; the bar lies where the others of the whole cohort would end.
+    """
     seen = ledger.devices()
     seen = seen[~np.isnan(ledger.column("rounds", seen))]
     if not count or not len(seen):
         return np.zeros(0, np.int64), np.zeros(0, np.uint8)
     scores = utilities(request, ledger, seen)
     order = np.argsort(-scores, kind="stable")
-    codes, bar = np.zeros(0, np.uint8), 0.0
+    codes, bar, last = np.zeros(0, np.uint8), 0.0, max(count, request.cohort - math.ceil(request.cohort * share))
     for start in range(0, len(order), _PIECE):  # from the best down to where enough can
-        codes = np.concatenate([codes, request.ask(seen[order[start : start + _PIECE]])])
-        willing = order[: len(codes)][codes == 0]
-        bar = _CUT_OFF * scores[willing[count - 1]] if len(willing) >= count else 0.0
+        codes = np.concatenate([codes, request.refusals(seen[order[start : start + _PIECE]])])
+        willing, cohort = order[: len(codes)][codes == 0], order[: len(codes)][np.isin(codes, (0, UNDER_WAY))]
+        enough = len(willing) >= count and len(cohort) >= last
+        bar = _CUT_OFF * min(scores[willing[count - 1]], scores[cohort[last - 1]]) if enough else 0.0
         if scores[order[len(codes) - 1]] < bar:
             break
     best = willing[scores[willing] >= bar]
@@ -92,6 +100,6 @@ def _weighted(request: Request, purpose: str, devices: np.ndarray, weights: np.n
 
     Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006): the largest ``log(u) / weight``.
     """
-    u = uniforms(request.seed, request.round_num, purpose, index=devices)
+    u = uniforms(request.seed, request.key, purpose, index=devices)
     keys = np.log(u + 2.0**-54) / np.maximum(weights, 1e-12)
     return devices[np.argsort(-keys, kind="stable")[:count]]

@@ -25,19 +25,19 @@ def poisson(request: Request, ledger: Ledger) -> Choice:
     What differential privacy accounts for. The size is binomial and given it all sets are equally likely, so the
     population need not be visited.
     """
-    rng = rng_for(request.seed, request.round_num, "cohort-size")
+    rng = rng_for(request.seed, request.key, "cohort-size")
     size = int(rng.binomial(request.population, min(1.0, request.count / request.population)))
-    asked = head(request.seed, request.round_num, "cohort", population=request.population, count=size)
-    codes = request.ask(asked)
+    asked = head(request.seed, request.key, "cohort", population=request.population, count=size)
+    codes = request.refusals(asked)
     return choice(asked[codes == 0], codes)
 
 
 def stratified(request: Request, ledger: Ledger) -> Choice:
-    """Returns ``count`` devices, each stratum with its share by largest remainder; one without a share gets none."""
-    wanted = np.append(apportion(request.count, np.array(request.stratum_shares)), 0)
+    """Returns ``count`` devices; strata get their shares, over askings in a row too, and one without a share nobody."""
+    wanted = np.append(apportion(request.count, np.array(request.stratum_shares), request.offset), 0)
     taken, refused, got = [], [], np.zeros(len(wanted), np.int64)
     for asked in limited(request):
-        stratum, codes = np.minimum(request.stratum_of(asked), len(wanted) - 1), request.ask(asked)
+        stratum, codes = np.minimum(request.stratum_of(asked), len(wanted) - 1), request.refusals(asked)
         for device, code, its in zip(asked, codes, stratum, strict=True):
             if got[its] < wanted[its]:
                 refused.append(code)
@@ -54,13 +54,15 @@ def power_of_choice(request: Request, ledger: Ledger) -> Choice:
 
     Cho, Wang and Joshi, "Client selection in federated learning: convergence analysis and power-of-choice selection
     strategies" (2020), the variant rpow-d that asks nobody for a loss: a device not seen yet counts as infinitely bad.
-    Candidates are drawn evenly here, in the paper in proportion to their examples.
+    Candidates are drawn evenly here, in the paper in proportion to their examples. Where only a part of the cohort is
+    wanted, it is drawn evenly from those that a whole cohort would be.
     """
-    drawn = first(request, max(request.count, request.plan.candidates or 2 * request.count))
+    drawn = first(request, max(request.cohort, request.plan.candidates or 2 * request.cohort))
     loss = np.nan_to_num(ledger.column("loss", drawn.devices), nan=np.inf)
-    ties = uniforms(request.seed, request.round_num, "ties", index=drawn.devices)
-    order = np.lexsort((ties, -loss))
-    return choice(drawn.devices[order[: request.count]], drawn.refused)
+    ties = uniforms(request.seed, request.key, "ties", index=drawn.devices)
+    worst = np.lexsort((ties, -loss))[: request.cohort]
+    part = np.argsort(uniforms(request.seed, request.key, "part", index=drawn.devices[worst]))[: request.count]
+    return choice(drawn.devices[worst[part]], drawn.refused)
 
 
 SAMPLERS: dict[str, Callable[[Request, Ledger], Choice]] = {
@@ -82,10 +84,16 @@ def choose(name: str, request: Request, ledger: Ledger) -> Choice:
     return SAMPLERS[name](request, ledger)
 
 
-def apportion(count: int, shares: np.ndarray) -> np.ndarray:
-    """Returns ``int64[strata]`` that add up to ``count``, nearest to ``shares`` by largest remainder (Hamilton)."""
-    exact = count * shares / shares.sum()
-    whole = np.floor(exact).astype(np.int64)
-    largest = np.argsort(-(exact - whole), kind="stable")[: count - int(whole.sum())]
-    whole[largest] += 1
-    return whole
+def apportion(count: int, shares: np.ndarray, offset: float = 0.5) -> np.ndarray:
+    """Returns ``int64[strata]`` that add up to ``count``, each less than one seat from its exact share.
+
+    Systematic sampling (Madow and Madow 1944): over even offsets in [0, 1) every stratum gets its share on average.
+
+    >>> [apportion(1, np.array([0.5, 0.25, 0.25]), offset).tolist() for offset in (0.2, 0.4, 0.6, 0.8)]
+    [[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 0, 0]]
+    """
+    ends = np.round(count * np.cumsum(shares) / shares.sum(), 9)  # whole shares stay whole
+    ends[-1] = count
+    filled = np.minimum(np.floor(ends + offset), count).astype(np.int64)  # an offset next to 1 rounds up to it
+    seats: np.ndarray = np.diff(filled, prepend=0)
+    return seats

@@ -180,12 +180,78 @@ def test_a_cohort_of_the_whole_population_is_the_population():
         assert chosen.devices.tolist() == list(range(30))
 
 
-@given(st.integers(0, 500), st.lists(st.floats(0.01, 1), min_size=1, max_size=8))
-def test_apportionment(count, shares):
-    seats = apportion(count, np.array(shares))
+ASKED_BEFORE = ledger_of(np.arange(0, 1000, 2), loss=1 + np.arange(500) % 10, seconds=5.0 + np.arange(500) % 3)
+"""Of 1,000 devices the even ones have been seen, with losses from 1 to 10."""
+SHARES = (0.5, 0.3, 0.2)
+
+
+def by_share(index):
+    return np.searchsorted(np.cumsum(SHARES), (index * 0.618) % 1.0)
+
+
+def facts_of(devices):
+    """Parts of the devices in each stratum, part of them never seen, mean loss of the others."""
+    seen = devices[devices % 2 == 0]
+    parts = np.bincount(by_share(devices), minlength=3) / len(devices)
+    return np.array([*parts, 1 - len(seen) / len(devices), np.mean(1 + seen // 2 % 10) / 10 if len(seen) else 0.5])
+
+
+def ask_one_by_one(name, count, rounds, **options):
+    """As FedBuff asks: ``count`` devices are always under way, and each that is done is replaced by one asking."""
+    flights, asked = [], []
+    for draw in range(count * rounds):
+        flights = flights[-(count - 1) :] if count > 1 else []
+        wanted = request(
+            *(1000, 1),
+            round_num=draw // count,
+            draw=draw,
+            under_way=np.array(flights, np.int64),
+            whole=count,
+            **options,
+        )
+        found = choose(name, wanted, ASKED_BEFORE).devices.tolist()
+        assert not set(found) & set(flights), "nobody is asked who is under way"
+        flights, asked = flights + found, asked + found
+    return np.array(asked)
+
+
+@pytest.mark.parametrize("plan", [SamplerPlan(), SamplerPlan(candidates=60, exploration=0.5)])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_many_askings_of_one_are_about_one_asking_of_many(name, plan):
+    options = {"plan": plan, "stratum_of": by_share, "stratum_shares": SHARES}
+    together = np.concatenate(
+        [choose(name, request(1000, 20, round_num=r, **options), ASKED_BEFORE).devices for r in range(30)]
+    )
+    single = ask_one_by_one(name, 20, 30, **options)
+    assert len(single) == pytest.approx(len(together), rel=0.15)
+    np.testing.assert_allclose(facts_of(single), facts_of(together), atol=0.1)
+    most = np.bincount(together).max()
+    assert np.bincount(single).max() <= 2 * most + 2, "no few devices do all the work"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_small_cohorts_give_every_stratum_its_share_over_rounds(count):
+    options = {"stratum_of": by_share, "stratum_shares": SHARES}
+    found = [choose("stratified", request(1000, count, round_num=r, **options), Ledger()).devices for r in range(100)]
+    seats = np.bincount(by_share(np.concatenate(found)), minlength=3)
+    assert (np.abs(seats - 100 * count * np.array(SHARES)) <= 5).all()
+
+
+def test_oort_goes_by_the_version_of_the_model_not_by_the_count_of_askings():
+    """Asking 2,000 of version 3 explores as much as asking 3: decay and pacer count rounds."""
+    early, late = (
+        choose("oort", request(1000, 100, round_num=3, draw=draw), ASKED_BEFORE).devices % 2 for draw in (3, 2000)
+    )
+    assert (early.mean(), late.mean()) == pytest.approx((0.9 * 0.98**3,) * 2, abs=0.011)
+
+
+@given(st.integers(0, 500), st.lists(st.floats(0.01, 1), min_size=1, max_size=8), st.floats(0, 1, exclude_max=True))
+def test_apportionment(count, shares, offset):
+    seats = apportion(count, np.array(shares), offset)
     exact = count * np.array(shares) / sum(shares)
     assert seats.sum() == count
-    assert (np.abs(seats - exact) < 1 + 1e-9).all(), "within one of the exact share (Hamilton's quota rule)"
+    assert (np.abs(seats - exact) < 1 + 1e-6).all(), "within one of the exact share (the quota rule)"
+    assert (seats >= 0).all()
 
 
 @pytest.mark.parametrize("ask", [everyone, only([1, 2, 3])])

@@ -39,7 +39,7 @@ def trip(tmp_path: Path, *changes: str):  # type: ignore[no-untyped-def]
     federation = numpy_federation(parse_experiment(PLAIN, [*FLEET, *changes]))
     memory = FleetMemory(Shelf(tmp_path / "memory"))
     state = federation.algorithm.init(federation.engine.initial, federation.engine.spec)
-    crew, _ = gather(federation, memory, wanted=12, draw=0, now=100.0, under_way=np.zeros(0, np.int64))
+    crew, _ = gather(federation, memory, round_num=0, wanted=12, draw=0, now=100.0, under_way=np.zeros(0, np.int64))
     return travel(open_step(federation, memory, state, tmp_path / "updates"), crew)
 
 
