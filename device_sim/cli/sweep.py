@@ -108,7 +108,10 @@ def sweep(
     from device_sim.cli.sweep_tables import show, show_cost
     from device_sim.sweep.files import write_results
     from device_sim.sweep.run import Sweep, forecast
+    from fl_mobile.errors import ConfigError
 
+    if target_accuracy is not None and not 0 <= target_accuracy <= 1:
+        raise ConfigError(f"--target-accuracy must be from 0 to 1, e.g. 0.95, got {target_accuracy}")
     job = _job(what, out, experiment, seeds, plot, changes or [])
     if dry_run:
         show_cost(forecast(Sweep(job.base, job.seeds, job.out, lambda *run: None), job.search), output)

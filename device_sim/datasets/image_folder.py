@@ -91,7 +91,7 @@ def _read_pictures(paths: list[Path], size: tuple[int, int] | None, color: str) 
         if picture.shape != x.shape[1:]:
             raise DataError(
                 f"{path}: {picture.shape[1]}×{picture.shape[0]} pixels, but the first picture is "
-                f"{x.shape[2]}×{x.shape[1]}. Give image-size = [height, width] to scale them all."
+                f'{x.shape[2]}×{x.shape[1]}. Give data.image-size, e.g. "{x.shape[1]}x{x.shape[2]}", to scale them all.'
             )
         x[i] = picture
     if x is None or broken:

@@ -26,9 +26,9 @@ def held_out(
         count = min(round(fraction * len(members)), len(members) - 1)
         test[members[:count]] = True
     if device_of is not None:
-        keeps = np.isin(device_of, device_of[~test])
-        _, first = np.unique(np.where(keeps, -1, device_of), return_index=True)
-        test[first[~keeps[first]]] = False
+        without = np.flatnonzero(~np.isin(device_of, device_of[~test]))
+        _, first = np.unique(device_of[without], return_index=True)
+        test[without[first]] = False
     if not test.any():
         counts = np.unique(y, return_counts=True)[1]
         raise DataError(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
-from device_sim.experiment.keys import key, positive
+from device_sim.experiment.keys import check_finite, key, positive
 from device_sim.experiment.personal import Evaluation, Personal, check_aggregation, check_algorithm, check_personal
 from device_sim.experiment.tuning import Pruning, Qat, check_engine, check_private, check_tuning
 from export.convert.recipes import find_recipe
@@ -310,6 +310,7 @@ class Experiment:
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if self.train.cohort > self.data.devices:
             raise ConfigError(
                 f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+import math
+from dataclasses import field, fields, is_dataclass
 from typing import Any
 
 from fl_mobile.errors import ConfigError
@@ -11,6 +12,16 @@ from fl_mobile.errors import ConfigError
 def key(default: Any, doc: str) -> Any:
     """Returns a field with its help text, which `fl-mobile new` writes above it."""
     return field(default=default, metadata={"doc": doc})
+
+
+def check_finite(record: Any, path: tuple[str, ...] = ()) -> None:
+    """Raises `ConfigError` naming the first number of a section, or of the tables in it, that is NaN or Inf."""
+    for f in fields(record):
+        value, at = getattr(record, f.name), (*path, f.name.replace("_", "-"))
+        if is_dataclass(value):
+            check_finite(value, at)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{'.'.join(at)} must be finite, got {value}")
 
 
 def positive(section: str, **values: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import typing
@@ -67,6 +68,18 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def as_toml(value: Any) -> str:
+    """Returns a value as it is written behind ``=``.
+
+    >>> as_toml("a\\n"), as_toml(["x"]), as_toml(float("nan"))
+    ('"a\\\\n"', '["x"]', 'nan')
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # what JSON writes here TOML does not read
+    text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False, default=str)
+    return text.replace("\x7f", "\\u007f")  # the one control character JSON leaves as it is and TOML refuses
 
 
 class _Sources:
@@ -136,6 +149,9 @@ def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sour
 
 
 def _typed(kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
+    if type(value) in (int, float) and kind in (int, float) and not abs(value) < 2**63:
+        limit = "finite" if isinstance(value, float) and not math.isfinite(value) else "below 2^63"
+        raise ConfigError(f"{sources.of(dotted)}: {dotted} must be {limit}, got {value!r:.60}")
     if kind is float and type(value) is int:
         return float(value)
     if kind in (int, float, str, bool) and type(value) is kind:
@@ -175,9 +191,7 @@ def _lines(record: Any, comments: bool) -> list[str]:
     for f in fields(record):
         value = getattr(record, f.name)
         if not is_dataclass(value):
-            text = json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
-            text = text.replace("\x7f", "\\u007f")  # the one control character JSON leaves as it is and TOML refuses
-            out.append(f"{_kebab(f.name)} = {text}" + (f"  # {f.metadata['doc']}" if comments else ""))
+            out.append(f"{_kebab(f.name)} = {as_toml(value)}" + (f"  # {f.metadata['doc']}" if comments else ""))
     return out
 
 

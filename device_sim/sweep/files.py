@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.toml import parse_experiment, read_experiment, to_toml
+from device_sim.experiment.toml import as_toml, parse_experiment, read_experiment, to_toml
 from device_sim.sweep.plan import Range, SweepPlan, Trial, Value
 from device_sim.sweep.results import FINAL_ROUNDS, TrialResult, best, pareto_front
 from fl_mobile.errors import ConfigError, RunError, nearest
@@ -93,7 +93,7 @@ def _flat(table: Mapping[str, Any], section: str = "") -> list[str]:
         if isinstance(value, dict):
             out += _flat(value, f"{section}{key}.")
         else:
-            out.append(f"{section}{key}={json.dumps(value, ensure_ascii=False, default=str)}")
+            out.append(f"{section}{key}={as_toml(value)}")
     return out
 
 

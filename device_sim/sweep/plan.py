@@ -17,7 +17,6 @@ rounds = 20
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.toml import all_keys, parse_experiment, to_toml
+from device_sim.experiment.toml import all_keys, as_toml, parse_experiment, to_toml
 from device_sim.sweep.results import OBJECTIVES
 from fl_mobile.errors import ConfigError, nearest
 
@@ -48,7 +47,10 @@ class Range:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        for name in ("low", "high", "step"):
+            if (value := getattr(self, name)) is not None and not abs(value) < 2**63:
+                raise ConfigError(f"{name} must be a finite number below 2^63, got {value!r:.60}")
+        if not self.low < self.high:
             raise ConfigError(f"low must be below high, got low = {self.low}, high = {self.high}")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ConfigError(f"log = true needs low above 0 and no step, got low = {self.low}, step = {self.step}")
@@ -95,7 +97,7 @@ class Trial:
 
     def changes(self) -> list[str]:
         """Returns the trial as --set options."""
-        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.params.items()]
+        return [f"{key}={as_toml(value)}" for key, value in self.params.items()]
 
 
 BASE = Trial("base", {})

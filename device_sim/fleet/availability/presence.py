@@ -102,7 +102,7 @@ def diurnal(seed: int, clock: Clock) -> Presence:
         zone = np.floor(uniforms(seed, "time-zone", index=devices.index) * clock.time_zones)
         hours = at_seconds / HOUR + clock.start_hour - zone  # local hours since the first midnight
         charging, battery, full_hours = _charge(seed, devices, hours)
-        hour_of_day = np.floor(hours % DAY_HOURS).astype(np.int64)
+        hour_of_day = np.floor(hours).astype(np.int64) % 24  # whole hours: -1e-16 % 24.0 is 24.0
         slot = np.floor(hours * _SLOTS_PER_HOUR).astype(np.int64)
         return Doing(
             uniforms(seed, "online", index=pair(devices.index, np.floor(hours))) >= OFFLINE[hour_of_day],

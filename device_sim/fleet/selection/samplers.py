@@ -35,9 +35,11 @@ def poisson(request: Request, ledger: Ledger) -> Choice:
 def stratified(request: Request, ledger: Ledger) -> Choice:
     """Returns ``count`` devices; strata get their shares, over askings in a row too, and one without a share nobody."""
     wanted = np.append(apportion(request.count, np.array(request.stratum_shares), request.offset), 0)
+    last = len(wanted) - 1  # devices of no stratum, which get no seat
     taken, refused, got = [], [], np.zeros(len(wanted), np.int64)
     for asked in limited(request):
-        stratum, codes = np.minimum(request.stratum_of(asked), len(wanted) - 1), request.refusals(asked)
+        stratum, codes = request.stratum_of(asked), request.refusals(asked)
+        stratum = np.where((stratum < 0) | (stratum > last), last, stratum)
         for device, code, its in zip(asked, codes, stratum, strict=True):
             if got[its] < wanted[its]:
                 refused.append(code)

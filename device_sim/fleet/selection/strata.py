@@ -9,7 +9,7 @@ import numpy as np
 
 from device_sim.fleet.devices.fleet import Fleet
 from device_sim.fleet.selection.walk import head
-from fl_mobile.errors import check_known
+from fl_mobile.errors import ConfigError, check_known
 
 Column = Callable[[np.ndarray], np.ndarray]
 """Devices ``int64[n]`` → a number of each, ``int64[n]``."""
@@ -36,7 +36,7 @@ class Strata:
     """A division of the population.
 
     Attributes:
-        of: Devices ``int64[n]`` → stratum ``int64[n]``.
+        of: Devices ``int64[n]`` → stratum ``int64[n]``; below 0 for one that belongs to none, and is never chosen.
         shares: Part of the population in each stratum, measured on 4,096 devices, or on all where there are fewer.
     """
 
@@ -71,7 +71,10 @@ def open_strata(name: str, fleet: Fleet, holdings: Holdings) -> Strata:
     """
     check_known("selection.strata", name, STRATA)
     of = STRATA[name](fleet, holdings)
-    found = np.bincount(of(_sample(fleet)))
+    strata = of(_sample(fleet))
+    found = np.bincount(strata[strata >= 0])
+    if not len(found):
+        raise ConfigError(f"selection.strata '{name}': none of {len(strata)} devices belongs to any; all are empty")
     return Strata(of, tuple((found / found.sum()).tolist()))
 
 

@@ -111,6 +111,16 @@ def test_no_device_loses_all_its_training_examples():
         assert set(device_of[~test]) == set(range(20))
 
 
+def test_device_numbers_mean_nothing_but_whose():
+    """House B10: −1 was a marker among device ids, and device −1 lost its only training examples."""
+    y, device_of = np.zeros(40, np.int64), np.repeat(np.arange(20), 2)
+    for seed in range(200):
+        rngs = [np.random.default_rng(seed) for _ in range(2)]
+        test = held_out(y, 0.8, rngs[0], device_of - 1)
+        assert set(device_of[~test]) == set(range(20))
+        assert np.array_equal(test, held_out(y, 0.8, rngs[1], device_of)), "any names, the same split"
+
+
 # --- real data against an independent reading ------------------------------------------------------------------------
 
 

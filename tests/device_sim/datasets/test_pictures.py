@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from device_sim.datasets import DataOptions, load_dataset
+from device_sim.experiment.toml import parse_experiment
 from fl_mobile.errors import DataError
 from tests.device_sim.dataset_files import write_pictures
 
@@ -76,8 +79,12 @@ def test_sizes_depths_and_bombs_are_refused(tmp_path, monkeypatch):
     write_pictures(tmp_path)
     odd = tmp_path / "phone-2" / "dog" / "odd.png"
     Image.new("RGB", (30, 30)).save(odd)
-    with pytest.raises(DataError, match=r"odd.png: 30×30 pixels.*image-size"):
+    with pytest.raises(DataError, match=r"odd.png: 30×30 pixels.*image-size") as told:
         load_dataset("image-folder", seed=0, path=tmp_path)
+    key, advice = re.search(r'(data\.image-size), e\.g\. ("\d+x\d+")', str(told.value)).groups()
+    options = parse_experiment("", ["data.dataset=image-folder", f"{key}={advice}"]).data.options()
+    scaled = load_dataset("image-folder", seed=0, path=tmp_path, options=options)
+    assert scaled.train.x.shape[1:3] == options.image_size
     Image.fromarray(np.full((8, 12), 40_000, np.uint16)).save(odd)
     with pytest.raises(DataError, match="not 8 bit"):
         load_dataset("image-folder", seed=0, path=tmp_path)

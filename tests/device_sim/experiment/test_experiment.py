@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
@@ -118,6 +119,47 @@ def test_mistakes_name_line_and_remedy(text: str, told: list[str]) -> None:
 def test_bad_set_options(change: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         parse_experiment("", [change])
+
+
+def float_and_whole_keys() -> list[str]:
+    """Every key that takes a number."""
+
+    def of(record: object, path: tuple[str, ...] = ()) -> list[str]:
+        out = []
+        for f in fields(record):  # type: ignore[arg-type]
+            value, at = getattr(record, f.name), (*path, f.name.replace("_", "-"))
+            out += of(value, at) if is_dataclass(value) else [".".join(at)] if type(value) in (int, float) else []
+        return out
+
+    return of(Experiment())
+
+
+@pytest.mark.parametrize("value", ["nan", "-nan", "inf", "-inf", "1" + 400 * "0"])
+@pytest.mark.parametrize("key", float_and_whole_keys())
+def test_no_key_takes_a_number_that_is_not_finite(key: str, value: str) -> None:
+    """House B4: nan and inf were written into the run's own experiment.toml, which could then not be read."""
+    with pytest.raises(ConfigError, match=rf"^--set {key}=.*: {key} must be ") as told:
+        parse_experiment("", [f"{key}={value}"])
+    assert "\n" not in str(told.value)
+    section, _, name = key.rpartition(".")
+    with pytest.raises(ConfigError, match=rf"^mine\.toml, line {2 if section else 1}: {key} must be "):
+        parse_experiment(f"[{section}]\n{name} = {value}" if section else f"{name} = {value}", where="mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "name"),
+    [
+        (kind, section.name, f.name)
+        for section in fields(Experiment)
+        if is_dataclass(kind := type(getattr(Experiment(), section.name)))
+        for f in fields(kind)
+        if type(getattr(getattr(Experiment(), section.name), f.name)) is float
+    ],
+)
+def test_python_callers_are_refused_nan_too(kind: type, section: str, name: str) -> None:
+    for value in (math.nan, math.inf):
+        with pytest.raises(ConfigError):
+            Experiment(**{section: kind(**{name: value})})
 
 
 def test_set_wins_over_file_and_takes_bare_words() -> None:

@@ -50,6 +50,14 @@ def test_a_device_asked_alone_does_what_it_does_among_others(name, at, position)
     assert (together.full_at <= at + 1e-6).all()
 
 
+@pytest.mark.parametrize("hours", [-1e-16, 0.0, 24.0, 48.0 - 1e-14, -24.0, -1e-300])
+def test_midnight_is_an_hour_of_the_day(hours):
+    """House B14: −1e-16 % 24 is 24.0, which no table of 24 hours has."""
+    doing = open_("diurnal")(fleet_of(200), hours * HOUR)
+    near = open_("diurnal")(fleet_of(200), (hours + 0.001) * HOUR)
+    assert doing.online.shape == near.online.shape == (200,)
+
+
 @pytest.mark.parametrize("name", PRESENCES)
 def test_days_differ_but_seeds_repeat(name):
     devices = fleet_of()

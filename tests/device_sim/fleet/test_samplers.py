@@ -287,6 +287,16 @@ def test_an_unknown_division_is_named():
         open_strata("labels", open_fleet(0, 10), HOLDINGS)
 
 
+def test_devices_of_no_stratum_are_counted_nowhere_and_never_chosen():
+    holdings = replace(HOLDINGS, majority_label=lambda index: np.where(index % 3, index % 5, -1))
+    strata = open_strata("label", open_fleet(4, 3000), holdings)
+    assert len(strata.shares) == 5
+    wanted = request(3000, 60, stratum_of=strata.of, stratum_shares=strata.shares)
+    assert (choose("stratified", wanted, Ledger()).devices % 3 > 0).all()
+    with pytest.raises(ConfigError, match="none of 10 devices"):
+        open_strata("label", open_fleet(4, 10), replace(HOLDINGS, majority_label=lambda index: np.full(len(index), -1)))
+
+
 def test_a_stratum_that_no_share_was_measured_for_gets_nobody():
     wanted = request(100, 20, stratum_of=lambda index: index % 5, stratum_shares=(0.5, 0.5))
     found = np.bincount(choose("stratified", wanted, Ledger()).devices % 5)
