@@ -124,6 +124,8 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
 
     module, weights = tf.Module(), [v for v in model.variables if "float" in str(v.dtype)]
     module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(weights)]
+    module.trainable, module.anchors, module.slots, module.corrections, module.sums = [], [], [], [], []
+    module.steps = tf.Variable(0, dtype=tf.int32, trainable=False)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any) -> Any:

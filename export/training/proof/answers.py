@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.training.proof.cases import Case, Material
+from export.training.proof.cases import Batch, Case, Material
 from export.training.session import TrainingSession
 from fl_mobile.errors import VerifyError
 from fl_mobile.tensors import Tensors
@@ -28,7 +28,7 @@ class Answers:
 
     Attributes:
         outputs: Of the first batch, before training.
-        evaluated: Summed loss of the last batch, before training, ``float32[1]``.
+        evaluated: Summed loss of the shortest batch, before training, ``float32[1]``.
         losses: Mean loss of every step.
         correct: Right answers: of `evaluated`, then of every step.
         unsure: For each of ``correct``, answers that rounding may turn.
@@ -67,7 +67,7 @@ def by_program(session: TrainingSession, case: Case, material: Material) -> Answ
     if material.correction is not None:
         session.set_correction(material.correction)
     outputs = np.array(session.infer(material.batches[0][0]))
-    evaluated = session.evaluate(*material.batches[-1])
+    evaluated = session.evaluate(*shortest(material))
     step = session.accumulate if case.accumulate else _train(session, case)
     steps = [step(x, y, seed=case.dropout_seed) for x, y in material.batches]
     if case.accumulate:
@@ -76,6 +76,11 @@ def by_program(session: TrainingSession, case: Case, material: Material) -> Answ
     moved = {path: after[path] - value for path, value in material.weights.items()}
     losses, correct = (np.array([pair[i] for pair in (evaluated, *steps)], np.float32) for i in (0, 1))
     return Answers(outputs, losses[:1], losses[1:], correct, np.zeros_like(correct), moved, material.weights)
+
+
+def shortest(material: Material) -> Batch:
+    """Returns the batch that is evaluated: the one with the most padding."""
+    return min(material.batches, key=lambda batch: len(batch[1]))
 
 
 def _train(session: TrainingSession, case: Case) -> Callable[..., tuple[float, float]]:

@@ -31,6 +31,7 @@ class Case:
         tokens: Examples are whole numbers below this; 0 draws by the input's dtype.
         padding: Value of time steps that are masked: the last few of most examples; None for a model without masks.
         weight_scale: What drawn kernels are multiplied with.
+        signed: Whether trained vectors have either sign, so that both sides of every relu are met.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case:
     tokens: int = 0
     padding: float | None = None
     weight_scale: float = 1.0
+    signed: bool = True
 
     @property
     def dropout_seed(self) -> int:
@@ -93,9 +95,11 @@ def correction_of(case: Case, contract: Contract) -> Tensors | None:
 
 
 def _weight(weight: Weight, rng: np.random.Generator, case: Case) -> np.ndarray:
-    """Returns kernels as He et al. (2015) start them, and positive vectors: a variance must be one."""
+    """Returns kernels as He et al. (2015) start them, and vectors away from zero: a variance is positive."""
     if len(weight.shape) < 2:
-        return rng.uniform(0.5, 1.0, weight.shape).astype(np.float32)
+        size = rng.uniform(0.5, 1.0, weight.shape)
+        sign = rng.choice([-1.0, 1.0], weight.shape) if weight.trainable and case.signed else 1.0
+        return np.asarray(size * sign, np.float32)
     spread = case.weight_scale * sqrt(2 / prod(weight.shape[:-1]))
     return (rng.standard_normal(weight.shape) * spread).astype(np.float32)
 

@@ -10,6 +10,7 @@ import numpy as np
 from export.training.options import Options
 from export.training.proof.answers import TOLERANCE, WEIGHT, Difference, norm
 from export.training.proof.cases import Case
+from export.training.proof.reference import inputs_of, unchanged
 from fl_mobile.errors import ExportError
 from fl_mobile.models import keras_bridge
 
@@ -61,7 +62,7 @@ def _first_wrong_layer(model: Any, options: Options) -> str | None:
     while low <= high:
         middle = (low + high) // 2
         try:
-            part = keras.Model(model.inputs, layers[middle].output)
+            part = keras.Model(model.inputs[0], layers[middle].output)
             right = _infers_right(part, options)
         except (ValueError, AttributeError, TypeError):  # not a layer with one place in the graph
             return found
@@ -78,11 +79,16 @@ def _infers_right(part: Any, options: Options) -> bool:
 
     rng = np.random.default_rng(0)
     shape = (options.batch_size, *options.input_shape)
-    x = rng.integers(0, 2, shape) if options.input_dtype != "float32" else rng.standard_normal(shape)
-    x = x.astype(options.input_dtype)
-    want = np.asarray(part(x.astype(np.float32) if options.input_dtype == "uint8" else x, training=False))
-    try:
-        got = infer_alone(part, options, x)
-    except ExportError:
-        return False
+    tokens = inputs_of(part).get("tokens", 0 if options.input_dtype == "float32" else 2)
+    x = (rng.integers(0, tokens, shape) if tokens else rng.standard_normal(shape)).astype(options.input_dtype)
+    with unchanged(part):
+        for variable in part.variables:  # zeros, as biases start, would hide what is wrong
+            if "float" in str(variable.dtype):
+                noise = rng.uniform(0.1, 0.5, variable.shape)
+                variable.assign(np.asarray(variable.numpy() + noise, np.float32))
+        want = np.asarray(part(x.astype(np.float32) if options.input_dtype == "uint8" else x, training=False))
+        try:
+            got = infer_alone(part, options, x)
+        except ExportError:
+            return False
     return norm(got - want) <= 10 * TOLERANCE * max(norm(want), 1e-6)

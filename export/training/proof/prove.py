@@ -24,11 +24,10 @@ from export.training.proof.answers import Answers, Difference, allowed_of, by_pr
 from export.training.proof.cases import Batch, Case, Material, correction_of, drawn
 from export.training.proof.culprit import ASK, culprit_of, layer_of
 from export.training.proof.golden import Golden
-from export.training.proof.reference import Reference
+from export.training.proof.reference import Reference, inputs_of
 from export.training.session import TrainingSession, open_session
 from fl_mobile.errors import ExportError, FlMobileError
 from fl_mobile.models import keras_bridge
-from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.tensors import Tensors
 
 STARTS = 3
@@ -158,8 +157,8 @@ class _Prover:
         batch = self.contract.batch_size
         short = max(batch // 2 + 1, 1) if batch > 2 else 1
         rows = (batch,) if name == "gradient" else (batch, min(short, batch), batch)
-        for scale in (1.0, 0.1):
-            case = Case(name, seed, rows, 1.0, weight_scale=scale, **inputs_of(self.model))
+        for scale, signed in ((1.0, True), (1.0, False), (0.1, False)):
+            case = Case(name, seed, rows, 1.0, weight_scale=scale, signed=signed, **inputs_of(self.model))
             case = replace(case, accumulate=name == "accumulated")
             material = drawn(case, self.contract)
             rated = self._rated(case, material, _LARGE if name == "gradient" else _SMALL)
@@ -207,6 +206,11 @@ class _Prover:
         return compared(got, want, allowed)
 
     def _refusal(self, case: Case, found: Sequence[Difference]) -> ExportError:
+        if case.name != "gradient" and (first := self._case("gradient", case.seed)) is not None:
+            # Several steps carry a difference everywhere; one step shows where it comes from.
+            material = drawn(first, self.contract)
+            here = self._against(first, material, *self._truth(first, material))
+            case, found = (first, here) if any(not d.same for d in here) else (case, found)
         told = culprit_of(self.model, self.options, case, [d for d in found if not d.same])
         return ExportError(f"{told} Conversion lost activations: {'; '.join(self.lost)}." if self.lost else told)
 
@@ -218,20 +222,6 @@ class _Prover:
             f"layer '{layer}': its gradient is no finite number at the model's own weights, so no phone could train it."
             " Look for a logarithm or root of 0, a division by 0, or inputs that are not normalised."
         )
-
-
-def inputs_of(model: Any) -> dict[str, Any]:
-    """Returns what a case must know of the model's inputs: the smallest vocabulary, and what masks a time step."""
-    found: dict[str, Any] = {}
-    for layer in flatten_layers(model):
-        kind = type(layer).__name__
-        if kind == "Embedding":
-            found["tokens"] = min(layer.input_dim, found.get("tokens", layer.input_dim))
-            if layer.mask_zero:
-                found["padding"] = 0.0
-        elif kind == "Masking":
-            found["padding"] = float(layer.mask_value)
-    return found
 
 
 def _norm_of(tensors: Tensors) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from export.training.dropout import dropout_mask
 from export.training.layers import DROPOUTS, swap
 from export.training.options import Options
-from export.training.proof.answers import Answers
+from export.training.proof.answers import Answers, shortest
 from export.training.proof.cases import Case, Material
 from export.training.telling import telling
 from fl_mobile.errors import ExportError
@@ -96,7 +96,7 @@ class Reference:
         optimizer = local_optimizer(self._options.optimizer).keras(case.learning_rate, self._options.momentum)
         optimizer.build(self._trained)
         outputs = np.asarray(self._run(lambda: self._model(self._as_input(material.batches[0][0]), training=False)))
-        x, y = material.batches[-1]
+        x, y = shortest(material)
         out = self._run(lambda: self._model(self._as_input(x), training=False))
         evaluated = float(np.sum(self._losses(y, out)))
         told, losses, sums, count = [self._right(y, out)], [], None, 0
@@ -191,6 +191,20 @@ def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
     return {"mse": losses.mean_squared_error, "mae": losses.mean_absolute_error, "huber": losses.huber}[options.loss](
         told, out
     )
+
+
+def inputs_of(model: Any) -> dict[str, Any]:
+    """Returns what a case must know of the model's inputs: the smallest vocabulary, and what masks a time step."""
+    found: dict[str, Any] = {}
+    for layer in flatten_layers(model):
+        kind = type(layer).__name__
+        if kind == "Embedding":
+            found["tokens"] = min(layer.input_dim, found.get("tokens", layer.input_dim))
+            if layer.mask_zero:
+                found["padding"] = 0.0
+        elif kind == "Masking":
+            found["padding"] = float(layer.mask_value)
+    return found
 
 
 @contextlib.contextmanager
