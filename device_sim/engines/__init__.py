@@ -18,6 +18,7 @@ from device_sim.engines.batches import visits
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine, Worker
 from device_sim.engines.pools.processes import ProcessWorker
 from device_sim.engines.records import Engine, Evaluation, Task, Then, Trainer, train_each
+from fl_mobile.records import FitPlan
 
 __all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "train_each", "visits"]
 
@@ -131,7 +132,14 @@ ENGINES: dict[str, EngineRow] = {
 
 
 def open_engine(
-    name: str, build: Build, probe: np.ndarray, *, workers: int = 0, pool: str = "", ray_address: str = ""
+    name: str,
+    build: Build,
+    probe: np.ndarray,
+    *,
+    plan: FitPlan | None = None,
+    workers: int = 0,
+    pool: str = "",
+    ray_address: str = "",
 ) -> Engine:
     """Returns an engine.
 
@@ -139,6 +147,7 @@ def open_engine(
         name: A row of `ENGINES`.
         build: Returns a new, built model, the same one every time; picklable for workers outside of this process.
         probe: A few examples as devices hold them.
+        plan: What round 1 will ask for, where that is known: what it would refuse is refused now.
         workers: How many; 0 is one per core.
         pool: A row of `POOLS` that the engine can run in; empty is its first.
         ray_address: For pool ``ray``: ``auto`` or ``host:port`` of a running cluster; empty starts one here.
@@ -146,6 +155,14 @@ def open_engine(
     Raises:
         ConfigError: The engine cannot train this model, or cannot run here.
         ModelError: The model cannot be built or federated.
+        ExportError: The engine is the phone's program, which cannot train the model.
     """
     row = ENGINES[name]
-    return POOLS[pool or row.pools[0]](row.trainers(build, probe), workers, ray_address)
+    engine = POOLS[pool or row.pools[0]](row.trainers(build, probe), workers, ray_address)
+    if plan is not None:
+        try:
+            engine.prepare(plan)
+        except BaseException:
+            engine.close()
+            raise
+    return engine

@@ -89,6 +89,10 @@ class Model(Protocol):
 class Trainer(Model, Protocol):
     """One worker's model; used by one thread at a time, computes on one thread."""
 
+    def prepare(self, plan: FitPlan) -> None:
+        """Refuses a plan, or a model with it, that `train` could not train; `FitPlan.from_logits` is not looked at."""
+        ...
+
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update relative to ``weights``."""
         ...

@@ -152,7 +152,8 @@ def open_federation(experiment: Experiment) -> Federation:
 
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
-        ExportError: [train.qat] is on and the model has no graph to round in.
+        ExportError: [train.qat] is on and the model has no graph to round in; or the engine is the phone's program,
+            and a layer cannot train there.
     """
     dataset = open_dataset(experiment)
     data = data_of(experiment, dataset)
@@ -160,19 +161,28 @@ def open_federation(experiment: Experiment) -> Federation:
     keys = experiment.engine
     import_keras()
     engine = open_engine(
-        keys.name, build, dataset.train.x[:8], workers=keys.workers, pool=keys.pool, ray_address=keys.ray_address
+        *(keys.name, build, dataset.train.x[:8]),
+        plan=experiment.server.build().plan(experiment.train.plan(0, from_logits=True)),
+        workers=keys.workers,
+        pool=keys.pool,
+        ray_address=keys.ray_address,
     )
-    model, parts = build(), {name: getattr(dataset, name) for name in ("train", "test")}
-    check_training(
-        *(model, experiment.train.loss),
-        {f"{dataset.name}, {name} part": (part.x, part.y) for name, part in parts.items()},
-        dataset.num_classes,
-    )
+    try:
+        workload = _checked_workload(experiment, dataset, build())
+        return assemble(experiment, dataset, data, engine, workload, build)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Workload:
+    """Returns what training costs, once it is known that the model can be trained on the data."""
+    parts = {f"{dataset.name}, {name} part": getattr(dataset, name) for name in ("train", "test")}
+    check_training(model, experiment.train.loss, {n: (p.x, p.y) for n, p in parts.items()}, dataset.num_classes)
     if experiment.train.qat.on:
         with_fake_quant(model)  # what cannot be rounded is told now, not in the round that begins to
     slots = len(local_optimizer(experiment.train.optimizer).slots)
-    workload = workload_of(model, dataset.input_shape, optimizer_slots=slots)
-    return assemble(experiment, dataset, data, engine, workload, build)
+    return workload_of(model, dataset.input_shape, optimizer_slots=slots)
 
 
 def assemble(

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from export.training.dropout import keep_tensor
 from fl_mobile.errors import ExportError
+from fl_mobile.models.draws import answered_draws
 from fl_mobile.models.private_api import flatten_layers
 
 REFUSED = {
@@ -97,8 +99,14 @@ def _last(layer: Any) -> int:
 
 @contextlib.contextmanager
 def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
-    """Lets the model's layers run their device form inside the block."""
+    """Lets the model's layers run their device form inside the block.
+
+    Raises:
+        ExportError: At its end, if a layer drew numbers that no phone can, or added a loss that counts padding.
+    """
     undo = _swap_dropout(model, batch.seed, batch.step)
+    drawing: list[str] = []
+    adding: list[str] = []
     try:
         for layer in flatten_layers(model):
             kind = type(layer).__name__
@@ -108,10 +116,45 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
                 undo.append(swap(layer, "unroll", True))
             if getattr(layer, "activity_regularizer", None) is not None:
                 undo.append(swap(layer, "activity_regularizer", _of_real_examples(layer, batch.mask)))
-        yield
+            else:
+                undo.append(swap(layer, "add_loss", _noting(layer, adding)))
+        with answered_draws(_no_draw(model, drawing)):
+            yield
+        _refuse(drawing, "draws random numbers that no phone can: use Dropout")
+        _refuse(
+            adding, "adds a loss of its own, which would count the padding of short batches: use activity_regularizer"
+        )
     finally:
         for put_back in reversed(undo):
             put_back()
+
+
+def _no_draw(model: Any, drawing: list[str]) -> Callable[[str], Any]:
+    """Returns an answer for whoever draws, which writes down the layer that is being called."""
+    import tensorflow as tf
+
+    kinds = {layer.name: type(layer).__name__ for layer in flatten_layers(model, include_self=False)}
+
+    def next_seed(dtype: str) -> Any:
+        scope = [re.sub(r"_\d+$", "", p) if p not in kinds else p for p in tf.get_current_name_scope().split("/")]
+        named = [f"layer '{part}' ({kinds[part]})" for part in scope if part in kinds]
+        drawing.append(named[-1] if named else f"model '{model.name}'")
+        return tf.zeros([2], dtype)
+
+    return next_seed
+
+
+def _noting(layer: Any, adding: list[str]) -> Callable[[Any], None]:
+    def add_loss(loss: Any) -> None:
+        adding.append(f"layer '{layer.name}' ({type(layer).__name__})")
+        type(layer).add_loss(layer, loss)
+
+    return add_loss
+
+
+def _refuse(layers: list[str], reason: str) -> None:
+    if layers:
+        raise ExportError(f'{layers[0]} {reason}. In simulations, engine.name = "keras" trains it')
 
 
 def keyed_call(model: Any) -> Callable[[Any, Any, Any], Any]:

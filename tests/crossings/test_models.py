@@ -35,6 +35,7 @@ NOT_ON_PHONES = {  # kind → what the refusal names
     "own draws": "Noise",
     "flips": "RandomFlip",
     "GRU with dropout": "GRU",
+    "a loss of its own": "Sparse",
 }
 
 

@@ -111,6 +111,10 @@ class PooledEngine:
         )
         return self._in_order(work)
 
+    def prepare(self, plan: FitPlan) -> None:
+        """Lets a trainer refuse now what it would refuse in round 1."""
+        self._call(_prepare, plan)
+
     def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
         """Returns accuracy and mean loss."""
         cuts = [slice(at, at + EVALUATE_PART) for at in range(0, len(y), EVALUATE_PART)]
@@ -168,6 +172,10 @@ class PooledEngine:
 
 def _facts(trainer: Trainer) -> tuple[Any, Tensors, bool, str]:
     return trainer.spec, trainer.initial, trainer.from_logits, trainer.about
+
+
+def _prepare(trainer: Trainer, plan: FitPlan) -> None:
+    trainer.prepare(plan)
 
 
 def _train(trainer: Trainer, weights: Tensors, tasks: Sequence[Task], plan: FitPlan, then: Then[T]) -> T:

@@ -39,6 +39,9 @@ class AutoTrainer:
         how = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
         self.about = how + compiled_note(self._keras.model)
 
+    def prepare(self, plan: FitPlan) -> None:
+        """Refuses nothing, as keras."""
+
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
         batch = plan.batch_size or max(len(task.y) for task in tasks)

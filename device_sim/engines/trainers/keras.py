@@ -61,6 +61,9 @@ class KerasTrainer:
         self._fits: dict[tuple[object, ...], Any] = {}
         self._scores: dict[tuple[object, ...], Any] = {}
 
+    def prepare(self, plan: FitPlan) -> None:
+        """Refuses nothing: Keras trains what Keras builds."""
+
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
         return list(blamed(self.model, lambda some: self._train(weights, some, plan), tasks))

@@ -7,7 +7,7 @@ interpreter's ``invoke`` releases the GIL, so threads are enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -149,6 +149,11 @@ class LitertTrainer:
         note = programs.note if isinstance(programs, Programs) else ""
         self.about = f"{runtime}: every device runs the phone's own training program{note}"
         self._sessions: dict[Key, TrainingSession] = {}
+
+    def prepare(self, plan: FitPlan) -> None:
+        """Builds the program that ``plan`` asks for, as far as it is known before there are tasks."""
+        refuse_tuning(plan, "litert")
+        self._programs.get(replace(plan, from_logits=self.from_logits), plan.batch_size or 1)
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""

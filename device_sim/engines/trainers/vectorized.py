@@ -68,6 +68,10 @@ class VectorizedTrainer:
             raise ConfigError(f'engine vectorized: {reason}; use engine.name = "keras" or "auto"')
         self._fits: dict[tuple[object, ...], Any] = {}
 
+    def prepare(self, plan: FitPlan) -> None:
+        """Refuses a plan that rounds."""
+        refuse_tuning(plan, "vectorized", keeps_zeros=True)
+
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
         refuse_tuning(plan, "vectorized", keeps_zeros=True)
