@@ -86,7 +86,7 @@ def simulate(
         folder, stored = run_folder.reopen(path)
         goes_on = check_goes_on(path, stored, experiment, read_rounds(folder))
         summary = read_summary(folder)
-        if goes_on or summary is None or (recipes and not summary.get("export")):
+        if goes_on or summary is None or not _is_whole(summary, experiment, recipes):
             summary = run(experiment, path, recipes, resume=True, quiet=quiet)
         else:
             say(f"{path} is finished already ({summary['stop_reason']}); nothing was run.")
@@ -94,6 +94,12 @@ def simulate(
         run_folder.refuse_existing(path)
         summary = run(experiment, path, recipes, resume=False, quiet=quiet)
     show(summary, path, output)
+
+
+def _is_whole(summary: dict[str, Any], experiment: Experiment, recipes: tuple[str, ...]) -> bool:
+    kept = summary["kept"]["keep"], summary["kept"]["by"]
+    exported = bool(summary["export"]) or not recipes
+    return exported and kept == (experiment.output.keep, experiment.output.keep_by)
 
 
 def byte_count(text: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 from device_sim.experiment.experiment import Experiment
 from device_sim.run.checked import record_of
 from device_sim.run.folder import RunFolder, reopen
-from device_sim.run.log import Round, read_lines, read_rounds
+from device_sim.run.log import Round, read_lines, read_rounds, scores_of
 from device_sim.run.summary import read_summary
 from fl_mobile.errors import ConfigError, RunError
 
@@ -96,7 +96,7 @@ class Run:
 
     Attributes:
         label: Short and different from every other run's in the report.
-        rounds: At least one.
+        rounds: At least one that was evaluated.
         timelines: By rising round; empty if the run kept none.
         closing: None while the run is unfinished.
     """
@@ -152,6 +152,11 @@ def _read_rounds(folder: RunFolder) -> tuple[Round, ...]:
     rounds = tuple(read_rounds(folder))
     if not rounds:
         raise RunError(f"{folder.path} has no finished round yet; there is nothing to report.")
+    if not scores_of(rounds):
+        raise RunError(
+            f"{folder.path}: none of its {len(rounds)} rounds was evaluated yet, see evaluation.interval; there is"
+            " nothing to report. Continue it with --resume."
+        )
     return rounds
 
 
