@@ -46,6 +46,7 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{summary['accuracy']:.2%}",
             f"{summary['stop_reason']}; best {summary['best_accuracy']:.2%} in round {summary['best_round'] + 1}",
         ),
+        ("model.keras", f"round {summary['kept']['round'] + 1}", kept_told(summary)),
         (
             "upload ratio",
             _ratio(traffic["upload_ratio"]),
@@ -63,6 +64,18 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ),
         ("time", f"{summary['wall_seconds']:.1f} s here", f"{traffic['air_seconds']:.0f} s on air, simulated"),
     ]
+
+
+def kept_told(summary: Mapping[str, Any]) -> str:
+    """Returns why ``model.keras`` is of its round, and what lies beside it."""
+    kept, beside = summary["kept"], summary["kept"]["beside"]
+    which = {"last": "the last", "best": f"the best by {kept['by']}"}
+    if beside is None:
+        return f"{which['last']}, and {which['best']}"
+    other = which["best" if kept["keep"] == "last" else "last"]
+    return (
+        f"{which[kept['keep']]}; {other}, round {beside['round'] + 1} with {beside['accuracy']:.2%}, is {beside['file']}"
+    )
 
 
 def _on_devices(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
