@@ -68,6 +68,7 @@ def simulate(
     from device_sim.run.going_on import check_goes_on
     from device_sim.run.log import read_rounds
     from device_sim.run.summary import read_summary
+    from fl_mobile.errors import RunError
 
     path = out or default_folder(file)
     short = {
@@ -94,6 +95,8 @@ def simulate(
         run_folder.refuse_existing(path)
         summary = run(experiment, path, recipes, resume=False, quiet=quiet)
     show(summary, path, output)
+    if summary["devices"]["accepted"] == 0:
+        raise RunError(f"{path}: {summary['warnings'][0]}")
 
 
 def _is_whole(summary: dict[str, Any], experiment: Experiment, recipes: tuple[str, ...]) -> bool:

@@ -15,7 +15,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """Returns accuracy, traffic and artifacts of a run as one table."""
     export = summary["export"]
     artifacts = artifact_rows(export) if export else [("artifacts", "none exported", "")]
-    rows = [*_training(summary), *_on_devices(summary.get("federated_evaluation")), *artifacts]
+    warned = [("warning", "", line) for line in summary["warnings"]]
+    rows = [*_training(summary), *warned, *_on_devices(summary.get("federated_evaluation")), *artifacts]
     return make_table("", ("result", "value", "details"), rows)
 
 
@@ -36,6 +37,8 @@ def artifact_rows(export: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    from device_sim.run.summary import kept_told
+
     traffic, devices = summary["traffic"], summary["devices"]
     dropped = _list([f"{count} {reason}" for reason, count in devices["dropped"].items()]) or "none"
     up, down = traffic["upload_bytes_per_device"], traffic["download_bytes_per_device"]
@@ -64,18 +67,6 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ),
         ("time", f"{summary['wall_seconds']:.1f} s here", f"{traffic['air_seconds']:.0f} s on air, simulated"),
     ]
-
-
-def kept_told(summary: Mapping[str, Any]) -> str:
-    """Returns why ``model.keras`` is of its round, and what lies beside it."""
-    kept, beside = summary["kept"], summary["kept"]["beside"]
-    which = {"last": "the last", "best": f"the best by {kept['by']}"}
-    if beside is None:
-        return f"{which['last']}, and {which['best']}"
-    other = which["best" if kept["keep"] == "last" else "last"]
-    return (
-        f"{which[kept['keep']]}; {other}, round {beside['round'] + 1} with {beside['accuracy']:.2%}, is {beside['file']}"
-    )
 
 
 def _on_devices(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:

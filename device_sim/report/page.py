@@ -69,7 +69,19 @@ def _overview(runs: Sequence[Run]) -> list[Element]:
         *("run", accuracy, "best", "rounds", "up", "down", "upload ratio"),
         *("in the average", "simulated time", "energy"),
     )
-    return [table(columns, [[_named(i, run, runs), *_outcome(run)] for i, run in enumerate(runs)])]
+    return [table(columns, [[_named(i, run, runs), *_outcome(run)] for i, run in enumerate(runs)]), *_warnings(runs)]
+
+
+def _warnings(runs: Sequence[Run]) -> list[Element]:
+    """Returns what went wrong with learning, run by run."""
+    said = [(i, run, line) for i, run in enumerate(runs) if run.closing for line in run.closing.warnings]
+    items: list[Element] = []
+    for i, run, line in said:
+        whose: list[Element | str] = [_named(i, run, runs), ": "] if len(runs) > 1 else []
+        items.append(tag("li", *whose, line))
+    if not items:
+        return []
+    return [tag("h3", "What went wrong"), tag("ul", *items)]
 
 
 def _outcome(run: Run) -> list[str]:
@@ -204,6 +216,7 @@ def _made(number: int, run: Run, runs: Sequence[Run]) -> list[Element]:
         facts += [
             ("command", _code(closing.command)),
             ("experiment SHA-256", _code(closing.experiment_sha256)),
+            ("model.keras", closing.kept),
             ("weights SHA-256", _code(closing.weights_sha256)),
             *((f"dataset {name.replace('_', ' ')}", value) for name, value in closing.dataset.items()),
             ("engine", closing.engine),

@@ -17,7 +17,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.run.checked import record_of
 from device_sim.run.folder import RunFolder, reopen
 from device_sim.run.log import Round, read_lines, read_rounds, scores_of
-from device_sim.run.summary import read_summary
+from device_sim.run.summary import kept_told, read_summary
 from fl_mobile.errors import ConfigError, RunError
 
 
@@ -87,6 +87,8 @@ class Closing:
     population: int
     dataset: dict[str, str]
     versions: dict[str, str]
+    kept: str
+    warnings: tuple[str, ...]
     evaluation: Evaluation | None
 
 
@@ -187,6 +189,8 @@ def _read_closing(summary: dict[str, Any], path: Path) -> Closing:
             "population": summary["devices"]["population"],
             "dataset": {name: str(value) for name, value in dataset.items()},
             "versions": {name: str(value) for name, value in summary["versions"].items()},
+            "kept": kept_told(summary),
+            "warnings": tuple(summary["warnings"]),
             "evaluation": None if evaluated is None else _evaluation(evaluated, str(path)),
         }
     except (KeyError, TypeError, AttributeError) as error:

@@ -23,6 +23,7 @@ from device_sim.run.best import kept_models, write_models
 from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
+from device_sim.run.health import evidence_of, trained_nothing, warnings_of
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.summary import summarise
@@ -68,9 +69,13 @@ def finish(
     if federation.test_parts:
         say("devices: evaluating the model on each one's own held-out examples")
     on_devices = federated_evaluation(federation, Shelf(folder.memory), state)
-    summary = {**summarise(federation, rounds, kept, beside, command=command), "federated_evaluation": on_devices}
+    summary = {
+        **summarise(federation, rounds, kept, beside, command=command),
+        "federated_evaluation": on_devices,
+        "warnings": warnings_of(federation.experiment, rounds, evidence_of(federation, kept)),
+    }
     write_json(folder.summary, summary)
-    if not recipes:
+    if not recipes or trained_nothing(rounds):
         return summary
     clear_unnamed_bundle(folder, summary["experiment_sha256"])
     report = export_with_held_out(

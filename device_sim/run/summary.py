@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device_sim.datasets import DATASETS
@@ -92,6 +92,16 @@ def _kept(federation: Federation, scores: Sequence[Score], kept: Kept, beside: K
             "weights_sha256": weights_hash(federation.whole(beside.weights)),
         }
     return {"keep": output.keep, "by": output.keep_by, "round": kept.round_num, "beside": other}
+
+
+def kept_told(summary: Mapping[str, Any]) -> str:
+    """Returns why ``model.keras`` is of its round, and what lies beside it."""
+    kept, beside = summary["kept"], summary["kept"]["beside"]
+    which = {"last": "the last", "best": f"the best by {kept['by']}"}
+    if beside is None:
+        return f"{which['last']}, and {which['best']}"
+    other = f"{which['best' if kept['keep'] == 'last' else 'last']}, round {beside['round'] + 1}"
+    return f"{which[kept['keep']]}; {other} with {beside['accuracy']:.2%}, is {beside['file']}"
 
 
 def _traffic(rounds: Sequence[Round], model_bytes: int, population: int) -> dict[str, Any]:

@@ -122,6 +122,8 @@ def made_summary(rounds: Sequence[Round], seed: int, *, evaluated: bool) -> Mapp
     }
     return {
         "schema": SCHEMA,
+        "kept": {"keep": "last", "by": "accuracy", "round": len(rounds) - 1, "beside": None},
+        "warnings": [],
         "rounds": len(rounds),
         "stop_reason": f"finished {len(rounds)} rounds",
         "command": "fl-mobile simulate --out 'runs/a b'",
