@@ -16,12 +16,15 @@ from device_sim.experiment.kept import METRICS
 from device_sim.report import page, read_runs
 from device_sim.report.compare import paired
 from device_sim.run.best import best_round, kept_models
+from device_sim.run.finish import finish
 from device_sim.run.folder import RunFolder, create
 from device_sim.run.log import Round, read_rounds, scores_of
 from device_sim.run.loop import restore, simulate, stop_reason
+from device_sim.run.summary import kept_told
 from device_sim.sweep.results import score
 from fl_mobile.errors import ConfigError, DivergedError, RunError
-from fl_mobile.tensors import Tensors
+from fl_mobile.tensors import Tensors, weights_hash
+from tests.device_sim.faulty_run import open_federation
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.report.made_runs import made_round, made_run, raw_rounds, write_lines
 from tests.device_sim.run.test_going_on import go_on
@@ -203,3 +206,25 @@ def test_a_run_cannot_end_at_a_round_that_was_not_evaluated(tmp_path: Path) -> N
     with pytest.raises(RunError, match="must be at least 5, got 4"):
         go_on(folder.path, "train.rounds=4")
     assert scores_of(go_on(folder.path, "train.rounds=5")[0])[-1].round_num == 4
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_finish_writes_both_models_and_says_which_is_which(tmp_path: Path, keep: str) -> None:
+    changes = (f"output.keep={keep}", "train.rounds=8", "server.learning-rate=0.6", "evaluation.interval=2")
+    folder, rounds, weights = played_with_weights(tmp_path / "run", *changes)
+    federation = open_federation(experiment(*changes))
+    best = max(scores_of(rounds), key=lambda s: s.accuracy)
+    assert best.round_num < 7
+    summary = finish(federation, folder, rounds, command="fl-mobile simulate", recipes=(), say=lambda line: None)
+    other = "best" if keep == "last" else "last"
+    files = {keep: folder.model, other: folder.path / f"model-{other}.keras"}
+    for which, number in (("last", 7), ("best", best.round_num)):
+        with np.load(files[which]) as found:
+            assert same(dict(found), weights[number])
+    kept = summary["kept"]
+    assert (kept["round"], kept["beside"]["round"]) == ((7, best.round_num) if keep == "last" else (best.round_num, 7))
+    assert kept["beside"]["file"] == f"model-{other}.keras"
+    assert summary["accuracy"] == rounds[kept["round"]].accuracy
+    hashes = {keep: summary["model"]["weights_sha256"], other: kept["beside"]["weights_sha256"]}
+    assert hashes == {"last": weights_hash(weights[7]), "best": weights_hash(weights[best.round_num])}
+    assert f"round {best.round_num + 1}" in kept_told(summary) or keep == "best"
