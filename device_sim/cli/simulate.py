@@ -36,7 +36,10 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Short for --set engine.workers=…; never changes a result.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set engine.name=…")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Short for --set engine.name=…; another one changes the last bits."),
+    ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Short for --set engine.ray-address=…: auto or HOST:PORT."),

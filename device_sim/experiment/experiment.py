@@ -226,7 +226,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Engine:
-    """[engine]: what runs the local training. Changes speed, never results."""
+    """[engine]: what runs the local training. Workers and pools change no byte; another name changes the last bits."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
     pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
@@ -355,7 +355,11 @@ class Experiment:
 
 
 def experiment_hash(experiment: Experiment) -> str:
-    """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
+    """Returns SHA-256 over all that decides the trained model.
+
+    Not the output, and of [engine] only which trainer computes: trainers differ in the last bits of a sum, while
+    workers, pools and clusters change no byte.
+    """
     decisive = asdict(experiment) | {"output": asdict(Output())}
     trainers = ENGINES[experiment.engine.name].trainers
     # ray trains as auto does: a run can go on without its cluster.

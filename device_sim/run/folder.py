@@ -15,10 +15,10 @@ runs/demo/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +28,14 @@ from device_sim.experiment.experiment import Experiment, experiment_hash
 from device_sim.experiment.toml import read_experiment, to_toml
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.storage.files import clear_temporaries, is_temporary, naming, write_atomic, write_json
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    raise RunError(
+        f"runs are locked and synced the POSIX way, which this system ({sys.platform}) lacks. fl-mobile runs on Linux;"
+        " on Windows run it inside WSL (`wsl --install`)."
+    ) from None
 
 LAYOUT = 2
 """Counts up whenever a file of a run folder changes its meaning or its fields."""

@@ -11,7 +11,9 @@ bundle/ ─ SHA-256, golden frames, weights ─┘
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,15 @@ from export import verify_bundle
 from export.bundle.folder import ANYONE, Trust
 from export.model.serving import describe, predict
 from export.verify.golden import unpack_golden
-from fl_mobile.errors import RunError, VerifyError
+from fl_mobile.errors import ConfigError, RunError, VerifyError
 from fl_mobile.models import keras_bridge
 from fl_mobile.server import checkpoint
 from fl_mobile.tensors import weights_hash
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SAME_MODEL = 1e-4
 """Keras answers of one model may differ so much between processors; another model's differ in the first digit."""
@@ -50,17 +57,21 @@ class Check:
     proven: str
 
 
-def verify_run(folder: RunFolder, trust: Trust = ANYONE) -> list[Check]:
+def verify_run(folder: RunFolder, trust: Trust = ANYONE, *, trust_code: bool = False) -> list[Check]:
     """Returns what was proven about a finished run.
 
     Args:
         folder: The run.
         trust: Whose signature its bundle must bear; nothing else of a run is signed.
+        trust_code: Import and run the code that the experiment names, e.g. its model function.
 
     Raises:
+        ConfigError: The experiment names code, and nobody said to trust it.
         RunError: The folder holds no run, or one that is not finished.
         VerifyError: A file is not what the summary says, or the wanted signature is not there.
     """
+    if not trust_code:
+        _refuse_code(folder)
     _, experiment = reopen(folder.path)
     summary = read_summary(folder)
     if summary is None:
@@ -70,6 +81,33 @@ def verify_run(folder: RunFolder, trust: Trust = ANYONE) -> list[Check]:
         return [*checks, *_models(folder, experiment, summary, trust)]
     except (KeyError, TypeError, AttributeError) as error:
         raise VerifyError(f"{folder.summary} lacks what a summary must say ({error!r})") from None
+
+
+_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_NO_CODE = ("codec", "path", "file", "weights", "license")
+"""Ends of keys whose values may have colons and name no code."""
+
+
+def _refuse_code(folder: RunFolder) -> None:
+    """Raises `ConfigError` if opening the experiment would import a module that the run's maker chose."""
+    try:
+        raw = tomllib.loads(folder.experiment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # `reopen` says what is wrong with it
+    for key, value in _texts(raw):
+        if _CODE.fullmatch(value) and not key.endswith(_NO_CODE):
+            raise ConfigError(
+                f"{folder.experiment}: {key} = '{value}' names code that verify would import and run. Read it first;"
+                " if you trust who made this run, say --trust-code."
+            )
+
+
+def _texts(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _texts(value, f"{path}{key}.")
+        elif isinstance(value, str):
+            yield path + key, value
 
 
 def _experiment(folder: RunFolder, experiment: Experiment, summary: dict[str, Any]) -> Check:
