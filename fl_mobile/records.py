@@ -110,12 +110,18 @@ class Assignment:
         plan: Local training.
         upload: Codec of the answer; under rate control its step changes from round to round.
         clip_norm: L2 norm that the server clips every decoded update to; 0 does not clip.
+        max_examples: What the server clamps a claim of examples to; 0 does not clamp.
     """
 
     round_num: int
     plan: FitPlan
     upload: Codec
     clip_norm: float = 0.0
+    max_examples: int = 0
+
+    def local_steps(self, examples: int) -> float:
+        """Returns how far the server believes a client of so many examples to move: `FitPlan.local_steps`."""
+        return self.plan.local_steps(min(examples, self.max_examples or examples))
 
 
 @dataclass(frozen=True)

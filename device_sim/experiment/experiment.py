@@ -12,16 +12,21 @@ from dataclasses import asdict, dataclass, field, fields
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
-from device_sim.experiment.kept import BEST, KEEP, LAST, METRICS
 from device_sim.experiment.keys import check_finite, key, positive
-from device_sim.experiment.personal import Evaluation, Personal, check_aggregation, check_algorithm, check_personal
+from device_sim.experiment.personal import (
+    Evaluation,
+    Personal,
+    check_aggregation,
+    check_algorithm,
+    check_codec,
+    check_personal,
+)
 from device_sim.experiment.tuning import Pruning, Qat, check_engine, check_private, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.agreement import MEMORIES
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
-from fl_mobile.client.private import NONE
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
@@ -226,7 +231,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Engine:
-    """[engine]: what runs the local training. Workers and pools change no byte; another name changes the last bits."""
+    """[engine]: what runs the local training. Changes speed, never results."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
     pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
@@ -254,8 +259,6 @@ class Output:
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
     sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
-    keep: str = key(LAST, f"{' | '.join(KEEP)}: round whose model is model.keras and exported")
-    keep_by: str = key("accuracy", f"best by what: {' | '.join(METRICS)}")
     license: str = key("", "of the model, for its card")
     tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
     tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
@@ -266,8 +269,6 @@ class Output:
             raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
         if self.timeline_rounds < 0:
             raise ConfigError(f"output.timeline-rounds must be ≥ 0, got {self.timeline_rounds}")
-        check_known("output.keep", self.keep, KEEP)
-        check_known("output.keep-by", self.keep_by, METRICS)
         self._check_recipes()
         if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
             raise ConfigError(
@@ -324,21 +325,12 @@ class Experiment:
             )
         algorithm = self.server.build()
         check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
+        check_codec(algorithm, parse_codec(self.upload.codec))
         check_aggregation(self.server.aggregation, algorithm, self.upload.memory, self.clock.mode)
         plan = algorithm.plan(self.train.plan(0, from_logits=True))
         check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
         check_private(self.train.pruning, self.personal.private)
         check_engine(self.train.pruning, self.train.qat, self.engine.name)
-        if METRICS[self.output.keep_by].on_devices and not self.evaluation.every:
-            raise ConfigError(
-                f"output.keep-by '{self.output.keep_by}' is measured on devices in the rounds that evaluation.every"
-                " names; set it, e.g. to 1"
-            )
-        if self.output.keep == BEST and self.personal.private != NONE:
-            raise ConfigError(
-                "output.keep best cannot be used with personal.private: the private tensors on the devices are those of"
-                " the last round, whatever round the server goes back to"
-            )
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 
@@ -355,11 +347,7 @@ class Experiment:
 
 
 def experiment_hash(experiment: Experiment) -> str:
-    """Returns SHA-256 over all that decides the trained model.
-
-    Not the output, and of [engine] only which trainer computes: trainers differ in the last bits of a sum, while
-    workers, pools and clusters change no byte.
-    """
+    """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
     decisive = asdict(experiment) | {"output": asdict(Output())}
     trainers = ENGINES[experiment.engine.name].trainers
     # ray trains as auto does: a run can go on without its cluster.

@@ -9,6 +9,7 @@ from device_sim.experiment.keys import key, positive
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import NONE, PRIVATE
+from fl_mobile.codecs import Codec, contracting
 from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.records import FitPlan
 
@@ -42,14 +43,12 @@ class Evaluation:
     """[evaluation]: accuracy on single devices, each on examples of its own."""
 
     device_test_fraction: float = key(0.0, "held out on every device, stratified where it can be; 0 is off")
-    interval: int = key(1, "rounds between evaluations of the global model on the test set; the last is one always")
     every: int = key(0, "rounds between evaluations on devices; 0 evaluates after the last round only")
     devices: int = key(500, "at most so many are evaluated: a seeded sample, the same each time")
 
     def __post_init__(self) -> None:
         if not 0 <= self.device_test_fraction < 1:
             raise ConfigError(f"evaluation.device-test-fraction must be in [0, 1), got {self.device_test_fraction}")
-        positive("evaluation", interval=self.interval)
         if self.every < 0:
             raise ConfigError(f"evaluation.every must be ≥ 0, got {self.every}")
         if self.every and not self.device_test_fraction:
@@ -136,4 +135,14 @@ def check_aggregation(name: str, algorithm: Algorithm, memory: str, mode: str) -
         raise ConfigError(
             f"server.aggregation '{name}' cannot be used with clock.mode asynchronous: late updates weigh less there,"
             " and this rule gives all the same say; use mean"
+        )
+
+
+def check_codec(algorithm: Algorithm, codec: Codec) -> None:
+    """Raises `ConfigError` if what clients keep under an algorithm would grow with what the upload codec loses."""
+    if algorithm.device and not contracting(codec).contracts:
+        raise ConfigError(
+            f"upload.codec '{codec.name}' cannot be used with server.algorithm '{algorithm.name}': it adds more noise"
+            " than there is update, and what clients keep would take it up in every round; use ecsq, q4 to q8, or"
+            " topk:0.05+q8"
         )

@@ -126,8 +126,15 @@ class Federation:
             admission=keys.server.admission(0 if waits else keys.clock.max_staleness, keys.clock.staleness_exponent),
             rule=AGGREGATORS[keys.server.aggregation],
             population=self.data.population,
+            population_examples=self._examples if self.algorithm.device else 0,
             rate_control=keys.upload.rate_control(fp32_bytes(self.spec)),
         )
+
+    @property
+    def _examples(self) -> int:
+        """Examples on all devices, none counting for more than the server lets it."""
+        counts = self.data.counts(np.arange(self.data.population))
+        return int(np.minimum(counts, self.experiment.server.max_examples).sum())
 
     @property
     def uses_ledger(self) -> bool:

@@ -11,7 +11,7 @@ from device_sim.rounds.memory import FleetMemory
 from fl_mobile.agreement import Agreement
 from fl_mobile.records import Assignment, ServerState
 from fl_mobile.server.fold import Folding
-from fl_mobile.server.publish import Publication, assign, publish
+from fl_mobile.server.publish import Publication, assign, moved_since, publish
 from fl_mobile.server.step import folding_of
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import Decoded
@@ -54,7 +54,9 @@ class Step:
     @cached_property
     def folding(self) -> Folding:
         """How packets are aggregated."""
-        return folding_of(self.agreement, self.federation.rules, self.assignment)
+        rules = self.federation.rules
+        moved = moved_since(self.memory.shelf, self.round_num, rules.admission.max_staleness)
+        return folding_of(self.agreement, rules, self.assignment, moved)
 
     @cached_property
     def weights(self) -> Tensors:
@@ -66,5 +68,6 @@ def open_step(federation: Federation, memory: FleetMemory, state: ServerState, u
     """Returns the step that follows ``state``, published."""
     plan = federation.experiment.train.plan(state.round_num, from_logits=federation.engine.from_logits)
     state, assignment = assign(federation.agreement, federation.rules, state, plan)
-    publication = publish(federation.agreement, state, memory.shelf)
+    late = federation.rules.admission.max_staleness
+    publication = publish(federation.agreement, state, memory.shelf, max_staleness=late)
     return Step(federation, memory, state, assignment, publication, updates)

@@ -121,7 +121,7 @@ def settle_clients(step: Step, trip: Trip, receipts: dict[int, Receipt]) -> None
         return
     for at, (client, made) in enumerate(zip(trip.trained.clients, trip.trained.answers, strict=True)):
         before = step.memory.client_state(client)  # read again: a cohort's worth of them would not fit into memory
-        after = keep(step.agreement, step.assignment, step.decoded, before, made, receipts.get(at))
+        after = keep(step.agreement, step.assignment, before, made, receipts.get(at))
         step.memory.keep_client(client, step.round_num, before, after)
 
 

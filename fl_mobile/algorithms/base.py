@@ -49,11 +49,11 @@ class Mean:
     """What the updates of one server step come to.
 
     Attributes:
-        delta: ``Σ nΔ / Σ n`` over the accepted updates Δ with weights n.
+        delta: ``Σ nΔ / Σ n`` over the accepted updates Δ with weights n, less what was foreseen (`DeviceState`).
         per_step: ``Σ nΔ/τ / Σ n``, trainable tensors only, τ being `FitPlan.local_steps` of each device; empty
             unless the algorithm asks for it.
         steps: ``Σ nτ / Σ n``.
-        share: Accepted updates / devices in the federation.
+        share: Weight of the accepted updates / weight of all clients of the federation.
         sent: What travelled down beside the model, as devices decoded it.
         learning_rate: Local step size η of the round.
     """
@@ -68,17 +68,22 @@ class Mean:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What a device keeps between rounds, and what it does to its training.
+    """What a client keeps between rounds, and what it does to its training and to its packet.
+
+    Only what was counted is kept, as the server decoded it: server and clients then agree on the sum of all of it. It
+    is used again in every later round, so what a lossy codec leaves out has to die away: `Codec.contracts`.
 
     Attributes:
-        pull: What the server sent beside the model, what the device kept (either may be empty) and zeros for every
-            trainable tensor → what is added to every step's gradient.
-        keep: That pull, the device's own update as the server decodes it, its local steps and their learning rate →
-            what it keeps. Only what was counted is kept: server and devices then agree on the sum of all of it.
+        pull: What the server sent beside the model and what the client kept → what is added to every step's gradient.
+        keep: What the client kept, what its packet decodes to, and Kη, its local steps times their learning rate → what
+            it keeps from now on.
+        foreseen: What the server sent and η → what both ends expect one local step of any client to be. The packet
+            holds the update less K times this; ``apply`` adds it back. None: the packet holds the update.
     """
 
-    pull: Callable[[Tensors, Tensors, Tensors], Tensors]
-    keep: Callable[[Tensors, Tensors, float, float], Tensors]
+    pull: Callable[[Tensors, Tensors], Tensors]
+    keep: Callable[[Tensors, Tensors, float], Tensors]
+    foreseen: Callable[[Tensors, float], Tensors] | None = None
 
 
 @dataclass(frozen=True)

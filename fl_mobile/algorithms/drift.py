@@ -6,11 +6,23 @@
 | `fednova`  | nothing        | nothing                | ``w + η·mean τ·mean(Δ/τ)``                        |
 | `feddyn`   | nothing        | its linear term λᵢ     | ``w + η·(mean Δ + λ/α)``; λ is the mean of all λᵢ |
 
-Nothing extra goes up, because the server can derive it. SCAFFOLD's new control variate (option II) is
-``cᵢ⁺ = cᵢ − c − Δᵢ/(Kᵢηₗ)``, hence ``mean(cᵢ⁺ − cᵢ) = −c − mean(Δᵢ/Kᵢ)/ηₗ``; FedDyn's is ``λᵢ⁺ = λᵢ + αΔᵢ``. This is
-exact because devices keep what follows from the *decoded* Δᵢ and the *decoded* c, not from what they trained: both ends
-then use the same numbers, whatever the codec lost. Kᵢ follows from the packet's number of examples and the plan. The
-server's terms are means over all devices where it weighs devices alike, as in the papers (``weighting = "uniform"``).
+Nothing extra goes up, because the server can derive it: SCAFFOLD's new control variate (option II) is
+``cᵢ⁺ = cᵢ − c − Δᵢ/(Kᵢηₗ)``, FedDyn's ``λᵢ⁺ = λᵢ + αΔᵢ``. Both ends use the *decoded* packet and the *decoded* c, so
+that they agree whatever the codec lost. Kᵢ follows from the packet's number of examples and the plan.
+
+**Lossy uploads.** What is kept is used again, so the error of one packet comes back in the next, and grows if it is
+longer than what was sent. Two things make it die away. The codec contracts, ``E‖x − C(x)‖² ≤ ω‖x‖²`` with ω < 1:
+`server.publish` has `ecsq` round so, and what cannot is refused before round 1. And SCAFFOLD's packet holds the
+difference to what both ends know, ``dᵢ = Δᵢ + Kᵢηₗc``, hence ``cᵢ⁺ = cᵢ − C(dᵢ)/(Kᵢηₗ)``. ``−dᵢ/(Kᵢηₗ)`` is the mean
+gradient of the client less cᵢ: it vanishes as cᵢ settles, and with it the error, which is relative to it. That is
+SCAFCOM without momentum (Huang et al., "Stochastic controlled averaging for federated learning with communication
+compression", ICLR 2024, arXiv 2308.08165), or EF21 around a shared c (Richtárik et al., NeurIPS 2021). Noise with ω > 1
+needs the damping of their SCALLION, ``cᵢ⁺ = cᵢ − C(dᵢ)/((1 + ω)Kᵢηₗ)``: stable, but 1 + ω times slower;
+``docs/combinations.md`` has both. FedDyn's updates vanish by themselves where its local problems agree, and need no
+difference.
+
+**Weights.** c and λ are ``Σ pᵢcᵢ`` over all clients, with the weights pᵢ of the aggregate: `Mean.share` is the weight
+of a round over that of the federation. ``Σ pᵢ(c − cᵢ) = 0`` then, under uniform weighting and by examples alike.
 """
 
 from __future__ import annotations
@@ -25,26 +37,28 @@ from fl_mobile.tensors import Tensors
 
 
 def scaffold(server: ServerPlan) -> Algorithm:
-    """``yᵢ ← yᵢ − ηₗ·(g(yᵢ) − cᵢ + c)`` on devices (Karimireddy et al., ICML 2020, Algorithm 1, option II)."""
+    """``yᵢ ← yᵢ − ηₗ·(g(yᵢ) − cᵢ + c)`` on clients (Karimireddy et al., ICML 2020, Algorithm 1, option II)."""
     rate = np.float32(server.learning_rate)
 
+    def foreseen(sent: Tensors, learning_rate: float) -> Tensors:
+        return {path: np.float32(-learning_rate) * value for path, value in sent.items()}
+
     def apply(state: ServerState, mean: Mean) -> ServerState:
+        known, steps = foreseen(mean.sent, mean.learning_rate), np.float32(mean.steps)
         share, local = np.float32(mean.share), np.float32(mean.learning_rate)
-        c = {p: old - share * (mean.sent[p] + mean.per_step[p] / local) for p, old in state.slots["c"].items()}
-        return step(state, mean.delta, {p: rate * mean.delta[p] for p in c}, {"c": c})
+        c = {p: old - share * (mean.per_step[p] / local) for p, old in state.slots["c"].items()}
+        return step(state, mean.delta, {p: rate * (mean.delta[p] + steps * known[p]) for p in c}, {"c": c})
 
-    def pull(sent: Tensors, kept: Tensors, zeros: Tensors) -> Tensors:
-        own = kept or zeros
-        return {path: value - own[path] for path, value in (sent or zeros).items()}
+    def pull(sent: Tensors, kept: Tensors) -> Tensors:
+        return {path: value - kept[path] for path, value in sent.items()}
 
-    def keep(pull: Tensors, delta: Tensors, steps: float, learning_rate: float) -> Tensors:
-        scale = np.float32(steps * learning_rate)
-        return {p: -(value + delta[p] / scale) for p, value in pull.items()}
+    def keep(kept: Tensors, told: Tensors, scale: float) -> Tensors:
+        return {path: value - told[path] / np.float32(scale) for path, value in kept.items()}
 
     return Algorithm(
         *("scaffold", "SCAFFOLD: control variates (Karimireddy et al. 2020)", unchanged, init_with(c=0.0), apply),
         per_step=True,
-        device=DeviceState(pull, keep),
+        device=DeviceState(pull, keep, foreseen),
         sends="c",
         optimizers=("sgd",),
     )
@@ -80,11 +94,11 @@ def feddyn(server: ServerPlan) -> Algorithm:
         term = {p: old + alpha * share * mean.delta[p] for p, old in state.slots["term"].items()}
         return step(state, mean.delta, {p: rate * (mean.delta[p] + term[p] / alpha) for p in term}, {"term": term})
 
-    def pull(sent: Tensors, kept: Tensors, zeros: Tensors) -> Tensors:
-        return kept or zeros
+    def pull(sent: Tensors, kept: Tensors) -> Tensors:
+        return kept
 
-    def keep(pull: Tensors, delta: Tensors, steps: float, learning_rate: float) -> Tensors:
-        return {p: value + alpha * delta[p] for p, value in pull.items()}
+    def keep(kept: Tensors, told: Tensors, scale: float) -> Tensors:
+        return {path: value + alpha * told[path] for path, value in kept.items()}
 
     return Algorithm(
         *("feddyn", "FedDyn: dynamic regularisation (Acar et al. 2021)", plan, init_with(term=0.0), apply),

@@ -1,13 +1,16 @@
 """A client update goes in, the packet that leaves the client comes out; after the server's receipt, what it keeps.
 
 ```
-update ─ mask ─ + residual ─ − prediction ─ quantize, prune, entropy-code ─ pack ─▶ packet ─▶ receipt ─▶ `keep`
+update ─ mask ─ + residual ─ − prediction ─ − foreseen ─ quantize, prune, entropy-code ─ pack ─▶ packet ─▶ receipt
+                    ▲                                                                                         │
+                    └───────────────────────────── `keep`: residual, control variate ─────────────────────────┘
 ```
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +18,7 @@ import numpy as np
 from fl_mobile import wire
 from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
-from fl_mobile.client.state import ClientState, pull_of
+from fl_mobile.client.state import ClientState, variate_of
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import Assignment, Receipt, Update
 from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
@@ -34,6 +37,8 @@ class Terms:
         prediction: Is taken off every update, under CAFe.
         masks: What is pruned in the version the clients train from; it is zero in all that leaves them.
         private: What the updates of tensors that do not travel are relative to.
+        foreseen: Is taken off every update as often as the client made a local step: `DeviceState.foreseen`.
+        local_steps: Examples of a client → its local steps, as the server counts them.
     """
 
     layout: wire.Layout
@@ -42,6 +47,8 @@ class Terms:
     prediction: Tensors | None = None
     masks: Masks = field(default_factory=dict)
     private: Tensors = field(default_factory=dict)
+    foreseen: Tensors = field(default_factory=dict)
+    local_steps: Callable[[int], float] = float
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Answer:
 
 def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, private: Tensors) -> Terms:
     """Returns what the answers of a round need."""
+    device = agreement.algorithm.device
+    foreseen = device.foreseen(decoded.beside, assignment.plan.learning_rate) if device and device.foreseen else {}
     return Terms(
         layout=wire.Layout(agreement.spec, assignment.upload),
         round_num=assignment.round_num,
@@ -76,6 +85,8 @@ def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, pri
         prediction=decoded.prediction,
         masks=decoded.masks,
         private=private,
+        foreseen=foreseen,
+        local_steps=assignment.local_steps,
     )
 
 
@@ -105,6 +116,8 @@ def answer(
     if not math.isfinite(loss):
         raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
     wanted = feedback.minus(feedback.with_residual(delta, residual if terms.residuals else None), terms.prediction)
+    steps = np.float32(terms.local_steps(update.num_examples))
+    wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
     wanted = apply_masks(wanted, terms.masks)
     header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, update.num_examples, loss)
     return Answer(
@@ -121,7 +134,6 @@ def answer(
 def keep(
     agreement: Agreement,
     assignment: Assignment,
-    decoded: Decoded,
     before: ClientState,
     made: Answer,
     receipt: Receipt | None,
@@ -140,13 +152,13 @@ def keep(
     if receipt is None or not receipt.accepted:
         return ClientState(before.residual, before.variate, private)
     residual, variate = before.residual, before.variate
-    pull = pull_of(agreement, decoded, before)
-    if made.wanted is not None or pull is not None:
+    device = agreement.algorithm.device
+    if made.wanted is not None or device:
         sent = wire.unpack(made.packet, agreement.spec, assignment.upload).tensors
         if made.wanted is not None:
-            residual = feedback.residual_after(made.wanted, sent)
-        if pull is not None and agreement.algorithm.device:
+            residual = feedback.residual_after(made.wanted, sent, agreement.spec)
+        if device:
             counted = clip_by_norm(sent, assignment.clip_norm) if assignment.clip_norm else sent
-            steps, rate = receipt.local_steps, assignment.plan.learning_rate
-            variate = agreement.algorithm.device.keep(pull, counted, steps, rate)
+            scale = receipt.local_steps * assignment.plan.learning_rate
+            variate = device.keep(variate_of(agreement, before), counted, scale)
     return ClientState(residual, variate, private)

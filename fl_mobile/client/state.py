@@ -39,5 +39,10 @@ def pull_of(agreement: Agreement, decoded: Decoded, state: ClientState) -> Tenso
     """Returns what a client adds to every step's gradient, None if its algorithm keeps nothing on clients."""
     if agreement.algorithm.device is None:
         return None
+    return agreement.algorithm.device.pull(decoded.beside, variate_of(agreement, state))
+
+
+def variate_of(agreement: Agreement, state: ClientState) -> Tensors:
+    """Returns a client's control variate or linear term; zeros of a client that never took part."""
     zeros = {path: np.zeros(t.shape, np.float32) for path, t in agreement.spec.items() if t.trainable}
-    return agreement.algorithm.device.pull(decoded.beside, state.variate or {}, zeros)
+    return state.variate or zeros

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fl_mobile.codecs.base import Codec, Flat, Stage, codec_id, coded_tensors
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.codecs.chain import chain
-from fl_mobile.codecs.ecsq import parse_ecsq
+from fl_mobile.codecs.ecsq import Ecsq, parse_ecsq
 from fl_mobile.codecs.eden import Eden
 from fl_mobile.codecs.entropy import Deflate
 from fl_mobile.codecs.linear import parse_linear
@@ -39,6 +39,7 @@ __all__ = [
     "chain",
     "codec_id",
     "coded_tensors",
+    "contracting",
     "parse_codec",
 ]
 
@@ -160,3 +161,12 @@ def parse_codec(text: str) -> Codec:
             raise ConfigError(f"unknown codec stage '{name}' in '{text}'.{nearest(name, [*STAGES, *CODECS, *PRESETS])}")
         stages.append(STAGES[name].build(argument or None))
     return chain(*stages)
+
+
+def contracting(codec: Codec) -> Codec:
+    """Returns the codec, rounding so that it contracts if it is one that can choose; see `Codec.contracts`.
+
+    >>> contracting(parse_codec("ecsq")).name
+    'ecsq:step=2,rounding=rdo'
+    """
+    return codec.contracting() if isinstance(codec, Ecsq) else codec

@@ -32,6 +32,8 @@ class Codec(Protocol):
         name: Text that `parse_codec` turns into this codec again.
         exact_up_to: Trainable tensors of at most this many elements travel as float32 beside the payload.
         unbiased: Whether the expectation of ``decode(encode(x))`` is ``x``.
+        contracts: Whether what it loses of a real update is less than the update: ``E‖x − x̂‖² < ‖x‖²``. What both ends
+            keep of an update, or feed back into the next, dies out only then; the law suite measures it.
     """
 
     @property
@@ -42,6 +44,8 @@ class Codec(Protocol):
     def exact_up_to(self) -> int: ...
     @property
     def unbiased(self) -> bool: ...
+    @property
+    def contracts(self) -> bool: ...
 
     def encode(self, delta: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the payload for finite ``float32`` tensors, which are not modified."""
@@ -85,6 +89,8 @@ class Quantize(Protocol):
     def name(self) -> str: ...
     @property
     def unbiased(self) -> bool: ...
+    @property
+    def contracts(self) -> bool: ...
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes | memoryview: ...
     def decode(self, reader: Reader, count: int) -> np.ndarray: ...

@@ -44,6 +44,11 @@ class Chain:
         """True if every stage is."""
         return self.quantize.unbiased and not self.prunes
 
+    @property
+    def contracts(self) -> bool:
+        """True if the quantizer does; what is pruned is lost to the last bit, and no more than that."""
+        return self.quantize.contracts
+
     def encode(self, delta: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the payload."""
         parts: list[bytes | memoryview] = []

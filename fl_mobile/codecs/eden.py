@@ -50,6 +50,11 @@ class Eden:
         """``eden:1``, ``eden:0.1``."""
         return f"eden:{int(self.bits) if self.bits >= 1 else self.bits!r}"
 
+    @property
+    def contracts(self) -> bool:
+        """True from 1 bit on; below, the error is above 1."""
+        return self.bits >= 1
+
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
         """Returns seed, scales and levels."""
         if not values.size:

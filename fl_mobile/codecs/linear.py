@@ -53,6 +53,7 @@ class Linear:
     seed: int = 0
     exact_up_to: int = 0
     unbiased: bool = True
+    contracts: bool = False
 
     def __post_init__(self) -> None:
         if not (0 < self.clip < 1e30 and 1 <= self.bits <= 16 and 1 <= self.devices < 2**16 and 0 < self.keep <= 1):

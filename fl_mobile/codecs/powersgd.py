@@ -34,6 +34,7 @@ class PowerSgd:
     rank: int
     exact_up_to: int = 256
     unbiased: bool = False
+    contracts: bool = True
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -55,6 +55,11 @@ class Qsgd:
         """``qsgd:16``."""
         return f"qsgd:{self.levels}"
 
+    @property
+    def contracts(self) -> bool:
+        """True for many levels; of few, most of a bucket is noise."""
+        return self.levels >= 16
+
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
         """Returns norms, positions, signs and levels."""
         if not values.size:

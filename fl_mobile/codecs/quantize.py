@@ -25,6 +25,7 @@ class Raw:
     name: str = "none"
     kind: Literal["quantize"] = "quantize"
     unbiased: bool = True
+    contracts: bool = True
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> memoryview:
         """Returns 4 bytes a value, a view of them where they are stored so."""
@@ -49,6 +50,7 @@ class Float16:
     name: str = "float16"
     kind: Literal["quantize"] = "quantize"
     unbiased: bool = False
+    contracts: bool = True
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
         """Returns 2 bytes a value."""
@@ -84,6 +86,11 @@ class Uniform:
     def unbiased(self) -> bool:
         """True for stochastic rounding."""
         return self.rounding == "stochastic"
+
+    @property
+    def contracts(self) -> bool:
+        """True for nearest rounding where 0 is a point, and for stochastic rounding where steps are small enough."""
+        return self.bits >= (2 if self.rounding == "nearest" else 4)
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
         """Returns range and packed levels."""

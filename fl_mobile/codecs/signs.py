@@ -25,6 +25,7 @@ class Sign:
     name: str = "sign"
     kind: Literal["quantize"] = "quantize"
     unbiased: bool = False
+    contracts: bool = True
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
         """Returns scale and signs."""
@@ -57,6 +58,7 @@ class TernGrad:
     name: str = "terngrad"
     kind: Literal["quantize"] = "quantize"
     unbiased: bool = True
+    contracts: bool = False
 
     def encode(self, values: np.ndarray, rng: np.random.Generator) -> bytes:
         """Returns scale, positions and signs."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ from fl_mobile.aggregation import AggregationRow, Aggregator
 from fl_mobile.errors import WireError
 from fl_mobile.records import FitPlan, Receipt
 from fl_mobile.server.admission import Admission, Admitted, admit
+from fl_mobile.server.statistics import as_moments, moments
+from fl_mobile.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Folding:
         admission: How much a packet is believed.
         plan: Local training of the round.
         per_step: Whether each update is also summed divided by its local steps.
+        moved: Versions behind → how far that version's statistics were from the current ones (`server.statistics`).
     """
 
     round_num: int
@@ -43,6 +47,15 @@ class Folding:
     admission: Admission
     plan: FitPlan
     per_step: bool = False
+    moved: Mapping[int, Tensors] = field(default_factory=dict)
+
+    def counted(self, one: Admitted) -> Tensors:
+        """Returns an update as it is aggregated."""
+        return as_moments(one.delta, self._moments, self.moved.get(one.late))
+
+    @cached_property
+    def _moments(self) -> dict[str, str]:
+        return moments(self.layout.spec) if self.rule.mean else {}
 
     def __call__(self, packets: Iterable[bytes], *, sign: Literal[1, -1] = 1) -> Fold:
         """Returns the packets' aggregate; memory: one packet at a time, or what the rule keeps.
@@ -107,7 +120,7 @@ class Fold:
                 rules=folding.admission,
                 plan=folding.plan,
             )
-            self._add(one, sign)
+            self._add(one, folding.counted(one), sign)
         except WireError as error:
             self.dropped[error.reason] += sign
             receipt = Receipt(reason=error.reason)
@@ -132,9 +145,9 @@ class Fold:
         self.dropped.update(other.dropped)
         self.receipts += other.receipts
 
-    def _add(self, one: Admitted, sign: int) -> None:
+    def _add(self, one: Admitted, delta: Tensors, sign: int) -> None:
         weight, steps = sign * one.receipt.weight, one.receipt.local_steps
-        self.total.add(one.delta, weight)
+        self.total.add(delta, weight)
         if self.per_step is not None:  # steps are at least 1: what fitted the sum above fits this one
             paths = (path for path in one.delta if path in self.per_step.spec)
             self.per_step.add({path: one.delta[path] / np.float32(steps) for path in paths}, weight)

@@ -8,10 +8,12 @@ from typing import Protocol
 from fl_mobile import wire
 from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
+from fl_mobile.codecs import contracting
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import RunError
 from fl_mobile.records import Assignment, FitPlan, ServerState
 from fl_mobile.seeds import rng_for
+from fl_mobile.server.statistics import statistics_of
 from fl_mobile.server.step import ServerRules
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import PREDICTION, Decoded, Download, decode, decoded_as
@@ -22,7 +24,7 @@ VERSIONS_KEPT = 50
 
 
 class Points(Protocol):
-    """Where the lattice points of published versions are kept; `storage.shelf.Shelf` is one."""
+    """Where the lattice points of published versions, and their statistics, are kept; `storage.shelf.Shelf` is one."""
 
     def put(self, what: str, round_num: int, tensors: Tensors) -> None: ...
     def get_exactly(self, what: str, round_num: int) -> Tensors | None: ...
@@ -37,12 +39,12 @@ def assign(
     Args:
         plan: Local training that the experiment asks for in this round, before the algorithm has its say.
     """
-    upload = agreement.upload
+    upload = contracting(agreement.upload) if agreement.algorithm.device else agreement.upload
     if rules.rate_control is not None and isinstance(upload, Ecsq):
         published = upload.step if state.upload_step is None else state.upload_step
         state, upload = replace(state, upload_step=published), upload.with_step(published)
-    plan = agreement.algorithm.plan(plan)
-    return state, Assignment(state.round_num, plan, upload, rules.admission.clip_norm)
+    plan, admission = agreement.algorithm.plan(plan), rules.admission
+    return state, Assignment(state.round_num, plan, upload, admission.clip_norm, admission.max_examples)
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Publication:
         return download
 
 
-def publish(agreement: Agreement, state: ServerState, points: Points) -> Publication:
+def publish(agreement: Agreement, state: ServerState, points: Points, *, max_staleness: int = 0) -> Publication:
     """Returns the state's model, ready to be sent.
 
     Every client that has decoded it finds the masks of the round by itself, the server the same ones: they follow from
@@ -99,10 +101,33 @@ def publish(agreement: Agreement, state: ServerState, points: Points) -> Publica
 
     Args:
         points: Receives this version's lattice point, and forgets those of versions long gone.
+        max_staleness: Versions behind that an update may be; `moved_since` then needs their statistics.
 
     Raises:
         DivergedError: A weight is too far from its first value for the lattice.
     """
+    published = _published(agreement, state, points)
+    statistics = statistics_of(published.decoded.weights, agreement.spec) if max_staleness else {}
+    if statistics:
+        points.put("statistics", state.round_num, statistics)
+        points.forget("statistics", before=state.round_num, keep=max_staleness + 1)
+    return published
+
+
+def moved_since(points: Points, now: int, max_staleness: int) -> dict[int, Tensors]:
+    """Returns versions behind → the statistics of that version less those of ``now``, as clients decoded both.
+
+    Args:
+        points: Where `publish` put them; where it put none, there are none.
+        max_staleness: Versions behind that an update may be.
+    """
+    current = points.get_exactly("statistics", now) if max_staleness else None
+    versions = range(1, min(max_staleness, now) + 1) if current else ()
+    kept = {late: points.get_exactly("statistics", now - late) for late in versions}
+    return {late: {p: v - current[p] for p, v in then.items()} for late, then in kept.items() if current and then}
+
+
+def _published(agreement: Agreement, state: ServerState, points: Points) -> Publication:
     now, lattice = state.round_num, agreement.lattice(state.round_num)
     extra = Download(b"", _prediction(agreement, state), _beside(agreement, state))
     if lattice is None:

@@ -17,6 +17,7 @@ from fl_mobile.records import Assignment, RoundReport, ServerState
 from fl_mobile.server.admission import Admission
 from fl_mobile.server.fold import Fold, Folding, weighted
 from fl_mobile.server.rate import RateControl
+from fl_mobile.server.statistics import from_moments, moments
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import Decoded
 from fl_mobile.wire.pruning_mask import apply_masks
@@ -30,17 +31,25 @@ class ServerRules:
         admission: How much a packet is believed.
         rule: How updates become one; a row of `AGGREGATORS`.
         population: Clients in the federation; 0 is those of a round.
+        population_examples: That they hold together, each as clamped; 0 is not known.
         rate_control: What adapts the upload codec's step, if anything does.
     """
 
     admission: Admission = field(default_factory=Admission)
     rule: AggregationRow = AGGREGATORS["mean"]
     population: int = 0
+    population_examples: int = 0
     rate_control: RateControl | None = None
 
 
-def folding_of(agreement: Agreement, rules: ServerRules, assignment: Assignment) -> Folding:
-    """Returns how the packets of a round are aggregated."""
+def folding_of(
+    agreement: Agreement, rules: ServerRules, assignment: Assignment, moved: Mapping[int, Tensors] | None = None
+) -> Folding:
+    """Returns how the packets of a round are aggregated.
+
+    Args:
+        moved: Versions behind → how far that version's statistics were from the current ones; late packets need it.
+    """
     return Folding(
         round_num=assignment.round_num,
         layout=wire.Layout(agreement.spec, assignment.upload),
@@ -48,6 +57,7 @@ def folding_of(agreement: Agreement, rules: ServerRules, assignment: Assignment)
         admission=rules.admission,
         plan=assignment.plan,
         per_step=agreement.algorithm.per_step,
+        moved=moved or {},
     )
 
 
@@ -68,13 +78,15 @@ def step(
     delta, accepted = folded.total.result(), folded.accepted
     after = replace(state, round_num=state.round_num + 1)
     if delta is not None:
-        delta = plus(_less_stale(delta, folded), decoded.prediction)
+        pairs = moments(agreement.spec) if rules.rule.mean else {}
+        delta = from_moments(_less_stale(delta, folded), pairs, state.weights)
+        delta = plus(delta, decoded.prediction)
         per_step = folded.per_step.result() if folded.per_step else None
         mean = Mean(
             delta,
             per_step=_less_stale(per_step or {}, folded),
             steps=weighted(folded.steps) if folded.steps else 1.0,
-            share=accepted / (rules.population or accepted),
+            share=_share(rules, folded),
             sent=decoded.beside,
             learning_rate=assignment.plan.learning_rate,
         )
@@ -92,6 +104,13 @@ def step(
         staleness=_mean_staleness(folded.staleness, accepted),
     )
     return _remembered(agreement, rules, after, report), report
+
+
+def _share(rules: ServerRules, folded: Fold) -> float:
+    """Returns the weight of the accepted updates over that of all clients, as far as that is known."""
+    if rules.admission.weighting == "examples" and rules.population_examples:
+        return folded.examples / rules.population_examples
+    return folded.accepted / (rules.population or folded.accepted)
 
 
 def _remembered(agreement: Agreement, rules: ServerRules, after: ServerState, report: RoundReport) -> ServerState:

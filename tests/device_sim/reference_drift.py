@@ -39,7 +39,7 @@ def federate(name, x, y, shards, *, seed, rounds, cohort, epochs, batch, rate, c
                 own[k] = new
             if name == "feddyn" and damage != "variates":
                 own[k] = own[k] - alpha * (after - w)
-        share = len(chosen) / len(shards)
+        share = examples / sum(map(len, shards))  # |S|/N of the papers, where clients count by their examples
         if name == "scaffold" and damage != "server":
             server = before + share * change
         if name == "feddyn" and damage != "server":

@@ -49,6 +49,6 @@ def federate(
             made.append(answer(terms, update, rng, residual=kept[client].residual))
         folded = folding_of(agreement, rules, assignment)([one.packet for one in made])
         for client, receipt in enumerate(folded.receipts):
-            kept[client] = keep(agreement, assignment, version.decoded, kept[client], made[client], receipt)
+            kept[client] = keep(agreement, assignment, kept[client], made[client], receipt)
         state, _ = step(agreement, rules, state, assignment, version.decoded, folded)
     return state

@@ -50,6 +50,19 @@ def encode(
     if not step:
         return bytes([ZERO])
     shapes = shapes_of(matrices)
+    payload = _coded(values, shapes, step, rounding, rank, rng)
+    while not payload and rounding == "rdo" and not wanted[1]:  # nothing sent is nothing learnt, round after round
+        step /= 2
+        payload = _coded(values, shapes, step, rounding, rank, rng)
+    if not payload:
+        return bytes([ZERO])
+    return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
+
+
+def _coded(
+    values: np.ndarray, shapes: Shapes, step: float, rounding: str, rank: int, rng: np.random.Generator
+) -> bytes:
+    """Returns the payload with step Δ, empty if every level is 0."""
     residual, factors, numbers, shifts = values, no_factors(shapes), np.zeros(0, np.int64), (0, 0)
     if rank and rounding != "nearest":
         residual, factors, numbers = extract(values, shapes, step, rounding, rank)
@@ -62,9 +75,8 @@ def encode(
         shifts = mean_shifts(residual, levels, step)
     levels = _with_factors(levels, numbers, len(values)) if len(numbers) else levels
     if not len(levels.positions):
-        return bytes([ZERO])
-    payload = _HEAD.pack(CODED, step, *shifts) + _smallest(levels, factors, shapes).tobytes()
-    return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
+        return b""
+    return _HEAD.pack(CODED, step, *shifts) + _smallest(levels, factors, shapes).tobytes()
 
 
 def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:

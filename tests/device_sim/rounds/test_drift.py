@@ -66,12 +66,14 @@ def test_it_catches_a_reference_without_one_of_its_parts(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(("name", "slot"), [("scaffold", "c"), ("feddyn", "term")])
-@pytest.mark.parametrize("codec", ["none", "ecsq", "q4"])
+@pytest.mark.parametrize(
+    ("codec", "weighting"), [("none", "examples"), ("ecsq", "uniform"), ("ecsq", "examples"), ("q4", "uniform")]
+)
 def test_server_and_devices_agree_on_the_sum_whatever_the_codec_lost(
-    tmp_path: Path, name: str, slot: str, codec: str
+    tmp_path: Path, name: str, slot: str, codec: str, weighting: str
 ) -> None:
     """Lossy both ways, with uploads lost on air and a clip: the server's slot stays the mean of what devices keep."""
-    changes = [f"server.algorithm={name}", f"upload.codec={codec}", "server.weighting=uniform", "train.rounds=9"]
+    changes = [f"server.algorithm={name}", f"upload.codec={codec}", f"server.weighting={weighting}", "train.rounds=9"]
     changes += ["fleet.link=3g", "server.clip-norm=0.4", "download.codec=q8"]
     federation = numpy_federation(parse_experiment(PLAIN, changes))
     run = create(tmp_path / "run", federation.experiment)
@@ -79,7 +81,10 @@ def test_server_and_devices_agree_on_the_sum_whatever_the_codec_lost(
     state, _ = restore(federation, run)
     kept = [Shelf(run.memory).get(f"variate-{d}", before=99) for d in range(7)]
     assert sum(r.dropped.get("lost", 0) for r in rounds) > 0
-    mean = sum(stacked(own).astype(np.float64) for own in kept if own) / 7
+    sizes = [len(shard) if weighting == "examples" else 1 for shard in federation.data.shards]
+    assert len(set(sizes)) == (2 if weighting == "examples" else 1)
+    parts = zip(kept, np.array(sizes) / sum(sizes), strict=True)
+    mean = sum(part * stacked(own).astype(np.float64) for own, part in parts if own)
     assert np.abs(mean).max() > 1e-3
     np.testing.assert_allclose(stacked(dict(state.slots[slot])), mean, atol=2e-6)
 
@@ -122,6 +127,8 @@ def test_only_scaffold_sends_more_and_only_down(tmp_path: Path) -> None:
         (["server.algorithm=scaffold", "upload.memory=error-feedback"], "the update of its own round"),
         (["server.algorithm=fednova", "upload.memory=cafe"], "the update of its own round"),
         (["server.algorithm=feddyn", "clock.mode=asynchronous"], "different versions"),
+        (["server.algorithm=scaffold", "upload.codec=terngrad"], "more noise than there is update"),
+        (["server.algorithm=feddyn", "upload.codec=flat+eden:0.1"], "use ecsq, q4 to q8"),
     ],
 )
 def test_what_breaks_a_derivation_is_refused(changes: list[str], told: str) -> None:

@@ -72,9 +72,15 @@ SHARE, STEPS, MEAN_STEPS, LOCAL_RATE = 0.5, 4, 5.0, 0.2
 
 
 def mean_of(state, delta):
-    """Returns the mean of a round in which everybody made `STEPS` steps; the server's slots arrive as they are."""
-    per_step = {p: d / np.float32(STEPS) for p, d in delta.items() if p != "norm/moving_variance"}
-    return Mean(delta, per_step, MEAN_STEPS, SHARE, dict(state.slots.get("c", {})), LOCAL_RATE)
+    """Returns the mean of a round in which everybody made `STEPS` steps; the server's slots arrive as they are.
+
+    SCAFFOLD's packets hold the update less what c lets both ends foresee, ``−Kᵢηₗc``.
+    """
+    sent = dict(state.slots.get("c", {}))
+    known = {p: np.float32(LOCAL_RATE) * sent.get(p, np.float32(0)) for p in delta}
+    per_step = {p: d / np.float32(STEPS) + known[p] for p, d in delta.items() if p != "norm/moving_variance"}
+    packets = {p: d + np.float32(MEAN_STEPS) * known[p] for p, d in delta.items()}
+    return Mean(packets, per_step, MEAN_STEPS, SHARE, sent, LOCAL_RATE)
 
 
 ORACLES = {
@@ -203,3 +209,37 @@ def test_names_and_papers(name):
 def test_hyperparameters_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError):
         ServerPlan(**wrong)
+
+
+KEEPERS = [name for name, build in ALGORITHMS.items() if build(PLAN).device]
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_what_clients_keep_adds_up_to_what_the_server_holds(name):
+    """By weight, over all clients, whoever takes part and however long: Σ pᵢcᵢ = c, so that pulls cancel."""
+    algorithm, rng = ALGORITHMS[name](PLAN), philox(5)
+    weights = np.array([1, 3, 9, 2], np.float64)
+    steps = np.array([2.0, 4.0, 8.0, 3.0])
+    state = algorithm.init(draw(0), SPEC)
+    paths = [p for p in SPEC if SPEC[p].trainable]
+    kept = [{p: np.zeros(SPEC[p].shape, np.float32) for p in paths} for _ in weights]
+    (slot,) = state.slots
+    for _ in range(6):
+        chosen = rng.permutation(4)[:2]
+        part = weights[chosen] / weights[chosen].sum()
+        told = [draw(int(rng.integers(99)), scale=0.1) for _ in chosen]
+        sent = dict(state.slots[algorithm.sends]) if algorithm.sends else {}
+        mean = Mean(
+            {p: sum(w * t[p] for w, t in zip(part, told, strict=True)).astype(np.float32) for p in SPEC},
+            {p: sum(w * t[p] / k for w, t, k in zip(part, told, steps[chosen], strict=True)) for p in paths},
+            steps=float(part @ steps[chosen]),
+            share=weights[chosen].sum() / weights.sum(),
+            sent=sent,
+            learning_rate=LOCAL_RATE,
+        )
+        for i, t in zip(chosen, told, strict=True):
+            kept[i] = algorithm.device.keep(kept[i], t, steps[i] * LOCAL_RATE)
+        state = algorithm.apply(state, mean)
+        for p in paths:
+            total = sum(w * own[p] for w, own in zip(weights / weights.sum(), kept, strict=True))
+            np.testing.assert_allclose(state.slots[slot][p], total, atol=1e-5)
