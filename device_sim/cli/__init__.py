@@ -29,6 +29,7 @@ from device_sim.cli.keys import keys
 from device_sim.cli.measure import measure
 from device_sim.cli.models import models
 from device_sim.cli.new import new
+from device_sim.cli.output import encodable_stdout
 from device_sim.cli.report import report
 from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
@@ -74,6 +75,7 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the ``fl-mobile`` command."""
+    encodable_stdout()
     try:
         make_app()()
     except SystemExit:

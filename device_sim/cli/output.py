@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -30,9 +31,23 @@ SetOption = Annotated[
 ]
 
 
+def encodable_stdout() -> None:
+    """Makes stdout take every character: where its encoding lacks one (LC_ALL=C), a ``?`` stands for it.
+
+    A result must not be lost to a dash after an hour of training.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def print_json(value: Any) -> None:
     """Prints one JSON value on stdout; NaN is a programming error here, because JSON has none."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(value, indent=2, ensure_ascii=not _takes_unicode(), allow_nan=False))
+
+
+def _takes_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") in ("utf8", "utf16", "utf32")
 
 
 def print_tables(tables: Iterable[Table]) -> None:

@@ -19,7 +19,7 @@ PLAIN_LINES = 20
 """About so many lines a whole run gets when stderr is not a terminal."""
 
 _ETA_ROUNDS = 5
-_SPARK_ROUNDS = 24
+_SPARK_ROUNDS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -115,8 +115,9 @@ class _Seen:
     def add(self, done: Round) -> None:
         self.last = done
         self._walls = [*self._walls[1 - _ETA_ROUNDS :], done.wall_seconds]
-        self._accuracies = [*self._accuracies[1 - _SPARK_ROUNDS :], done.accuracy]
-        self._best = max(self._best, done.accuracy)
+        if done.accuracy is not None:
+            self._accuracies = [*self._accuracies[1 - _SPARK_ROUNDS :], done.accuracy]
+            self._best = max(self._best, done.accuracy)
         self._up += done.upload_bytes
         self._down += done.download_bytes
         self._accepted += done.accepted
@@ -131,14 +132,15 @@ class _Seen:
     def told(self, limit: int) -> tuple[str, str]:
         """Returns how it learns and how long it takes, and what travelled: two halves that fit 80 columns."""
         return (
-            f"accuracy {self.last.accuracy:.4f}  loss {self._loss()}  ETA {clock(self.left(limit))}",
+            f"test accuracy {self._accuracy()}  train loss {self._loss()}  ETA {clock(self.left(limit))}",
             f"{self._traffic()}  dropped {self._dropped.total()}",
         )
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yields (name, text) of the live view's lines; those about nothing are left out."""
-        spark, last = sparkline(self._accuracies), self.last
-        yield "model", f"accuracy {last.accuracy:.4f}  {spark}  best {self._best:.4f}  loss {self._loss()}"
+        last = self.last
+        spark = f"{sparkline(self._accuracies)}  best {self._best:.4f}" if self._accuracies else ""
+        yield "model", f"test accuracy {self._accuracy()}  {spark}  train loss {self._loss()}"
         yield "traffic", self._traffic()
         yield "devices", f"accepted {self._accepted:,}  dropped {_reasons(self._dropped)}"
         if self._skipped.total():
@@ -146,7 +148,12 @@ class _Seen:
         if last.sim_seconds:
             yield "fleet", f"simulated {clock(last.sim_seconds)}  energy {self._joules:,.0f} J"
 
+    def _accuracy(self) -> str:
+        """Of the global model on the held-out test set, when it was last evaluated there."""
+        return f"{self._accuracies[-1]:.4f}" if self._accuracies else "–"
+
     def _loss(self) -> str:
+        """Mean loss of the devices' own training."""
         return "–" if self.last.train_loss is None else f"{self.last.train_loss:.3f}"
 
     def _traffic(self) -> str:

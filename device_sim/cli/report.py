@@ -50,24 +50,30 @@ def report(
 
 def _told(runs: list[Run]) -> dict[str, Any]:
     from device_sim.report.compare import key_differences, paired, target_accuracy
+    from device_sim.run.log import scores_of
 
     return {
         "target_accuracy": target_accuracy(runs[0]),
         "different_keys": {d.key: list(d.values) for d in key_differences(runs)},
         "runs": [
-            {"path": str(run.path), **asdict(line), "rounds": len(run.rounds), "accuracy": run.rounds[-1].accuracy}
+            {
+                "path": str(run.path),
+                **asdict(line),
+                "rounds": len(run.rounds),
+                "accuracy": scores_of(run.rounds)[-1].accuracy,
+            }
             for run, line in zip(runs, paired(runs), strict=True)
         ],
     }
 
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
-    share, reached = line["bytes_share"], line["reached"]
+    share, reached, points = line["bytes_share"], line["reached"], line["accuracy_points"]
     return (
         line["label"],
         str(line["rounds"]),
         f"{line['accuracy']:.2%}",
-        f"{line['accuracy_points']:+.2f} ± {line['accuracy_points_sd']:.2f}",
+        "–" if points is None else f"{points:+.2f} ± {line['accuracy_points_sd']:.2f}",
         "–" if share is None else f"{share:.3g}×",
         "never" if reached is None else str(reached["round_num"] + 1),
     )

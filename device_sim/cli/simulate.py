@@ -36,7 +36,10 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Short for --set engine.workers=…; never changes a result.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set engine.name=…")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Short for --set engine.name=…; another one changes the last bits."),
+    ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Short for --set engine.ray-address=…: auto or HOST:PORT."),
@@ -68,6 +71,7 @@ def simulate(
     from device_sim.run.going_on import check_goes_on
     from device_sim.run.log import read_rounds
     from device_sim.run.summary import read_summary
+    from fl_mobile.errors import RunError
 
     path = out or default_folder(file)
     short = {
@@ -86,7 +90,7 @@ def simulate(
         folder, stored = run_folder.reopen(path)
         goes_on = check_goes_on(path, stored, experiment, read_rounds(folder))
         summary = read_summary(folder)
-        if goes_on or summary is None or (recipes and not summary.get("export")):
+        if goes_on or summary is None or not _is_whole(summary, experiment, recipes):
             summary = run(experiment, path, recipes, resume=True, quiet=quiet)
         else:
             say(f"{path} is finished already ({summary['stop_reason']}); nothing was run.")
@@ -94,6 +98,14 @@ def simulate(
         run_folder.refuse_existing(path)
         summary = run(experiment, path, recipes, resume=False, quiet=quiet)
     show(summary, path, output)
+    if summary["devices"]["accepted"] == 0:
+        raise RunError(f"{path}: {summary['warnings'][0]}")
+
+
+def _is_whole(summary: dict[str, Any], experiment: Experiment, recipes: tuple[str, ...]) -> bool:
+    kept = summary["kept"]["keep"], summary["kept"]["by"]
+    exported = bool(summary["export"]) or not recipes
+    return exported and kept == (experiment.output.keep, experiment.output.keep_by)
 
 
 def byte_count(text: str) -> int:

@@ -15,7 +15,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """Returns accuracy, traffic and artifacts of a run as one table."""
     export = summary["export"]
     artifacts = artifact_rows(export) if export else [("artifacts", "none exported", "")]
-    rows = [*_training(summary), *_on_devices(summary.get("federated_evaluation")), *artifacts]
+    warned = [("warning", "", line) for line in summary["warnings"]]
+    rows = [*_training(summary), *warned, *_on_devices(summary.get("federated_evaluation")), *artifacts]
     return make_table("", ("result", "value", "details"), rows)
 
 
@@ -36,6 +37,8 @@ def artifact_rows(export: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    from device_sim.run.summary import kept_told
+
     traffic, devices = summary["traffic"], summary["devices"]
     dropped = _list([f"{count} {reason}" for reason, count in devices["dropped"].items()]) or "none"
     up, down = traffic["upload_bytes_per_device"], traffic["download_bytes_per_device"]
@@ -46,6 +49,7 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{summary['accuracy']:.2%}",
             f"{summary['stop_reason']}; best {summary['best_accuracy']:.2%} in round {summary['best_round'] + 1}",
         ),
+        ("model.keras", f"round {summary['kept']['round'] + 1}", kept_told(summary)),
         (
             "upload ratio",
             _ratio(traffic["upload_ratio"]),

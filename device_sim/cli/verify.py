@@ -38,6 +38,9 @@ def verify(
     engines: Annotated[
         bool, typer.Option("--engines", help="Train a small federation on keras and on the phone's program; compare.")
     ] = False,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Import and run the model function that a run's experiment names.")
+    ] = False,
     changes: SetOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -80,7 +83,7 @@ def verify(
     elif RunFolder(path).experiment.exists():
         if runtimes:
             raise ConfigError(f"--runtime replays a bundle; {path} is a run. Try {RunFolder(path).bundle}")
-        checks = _run_checks(RunFolder(path), trust)
+        checks = _run_checks(RunFolder(path), trust, trust_code)
     else:
         raise VerifyError(f"{path} is neither a bundle (no {MANIFEST}) nor a run folder (no experiment.toml)")
     noise = read_layers(bundle) if layers else {}
@@ -95,11 +98,11 @@ def verify(
     print(f"{path}: verified{', signed' if trust.key else '; who made it was not checked (--public-key)'}")
 
 
-def _run_checks(folder: RunFolder, trust: Trust) -> list[dict[str, str]]:
+def _run_checks(folder: RunFolder, trust: Trust, trust_code: bool) -> list[dict[str, str]]:
     from device_sim.verify.run import verify_run
 
     with while_loading():
-        return [asdict(check) for check in verify_run(folder, trust)]
+        return [asdict(check) for check in verify_run(folder, trust, trust_code=trust_code)]
 
 
 def _program_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
+from device_sim.experiment.kept import BEST, KEEP, LAST, METRICS
 from device_sim.experiment.keys import check_finite, key, positive
 from device_sim.experiment.personal import (
     Evaluation,
@@ -27,6 +28,7 @@ from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.agreement import MEMORIES
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
+from fl_mobile.client.private import NONE
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
@@ -231,7 +233,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Engine:
-    """[engine]: what runs the local training. Changes speed, never results."""
+    """[engine]: what runs the local training. Workers and pools change no byte; another name changes the last bits."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
     pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
@@ -259,6 +261,8 @@ class Output:
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
     sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
+    keep: str = key(LAST, f"{' | '.join(KEEP)}: round whose model is model.keras and exported")
+    keep_by: str = key("accuracy", f"best by what: {' | '.join(METRICS)}")
     license: str = key("", "of the model, for its card")
     tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
     tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
@@ -269,6 +273,8 @@ class Output:
             raise ConfigError(f"output.keep-updates must be ≥ 0, got {self.keep_updates}")
         if self.timeline_rounds < 0:
             raise ConfigError(f"output.timeline-rounds must be ≥ 0, got {self.timeline_rounds}")
+        check_known("output.keep", self.keep, KEEP)
+        check_known("output.keep-by", self.keep_by, METRICS)
         self._check_recipes()
         if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
             raise ConfigError(
@@ -331,6 +337,16 @@ class Experiment:
         check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
         check_private(self.train.pruning, self.personal.private)
         check_engine(self.train.pruning, self.train.qat, self.engine.name)
+        if METRICS[self.output.keep_by].on_devices and not self.evaluation.every:
+            raise ConfigError(
+                f"output.keep-by '{self.output.keep_by}' is measured on devices in the rounds that evaluation.every"
+                " names; set it, e.g. to 1"
+            )
+        if self.output.keep == BEST and self.personal.private != NONE:
+            raise ConfigError(
+                "output.keep best cannot be used with personal.private: the private tensors on the devices are those of"
+                " the last round, whatever round the server goes back to"
+            )
         if self.clock.mode == "asynchronous":
             self._check_asynchronous()
 
@@ -347,7 +363,11 @@ class Experiment:
 
 
 def experiment_hash(experiment: Experiment) -> str:
-    """Returns SHA-256 over all that decides the trained model: not the engine's workers, not the output folder."""
+    """Returns SHA-256 over all that decides the trained model.
+
+    Not the output, and of [engine] only which trainer computes: trainers differ in the last bits of a sum, while
+    workers, pools and clusters change no byte.
+    """
     decisive = asdict(experiment) | {"output": asdict(Output())}
     trainers = ENGINES[experiment.engine.name].trainers
     # ray trains as auto does: a run can go on without its cluster.

@@ -43,12 +43,14 @@ class Evaluation:
     """[evaluation]: accuracy on single devices, each on examples of its own."""
 
     device_test_fraction: float = key(0.0, "held out on every device, stratified where it can be; 0 is off")
+    interval: int = key(1, "rounds between evaluations of the global model on the test set; the last is one always")
     every: int = key(0, "rounds between evaluations on devices; 0 evaluates after the last round only")
     devices: int = key(500, "at most so many are evaluated: a seeded sample, the same each time")
 
     def __post_init__(self) -> None:
         if not 0 <= self.device_test_fraction < 1:
             raise ConfigError(f"evaluation.device-test-fraction must be in [0, 1), got {self.device_test_fraction}")
+        positive("evaluation", interval=self.interval)
         if self.every < 0:
             raise ConfigError(f"evaluation.every must be ≥ 0, got {self.every}")
         if self.every and not self.device_test_fraction:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from device_sim.experiment.toml import all_keys
 from device_sim.report.runs import Run
-from device_sim.report.series import total_bytes
+from device_sim.report.series import score_pairs, total_bytes
 from device_sim.run.going_on import values_by_key
+from device_sim.run.log import scores_of
 
 FINAL_ROUNDS = 10
-"""Final accuracy is the mean over so many last rounds: single rounds of non-IID training jump by a point."""
+"""Final accuracy is the mean over so many last evaluated rounds: single rounds of non-IID training jump by a point."""
 COHORT_KEYS = ("seed", "train.cohort", "data.", "fleet.", "selection.", "policy.", "clock.")
 """Runs that differ in one of these choose other devices, or give them other examples."""
 
@@ -42,7 +43,8 @@ class Paired:
 
     Attributes:
         rounds: How many those are.
-        accuracy_points: Mean over the last `FINAL_ROUNDS` of them of this accuracy minus the first run's, in points.
+        accuracy_points: Mean of this accuracy minus the first run's, in points, over the last `FINAL_ROUNDS` of them in
+            which both were evaluated; None if in none.
         accuracy_points_sd: Standard deviation of these differences; 0 for a single round.
         bytes_share: Bytes up and down over those rounds, divided by the first run's; None if that is 0.
         seconds_share: The same of simulated time.
@@ -52,12 +54,19 @@ class Paired:
 
     label: str
     rounds: int
-    accuracy_points: float
+    accuracy_points: float | None
     accuracy_points_sd: float
     bytes_share: float | None
     seconds_share: float | None
     joules_share: float | None
     reached: Reached | None
+
+
+def points_of(line: Paired) -> tuple[str, str]:
+    """Returns difference in points and its standard deviation, as told in tables."""
+    if line.accuracy_points is None:
+        return "–", "–"
+    return f"{line.accuracy_points:+.2f}", f"{line.accuracy_points_sd:.2f}"
 
 
 def key_differences(runs: Sequence[Run]) -> list[KeyDifference]:
@@ -77,7 +86,7 @@ def unpaired_keys(differences: Sequence[KeyDifference]) -> list[str]:
 
 def target_accuracy(first: Run) -> float:
     """Returns the accuracy whose price is compared: the first run's final one, 0 to 1."""
-    return statistics.fmean(r.accuracy for r in first.rounds[-FINAL_ROUNDS:])
+    return statistics.fmean(score.accuracy for score in scores_of(first.rounds)[-FINAL_ROUNDS:])
 
 
 def paired(runs: Sequence[Run]) -> list[Paired]:
@@ -89,11 +98,11 @@ def paired(runs: Sequence[Run]) -> list[Paired]:
 def _paired(first: Run, run: Run, target: float) -> Paired:
     count = min(len(first.rounds), len(run.rounds))
     a, b = first.rounds[:count], run.rounds[:count]
-    points = [100 * (y.accuracy - x.accuracy) for x, y in zip(a, b, strict=True)][-FINAL_ROUNDS:]
+    points = [100 * (y.accuracy - x.accuracy) for x, y in score_pairs(a, b)][-FINAL_ROUNDS:]
     return Paired(
         label=run.label,
         rounds=count,
-        accuracy_points=statistics.fmean(points),
+        accuracy_points=statistics.fmean(points) if points else None,
         accuracy_points_sd=statistics.stdev(points) if len(points) > 1 else 0.0,
         bytes_share=_share(total_bytes(b)[-1], total_bytes(a)[-1]),
         seconds_share=_share(b[-1].sim_seconds, a[-1].sim_seconds),
@@ -104,7 +113,7 @@ def _paired(first: Run, run: Run, target: float) -> Paired:
 
 def _reach(run: Run, target: float) -> Reached | None:
     for at, (done, spent) in enumerate(zip(run.rounds, total_bytes(run.rounds), strict=True)):
-        if done.accuracy >= target:
+        if done.accuracy is not None and done.accuracy >= target:
             return Reached(done.round_num, spent, done.sim_seconds, sum(r.joules for r in run.rounds[: at + 1]))
     return None
 

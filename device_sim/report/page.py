@@ -12,12 +12,21 @@ from device_sim.experiment.experiment import experiment_hash
 from device_sim.experiment.toml import to_toml
 from device_sim.report import devices, series
 from device_sim.report.charts import Chart, GanttChart, Histogram, LineChart, Note, StackChart
-from device_sim.report.compare import FINAL_ROUNDS, Reached, key_differences, paired, target_accuracy, unpaired_keys
+from device_sim.report.compare import (
+    FINAL_ROUNDS,
+    Reached,
+    key_differences,
+    paired,
+    points_of,
+    target_accuracy,
+    unpaired_keys,
+)
 from device_sim.report.elements import document, table, tag
 from device_sim.report.runs import Run, Timeline
 from device_sim.report.svg import svg_of
 from device_sim.report.theme import MAX_RUNS, SERIES, variables
 from device_sim.report.units import BYTES, JOULES, SECONDS, number, told
+from device_sim.run.log import scores_of
 from fl_mobile.errors import ConfigError
 
 MAX_TIMELINES = 3
@@ -60,16 +69,29 @@ def _overview(runs: Sequence[Run]) -> list[Element]:
         *("run", accuracy, "best", "rounds", "up", "down", "upload ratio"),
         *("in the average", "simulated time", "energy"),
     )
-    return [table(columns, [[_named(i, run, runs), *_outcome(run)] for i, run in enumerate(runs)])]
+    return [table(columns, [[_named(i, run, runs), *_outcome(run)] for i, run in enumerate(runs)]), *_warnings(runs)]
+
+
+def _warnings(runs: Sequence[Run]) -> list[Element]:
+    """Returns what went wrong with learning, run by run."""
+    said = [(i, run, line) for i, run in enumerate(runs) if run.closing for line in run.closing.warnings]
+    items: list[Element] = []
+    for i, run, line in said:
+        whose: list[Element | str] = [_named(i, run, runs), ": "] if len(runs) > 1 else []
+        items.append(tag("li", *whose, line))
+    if not items:
+        return []
+    return [tag("h3", "What went wrong"), tag("ul", *items)]
 
 
 def _outcome(run: Run) -> list[str]:
-    best = max(run.rounds, key=lambda r: r.accuracy)
+    scores = scores_of(run.rounds)
+    best = max(scores, key=lambda score: score.accuracy)
     up, down = sum(r.upload_bytes for r in run.rounds), sum(r.download_bytes for r in run.rounds)
     accepted, asked = sum(r.accepted for r in run.rounds), sum(r.cohort for r in run.rounds)
     state = run.closing.stop_reason if run.closing else "unfinished"
     return [
-        f"{run.rounds[-1].accuracy:.2%}",
+        f"{scores[-1].accuracy:.2%}",
         f"{best.accuracy:.2%} in round {best.round_num + 1}",
         f"{len(run.rounds)} ({state})",
         told(up, BYTES),
@@ -100,7 +122,7 @@ def _comparison(runs: Sequence[Run]) -> list[Element]:
     for name, line in zip(names, paired(runs), strict=True):
         rows.append(
             [
-                *(name, f"{line.accuracy_points:+.2f}", f"{line.accuracy_points_sd:.2f}"),
+                *(name, *points_of(line)),
                 *(_share(line.bytes_share), _share(line.seconds_share), _share(line.joules_share)),
                 *_price(line.reached),
             ]
@@ -194,6 +216,7 @@ def _made(number: int, run: Run, runs: Sequence[Run]) -> list[Element]:
         facts += [
             ("command", _code(closing.command)),
             ("experiment SHA-256", _code(closing.experiment_sha256)),
+            ("model.keras", closing.kept),
             ("weights SHA-256", _code(closing.weights_sha256)),
             *((f"dataset {name.replace('_', ' ')}", value) for name, value in closing.dataset.items()),
             ("engine", closing.engine),
@@ -223,8 +246,8 @@ def _round_table(run: Run) -> Element:
     )
     rows = [
         [
-            *(str(r.round_num + 1), f"{r.accuracy:.4f}", f"{r.loss:.4f}"),
-            *("–" if r.train_loss is None else f"{r.train_loss:.4f}", f"{r.accepted:,}"),
+            *(str(r.round_num + 1), _four(r.accuracy), _four(r.loss)),
+            *(_four(r.train_loss), f"{r.accepted:,}"),
             *(_counts(r.dropped), _counts(r.skipped), f"{r.upload_bytes:,}", f"{r.download_bytes:,}"),
             *("–" if r.ratio is None else f"{r.ratio:.2f}", f"{r.sim_seconds:.1f}", f"{r.joules:.1f}"),
             f"{r.staleness:.2f}",
@@ -232,6 +255,10 @@ def _round_table(run: Run) -> Element:
         for r in run.rounds
     ]
     return table(columns, rows)
+
+
+def _four(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _counts(reasons: dict[str, int]) -> str:

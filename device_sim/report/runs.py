@@ -16,8 +16,8 @@ from typing import Any
 from device_sim.experiment.experiment import Experiment
 from device_sim.run.checked import record_of
 from device_sim.run.folder import RunFolder, reopen
-from device_sim.run.log import Round, read_lines, read_rounds
-from device_sim.run.summary import read_summary
+from device_sim.run.log import Round, read_lines, read_rounds, scores_of
+from device_sim.run.summary import kept_told, read_summary
 from fl_mobile.errors import ConfigError, RunError
 
 
@@ -87,6 +87,8 @@ class Closing:
     population: int
     dataset: dict[str, str]
     versions: dict[str, str]
+    kept: str
+    warnings: tuple[str, ...]
     evaluation: Evaluation | None
 
 
@@ -96,7 +98,7 @@ class Run:
 
     Attributes:
         label: Short and different from every other run's in the report.
-        rounds: At least one.
+        rounds: At least one that was evaluated.
         timelines: By rising round; empty if the run kept none.
         closing: None while the run is unfinished.
     """
@@ -152,6 +154,11 @@ def _read_rounds(folder: RunFolder) -> tuple[Round, ...]:
     rounds = tuple(read_rounds(folder))
     if not rounds:
         raise RunError(f"{folder.path} has no finished round yet; there is nothing to report.")
+    if not scores_of(rounds):
+        raise RunError(
+            f"{folder.path}: none of its {len(rounds)} rounds was evaluated yet, see evaluation.interval; there is"
+            " nothing to report. Continue it with --resume."
+        )
     return rounds
 
 
@@ -182,6 +189,8 @@ def _read_closing(summary: dict[str, Any], path: Path) -> Closing:
             "population": summary["devices"]["population"],
             "dataset": {name: str(value) for name, value in dataset.items()},
             "versions": {name: str(value) for name, value in summary["versions"].items()},
+            "kept": kept_told(summary),
+            "warnings": tuple(summary["warnings"]),
             "evaluation": None if evaluated is None else _evaluation(evaluated, str(path)),
         }
     except (KeyError, TypeError, AttributeError) as error:

@@ -8,12 +8,13 @@ from itertools import accumulate
 from device_sim.report.charts import Line, LineChart, Note
 from device_sim.report.runs import Run
 from device_sim.report.units import BYTES, JOULES, SECONDS, unit_for
-from device_sim.run.log import Round
+from device_sim.run.log import Round, Score, scores_of
 
 LOG_FACTOR = 8
 """Runs whose traffic differs by more than this are compared on a logarithmic axis."""
 
-Of = Callable[[Round], float]
+Of = Callable[[Round], float | None]
+"""None leaves the round out."""
 
 
 def total_bytes(rounds: Sequence[Round]) -> list[int]:
@@ -94,7 +95,7 @@ def accuracy_difference(runs: Sequence[Run]) -> LineChart:
     first, *others = runs
     lines = []
     for color, run in enumerate(others, 1):
-        pairs = list(zip(first.rounds, run.rounds, strict=False))
+        pairs = score_pairs(first.rounds, run.rounds)
         y = tuple(100 * (b.accuracy - a.accuracy) for a, b in pairs)
         lines.append(Line(run.label, color, tuple(float(a.round_num + 1) for a, _ in pairs), y))
     return LineChart(
@@ -143,8 +144,19 @@ def energy(runs: Sequence[Run]) -> LineChart | Note:
     )
 
 
-def _line(color: int, run: Run, x: Sequence[float], y: Of = lambda r: 100 * r.accuracy) -> Line:
-    return Line(run.label, color, tuple(map(float, x)), tuple(y(r) for r in run.rounds))
+def score_pairs(first: Sequence[Round], other: Sequence[Round]) -> list[tuple[Score, Score]]:
+    """Returns the scores of rounds in which both runs were evaluated."""
+    others = {score.round_num: score for score in scores_of(other)}
+    return [(score, others[score.round_num]) for score in scores_of(first) if score.round_num in others]
+
+
+def _accuracy(done: Round) -> float | None:
+    return None if done.accuracy is None else 100 * done.accuracy
+
+
+def _line(color: int, run: Run, x: Sequence[float], y: Of = _accuracy) -> Line:
+    points = [(float(at), value) for at, value in zip(x, map(y, run.rounds), strict=True) if value is not None]
+    return Line(run.label, color, tuple(at for at, _ in points), tuple(value for _, value in points))
 
 
 def _names(runs: Sequence[Run], left: Sequence[tuple[int, Run]]) -> str:

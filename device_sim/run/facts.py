@@ -27,7 +27,7 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
     return TrainingFacts(
         model=experiment.model.name,
         license=license,
-        rounds=summary["rounds"],
+        rounds=summary["kept"]["round"] + 1,
         devices=f"{devices['population']:,}, simulated; {devices['accepted']:,} updates were averaged",
         method=f"{experiment.server.algorithm}, {experiment.train.cohort} devices a round,"
         f" uploads by codec {experiment.upload.codec}{made_small(experiment.train)}",

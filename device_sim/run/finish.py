@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 
 from device_sim.datasets import Dataset
 from device_sim.federation.federation import Federation
+from device_sim.run.best import kept_models, write_models
 from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
-from device_sim.run.keras_file import write_model
+from device_sim.run.health import evidence_of, trained_nothing, warnings_of
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.summary import summarise
@@ -32,7 +34,6 @@ from export.bundle.signing import SigningKey
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tuning import TuningSet
 from fl_mobile.errors import RunError, VerifyError
-from fl_mobile.models import keras_bridge
 from fl_mobile.seeds import rng_for
 from fl_mobile.storage.files import temporary, write_json
 from fl_mobile.storage.shelf import Shelf
@@ -62,16 +63,19 @@ def finish(
     """
     say("model.keras: writing the global model")
     state, _ = restore(federation, folder)
-    model = federation.build()
-    weights = federation.whole(state.weights)
-    keras_bridge.write(model, weights)
-    write_model(folder.model, model)
+    kept, beside = kept_models(federation.experiment, folder, rounds, state.weights)
+    state = replace(state, round_num=kept.round_num + 1, weights=kept.weights)
+    model = write_models(federation, folder, kept, beside)
     if federation.test_parts:
         say("devices: evaluating the model on each one's own held-out examples")
     on_devices = federated_evaluation(federation, Shelf(folder.memory), state)
-    summary = {**summarise(federation, rounds, weights, command=command), "federated_evaluation": on_devices}
+    summary = {
+        **summarise(federation, rounds, kept, beside, command=command),
+        "federated_evaluation": on_devices,
+        "warnings": warnings_of(federation.experiment, rounds, evidence_of(federation, kept)),
+    }
     write_json(folder.summary, summary)
-    if not recipes:
+    if not recipes or trained_nothing(rounds):
         return summary
     clear_unnamed_bundle(folder, summary["experiment_sha256"])
     report = export_with_held_out(

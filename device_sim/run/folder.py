@@ -7,6 +7,7 @@ runs/demo/
   model.keras       the final global model           summary.json     the result, with hashes and the command
   bundle/           exported TFLite variants         memory/          what devices remember between rounds
   timeline.jsonl    some rounds, device by device    tb/              the rounds again, for TensorBoard
+  best/             weights of the best round        model-best.keras the model output.keep did not ask for, or -last
   layout.json       which version of all this it is  errors.txt       all that TensorFlow said when a step failed
 ```
 """
@@ -14,10 +15,10 @@ runs/demo/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +29,15 @@ from device_sim.experiment.toml import read_experiment, to_toml
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.storage.files import clear_temporaries, is_temporary, naming, write_atomic, write_json
 
-LAYOUT = 1
+try:
+    import fcntl
+except ModuleNotFoundError:
+    raise RunError(
+        f"runs are locked and synced the POSIX way, which this system ({sys.platform}) lacks. fl-mobile runs on Linux;"
+        " on Windows run it inside WSL (`wsl --install`)."
+    ) from None
+
+LAYOUT = 2
 """Counts up whenever a file of a run folder changes its meaning or its fields."""
 
 
@@ -65,6 +74,10 @@ class RunFolder:
     @property
     def updates(self) -> Path:
         return self.path / "updates"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def memory(self) -> Path:
@@ -122,7 +135,7 @@ def discard(folder: RunFolder) -> None:
     with contextlib.suppress(OSError):
         if folder.checkpoint.exists():
             return
-        for path in (folder.updates, folder.memory, folder.tensorboard):
+        for path in (folder.updates, folder.memory, folder.best, folder.tensorboard):
             if path.exists():
                 shutil.rmtree(path)
         clear_temporaries(folder.path)

@@ -15,6 +15,7 @@ from typing import Any
 
 from device_sim.experiment.experiment import Experiment, experiment_hash
 from device_sim.experiment.toml import read_experiment, to_toml
+from device_sim.run.best import best_round
 from device_sim.run.folder import RunFolder, locked
 from device_sim.run.log import Round
 from device_sim.run.loop import stop_reason
@@ -51,6 +52,7 @@ def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Se
     Raises:
         RunError: The run cannot go on as ``wanted``; names the key, and says what to do.
     """
+    _check_best(path, stored, wanted, rounds)
     if experiment_hash(stored) == experiment_hash(wanted):
         return False
     before, now = values_by_key(stored), values_by_key(wanted)
@@ -64,7 +66,7 @@ def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Se
             " any key but train.rounds, [stop] and [output], or start again with another --out."
         )
     if wanted.train.rounds != stored.train.rounds:
-        _check_rounds(path, stored, wanted.train.rounds, len(rounds))
+        _check_rounds(path, stored, wanted.train.rounds, rounds)
     reason = stop_reason(wanted, rounds)
     if reason and len(rounds) < wanted.train.rounds:
         raise RunError(
@@ -74,7 +76,17 @@ def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Se
     return True
 
 
-def _check_rounds(path: Path, stored: Experiment, wanted: int, done: int) -> None:
+def _check_best(path: Path, stored: Experiment, wanted: Experiment, rounds: Sequence[Round]) -> None:
+    """Raises `RunError` if the weights of the best round by another metric were not kept."""
+    held, best = best_round(stored, rounds), best_round(wanted, rounds)
+    if held != best:
+        raise RunError(
+            f"{path}: output.keep-by '{wanted.output.keep_by}': the weights of its best round so far were not kept,"
+            f" those of the best {stored.output.keep_by} were. Leave output.keep-by as it was, or take another --out."
+        )
+
+
+def _check_rounds(path: Path, stored: Experiment, wanted: int, rounds: Sequence[Round]) -> None:
     values = values_by_key(stored)
     for key, tied in TIED_TO_ROUNDS.items():
         if values[key] in tied:
@@ -84,8 +96,15 @@ def _check_rounds(path: Path, stored: Experiment, wanted: int, done: int) -> Non
                 f" --rounds {wanted} and another --out; --set model.weights={path / 'model.keras'} starts from this"
                 " one's model."
             )
-    if wanted < done:
-        raise RunError(f"{path}: {done} rounds are played already; --rounds must be at least {done}, got {wanted}.")
+    done = len(rounds)
+    if wanted < done or (wanted == done and rounds[-1].accuracy is None):
+        least = done if wanted < done else done + 1  # the last round of a run is always evaluated
+        raise RunError(f"{path}: {done} rounds are played already; --rounds must be at least {least}, got {wanted}.")
+
+
+def _results(experiment: Experiment) -> tuple[str, str, str]:
+    """Returns what decides ``model.keras``."""
+    return experiment_hash(experiment), experiment.output.keep, experiment.output.keep_by
 
 
 def rewrite(folder: RunFolder, experiment: Experiment) -> None:
@@ -97,7 +116,7 @@ def rewrite(folder: RunFolder, experiment: Experiment) -> None:
     with locked(folder):
         if folder.experiment.read_bytes() == text:
             return
-        if experiment_hash(read_experiment(folder.experiment)) != experiment_hash(experiment):
+        if _results(read_experiment(folder.experiment)) != _results(experiment):
             folder.summary.unlink(missing_ok=True)
             if folder.bundle.exists():
                 doomed = temporary(folder.bundle)

@@ -24,8 +24,8 @@ class Round:
 
     Attributes:
         round_num: Counted from 0.
-        accuracy: Of the new global model on the held-out examples, 0 to 1.
-        loss: Mean held-out loss.
+        accuracy: Of the new global model on the held-out test set, 0 to 1; None if evaluation.interval left it out.
+        loss: Mean loss there; None like accuracy.
         train_loss: Mean local loss as the devices reported it.
         cohort: Devices that were asked.
         accepted: Updates in the average.
@@ -33,6 +33,7 @@ class Round:
         upload_bytes: Bytes all devices sent, lost transfers too; ``len`` of real packets.
         download_bytes: Bytes all devices received.
         uploads: Number of packets sent.
+        downloads: Devices that received the model.
         ratio: fp32 bytes of the model / mean packet length; None if no device sent one.
         air_seconds: Slowest device's download plus upload time, simulated.
         wall_seconds: What simulating this round took here.
@@ -45,8 +46,8 @@ class Round:
     """
 
     round_num: int
-    accuracy: float
-    loss: float
+    accuracy: float | None
+    loss: float | None
     train_loss: float | None
     cohort: int
     accepted: int
@@ -54,6 +55,7 @@ class Round:
     upload_bytes: int
     download_bytes: int
     uploads: int
+    downloads: int
     ratio: float | None
     air_seconds: float
     wall_seconds: float
@@ -65,6 +67,29 @@ class Round:
     device_accuracy: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Score:
+    """What the held-out test set says of the global model after a round.
+
+    Attributes:
+        place: Index among the rounds that were looked at.
+    """
+
+    place: int
+    round_num: int
+    accuracy: float
+    loss: float
+
+
+def scores_of(rounds: Sequence[Round]) -> list[Score]:
+    """Returns the rounds that were evaluated on the test set; the last one of a finished run is among them."""
+    return [
+        Score(place, r.round_num, r.accuracy, r.loss)
+        for place, r in enumerate(rounds)
+        if r.accuracy is not None and r.loss is not None
+    ]
+
+
 def read_rounds(folder: RunFolder) -> list[Round]:
     """Returns the finished rounds; none where the run has none yet.
 
@@ -73,10 +98,11 @@ def read_rounds(folder: RunFolder) -> list[Round]:
     """
     rounds = [record_of(Round, value, where) for value, where in read_lines(folder.rounds)]
     for place, done in enumerate(rounds):
-        if done.round_num != place or not 0 <= done.accuracy <= 1:
+        scored = done.accuracy is not None and done.loss is not None and 0 <= done.accuracy <= 1
+        if done.round_num != place or not (scored or (done.accuracy is None and done.loss is None)):
             raise RunError(
-                f"{folder.rounds}, line {place + 1}: expected round {place} with an accuracy from 0 to 1,"
-                f" got round {done.round_num} with {done.accuracy}; restore the file."
+                f"{folder.rounds}, line {place + 1}: expected round {place} with an accuracy from 0 to 1 and a loss,"
+                f" got round {done.round_num} with {done.accuracy} and {done.loss}; restore the file."
             )
     return rounds
 

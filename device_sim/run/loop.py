@@ -1,8 +1,8 @@
 """The loop: one round after another, each finished one safe on disk before the next begins.
 
 ```
-restore ─▶ play_round ─▶ evaluate ─▶ rounds.jsonl ─▶ checkpoint ─▶ stop?
-              ▲─────────────────────────────────────────────────────┘
+restore ─▶ play_round ─▶ evaluate ─▶ rounds.jsonl ─▶ best/ ─▶ checkpoint ─▶ stop?
+              ▲──────────────────────────────────────────────────────────────┘
 ```
 """
 
@@ -13,14 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from device_sim.engines import Evaluation
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation
 from device_sim.rounds import SERVERS
 from device_sim.rounds.memory import FleetMemory
+from device_sim.run.best import best_round, put_best, rewind_best
 from device_sim.run.errors import kept_errors
 from device_sim.run.evaluation import distribution, evaluate_devices
 from device_sim.run.folder import RunFolder
-from device_sim.run.log import Round, append_round, append_timeline, rewind
+from device_sim.run.log import Round, append_round, append_timeline, rewind, scores_of
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import ServerState
 from fl_mobile.server import checkpoint
@@ -41,24 +45,19 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     """
     memory = FleetMemory(Shelf(folder.memory))
     state, rounds = restore(federation, folder, memory)
+    rewind_best(folder, state.round_num)
+    best = best_round(federation.experiment, rounds)
     yield from rounds
     play, shown = SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
         with kept_errors(folder, state.round_num):
             state, report, traffic = play(federation, memory, state, folder.updates)
-            plan = federation.plan(report.round_num)
-            weights = federation.whole(state.weights)
-            score = federation.engine.evaluate(weights, federation.dataset.test.x, federation.dataset.test.y, plan)
-        if not math.isfinite(score.loss):
-            raise DivergedError(
-                f"round {report.round_num}: the held-out loss of the new global model is {score.loss}."
-                " Lower train.learning-rate or server.learning-rate."
-            )
+            score = _score(federation, state)
         done = Round(
             round_num=report.round_num,
-            accuracy=score.accuracy,
-            loss=score.loss,
+            accuracy=None if score is None else score.accuracy,
+            loss=None if score is None else score.loss,
             train_loss=None if math.isnan(report.loss) else report.loss,
             cohort=traffic.asked,
             accepted=report.accepted,
@@ -66,6 +65,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             upload_bytes=traffic.upload_bytes,
             download_bytes=traffic.download_bytes,
             uploads=traffic.uploads,
+            downloads=traffic.downloads,
             ratio=fp32_bytes(state.spec) * traffic.uploads / traffic.upload_bytes if traffic.uploads else None,
             air_seconds=traffic.air_seconds,
             wall_seconds=time.perf_counter() - started,
@@ -80,6 +80,9 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
             append_timeline(folder, traffic.timeline(report.round_num))
         # Log first, checkpoint second: a crash between the two leaves a line that `restore` drops and plays again.
         append_round(folder, done)
+        if best_round(federation.experiment, [done], best) is done:
+            best = done
+            put_best(folder, done.round_num, state.weights)
         memory.shelf.sync()
         checkpoint.save(folder.checkpoint, state, memory.as_json())
         rounds.append(done)
@@ -107,12 +110,12 @@ def restore(
 def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
     """Returns why the run is over, or an empty string."""
     stop, limit = experiment.stop, experiment.train.rounds
-    settled = rounds[experiment.train.settled_round :]
+    settled = [score for score in scores_of(rounds) if score.round_num >= experiment.train.settled_round]
     if stop.target_accuracy and settled and settled[-1].accuracy >= stop.target_accuracy:
         return f"reached target accuracy {stop.target_accuracy:g}"
     if stop.patience and settled:
-        best = min(range(len(settled)), key=lambda i: settled[i].loss)
-        if len(settled) - 1 - best >= stop.patience:
+        best = min(settled, key=lambda score: score.loss)
+        if settled[-1].round_num - best.round_num >= stop.patience:
             return f"held-out loss has not improved for {stop.patience} rounds"
     return f"finished {limit} rounds" if len(rounds) >= limit else ""
 
@@ -121,6 +124,25 @@ def timeline_rounds(experiment: Experiment) -> frozenset[int]:
     """Returns the rounds whose devices are kept in ``timeline.jsonl``: the first, the last and some between."""
     count, rounds = min(experiment.output.timeline_rounds, experiment.train.rounds), experiment.train.rounds
     return frozenset(round(i * (rounds - 1) / max(1, count - 1)) for i in range(count))
+
+
+def _score(federation: Federation, state: ServerState) -> Evaluation | None:
+    """Returns what the test set says of the new model, None in the rounds that evaluation.interval leaves out."""
+    experiment, round_num = federation.experiment, state.round_num - 1
+    if state.round_num % experiment.evaluation.interval and state.round_num < experiment.train.rounds:
+        for path, value in state.weights.items():
+            if not np.isfinite(value).all():
+                raise _diverged(round_num, f"tensor '{path}' of the new global model is not finite")
+        return None
+    weights, test = federation.whole(state.weights), federation.dataset.test
+    score = federation.engine.evaluate(weights, test.x, test.y, federation.plan(round_num))
+    if not math.isfinite(score.loss):
+        raise _diverged(round_num, f"the held-out loss of the new global model is {score.loss}")
+    return score
+
+
+def _diverged(round_num: int, what: str) -> DivergedError:
+    return DivergedError(f"round {round_num}: {what}. Lower train.learning-rate or server.learning-rate.")
 
 
 def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float]:

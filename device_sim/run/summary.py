@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from device_sim.datasets import DATASETS
 from device_sim.experiment.experiment import experiment_hash
 from device_sim.federation.federation import Federation
+from device_sim.run.best import Kept, beside_name
 from device_sim.run.folder import RunFolder
-from device_sim.run.log import Round
+from device_sim.run.log import Round, Score, scores_of
 from device_sim.run.loop import stop_reason
 from export.report.report import tool_versions
 from fl_mobile.errors import RunError
-from fl_mobile.tensors import Tensors, fp32_bytes, weights_hash
+from fl_mobile.tensors import fp32_bytes, weights_hash
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors, *, command: str) -> dict[str, Any]:
+def summarise(
+    federation: Federation, rounds: Sequence[Round], kept: Kept, beside: Kept | None, *, command: str
+) -> dict[str, Any]:
     """Returns what ``summary.json`` says about a run, in JSON types.
 
     Byte counts are sums of real packet lengths. ``…_per_device`` divides by the whole population, because that is
@@ -28,19 +31,23 @@ def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors,
 
     Args:
         rounds: All finished rounds, at least one.
-        weights: The final global model.
+        kept: The model that is ``model.keras``; accuracy and loss are of its round.
+        beside: The other one, of the last or the best round.
         command: The command line that made the run.
     """
-    best = max(rounds, key=lambda r: r.accuracy)
+    scores = scores_of(rounds)
+    best, now = max(scores, key=lambda s: s.accuracy), next(s for s in scores if s.round_num == kept.round_num)
+    weights = federation.whole(kept.weights)
     dataset, spec = federation.dataset, federation.spec
     return {
         "schema": SCHEMA,
         "accuracy_name": DATASETS[federation.experiment.data.dataset].accuracy_name,
-        "accuracy": rounds[-1].accuracy,
+        "accuracy": now.accuracy,
         "best_accuracy": best.accuracy,
         "best_round": best.round_num,
-        "loss": rounds[-1].loss,
+        "loss": now.loss,
         "rounds": len(rounds),
+        "kept": _kept(federation, scores, kept, beside),
         "stop_reason": stop_reason(federation.experiment, rounds),
         "sim_seconds": rounds[-1].sim_seconds,
         "joules": sum(r.joules for r in rounds),
@@ -71,10 +78,36 @@ def summarise(federation: Federation, rounds: Sequence[Round], weights: Tensors,
     }
 
 
+def _kept(federation: Federation, scores: Sequence[Score], kept: Kept, beside: Kept | None) -> dict[str, Any]:
+    """Returns which round ``model.keras`` is of, and what lies beside it."""
+    output = federation.experiment.output
+    other = None
+    if beside:
+        score = next(s for s in scores if s.round_num == beside.round_num)
+        other = {
+            "file": beside_name(output.keep),
+            "round": beside.round_num,
+            "accuracy": score.accuracy,
+            "loss": score.loss,
+            "weights_sha256": weights_hash(federation.whole(beside.weights)),
+        }
+    return {"keep": output.keep, "by": output.keep_by, "round": kept.round_num, "beside": other}
+
+
+def kept_told(summary: Mapping[str, Any]) -> str:
+    """Returns why ``model.keras`` is of its round, and what lies beside it."""
+    kept, beside = summary["kept"], summary["kept"]["beside"]
+    which = {"last": "the last", "best": f"the best by {kept['by']}"}
+    if beside is None:
+        return f"{which['last']}, and {which['best']}"
+    other = f"{which['best' if kept['keep'] == 'last' else 'last']}, round {beside['round'] + 1}"
+    return f"{which[kept['keep']]}; {other} with {beside['accuracy']:.2%}, is {beside['file']}"
+
+
 def _traffic(rounds: Sequence[Round], model_bytes: int, population: int) -> dict[str, Any]:
     up, down = sum(r.upload_bytes for r in rounds), sum(r.download_bytes for r in rounds)
     uploads = sum(r.uploads for r in rounds)
-    downloads = sum(r.cohort - r.dropped.get("offline", 0) for r in rounds)
+    downloads = sum(r.downloads for r in rounds)
     return {
         "fp32_model_bytes": model_bytes,
         "upload_bytes": up,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from device_sim.run.log import Round
+from device_sim.run.log import Round, scores_of
 
 FINAL_ROUNDS = 10
-"""Accuracy of a run is the mean over its last rounds: single rounds of non-IID training jump by a point."""
+"""Accuracy of a run is the mean over its last evaluated rounds: single rounds of non-IID training jump by a point."""
 
 Runs = Sequence[Sequence[Round]]
 """The rounds of one trial, seed by seed."""
@@ -115,12 +115,12 @@ def score(runs: Runs, reference: Runs, target_accuracy: float | None = None) -> 
     return Scores(
         accuracy=statistics.fmean(accuracy),
         accuracy_sd=_sd(accuracy),
-        loss=statistics.fmean(r.loss for rounds in runs for r in rounds[-FINAL_ROUNDS:]),
+        loss=statistics.fmean(score.loss for rounds in runs for score in scores_of(rounds)[-FINAL_ROUNDS:]),
         difference=statistics.fmean(differences),
         difference_sd=_sd(differences),
         upload_bytes=up / max(1, uploads),
         upload_ratio=fp32_bytes * uploads / max(1, up),
-        download_ratio=fp32_bytes * uploads / max(1, down),
+        download_ratio=fp32_bytes * sum(r.downloads for r in played) / max(1, down),
         total_bytes=statistics.fmean(total),
         total_bytes_sd=_sd(total),
         rounds_to_target=tuple(number for number, _ in reached),
@@ -166,14 +166,14 @@ def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def _final(rounds: Sequence[Round]) -> float:
-    return statistics.fmean(r.accuracy for r in rounds[-FINAL_ROUNDS:])
+    return statistics.fmean(score.accuracy for score in scores_of(rounds)[-FINAL_ROUNDS:])
 
 
 def _reach(rounds: Sequence[Round], target: float) -> tuple[int | None, int | None]:
     total = 0
     for done in rounds:
         total += done.upload_bytes + done.download_bytes
-        if done.accuracy >= target:
+        if done.accuracy is not None and done.accuracy >= target:
             return done.round_num, total
     return None, None
 

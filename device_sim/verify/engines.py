@@ -28,7 +28,7 @@ from device_sim.engines import Engine, Evaluation, Task, Then, train_each
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation, open_federation
 from device_sim.run.folder import create
-from device_sim.run.log import Round
+from device_sim.run.log import Round, scores_of
 from device_sim.run.loop import simulate
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
@@ -144,13 +144,12 @@ def compare_engines(experiment: Experiment) -> Comparison:
 def compare(federation: Federation, second: Engine, names: tuple[str, str]) -> Comparison:
     """Plays the federation on its own engine and on ``second``; nothing of either is kept on disk."""
     both = _Both(federation.engine, second)
-    rounds = _play(replace(federation, engine=both))
-    alone = _play(replace(federation, engine=second))
+    rounds, alone = (scores_of(_play(replace(federation, engine=engine)))[-1] for engine in (both, second))
     return Comparison(
         names,
         tuple(both.differences),
-        (rounds[-1].accuracy, alone[-1].accuracy),
-        (rounds[-1].loss, alone[-1].loss),
+        (rounds.accuracy, alone.accuracy),
+        (rounds.loss, alone.loss),
         len(federation.dataset.test),
     )
 

@@ -62,7 +62,7 @@ class Contract:
         proximal: Whether ``train`` takes ``prox_mu``.
         correction: Whether ``set_correction`` exists.
         accumulate: Whether ``accumulate`` and ``apply`` exist.
-        dropout_layers: How many Dropout layers draw masks from ``seed`` and the step.
+        dropout_layers: How many masks of Dropout layers and cells a step draws from ``seed``.
         weights: In the order of the wire's spec.
         signatures: By name.
         versions: Of TensorFlow, Keras and this format.

@@ -4,7 +4,8 @@
 |--------------------------|---------------------------------------------------------------------------|
 | BatchNormalization       | statistics of the real examples of a short batch; one fused operation      |
 | Dropout, SpatialDropout  | the integer mask of `dropout.py`, from the program's seed and step         |
-| LSTM, GRU, SimpleRNN     | unrolled over their fixed number of steps                                  |
+| LSTM, GRU, SimpleRNN     | unrolled over their fixed number of steps; dropout as above                |
+| activity regularisers    | of the real examples of a short batch                                      |
 | other random layers, …   | refused by name, with the nearest form that trains                         |
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from export.training.dropout import keep_tensor
+from export.training.recurrent import Keep, masks_of_cells
 from fl_mobile.errors import ExportError
 from fl_mobile.models.draws import answered_draws
 from fl_mobile.models.private_api import flatten_layers
@@ -44,7 +46,7 @@ REFUSED = {
 """Layer class → the nearest supported form. Everything else is decided by the operations it traces to."""
 
 
-DROPOUTS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D")
+DROPOUTS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,13 @@ def check_layers(model: Any) -> None:
 
 
 def dropout_layers(model: Any) -> int:
-    """Returns how many layers draw masks."""
-    return sum(type(layer).__name__ in DROPOUTS and layer.rate > 0 for layer in flatten_layers(model))
+    """Returns how many masks a step draws."""
+    return len(dropouts_of(model)) + sum(masks.count for masks in masks_of_cells(model, 0))
+
+
+def dropouts_of(model: Any) -> list[Any]:
+    """Returns the Dropout layers that draw, in the order that numbers their masks; those of cells follow."""
+    return [layer for layer in flatten_layers(model) if type(layer).__name__ in DROPOUTS and layer.rate > 0]
 
 
 def _last(layer: Any) -> int:
@@ -186,8 +193,15 @@ def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
 
 
 def _swap_dropout(model: Any, seed: Any, step: Any) -> list[Callable[[], None]]:
-    found = [x for x in flatten_layers(model) if type(x).__name__ in DROPOUTS and x.rate > 0]
-    return [swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
+    found = dropouts_of(model)
+    layers = [swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
+    return layers + swap_cells(model, len(found), lambda *mask: keep_tensor(seed, step, *mask))
+
+
+def swap_cells(model: Any, first: int, keep: Keep) -> list[Callable[[], None]]:
+    """Lets recurrent cells drop by ``keep``; returns what puts them back. Arguments as of `masks_of_cells`."""
+    cells = masks_of_cells(model, first)
+    return [swap(masks.cell, masks.method, masks.method_with(keep)) for masks in cells]
 
 
 def swap(layer: Any, name: str, value: Any) -> Callable[[], None]:

@@ -34,7 +34,6 @@ NOT_ON_PHONES = {  # kind → what the refusal names
     "noise": "GaussianNoise",
     "own draws": "Noise",
     "flips": "RandomFlip",
-    "GRU with dropout": "GRU",
     "a loss of its own": "Sparse",
 }
 

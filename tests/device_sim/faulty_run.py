@@ -41,7 +41,7 @@ class NumpyModel:
     def __init__(self, weights: Tensors) -> None:
         self.weights = self.trainable_variables = [NumpyVariable(p, v) for p, v in weights.items()]
 
-    def _flatten_layers(self) -> Iterator[NumpyModel]:
+    def _flatten_layers(self, include_self: bool = True) -> Iterator[NumpyModel]:
         return iter(())
 
     def save(self, path: Path) -> None:

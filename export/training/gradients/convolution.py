@@ -9,7 +9,8 @@ weight gradient  patchesᵀ · g                the forward's patches are reused
 input gradient   g · wᵀ, summed back         first along columns for all kernel rows at once, then along rows
 ```
 A stride s > 1 is folded away first: SPACE_TO_DEPTH by s makes it a stride-1 convolution of a kernel with ⌈k/s⌉
-positions and s² times the channels.
+positions and s² times the channels. Strides that differ between rows and columns cannot be folded so: their patches are
+strided slices, and their gradient is spread by the strides before it is summed back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from export.training.gradients.products import product
 from export.training.gradients.rule import Gradients, Node, shape_of
+from export.training.gradients.shaping import stretch
 
 CACHE_BYTES = 600_000
 
@@ -115,20 +117,17 @@ class Plan:
     kernel: tuple[int, int]
     padded: tuple[int, int]
 
+    @property
+    def strided(self) -> bool:
+        """Whether there is a stride that is not folded."""
+        return self.block == 1 and self.geo.stride != (1, 1)
+
 
 def plan_of(geo: Geometry) -> Plan:
-    """Chooses how to fold the stride.
-
-    Raises:
-        ValueError: Strides differ between rows and columns, or stride and dilation are both above 1.
-    """
-    if geo.stride[0] != geo.stride[1]:
-        raise ValueError(f"strides {geo.stride} differ between rows and columns; use equal strides")
+    """Folds the stride where it is the same for rows and columns and the kernel's positions lie side by side."""
     s = geo.stride[0]
-    if s == 1 or geo.kernel == (1, 1):
+    if geo.stride != (s, s) or s == 1 or geo.kernel == (1, 1) or geo.dilation != (1, 1):
         return Plan(geo, 1, geo.kernel, (geo.span(0), geo.span(1)))
-    if geo.dilation != (1, 1):
-        raise ValueError("strides and dilation_rate both above 1 are not supported; use one of them")
     kernel = (-(-geo.kernel[0] // s), -(-geo.kernel[1] // s))
     padded = ((geo.out[0] - 1 + kernel[0]) * s, (geo.out[1] - 1 + kernel[1]) * s)
     return Plan(geo, s, kernel, padded)
@@ -142,12 +141,16 @@ def patches(x: Any, plan: Plan) -> Any:
     x = place(x, geo.before, plan.padded)
     if plan.block > 1:
         x = tf.nn.space_to_depth(x, plan.block)
-    elif geo.stride[0] > 1:
-        x = x[:, :: geo.stride[0], :: geo.stride[1], :]
     batch, _, _, depth = shape_of(x)
     dh, dw = geo.dilation
     starts = [(i * dh, j * dw) for i in range(plan.kernel[0]) for j in range(plan.kernel[1])]
-    views = [tf.slice(x, [0, i, j, 0], [batch, oh, ow, depth]) for i, j in starts] if len(starts) > 1 else [x]
+    if plan.strided:
+        (sh, sw), one = geo.stride, [batch, (oh - 1) * geo.stride[0] + 1, (ow - 1) * geo.stride[1] + 1, depth]
+        ends = [[batch, i + one[1], j + one[2], depth] for i, j in starts]
+        pairs = zip(starts, ends, strict=True)
+        views = [tf.strided_slice(x, [0, i, j, 0], end, [1, sh, sw, 1]) for (i, j), end in pairs]
+    else:
+        views = [tf.slice(x, [0, i, j, 0], [batch, oh, ow, depth]) for i, j in starts] if len(starts) > 1 else [x]
     if depth == 1 and len(views) > 1:
         # One channel: CONCATENATION would copy single floats. Whole views one under the other, then one TRANSPOSE,
         # take an eighth of the time.
@@ -213,15 +216,13 @@ def input_gradient(g: Any, w: Any, plan: Plan, depth: int) -> Any:
     for at in range(0, batch, rows):
         part = tf.slice(g, [at, 0, 0, 0], [rows, oh, ow, out]) if rows < batch else g
         shares = tf.reshape(product(tf.reshape(part, [rows * oh * ow, out]), right), [rows, oh, ow, kw * kh * folded])
+        if plan.strided:
+            shares = stretch(stretch(shares, 1, geo.stride[0]), 2, geo.stride[1])
         columns = _overlay(shares, kw, kh * folded, dw, axis=2)
         images.append(_overlay(columns, kh, folded, dh, axis=1))
     image = tf.concat(images, 0) if len(images) > 1 else images[0]
     if plan.block > 1:
         image = tf.nn.depth_to_space(image, plan.block)
-    elif geo.stride[0] > 1:
-        from export.training.gradients.shaping import stretch
-
-        image = stretch(stretch(image, 1, geo.stride[0]), 2, geo.stride[1])
     return lift(image, geo.before, geo.size)
 
 

@@ -69,7 +69,7 @@ def kernel_gradient(x: Any, g: Any, geo: Geometry) -> Any:
     batch, oh, ow, depth = shape_of(g)
     (kh, kw), (sh, sw), (dh, dw) = geo.kernel, geo.stride, geo.dilation
     if sh != sw or (kh > 1 and kw > 1 and dh != dw):
-        raise ValueError(f"strides {geo.stride} or dilations {geo.dilation} differ between rows and columns")
+        raise ValueError(f"strides {geo.stride} or dilations {geo.dilation} differ by axis; take equal ones")
     if dh > 1 or dw > 1:
         if sh > 1:
             raise ValueError("strides and dilation_rate both above 1 are not supported; use one of them")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from export.training.dropout import dropout_mask
-from export.training.layers import DROPOUTS, swap
+from export.training.layers import dropouts_of, swap, swap_cells
 from export.training.options import Options
 from export.training.proof.answers import Answers, shortest
 from export.training.proof.cases import Case, Material
@@ -220,9 +220,15 @@ def unchanged(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def masks_given(model: Any, seed: int, step: int) -> Iterator[None]:
-    """Lets Dropout layers use the masks that `dropout_mask` computes with NumPy."""
-    found = [x for x in flatten_layers(model) if type(x).__name__ in DROPOUTS and x.rate > 0]
+    """Lets Dropout layers and cells use the masks that `dropout_mask` computes with NumPy."""
+    import tensorflow as tf
+
+    def keep(number: int, shape: Sequence[Any], rate: float) -> Any:
+        return tf.constant(dropout_mask(seed, step, number, [int(n) for n in shape], rate), tf.float32)
+
+    found = dropouts_of(model)
     undo = [swap(layer, "call", _given(layer, index, seed, step)) for index, layer in enumerate(found)]
+    undo += swap_cells(model, len(found), keep)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ from device_sim.datasets import DATASETS, load_dataset
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import read_experiment
 from fl_mobile.errors import DataError, FlMobileError
-from tests.device_sim.cli_runs import SMALL, environment, fl_mobile, the_message
+from tests.device_sim.cli_runs import SMALL, command, environment, fl_mobile, the_message
 
 NAMES = [verb.__name__ for verb in VERBS]
 
@@ -225,3 +225,19 @@ def test_datasets_that_are_said_to_be_here_open_and_others_say_why(name: str) ->
     elif name not in ("mnist", "fashion-mnist"):  # Keras would go and download those
         with pytest.raises(DataError):
             load_dataset(name, seed=0)
+
+
+PRINTED = {"--help": "simulate", "datasets": "mnist", "codecs --format json": "ecsq", "simulate --set x=–": "x="}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("line", PRINTED)
+def test_an_output_that_lacks_a_character_loses_no_result(encoding: str, line: str) -> None:
+    """A run trained to its end, then ended with UnicodeEncodeError at its closing table."""
+    env = environment(PYTHONIOENCODING=encoding, LC_ALL="C.UTF-8")
+    done = subprocess.run(command(*line.split()), capture_output=True, env=env, timeout=120)
+    assert done.returncode == (3 if "simulate" in line else 0), done.stderr
+    told = (done.stdout or done.stderr).decode(encoding)
+    assert PRINTED[line] in told
+    if "json" in line:
+        assert json.loads(told) == json.loads(fl_mobile(*line.split()).out), "JSON loses no character at all"

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,7 @@ def played(count: int) -> list[Round]:
             upload_bytes=1_000_000,
             download_bytes=2_000_000,
             uploads=0 if n == 0 else 9,
+            downloads=9,
             ratio=None if n == 0 else 12.34,
             air_seconds=1.0,
             wall_seconds=2.0,
@@ -42,10 +44,20 @@ def test_a_log_gets_a_few_lines_and_always_the_last(capsys: pytest.CaptureFixtur
     lines = shown.err.splitlines()
     assert shown.out == ""
     assert PLAIN_LINES <= len(lines) <= PLAIN_LINES + 2
-    assert lines[0] == ("round 1/100  accuracy 0.0000  loss –  ETA 3:18  up 1.00 MB  down 2.00 MB  ratio –  dropped 2")
-    assert lines[-1] == (
-        "round 100/100  accuracy 0.9900  loss 0.500  ETA 0:00  up 100.00 MB  down 200.00 MB  ratio 12.3×  dropped 200"
+    assert lines[0] == (
+        "round 1/100  test accuracy 0.0000  train loss –  ETA 3:18  up 1.00 MB  down 2.00 MB  ratio –  dropped 2"
     )
+    assert lines[-1] == (
+        "round 100/100  test accuracy 0.9900  train loss 0.500  ETA 0:00  up 100.00 MB  down 200.00 MB  ratio 12.3×"
+        "  dropped 200"
+    )
+
+
+def test_between_evaluations_the_last_known_accuracy_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    rounds = [r if r.round_num % 4 == 3 else replace(r, accuracy=None, loss=None) for r in played(8)]
+    list(follow(rounds, 8, 0, quiet=False))
+    told = [line.split("test accuracy ")[1].split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["–"] * 3 + ["0.3750"] * 4 + ["0.8750"]
 
 
 def test_resumed_rounds_are_shown_once_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +108,7 @@ def test_a_terminal_gets_a_view_that_fits_80_columns() -> None:
         assert word in text
     assert "dropped 160: 80 offline, 80 lost" in text
     assert "accepted 632" in text
-    assert "▁▁▂▂▂▃▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇▇██" in text, "accuracy of the last 24 rounds"
+    assert "▁▁▂▂▃▃▄▄▅▅▆▆▇▇██" in text, "accuracy of the last 16 rounds"
     assert "…" not in text, "something was cut off"
     assert "simulated" not in text, "these rounds have no clock"
     assert "skipped" not in text

@@ -263,6 +263,17 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_bytes(
     assert hashes[0] == hashes[1]
 
 
+def test_a_run_that_trained_nothing_ends_with_that_and_an_exit_code(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = fl_mobile("simulate", *SMALL, "--set", "fleet.dropout-rate=0.9999999", "--rounds", "1", "--out", run)
+    assert ended.code == 7
+    assert "nothing was trained: in 1 rounds 4 devices were asked" in the_message(ended)
+    assert "warning" in ended.out
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["warnings"][0].startswith("nothing was trained")
+    assert summary["export"] is None, "first weights are not worth a bundle"
+
+
 def test_divergence_names_device_and_round_and_leaves_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     ended = fl_mobile("simulate", *SMALL, "--set", "train.learning-rate=1e38", "--out", run)

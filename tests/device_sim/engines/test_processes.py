@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -68,3 +72,41 @@ def test_a_trainer_that_cannot_be_opened_is_told_by_every_call() -> None:
         with pytest.raises(DivergedError, match="before it starts"):
             worker.call(type)
     worker.close()
+
+
+def test_a_worker_that_has_to_be_killed_is_waited_for(worker: ProcessWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stayed behind as a zombie for as long as the program ran."""
+    monkeypatch.setattr("device_sim.engines.pools.processes.ENDED_SECONDS", 0.0)
+    process = worker._process
+    os.kill(process.pid, signal.SIGSTOP)  # it will not end by itself
+    worker.close()
+    assert process.exitcode == -signal.SIGKILL
+
+
+UNGUARDED = """
+from functools import partial
+from tests.device_sim.numpy_engine import NumpyTrainer
+from device_sim.engines.pools.processes import ProcessWorker
+print("started")
+{guard}
+{indent}print(ProcessWorker(partial(NumpyTrainer, 144, 3)).call(type).__name__)
+"""
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_script_without_a_guard_is_told_what_to_write(tmp_path: Path, guarded: bool) -> None:
+    script = tmp_path / "mine.py"
+    guard = {"guard": 'if __name__ == "__main__":', "indent": "    "} if guarded else {"guard": "", "indent": ""}
+    script.write_text(UNGUARDED.format(**guard))
+    root = Path(__file__).parents[3]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=120)
+    if guarded:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "NumpyTrainer"
+        return
+    last = done.stderr.splitlines()[-1]
+    assert f"ConfigError: {script}: engine.pool processes" in last
+    assert 'if __name__ == "__main__":' in last
+    assert "engine.pool threads" in last
+    assert done.stdout.count("started") == 1, "nothing was started twice"

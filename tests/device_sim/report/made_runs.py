@@ -13,6 +13,7 @@ import numpy as np
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import RunFolder, create
 from device_sim.run.log import Round
+from device_sim.run.summary import SCHEMA
 from fl_mobile.seeds import rng_for
 
 PROFILES, LINKS = ("flagship", "mid", "low-end"), ("wifi", "5g", "4g", "3g")
@@ -70,6 +71,7 @@ def made_round(number: int, seed: int, *, timed: bool = True) -> Round:
         upload_bytes=int(rng.integers(10_000, 90_000)),
         download_bytes=int(rng.integers(10_000, 90_000)),
         uploads=14 - offline,
+        downloads=14 - offline,
         ratio=None if number == 1 else float(rng.uniform(5, 100)),
         air_seconds=1.0,
         wall_seconds=0.1,
@@ -119,7 +121,9 @@ def made_summary(rounds: Sequence[Round], seed: int, *, evaluated: bool) -> Mapp
         "personalisation": "fine-tune",
     }
     return {
-        "schema": 1,
+        "schema": SCHEMA,
+        "kept": {"keep": "last", "by": "accuracy", "round": len(rounds) - 1, "beside": None},
+        "warnings": [],
         "rounds": len(rounds),
         "stop_reason": f"finished {len(rounds)} rounds",
         "command": "fl-mobile simulate --out 'runs/a b'",

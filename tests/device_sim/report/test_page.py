@@ -196,3 +196,15 @@ def test_a_browser_shows_it_and_asks_for_nothing_else(tmp_path: Path, html: str)
     assert len(drawn) == html.count("<svg")
     assert all(width > 200 and height > 100 for width, height in drawn)
     assert fits, "the page scrolls sideways"
+
+
+def test_what_went_wrong_is_told_on_the_page_as_text(tmp_path: Path) -> None:
+    path = made_run(tmp_path / "bad")
+    summary = json.loads((path / "summary.json").read_text())
+    summary["warnings"] = ["accuracy was 90% <script>", "the held-out loss rose"]
+    (path / "summary.json").write_text(json.dumps(summary))
+    found = Parsed(page(read_runs([path])))
+    assert "What went wrong" in found.texts
+    assert "accuracy was 90% <script>" in found.texts
+    assert "the last, and the best by accuracy" in found.texts
+    assert "What went wrong" not in Parsed(page(read_runs([made_run(tmp_path / "good")]))).texts

@@ -21,7 +21,7 @@ from tests.device_sim.cli.test_progress import played
 
 def fake_round(number: int, accuracy: float, up: int, down: int = 0, loss: float = 1.0) -> Round:
     """A round of two uploads of a model of 1,000 float32 bytes."""
-    size = {"upload_bytes": up, "download_bytes": down, "uploads": 2, "ratio": 2000 / up}
+    size = {"upload_bytes": up, "download_bytes": down, "uploads": 2, "downloads": 2, "ratio": 2000 / up}
     return replace(played(1)[0], round_num=number, accuracy=accuracy, loss=loss, **size)
 
 

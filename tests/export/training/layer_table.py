@@ -24,6 +24,14 @@ def _conv(pick: Pick) -> Case:
     return _image(pick), [L.Conv2D(pick([1, 4]), kernel, pick([1, 2, 3]), pick(["same", "valid"]))]
 
 
+def _strided(pick: Pick) -> Case:
+    """Strides that differ between rows and columns, forwards and backwards, grouped or not."""
+    strides, padding = pick([(1, 2), (3, 1), (2, 3)]), pick(["same", "valid"])
+    kernel, groups = pick([(3, 3), (2, 3), (1, 1)]), pick([1, 2])
+    layers = [L.Conv2D(4, kernel, strides, padding, groups=groups), L.Conv2DTranspose(3, kernel, strides, padding)]
+    return (pick([6, 7]), pick([7, 9]), 2), layers
+
+
 def _dilated(pick: Pick) -> Case:
     return _image(pick, 7), [L.Conv2D(3, 3, dilation_rate=pick([2, 3]), padding=pick(["same", "valid"]))]
 
@@ -75,6 +83,7 @@ LAYERS: dict[str, Callable[[Pick], Case]] = {
     "dense": lambda pick: ((pick([3, 8]),), [L.Dense(pick([1, 5]))]),
     "dense-on-sequence": lambda pick: ((pick([3, 4]), 5), [L.Dense(4, activation="relu")]),
     "conv2d": _conv,
+    "conv2d-strides": _strided,
     "conv2d-dilated": _dilated,
     "conv2d-groups": _grouped,
     "conv1d": lambda pick: ((pick([9, 10]), 3), [L.Conv1D(4, 3, pick([1, 2]), pick(["same", "valid"]))]),
