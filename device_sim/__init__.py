@@ -6,3 +6,18 @@ experiment ─▶ federation ─▶ rounds: crew ─▶ trip (training on engine
                  └─ datasets, client_data, fleet, engines
 ```
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Run", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the door when somebody comes through it: ``import device_sim`` alone costs nothing."""
+    if name in __all__:
+        from device_sim import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'device_sim' has no attribute {name!r}")

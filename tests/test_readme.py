@@ -48,6 +48,16 @@ def test_first_steps_run_as_written(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.tf
+def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
+    (block,) = blocks("python")
+    (tmp_path / "first.py").write_text(block)
+    done = run(f"{sys.executable} first.py", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.strip().splitlines()) == 8
+    assert (tmp_path / "digits-bundle" / "int8.tflite").exists()
+
+
 def test_every_long_command_exists() -> None:
     """Blocks marked ``sh`` take minutes: each names a make target, a verb or a script that is there."""
     help_text = run("fl-mobile --help", ROOT).stdout

@@ -154,8 +154,11 @@ class Federation:
         return open_strata(self.experiment.selection.strata, self.fleet, holdings)
 
 
-def open_federation(experiment: Experiment) -> Federation:
+def open_federation(experiment: Experiment, make: Callable[..., Any] | None = None) -> Federation:
     """Returns the federation an experiment describes; data first, because its mistakes are the commonest.
+
+    Args:
+        make: Builds the model in place of what [model] names; takes the arguments of `build_model` but the name.
 
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
@@ -164,7 +167,7 @@ def open_federation(experiment: Experiment) -> Federation:
     """
     dataset = open_dataset(experiment)
     data = data_of(experiment, dataset)
-    build = build_of(experiment, dataset)
+    build = build_of(experiment, dataset, make)
     keys = experiment.engine
     import_keras()
     engine = open_engine(
@@ -259,11 +262,10 @@ def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
     )
 
 
-def build_of(experiment: Experiment, dataset: Dataset) -> Callable[[], Any]:
+def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] | None = None) -> Callable[[], Any]:
     """Returns a function that builds the experiment's model for the dataset, the same one every time."""
     return partial(
-        build_model,
-        experiment.model.name,
+        make or partial(build_model, experiment.model.name),
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
         input_scale=dataset.input_scale,

@@ -22,7 +22,7 @@ from fl_mobile.seeds import seed_for
 
 
 def build_model(
-    name: str,
+    name: str | Callable[..., Any],
     *,
     input_shape: tuple[int, ...],
     num_classes: int,
@@ -33,8 +33,8 @@ def build_model(
     """Returns a built ``keras.Model``; equal arguments give equal weights and variable paths in every process.
 
     Args:
-        name: A row of `MODELS`, or ``package.module:function``, looked for in the working directory too. The function
-            gets those of this function's keyword arguments that it accepts.
+        name: A row of `MODELS`, or ``package.module:function``, looked for in the working directory too, or a function.
+            The function gets those of this function's keyword arguments that it accepts.
         input_shape: Of one example, e.g. ``(28, 28, 1)``; the caller casts raw pixels to float32.
         input_scale: What the first layer multiplies by: 1/255 for raw pixels, 1 for features and tokens.
         weights: ``"none"``, ``"imagenet"`` or a file (see `fl_mobile.models.weights`); None is the row's default.
@@ -43,7 +43,7 @@ def build_model(
         ConfigError: Unknown name.
         ModelError: It cannot be built for these inputs, is not a built Keras 3 model, or its weights cannot be had.
     """
-    if ":" not in name and name not in MODELS:
+    if isinstance(name, str) and ":" not in name and name not in MODELS:
         raise ConfigError(f"unknown model '{name}'.{nearest(name, MODELS)} Your own is package.module:function.")
     given = {
         "input_shape": tuple(input_shape),
@@ -52,8 +52,11 @@ def build_model(
         "seed": seed,
         "weights": weights,
     }
-    with _repeatable(seed_for(seed, "model", name)):
-        return _from_table(name, MODELS[name], given) if name in MODELS else _from_user(name, given)
+    told = name if isinstance(name, str) else getattr(name, "__qualname__", "function")
+    with _repeatable(seed_for(seed, "model", told)):
+        if isinstance(name, str) and name in MODELS:
+            return _from_table(name, MODELS[name], given)
+        return _from_user(told, None if isinstance(name, str) else name, given)
 
 
 @contextlib.contextmanager
@@ -99,11 +102,11 @@ def _first_reason(error: Exception) -> str:
     return next((line for line in lines if line and not line.startswith("Exception encountered")), repr(error))
 
 
-def _from_user(name: str, given: dict[str, Any]) -> Any:
+def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, Any]) -> Any:
     from fl_mobile.models.weights import load_weights
 
     with _working_directory_first():
-        builder = _import_function(name)
+        builder = builder or _import_function(name)
         accepted = _accepted(name, builder, given)
         try:
             model = builder(**accepted)

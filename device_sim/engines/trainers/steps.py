@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from fl_mobile.errors import ModelError
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.records import FitPlan
 
@@ -14,22 +14,23 @@ from fl_mobile.records import FitPlan
 def one_thread_per_op() -> None:
     """Makes TensorFlow reproducible: one thread inside each op, kernels that do not race.
 
-    Raises:
-        ModelError: TensorFlow has started in this process already, with several threads.
+    Where TensorFlow has started already, as in a notebook, its threads stay as they are, with a warning: the last bits
+    of results are then those of that number of threads.
     """
     import_keras()
     import tensorflow as tf
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
-    except RuntimeError:  # TensorFlow has started already, e.g. in a notebook
+    except RuntimeError:
         chosen = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
         if str(chosen) != "1":
-            raise ModelError(
-                "TensorFlow was used in this process before the keras engine was made, with several threads per op, so"
-                " results would depend on the machine. Make the engine first, or set TF_NUM_INTRAOP_THREADS=1 in the"
-                " environment of your program."
-            ) from None
+            warnings.warn(
+                "TensorFlow has started in this process with several threads per op: equal runs end alike here, and may"
+                " differ in the last bits from runs elsewhere. Set TF_NUM_INTRAOP_THREADS=1 before TensorFlow is used,"
+                " or call device_sim.simulate first.",
+                stacklevel=2,
+            )
     tf.config.experimental.enable_op_determinism()
 
 
