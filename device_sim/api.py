@@ -82,8 +82,9 @@ class Run:
                 yield round
 
     def __repr__(self) -> str:
-        done = f"accuracy {self.rounds[-1].accuracy:.4f}" if self.rounds else "not begun"
-        return f"<Run of {self._federation.data.population} clients: {len(self.rounds)} rounds, {done}>"
+        seen = [r.accuracy for r in self.rounds if r.accuracy is not None]
+        told = f"{len(self.rounds)} rounds" + (f", accuracy {seen[-1]:.4f}" if seen else "")
+        return f"<Run of {self._federation.data.population} clients: {told}>"
 
     def finish(self) -> Run:
         """Plays all rounds that are left."""
@@ -93,8 +94,9 @@ class Run:
 
     @property
     def accuracy(self) -> float:
-        """Held-out accuracy of the last finished round, 0 to 1."""
-        return self._last().accuracy
+        """Held-out accuracy of the last round that was evaluated, 0 to 1."""
+        self._last()
+        return next(r.accuracy for r in reversed(self.rounds) if r.accuracy is not None)
 
     @property
     def updates(self) -> list[Tensors]:

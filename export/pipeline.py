@@ -42,14 +42,14 @@ from fl_mobile.errors import ExportError
 
 def export_model(
     model: Any,
-    out: Path,
+    out: str | Path,
     *,
     recipes: Sequence[str],
     labels: Sequence[str] | Mapping[str, Sequence[str]],
     representative: Any,
     x_test: Any,
     y_test: Any,
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
     input_dtype: str | Mapping[str, str] | None = None,
     tuning: TuningSet | None = None,
@@ -86,6 +86,7 @@ def export_model(
     out, say = Path(out), progress or _silent
     refuse_existing(out)
     rows = _rows_of(recipes)
+    provenance = provenance or {}
     _check_provenance(provenance)
     say("keras: answering the held-out frames")
     reference = make_reference(model, x_test, y_test, input_dtype=input_dtype)
