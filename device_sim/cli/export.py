@@ -59,8 +59,11 @@ def export(
     training: Annotated[
         bool, typer.Option("--training", help="Export the program that trains on the phone instead.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="--training: rows of every batch.")] = 16,
-    optimizer: Annotated[str, typer.Option(help="--training: sgd, momentum or adam.")] = "sgd",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="--training: rows of every batch; default the run's, else 16.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="--training: sgd, momentum or adam; default the run's.")] = None,
+    loss: Annotated[str | None, typer.Option(help="--training: as train.loss; default the run's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -77,17 +80,32 @@ def export(
       fl-mobile export runs/demo --out bundles/release --sign keys/release.pem --license Apache-2.0
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
       fl-mobile export smart-camera-cnn --training --out programs/camera --sign keys/release.pem
+      fl-mobile export runs/demo --training --out programs/demo
+      fl-mobile export mine.keras --training --out programs/mine --loss mse --optimizer adam --dataset mnist-5k
     """
     from fl_mobile.errors import ConfigError
 
     if training:
         from device_sim.cli.program import export_program
 
-        for option, given in (("--recipe", recipes), ("--keep-float", keep_float)):
+        shaping = {"--recipe": recipes, "--keep-float": keep_float, "--labels": labels, "--license": license}
+        for option, given in {**shaping, "--tuning-data": tuning_data, "--tuning-origin": tuning_origin}.items():
             if given:
                 raise ConfigError(f"{option} shapes a bundle, and --training writes a program instead. Leave one out.")
-        export_program(model, out, batch_size=batch_size, optimizer=optimizer, sign=sign, quiet=quiet, output=output)
+        named = {"train.loss": loss, "train.optimizer": optimizer}
+        export_program(
+            *(model, out),
+            dataset=dataset,
+            changes=[*(changes or []), *(f"{key}={value}" for key, value in named.items() if value)],
+            batch_size=batch_size,
+            sign=sign,
+            quiet=quiet,
+            output=output,
+        )
         return
+    for option, said in (("--batch-size", batch_size), ("--optimizer", optimizer), ("--loss", loss)):
+        if said is not None:
+            raise ConfigError(f"{option} shapes a training program: give --training too, or leave it out")
     from device_sim.cli.tables import artifact_rows
     from device_sim.federation.federation import open_dataset
     from device_sim.run.finish import export_with_held_out, summarise_export

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_sim.cli.output import Format, make_table, print_json, print_tables, say
 from device_sim.cli.quiet import while_loading
@@ -14,15 +15,24 @@ if TYPE_CHECKING:
 
 
 def export_program(
-    model: str, out: Path, *, batch_size: int, optimizer: str, sign: Path | None, quiet: bool, output: Format
+    model: str,
+    out: Path,
+    *,
+    dataset: str | None,
+    changes: Sequence[str],
+    batch_size: int | None,
+    sign: Path | None,
+    quiet: bool,
+    output: Format,
 ) -> None:
     """Writes the program, its contract, its report and their manifest into a new folder; prints what a phone needs.
 
     Args:
-        model: A row of the model table, built in its literature setting, or a ``.keras`` file.
+        model: A run folder, a Keras file, a row of the model table or ``package.module:function``.
         out: The folder.
-        batch_size: Rows of every batch.
-        optimizer: Row of ``fl_mobile.local.OPTIMIZERS``.
+        dataset: Whose examples it is proven on, besides drawn ones; a run knows its own.
+        changes: Keys of the experiment that shape a program, as ``--set`` takes them.
+        batch_size: Rows of every batch; by default the run's, else 16.
         sign: File of the private key that signs the manifest.
         quiet: No progress on stderr.
         output: Of stdout.
@@ -31,33 +41,29 @@ def export_program(
         ExportError: A layer that cannot train with builtin ops, or a folder that exists.
         ConfigError: No such model, or no such key.
     """
+    from device_sim.run.trainable import open_trainable
     from export.bundle.folder import refuse_existing
     from export.bundle.signing import read_signing_key
-    from export.training.program import build_training_program, example_shape
+    from export.training.program import build_training_program
     from export.training.shipped import ship_program
-    from fl_mobile.models.heads import head_of
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     refuse_existing(out)
     if not quiet:
-        say(f"{model}: tracing, differentiating and converting")
+        say(f"{model}: tracing, differentiating, converting and comparing with Keras")
     with while_loading():
-        keras_model, dtype = _built(model)
-        shape = (2, *example_shape(keras_model))
-        from_logits = head_of(keras_model, _probe(shape, dtype)) == "logits"
-        program = build_training_program(
-            *(keras_model,),
-            batch_size=batch_size,
-            optimizer=optimizer,
-            from_logits=from_logits,
-            input_dtype=dtype,
-        )
+        source = open_trainable(model, dataset, changes)
+        program = build_training_program(source.model, **source.options(batch_size), examples=source.examples)
     report = ship_program(out, program, sign_with=sign_with)
+    contract = program.contract
     if output is Format.JSON:
-        print_json({"folder": str(out), **report.to_json()})
+        print_json({"folder": str(out), **report.to_json(), "compared": list(program.proof.compared)})
         return
-    title = f"{model}, batch {batch_size}, {optimizer}; times are of this host, not a phone"
+    built = f"batch {contract.batch_size}, {contract.optimizer}, {contract.loss}"
+    title = f"{model}, {built}; times are of this host, not a phone"
     print_tables([make_table(title, ("what", "value"), _rows(report))])
+    for line in program.proof.compared:
+        print(f"Compared with Keras: {line}")
     print(f"Program:  {out / 'train.tflite'}\nContract: {out / 'train.json'}\nProve it: {prove_command(out, sign)}")
 
 
@@ -71,26 +77,3 @@ def _rows(report: ProgramReport) -> list[tuple[str, str]]:
         ("operations", ", ".join(f"{name} {count}" for name, count in sorted(report.operations.items()))),
         *((name.replace("_", " "), f"{value:.4g}") for name, value in report.measured.items()),
     ]
-
-
-def _built(model: str) -> tuple[Any, str]:
-    """Returns the model and the dtype of its examples."""
-    from device_sim.run.keras_file import read_model
-    from fl_mobile.errors import ConfigError, nearest
-    from fl_mobile.models import MODELS, build_model
-
-    if model.endswith(".keras"):
-        return read_model(Path(model)), "float32"
-    if model not in MODELS:
-        raise ConfigError(f"unknown model '{model}'.{nearest(model, MODELS)} Or give a .keras file.")
-    row = MODELS[model]
-    built = build_model(
-        *(model,), input_shape=row.input_shape, num_classes=row.num_classes, input_scale=1 / 255, seed=0, weights="none"
-    )
-    return built, row.input_dtype
-
-
-def _probe(shape: tuple[int, ...], dtype: str) -> Any:
-    import numpy as np
-
-    return np.ones(shape, dtype)

@@ -15,6 +15,7 @@ class ModelRow:
         num_classes: In the same setting.
         reference: The publication, with its parameter count in that setting.
         input_dtype: ``"float32"`` (raw pixels or features) or ``"int32"`` (token numbers).
+        input_scale: What the first layer multiplies by in that setting: 1 for features and tokens.
         from_logits: The outputs still need a softmax; the exporter adds it.
         application: ``(class, alpha)`` in ``keras.applications`` whose published weights fit, or None.
         default_weights: What ``weights=None`` means: ``"none"`` (seeded initialisers) or ``"imagenet"``.
@@ -26,6 +27,7 @@ class ModelRow:
     num_classes: int
     reference: str
     input_dtype: str = "float32"
+    input_scale: float = 1 / 255
     from_logits: bool = True
     application: tuple[str, float] | None = None
     default_weights: str = "none"
@@ -91,6 +93,7 @@ MODELS: dict[str, ModelRow] = {
         (49, 10, 1),
         12,
         "MLPerf Tiny keyword spotting (Banbury et al. 2021; Zhang et al. 2017), 24,908 parameters",
+        input_scale=1.0,
     ),
     "text-classifier": ModelRow(
         "fl_mobile.models.text:text_classifier",
@@ -99,5 +102,6 @@ MODELS: dict[str, ModelRow] = {
         2,
         "average_word_vec of TFLite Model Maker, 160,306 parameters",
         input_dtype="int32",
+        input_scale=1.0,
     ),
 }

@@ -1,0 +1,191 @@
+"""MODEL as something a phone shall train: the Keras model, how it is trained, and examples to prove it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_sim.datasets import Dataset
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.toml import parse_experiment, read_experiment
+from device_sim.federation.federation import build_of, open_dataset
+from device_sim.run.folder import RunFolder, reopen
+from device_sim.run.keras_file import read_model, read_run_model
+from export.training.program import example_shape
+from export.training.proof.reference import inputs_of
+from fl_mobile.client.private import NONE
+from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.local.losses import check_outputs
+from fl_mobile.models import MODELS, build_model
+from fl_mobile.models.heads import head_of
+from fl_mobile.records import FitPlan
+
+BATCH = 16
+EXAMPLES = 256
+_TRAIN_KEYS = ("batch-size", "optimizer", "momentum", "loss", "clip-gradient-norm")
+_SERVER_KEYS = ("algorithm", "proximal-mu", "alpha")
+_SHAPES_A_PROGRAM = ("seed", *(f"server.{k}" for k in _SERVER_KEYS), *(f"train.{k}" for k in _TRAIN_KEYS))
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """What a training program is made of.
+
+    Attributes:
+        model: The Keras model.
+        plan: How a device trains.
+        correction: Whether the algorithm adds a tensor to every gradient.
+        input_dtype: Of examples.
+        batch_size: Rows of a batch, where nothing else is said.
+        examples: Real ones with labels, or None.
+    """
+
+    model: Any
+    plan: FitPlan
+    correction: bool
+    input_dtype: str
+    batch_size: int
+    examples: tuple[np.ndarray, np.ndarray] | None
+
+    def options(self, batch_size: int | None) -> dict[str, Any]:
+        """Returns the options of `build_training_program`."""
+        return {
+            "batch_size": batch_size or self.batch_size,
+            "loss": self.plan.loss,
+            "from_logits": self.plan.from_logits,
+            "optimizer": self.plan.optimizer,
+            "momentum": self.plan.momentum,
+            "clip_norm": self.plan.clip_gradient_norm,
+            "proximal": self.plan.proximal_mu > 0,
+            "correction": self.correction,
+            "input_dtype": self.input_dtype,
+        }
+
+
+def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Trainable:
+    """Returns what MODEL is and how it is to be trained.
+
+    Args:
+        text: A run folder, a Keras file, a row of the model table or ``package.module:function``.
+        dataset: Its data; a run knows its own.
+        changes: ``section.key=value``.
+
+    Raises:
+        ConfigError: A key that shapes no program, or data that is missing.
+        ModelError: It cannot be read or built, or its head does not fit the loss.
+    """
+    kind = _kind(text)
+    _check_changes(kind, changes, has_data=kind == "run" or dataset is not None)
+    experiment = _experiment(text, kind, dataset, changes)
+    known = kind == "run" or any(change.startswith("data.dataset=") for change in _with(dataset, changes))
+    data = open_dataset(experiment) if known else None
+    model = _model(text, kind, experiment, data)
+    shape = example_shape(model)
+    dtype = _dtype(text, kind, model, data)
+    head = head_of(model, np.ones((2, *shape), dtype))
+    loss = _loss(text, kind, experiment, changes, head, int(model.outputs[0].shape[-1]))
+    check_outputs(loss, int(model.outputs[0].shape[-1]), None if data is None else data.num_classes, what=text)
+    algorithm = experiment.server.build()
+    fit = experiment.train.plan(experiment.train.settled_round, from_logits=head == "logits")
+    if fit.keep_zeros or fit.fake_quant:
+        section = "[train.pruning] keeps zeros" if fit.keep_zeros else "[train.qat] rounds"
+        raise ConfigError(f"{text}: {section} in every step, which no training program does: phones would undo it")
+    plan = algorithm.plan(FitPlan(**{**vars(fit), "loss": loss}))
+    examples = None if data is None else (data.test.x[:EXAMPLES], data.test.y[:EXAMPLES])
+    batch = experiment.train.batch_size if kind == "run" or "train.batch-size" in _keys(changes) else BATCH
+    return Trainable(model, plan, algorithm.device is not None, dtype, batch or BATCH, examples)
+
+
+def _kind(text: str) -> str:
+    """Returns ``"run"``, ``"file"`` or ``"name"``."""
+    if RunFolder(Path(text)).experiment.exists():
+        return "run"
+    return "file" if Path(text).suffix in (".keras", ".h5", ".hdf5") or "/" in text else "name"
+
+
+def _keys(changes: Sequence[str]) -> list[str]:
+    return [change.partition("=")[0].strip() for change in changes]
+
+
+def _with(dataset: str | None, changes: Sequence[str]) -> list[str]:
+    return [*([f"data.dataset={dataset}"] if dataset else []), *changes]
+
+
+def _check_changes(kind: str, changes: Sequence[str], *, has_data: bool) -> None:
+    """Refuses keys that would change nothing of a program."""
+    has_data = has_data or "data.dataset" in _keys(changes)
+    for key in _keys(changes):
+        if key == "train.learning-rate":
+            raise ConfigError("train.learning-rate shapes no program: it is an input of every training step")
+        if key.startswith("model.") and kind != "name":
+            raise ConfigError(f"{key} builds a named model, and this one is a {kind} that is built already")
+        if key.startswith("data.") and not has_data:
+            raise ConfigError(f"{key} needs a dataset: name one with --dataset")
+        if key not in _SHAPES_A_PROGRAM and not key.startswith(("data.", "model.")):
+            raise ConfigError(
+                f"{key} shapes no training program. Keys that do: data.*, model.*, {', '.join(_SHAPES_A_PROGRAM)}"
+            )
+
+
+def _experiment(text: str, kind: str, dataset: str | None, changes: Sequence[str]) -> Experiment:
+    if kind == "run":
+        reopen(Path(text))
+        return read_experiment(RunFolder(Path(text)).experiment, _with(dataset, changes))
+    return parse_experiment("", [*([f"model.name={text}"] if kind == "name" else []), *_with(dataset, changes)])
+
+
+def _model(text: str, kind: str, experiment: Experiment, data: Dataset | None) -> Any:
+    if kind == "file":
+        return read_model(Path(text))
+    if kind == "run":
+        if experiment.personal.private != NONE:
+            raise ConfigError(
+                f"{text}: personal.private '{experiment.personal.private}' left tensors on the devices that trained"
+                " them; a program would send what must not travel. Export the program of a run without it."
+            )
+        return read_run_model(RunFolder(Path(text)).model, experiment)
+    if data is not None:
+        return build_of(experiment, data)()
+    if ":" in text:
+        raise ConfigError(f"--dataset is missing: {text} is built for the examples and classes of a dataset")
+    if text not in MODELS:
+        raise ConfigError(f"unknown model '{text}'.{nearest(text, MODELS)} Or give a .keras file or a run folder.")
+    row = MODELS[text]
+    return build_model(
+        text,
+        input_shape=row.input_shape,
+        num_classes=row.num_classes,
+        input_scale=row.input_scale,
+        seed=experiment.seed,
+        weights=experiment.model.weights or "none",
+    )
+
+
+def _dtype(text: str, kind: str, model: Any, data: Dataset | None) -> str:
+    """Returns what examples are: raw pixels, tokens or floats."""
+    if data is not None:
+        found = data.train.x.dtype
+        return "uint8" if found == np.uint8 else ("int32" if found.kind in "iu" else "float32")
+    if kind == "name":
+        return MODELS[text].input_dtype
+    tokens = "tokens" in inputs_of(model) or "int" in str(model.inputs[0].dtype)
+    return "int32" if tokens else "float32"
+
+
+def _loss(text: str, kind: str, experiment: Experiment, changes: Sequence[str], head: str, outputs: int) -> str:
+    """Returns the loss; a file does not say what its outputs mean unless its head does."""
+    if kind != "file" or "train.loss" in _keys(changes):
+        return experiment.train.loss
+    if head == "softmax":
+        return experiment.train.loss
+    if head == "sigmoid" and outputs == 1:
+        return "binary-crossentropy"
+    raise ConfigError(
+        f"{text}: what its {outputs} output{'s' * (outputs > 1)} mean cannot be seen: they end in no softmax and no"
+        " single sigmoid. Say it with --loss: sparse-categorical-crossentropy if they are scores of classes,"
+        " binary-crossentropy if one is the score of two classes, mse for distances to 0 and 1"
+    )
