@@ -18,6 +18,7 @@ import numpy as np
 from export.convert.child import child_environment
 from export.convert.scratch import scratch_folder
 from fl_mobile.errors import VerifyError
+from fl_mobile.models.private_api import interpreter_without_the_rest
 
 _TIME_LIMIT_SECONDS = 300
 _FRAMES = "frames.npz"
@@ -103,6 +104,8 @@ def main(arguments: Sequence[str]) -> None:
     from export.runtimes import run_frames
 
     runtime, folder, *artifacts = arguments
+    if runtime == "tf-lite":
+        interpreter_without_the_rest()
     frames = _load(Path(folder) / _FRAMES)
     for artifact in artifacts:
         stem = Path(folder) / f"{runtime}-{artifact}"

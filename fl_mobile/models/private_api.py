@@ -151,3 +151,32 @@ def author_gradient(op: Any) -> Callable[..., Sequence[Any]] | None:
         return None
     found: Callable[..., Sequence[Any]] = ops.get_gradient_function(op)
     return found
+
+
+def interpreter_without_the_rest() -> bool:
+    """Makes ``import tensorflow`` mean ``tf.lite.Interpreter`` alone in this process; returns whether it could.
+
+    ``tensorflow.lite.python.interpreter`` under a package whose own ``__init__`` never runs. Only for a process that
+    runs artifacts and ends: it starts in a tenth of a second instead of several. Where a version does not allow that,
+    the process is left as it was and imports all of TensorFlow.
+    """
+    import sys
+    from importlib.util import find_spec
+    from types import ModuleType
+
+    spec = None if "tensorflow" in sys.modules else find_spec("tensorflow")
+    if spec is None or spec.submodule_search_locations is None:
+        return False
+    package: Any = ModuleType("tensorflow")
+    package.__path__, package.__spec__ = list(spec.submodule_search_locations), spec
+    before = set(sys.modules)
+    sys.modules["tensorflow"] = package
+    try:
+        from tensorflow.lite.python.interpreter import Interpreter
+    except (ImportError, AttributeError):
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] == "tensorflow":
+                del sys.modules[name]
+        return False
+    package.lite.Interpreter = Interpreter
+    return True

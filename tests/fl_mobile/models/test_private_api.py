@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -217,3 +219,20 @@ def test_canary_without_clustering() -> None:
     model = tf_keras.Sequential([tf_keras.layers.Input((3,)), tf_keras.layers.Dense(2, name="dense")])
     stripped = private_api.without_clustering(model)
     assert [tuple(w.shape) for w in stripped.weights] == [(3, 2), (2,)]
+
+
+ALONE = """
+import sys
+from fl_mobile.models.private_api import interpreter_without_the_rest
+assert interpreter_without_the_rest()
+import tensorflow as tf
+assert tf.lite.Interpreter.__name__ == "Interpreter"
+assert "keras" not in sys.modules and "tensorflow.python.eager.context" not in sys.modules
+assert not interpreter_without_the_rest(), "only before anything else imports TensorFlow"
+"""
+
+
+def test_canary_interpreter_without_the_rest() -> None:
+    """That it answers alike is shown by `test_isolated_answers_are_the_same` in `tests/export/tflite/test_graph.py`."""
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
