@@ -10,11 +10,12 @@ demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results
 	$(BIN)/fl-mobile simulate --out $(DEMO) $(if $(wildcard $(DEMO)/experiment.toml),--resume)
 
 test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, then every test that is not marked slow
-	$(BIN)/pytest -m "not tf and not slow" -n 2
-	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not tf and not slow" -n 2 --durations=20
+	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile --durations=20
 
-check-all: test .venv/.ray ## the long proofs as well
-	$(BIN)/pytest -m slow
+check-all: test .venv/.ray ## the long proofs as well, and the wheel on every Python we promise
+	$(BIN)/pytest -m slow --durations=20
+	$(BIN)/python tests/versions/run.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -236,3 +236,18 @@ def test_canary_interpreter_without_the_rest() -> None:
     """That it answers alike is shown by `test_isolated_answers_are_the_same` in `tests/export/tflite/test_graph.py`."""
     done = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_canary_author_gradient() -> None:
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def doubled(x: Any) -> Any:
+        return tf.identity(x) * 2.0, lambda upstream: upstream * 7.0
+
+    graph = tf.function(lambda x: doubled(x) + 1.0).get_concrete_function(tf.TensorSpec((), tf.float32)).graph
+    found = {op.type: private_api.author_gradient(op) for op in graph.get_operations()}
+    assert found["AddV2"] is None
+    own = [gradient for kind, gradient in found.items() if kind.startswith("Identity") and gradient]
+    assert own, "an operation says whose gradient it has"
+    assert all(callable(gradient) for gradient in own)
