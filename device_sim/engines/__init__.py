@@ -17,7 +17,18 @@ import numpy as np
 from device_sim.engines.batches import visits
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine, Worker
 from device_sim.engines.pools.processes import ProcessWorker
-from device_sim.engines.records import Engine, Evaluation, Task, Then, Trainer, train_each
+from device_sim.engines.records import (
+    EXPORTED,
+    KERAS,
+    VECTORIZED,
+    Abilities,
+    Engine,
+    Evaluation,
+    Task,
+    Then,
+    Trainer,
+    train_each,
+)
 from fl_mobile.records import FitPlan
 
 __all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "train_each", "visits"]
@@ -60,15 +71,13 @@ class EngineRow:
         trainers: (build a model, a few examples) → what opens one worker's trainer.
         pools: Rows of `POOLS` it can run in; the first one unless another is asked for.
         summary: A line of help.
-        keeps_zeros: Whether it can train with `FitPlan.keep_zeros`.
-        fake_quant: Whether it can train with `FitPlan.fake_quant`.
+        abilities: What of a plan it can do.
     """
 
     trainers: Callable[[Build, np.ndarray], Open]
     pools: tuple[str, ...]
     summary: str
-    keeps_zeros: bool = False
-    fake_quant: bool = False
+    abilities: Abilities = EXPORTED
 
 
 def _here(open_worker: Callable[[Open], Worker], open_trainer: Open, workers: int, _: str) -> PooledEngine:
@@ -99,25 +108,22 @@ ENGINES: dict[str, EngineRow] = {
         _TRAINS_AS_AUTO,
         _ANYWHERE,
         "vectorized where it wins, keras elsewhere; says which and why",
-        keeps_zeros=True,
-        fake_quant=True,
+        abilities=KERAS,
     ),
     "keras": EngineRow(
         partial(partial, _keras),
         _ANYWHERE,
         "devices and steps looped in one compiled Keras graph",
-        keeps_zeros=True,
-        fake_quant=True,
+        abilities=KERAS,
     ),
     "vectorized": EngineRow(
-        partial(partial, _vectorized), _ANYWHERE, "many small devices side by side in one graph", keeps_zeros=True
+        partial(partial, _vectorized), _ANYWHERE, "many small devices side by side in one graph", abilities=VECTORIZED
     ),
     "ray": EngineRow(
         _TRAINS_AS_AUTO,
         ("ray",),
         "auto in the actors of a Ray cluster, on several machines",
-        keeps_zeros=True,
-        fake_quant=True,
+        abilities=KERAS,
     ),
     "litert": EngineRow(
         partial(_litert, "litert"), ("threads",), "the phone's own training program, an interpreter per worker"

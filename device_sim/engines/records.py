@@ -54,16 +54,35 @@ Then = Callable[[Sequence[Task], Sequence[Update]], T]
 """What a worker does with a chunk's updates as soon as they are trained: the phones' half of the wire."""
 
 
-def refuse_tuning(plan: FitPlan, engine: str, *, keeps_zeros: bool = False) -> None:
-    """Raises `ConfigError` if the plan asks for what ``engine``, which cannot round, cannot do.
+@dataclass(frozen=True)
+class Abilities:
+    """What of a plan an engine can do beyond plain training; the only list of it.
 
-    Args:
-        keeps_zeros: Whether it can keep zeros.
+    Attributes:
+        keeps_zeros: Train with `FitPlan.keep_zeros`.
+        fake_quant: Train with `FitPlan.fake_quant`.
+        holds_still: Train some tensors only (`FitPlan.trained`), and pull to other weights than a task's ``start``.
     """
-    if plan.fake_quant:
-        raise ConfigError(f'engine {engine} cannot train with rounding ([train.qat]); use engine.name = "keras"')
-    if plan.keep_zeros and not keeps_zeros:
-        raise ConfigError(f'engine {engine} cannot keep zeros ([train.pruning]); use engine.name = "keras"')
+
+    keeps_zeros: bool = False
+    fake_quant: bool = False
+    holds_still: bool = False
+
+    def refuse(self, plan: FitPlan, engine: str) -> None:
+        """Raises `ConfigError` if ``engine``, which can do no more than this, could not train by the plan."""
+        for asked, able, what in (
+            (plan.fake_quant, self.fake_quant, "train with rounding ([train.qat])"),
+            (plan.keep_zeros, self.keeps_zeros, "keep zeros ([train.pruning])"),
+            (bool(plan.trained), self.holds_still, "hold tensors still"),
+        ):
+            if asked and not able:
+                raise ConfigError(f'engine {engine} cannot {what}; use engine.name = "keras"')
+
+
+KERAS = Abilities(keeps_zeros=True, fake_quant=True, holds_still=True)
+VECTORIZED = Abilities(keeps_zeros=True, holds_still=True)
+EXPORTED = Abilities()
+"""A program that was built before training: it trains all of its weights, as they are."""
 
 
 class Model(Protocol):

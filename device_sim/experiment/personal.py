@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from device_sim.engines import ENGINES
 from device_sim.experiment.keys import key, positive
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.algorithms import Algorithm
@@ -15,8 +16,6 @@ from fl_mobile.records import FitPlan
 
 FINE_TUNE, ONLY_HEAD, DITTO = "fine-tune", "head", "ditto"
 METHODS = (NONE, FINE_TUNE, ONLY_HEAD, DITTO)
-FREE_ENGINES = ("auto", "keras", "vectorized", "ray")
-"""Engines whose training is not one exported program: they can hold layers still, and pull to another model."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,9 @@ def check_personal(
             f"personal.method '{personal.method}' needs evaluation.device-test-fraction above 0, e.g. 0.2: only on"
             " a device's own held-out examples does it show"
         )
-    if personal.method in (ONLY_HEAD, DITTO) and engine not in FREE_ENGINES:
-        raise ConfigError(f"personal.method '{personal.method}' needs engine.name {' or '.join(FREE_ENGINES)}")
+    able = [name for name, row in ENGINES.items() if row.abilities.holds_still]
+    if personal.method in (ONLY_HEAD, DITTO) and engine not in able:
+        raise ConfigError(f"personal.method '{personal.method}' needs engine.name {' or '.join(able)}")
     if personal.private != NONE and plan.proximal_mu:
         raise ConfigError(
             "personal.private cannot be used with an algorithm that pulls devices to the server's model, because the"

@@ -81,9 +81,10 @@ def check_private(pruning: Pruning, private: str) -> None:
 
 def check_engine(pruning: Pruning, qat: Qat, engine: str) -> None:
     """Raises `ConfigError` if ``engine`` cannot train as some round needs it."""
+    rows = ENGINES.items()
     for table, on, what, able in (
-        ("pruning", pruning.sparsity > 0, "keep zeros", [name for name, row in ENGINES.items() if row.keeps_zeros]),
-        ("qat", qat.on, "train with rounding", [name for name, row in ENGINES.items() if row.fake_quant]),
+        ("pruning", pruning.sparsity > 0, "keep zeros", [name for name, row in rows if row.abilities.keeps_zeros]),
+        ("qat", qat.on, "train with rounding", [name for name, row in rows if row.abilities.fake_quant]),
     ):
         if on and engine not in able:
             raise ConfigError(f"train.{table}: engine.name '{engine}' cannot {what}; use {' or '.join(able)}")

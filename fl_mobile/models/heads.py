@@ -38,6 +38,8 @@ def head_of(model: Any, probe: np.ndarray) -> str:
     outputs = tf.nest.flatten(concrete.structured_outputs)
     check_answers(model, [tuple(out.shape) for out in outputs])
     last = _last_operation(concrete.graph.as_graph_def(), concrete.outputs[0].op.name)
+    if last == "Softmax" and outputs[0].shape[-1] == 1:
+        raise ModelError(f"model '{model.name}': a softmax over one output is always 1: use Activation('sigmoid')")
     if last in ("Softmax", "Sigmoid"):
         return last.lower()
     return "logits" if last in _LINEAR else _head_by_drawing(model, inputs)

@@ -63,7 +63,17 @@ def reason_of(error: BaseException) -> str:
     """Returns the line of an error's text that says why, without colours, node names and stack traces."""
     text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
     lines = [re.sub(r"^\s*\(\d+\)\s*[A-Z_ ]+:\s*", "", line).strip() for line in text.splitlines()]
-    noise = ("Exception encountered", "Detected at node", "File ", "Arguments received", "Graph execution error", "•")
+    if "in user code:" in text:  # AutoGraph's frames; the error itself is named in the last line that has one
+        lines = [x for x in lines if re.match(r"\w*(Error|Exception|Exit): ", x)][-1:] or lines
+    noise = (
+        "Exception encountered",
+        "in user code:",
+        "Detected at node",
+        "File ",
+        "Arguments received",
+        "Graph execution error",
+        "•",
+    )
     telling = [x for x in lines if x and not x.startswith(noise) and not re.fullmatch(r"\d+ root error.*", x)]
     short = re.sub(r"\s*\[\[\{?\{?node.*", "", telling[0]) if telling else ""
     short = re.sub(r"\{\{\w+ [^}]*\}\}\s*", "", short).strip()

@@ -15,7 +15,7 @@ import numpy as np
 
 from device_sim.engines.batches import visits
 from device_sim.engines.checks import compiled_note
-from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from device_sim.engines.records import EXPORTED, Evaluation, Task
 from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError
@@ -152,12 +152,12 @@ class LitertTrainer:
 
     def prepare(self, plan: FitPlan) -> None:
         """Builds the program that ``plan`` asks for, as far as it is known before there are tasks."""
-        refuse_tuning(plan, "litert")
+        EXPORTED.refuse(plan, "litert")
         self._programs.get(replace(plan, from_logits=self.from_logits), plan.batch_size or 1)
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
-        refuse_tuning(plan, "litert")
+        EXPORTED.refuse(plan, "litert")
         return [
             fit(self._session(plan, len(task.y), pulled=task.pull is not None), weights, task, plan) for task in tasks
         ]
@@ -188,11 +188,8 @@ def fit(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -
     """Returns the update of one device: the same batches in the same order as the keras engine.
 
     Raises:
-        ConfigError: The proximal term would have to pull to other weights than those the device starts at, or layers
-            that the program trains would have to be held still.
+        ConfigError: The proximal term would have to pull to other weights than those the device starts at.
     """
-    if plan.trained:
-        raise ConfigError('engine litert trains every layer of its program; needs engine.name = "keras"')
     if task.start and plan.proximal_mu > 0:
         raise ConfigError('engine litert: a personal start with a proximal term (ditto) needs engine.name = "keras"')
     start = {**weights, **(task.start or {})}

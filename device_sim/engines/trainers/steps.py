@@ -103,9 +103,10 @@ def dense(gradients: Sequence[Any], like: Sequence[Any]) -> list[Any]:
 
 
 def answers(out: Any) -> Any:
-    """Returns a model's outputs as losses take them: ``float32``, whatever its layers compute in."""
+    """Returns a model's only output as losses take it: ``float32``, out of the list or mapping it may be in."""
     import tensorflow as tf
 
+    (out,) = tf.nest.flatten(out)
     return tf.cast(out, tf.float32) if out.dtype != tf.float32 else out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
 from device_sim.engines.checks import compiled_note
-from device_sim.engines.records import Evaluation, Task, refuse_tuning
+from device_sim.engines.records import VECTORIZED, Evaluation, Task
 from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
@@ -70,11 +70,11 @@ class VectorizedTrainer:
 
     def prepare(self, plan: FitPlan) -> None:
         """Refuses a plan that rounds."""
-        refuse_tuning(plan, "vectorized", keeps_zeros=True)
+        VECTORIZED.refuse(plan, "vectorized")
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
-        refuse_tuning(plan, "vectorized", keeps_zeros=True)
+        VECTORIZED.refuse(plan, "vectorized")
         return list(blamed(self._model, lambda some: self._train(weights, some, plan), tasks))
 
     def _train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:

@@ -83,14 +83,14 @@ def test_zeros_stay_zero_in_every_step_and_the_rest_learns_to_do_without(name: s
             np.testing.assert_allclose(mine, theirs, atol=2e-5)
 
 
-UNABLE = [name for name, row in ENGINES.items() if not row.fake_quant and name != "tflite-runtime"]
+UNABLE = [name for name, row in ENGINES.items() if not row.abilities.fake_quant and name != "tflite-runtime"]
 
 
 @pytest.mark.parametrize("name", UNABLE)
 def test_engines_that_cannot_round_refuse_to(name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot train with rounding.*keras"):
         updates(name, three_dense, ROUNDED)
-    if not ENGINES[name].keeps_zeros:
+    if not ENGINES[name].abilities.keeps_zeros:
         with pytest.raises(ConfigError, match=r"cannot keep zeros.*keras"):
             updates(name, three_dense, replace(PLAN, keep_zeros=True))
 

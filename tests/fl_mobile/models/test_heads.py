@@ -78,6 +78,13 @@ def test_a_head_inside_a_function_is_seen() -> None:
     assert head_of(keras.Model(x, Hidden()(keras.layers.Dense(3)(x))), X) == "softmax"
 
 
+def test_a_softmax_that_says_nothing_is_refused() -> None:
+    import keras
+
+    with pytest.raises(ModelError, match=r"always 1: use Activation\('sigmoid'\)"):
+        head_of(keras.Sequential([keras.Input((5,)), keras.layers.Dense(1, "softmax")]), X)
+
+
 def test_several_outputs_and_maps_are_refused() -> None:
     import keras
 
