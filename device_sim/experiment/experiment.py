@@ -11,24 +11,17 @@ from dataclasses import asdict, dataclass, field, fields
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
+from device_sim.experiment.crossings import check_crossings
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
-from device_sim.experiment.kept import BEST, KEEP, LAST, METRICS
+from device_sim.experiment.kept import KEEP, LAST, METRICS
 from device_sim.experiment.keys import check_finite, key, positive
-from device_sim.experiment.personal import (
-    Evaluation,
-    Personal,
-    check_aggregation,
-    check_algorithm,
-    check_codec,
-    check_personal,
-)
-from device_sim.experiment.tuning import Pruning, Qat, check_engine, check_private, check_tuning
+from device_sim.experiment.personal import Evaluation, Personal
+from device_sim.experiment.tuning import Pruning, Qat, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.agreement import MEMORIES
 from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
-from fl_mobile.client.private import NONE
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
@@ -324,42 +317,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        if self.train.cohort > self.data.devices:
-            raise ConfigError(
-                f"train.cohort ({self.train.cohort}) must not exceed data.devices ({self.data.devices}):"
-                " a round cannot choose more devices than there are"
-            )
-        algorithm = self.server.build()
-        check_algorithm(algorithm, self.train.optimizer, self.upload.memory, self.clock.mode)
-        check_codec(algorithm, parse_codec(self.upload.codec))
-        check_aggregation(self.server.aggregation, algorithm, self.upload.memory, self.clock.mode)
-        plan = algorithm.plan(self.train.plan(0, from_logits=True))
-        check_personal(self.personal, self.evaluation, plan, self.output.recipes, self.engine.name)
-        check_private(self.train.pruning, self.personal.private)
-        check_engine(self.train.pruning, self.train.qat, self.engine.name)
-        if METRICS[self.output.keep_by].on_devices and not self.evaluation.every:
-            raise ConfigError(
-                f"output.keep-by '{self.output.keep_by}' is measured on devices in the rounds that evaluation.every"
-                " names; set it, e.g. to 1"
-            )
-        if self.output.keep == BEST and self.personal.private != NONE:
-            raise ConfigError(
-                "output.keep best cannot be used with personal.private: the private tensors on the devices are those of"
-                " the last round, whatever round the server goes back to"
-            )
-        if self.clock.mode == "asynchronous":
-            self._check_asynchronous()
-
-    def _check_asynchronous(self) -> None:
-        for which, wrong, why in (
-            ("upload.memory", self.upload.memory != "none", "what a codec left out belongs to one round"),
-            ("upload.target-ratio", self.upload.target_ratio > 0, "updates of several versions meet in one step"),
-            ("upload.budget-bytes", self.upload.budget_bytes > 0, "updates of several versions meet in one step"),
-            ("selection.over-selection", self.selection.over_selection > 1, "no round waits for anybody"),
-            ("clock.deadline-seconds", self.clock.deadline_seconds > 0, "no round waits for anybody"),
-        ):
-            if wrong:
-                raise ConfigError(f"{which} cannot be used with clock.mode asynchronous: {why}")
+        check_crossings(self)
 
 
 def experiment_hash(experiment: Experiment) -> str:

@@ -1,18 +1,12 @@
-"""The sections of an experiment about single devices, and which algorithms go with the rest of an experiment."""
+"""The sections of an experiment about single devices."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from device_sim.engines import ENGINES
 from device_sim.experiment.keys import key, positive
-from fl_mobile.aggregation import AGGREGATORS
-from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import NONE, PRIVATE
-from fl_mobile.codecs import Codec, contracting
 from fl_mobile.errors import ConfigError, check_known
-from fl_mobile.records import FitPlan
 
 FINE_TUNE, ONLY_HEAD, DITTO = "fine-tune", "head", "ditto"
 METHODS = (NONE, FINE_TUNE, ONLY_HEAD, DITTO)
@@ -55,96 +49,3 @@ class Evaluation:
         if self.every and not self.device_test_fraction:
             raise ConfigError("evaluation.every needs evaluation.device-test-fraction above 0, e.g. 0.2")
         positive("evaluation", devices=self.devices)
-
-
-def check_personal(
-    personal: Personal, evaluation: Evaluation, plan: FitPlan, recipes: Collection[str], engine: str
-) -> None:
-    """Raises `ConfigError` if the rest of the experiment rules out what [personal] asks for.
-
-    Args:
-        plan: Local training as the algorithm wants it.
-        recipes: TFLite variants to be exported.
-        engine: Row of `ENGINES`.
-    """
-    if personal.method != NONE and not evaluation.device_test_fraction:
-        raise ConfigError(
-            f"personal.method '{personal.method}' needs evaluation.device-test-fraction above 0, e.g. 0.2: only on"
-            " a device's own held-out examples does it show"
-        )
-    able = [name for name, row in ENGINES.items() if row.abilities.holds_still]
-    if personal.method in (ONLY_HEAD, DITTO) and engine not in able:
-        raise ConfigError(f"personal.method '{personal.method}' needs engine.name {' or '.join(able)}")
-    if personal.private != NONE and plan.proximal_mu:
-        raise ConfigError(
-            "personal.private cannot be used with an algorithm that pulls devices to the server's model, because the"
-            " server has no private tensors to pull to; use fedavg, scaffold or fednova"
-        )
-    if personal.private != NONE and recipes:
-        raise ConfigError(
-            "output.recipes must be [] with personal.private: the server never sees the private tensors, so its model"
-            " is not one that any device uses, and there is nothing worth exporting"
-        )
-
-
-def check_algorithm(algorithm: Algorithm, optimizer: str, memory: str, mode: str) -> None:
-    """Raises `ConfigError` if an algorithm's derivation does not hold for the rest of the experiment.
-
-    Args:
-        optimizer: Of local training.
-        memory: Of the upload codec.
-        mode: Of the clock.
-    """
-    name = algorithm.name
-    if optimizer not in algorithm.optimizers:
-        raise ConfigError(
-            f"server.algorithm '{name}' takes an update for a sum of gradients, which train.optimizer '{optimizer}'"
-            f" breaks; use {' or '.join(algorithm.optimizers)}"
-        )
-    if (algorithm.per_step or algorithm.device) and memory != "none":
-        raise ConfigError(
-            f"upload.memory '{memory}' cannot be used with server.algorithm '{name}', which needs each packet to hold"
-            " the update of its own round alone; use none"
-        )
-    if algorithm.device and mode == "asynchronous":
-        raise ConfigError(
-            f"server.algorithm '{name}' cannot be used with clock.mode asynchronous: what a device keeps and what the"
-            " server holds would belong to different versions"
-        )
-
-
-def check_aggregation(name: str, algorithm: Algorithm, memory: str, mode: str) -> None:
-    """Raises `ConfigError` if the rest of the experiment needs the mean of the updates and gets something else.
-
-    Args:
-        name: Row of `AGGREGATORS`.
-        memory: Of the upload codec.
-        mode: Of the clock.
-    """
-    if AGGREGATORS[name].mean:
-        return
-    if algorithm.per_step or algorithm.device:
-        raise ConfigError(
-            f"server.aggregation '{name}' cannot be used with server.algorithm '{algorithm.name}', which needs the mean"
-            " of the updates; use mean"
-        )
-    if memory != "none":
-        raise ConfigError(
-            f"server.aggregation '{name}' cannot be used with upload.memory '{memory}', which needs the mean of the"
-            " updates: what one round leaves out the next makes up for. Use mean, or upload.memory none"
-        )
-    if mode == "asynchronous":
-        raise ConfigError(
-            f"server.aggregation '{name}' cannot be used with clock.mode asynchronous: late updates weigh less there,"
-            " and this rule gives all the same say; use mean"
-        )
-
-
-def check_codec(algorithm: Algorithm, codec: Codec) -> None:
-    """Raises `ConfigError` if what clients keep under an algorithm would grow with what the upload codec loses."""
-    if algorithm.device and not contracting(codec).contracts:
-        raise ConfigError(
-            f"upload.codec '{codec.name}' cannot be used with server.algorithm '{algorithm.name}': it adds more noise"
-            " than there is update, and what clients keep would take it up in every round; use ecsq, q4 to q8, or"
-            " topk:0.05+q8"
-        )

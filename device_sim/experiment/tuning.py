@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from device_sim.engines import ENGINES
 from device_sim.experiment.keys import key
-from fl_mobile.client.private import NONE
 from fl_mobile.errors import ConfigError
 from fl_mobile.wire.pruning_mask import SCHEDULES, SMALLEST_KERNEL, PruningPlan, sparsity_at
 
@@ -68,23 +66,3 @@ def check_tuning(pruning: Pruning, qat: Qat, rounds: int) -> None:
                 f"train.{which}: round {first} is never played, train.rounds is {rounds} and rounds count from 0."
                 f" Give at most {rounds - 1}."
             )
-
-
-def check_private(pruning: Pruning, private: str) -> None:
-    """Raises `ConfigError` if tensors that never reach the server were to be pruned with its masks."""
-    if pruning.sparsity and private != NONE:
-        raise ConfigError(
-            f"train.pruning cannot be used with personal.private '{private}': masks follow from weights that the server"
-            " and all devices share. Set train.pruning.sparsity to 0, or personal.private to none."
-        )
-
-
-def check_engine(pruning: Pruning, qat: Qat, engine: str) -> None:
-    """Raises `ConfigError` if ``engine`` cannot train as some round needs it."""
-    rows = ENGINES.items()
-    for table, on, what, able in (
-        ("pruning", pruning.sparsity > 0, "keep zeros", [name for name, row in rows if row.abilities.keeps_zeros]),
-        ("qat", qat.on, "train with rounding", [name for name, row in rows if row.abilities.fake_quant]),
-    ):
-        if on and engine not in able:
-            raise ConfigError(f"train.{table}: engine.name '{engine}' cannot {what}; use {' or '.join(able)}")

@@ -1,0 +1,233 @@
+"""Every two sections of an experiment that cannot meet, and why: one table, looked through before anything runs.
+
+What a section alone can tell is checked where the section is; ``tests/crossings`` has all pairs of features meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from device_sim.engines import ENGINES
+from device_sim.experiment.kept import BEST, METRICS
+from device_sim.experiment.personal import DITTO, ONLY_HEAD
+from fl_mobile.aggregation import AGGREGATORS
+from fl_mobile.client.private import NONE
+from fl_mobile.codecs import Codec, contracting, parse_codec
+from fl_mobile.errors import ConfigError
+
+if TYPE_CHECKING:
+    from device_sim.experiment.experiment import Experiment
+    from fl_mobile.algorithms import Algorithm
+    from fl_mobile.records import FitPlan
+
+
+@dataclass(frozen=True)
+class Facts:
+    """An experiment ``e``, and what follows from it."""
+
+    e: Experiment
+
+    @cached_property
+    def algorithm(self) -> Algorithm:
+        """The algorithm with its parameters."""
+        return self.e.server.build()
+
+    @cached_property
+    def plan(self) -> FitPlan:
+        """Local training of round 0 as the algorithm wants it."""
+        return self.algorithm.plan(self.e.train.plan(0, from_logits=True))
+
+    @property
+    def codec(self) -> Codec:
+        """Of uploads."""
+        return parse_codec(self.e.upload.codec)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether clients keep something, or the server looks at single steps: both are derived for plain packets."""
+        return self.algorithm.per_step or self.algorithm.device is not None
+
+    @property
+    def one_say(self) -> bool:
+        """Whether the aggregation rule gives every update the same say."""
+        return not AGGREGATORS[self.e.server.aggregation].mean
+
+    @property
+    def waits(self) -> bool:
+        """Whether the server waits for a cohort."""
+        return self.e.clock.mode != "asynchronous"
+
+    @property
+    def optimizers(self) -> str:
+        """Local optimizers that fit the algorithm."""
+        return " or ".join(self.algorithm.optimizers)
+
+    @property
+    def free_engines(self) -> str:
+        """Engines that can train parts of a model."""
+        return " or ".join(name for name, row in ENGINES.items() if row.abilities.holds_still)
+
+    @property
+    def pruning_engines(self) -> str:
+        """Engines that keep zeros."""
+        return " or ".join(name for name, row in ENGINES.items() if row.abilities.keeps_zeros)
+
+    @property
+    def qat_engines(self) -> str:
+        """Engines that train with rounding."""
+        return " or ".join(name for name, row in ENGINES.items() if row.abilities.fake_quant)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Two keys, some values of which do not go together.
+
+    Attributes:
+        keys: Both, the one to change first.
+        meet: Whether an experiment holds such values.
+        reason: The whole message; ``{f.…}`` is of the facts, ``{e.…}`` of the experiment.
+    """
+
+    keys: tuple[str, str]
+    meet: Callable[[Facts], bool]
+    reason: str
+
+
+_MIXED = "updates of several versions meet in one step"
+
+CROSSINGS: tuple[Crossing, ...] = (
+    Crossing(
+        ("train.cohort", "data.devices"),
+        lambda f: f.e.train.cohort > f.e.data.devices,
+        "train.cohort ({e.train.cohort}) must not exceed data.devices ({e.data.devices}): a round cannot choose more"
+        " devices than there are",
+    ),
+    Crossing(
+        ("server.algorithm", "train.optimizer"),
+        lambda f: f.e.train.optimizer not in f.algorithm.optimizers,
+        "server.algorithm '{f.algorithm.name}' takes an update for a sum of gradients, which train.optimizer"
+        " '{e.train.optimizer}' breaks; use {f.optimizers}",
+    ),
+    Crossing(
+        ("upload.memory", "server.algorithm"),
+        lambda f: f.e.upload.memory != NONE and f.keeps,
+        "upload.memory '{e.upload.memory}' cannot be used with server.algorithm '{f.algorithm.name}', which needs each"
+        " packet to hold the update of its own round alone; use none",
+    ),
+    Crossing(
+        ("upload.codec", "server.algorithm"),
+        lambda f: f.algorithm.device is not None and not contracting(f.codec).contracts,
+        "upload.codec '{f.codec.name}' cannot be used with server.algorithm '{f.algorithm.name}': it adds more noise"
+        " than there is update, and what clients keep would take it up in every round; use ecsq, q4 to q8, or"
+        " topk:0.05+q8",
+    ),
+    Crossing(
+        ("server.algorithm", "clock.mode"),
+        lambda f: f.algorithm.device is not None and not f.waits,
+        "server.algorithm '{f.algorithm.name}' cannot be used with clock.mode asynchronous: what a device keeps and"
+        " what the server holds would belong to different versions",
+    ),
+    Crossing(
+        ("server.aggregation", "server.algorithm"),
+        lambda f: f.one_say and f.keeps,
+        "server.aggregation '{e.server.aggregation}' cannot be used with server.algorithm '{f.algorithm.name}', which"
+        " needs the mean of the updates; use mean",
+    ),
+    Crossing(
+        ("server.aggregation", "upload.memory"),
+        lambda f: f.one_say and f.e.upload.memory != NONE,
+        "server.aggregation '{e.server.aggregation}' cannot be used with upload.memory '{e.upload.memory}', which needs"
+        " the mean of the updates: what one round leaves out the next makes up for. Use mean, or upload.memory none",
+    ),
+    Crossing(
+        ("server.aggregation", "clock.mode"),
+        lambda f: f.one_say and not f.waits,
+        "server.aggregation '{e.server.aggregation}' cannot be used with clock.mode asynchronous: late updates weigh"
+        " less there, and this rule gives all the same say; use mean",
+    ),
+    Crossing(
+        ("personal.method", "evaluation.device-test-fraction"),
+        lambda f: f.e.personal.method != NONE and not f.e.evaluation.device_test_fraction,
+        "personal.method '{e.personal.method}' needs evaluation.device-test-fraction above 0, e.g. 0.2: only on a"
+        " device's own held-out examples does it show",
+    ),
+    Crossing(
+        ("personal.method", "engine.name"),
+        lambda f: f.e.personal.method in (ONLY_HEAD, DITTO) and not ENGINES[f.e.engine.name].abilities.holds_still,
+        "personal.method '{e.personal.method}' needs engine.name {f.free_engines}",
+    ),
+    Crossing(
+        ("personal.private", "server.algorithm"),
+        lambda f: f.e.personal.private != NONE and f.plan.proximal_mu > 0,
+        "personal.private cannot be used with an algorithm that pulls devices to the server's model, because the server"
+        " has no private tensors to pull to; use fedavg, scaffold or fednova",
+    ),
+    Crossing(
+        ("output.recipes", "personal.private"),
+        lambda f: f.e.personal.private != NONE and len(f.e.output.recipes) > 0,
+        "output.recipes must be [] with personal.private: the server never sees the private tensors, so its model is"
+        " not one that any device uses, and there is nothing worth exporting",
+    ),
+    Crossing(
+        ("output.keep", "personal.private"),
+        lambda f: f.e.output.keep == BEST and f.e.personal.private != NONE,
+        "output.keep best cannot be used with personal.private: the private tensors on the devices are those of the"
+        " last round, whatever round the server goes back to",
+    ),
+    Crossing(
+        ("output.keep-by", "evaluation.every"),
+        lambda f: METRICS[f.e.output.keep_by].on_devices and not f.e.evaluation.every,
+        "output.keep-by '{e.output.keep_by}' is measured on devices in the rounds that evaluation.every names; set it,"
+        " e.g. to 1",
+    ),
+    Crossing(
+        ("train.pruning.sparsity", "personal.private"),
+        lambda f: f.e.train.pruning.sparsity > 0 and f.e.personal.private != NONE,
+        "train.pruning cannot be used with personal.private '{e.personal.private}': masks follow from weights that the"
+        " server and all devices share. Set train.pruning.sparsity to 0, or personal.private to none.",
+    ),
+    Crossing(
+        ("train.pruning.sparsity", "engine.name"),
+        lambda f: f.e.train.pruning.sparsity > 0 and not ENGINES[f.e.engine.name].abilities.keeps_zeros,
+        "train.pruning: engine.name '{e.engine.name}' cannot keep zeros; use {f.pruning_engines}",
+    ),
+    Crossing(
+        ("train.qat.begin-round", "engine.name"),
+        lambda f: f.e.train.qat.on and not ENGINES[f.e.engine.name].abilities.fake_quant,
+        "train.qat: engine.name '{e.engine.name}' cannot train with rounding; use {f.qat_engines}",
+    ),
+    *(  # of the asynchronous server
+        Crossing(
+            (key, "clock.mode"),
+            lambda f, asked=asked: not f.waits and asked(f.e),  # type: ignore[misc]
+            f"{key} cannot be used with clock.mode asynchronous: {why}",
+        )
+        for key, asked, why in (
+            ("upload.memory", lambda e: e.upload.memory != NONE, "what a codec left out belongs to one round"),
+            (
+                "upload.target-ratio",
+                lambda e: e.upload.target_ratio > 0,
+                "updates of several versions meet in one step",
+            ),
+            (
+                "upload.budget-bytes",
+                lambda e: e.upload.budget_bytes > 0,
+                "updates of several versions meet in one step",
+            ),
+            ("selection.over-selection", lambda e: e.selection.over_selection > 1, "no round waits for anybody"),
+            ("clock.deadline-seconds", lambda e: e.clock.deadline_seconds > 0, "no round waits for anybody"),
+        )
+    ),
+)
+"""Looked through from the top; the first pair that meets is told."""
+
+
+def check_crossings(experiment: Experiment) -> None:
+    """Raises `ConfigError` with the reason if two sections of ``experiment`` do not go together."""
+    facts = Facts(experiment)
+    for crossing in CROSSINGS:
+        if crossing.meet(facts):
+            raise ConfigError(crossing.reason.format(f=facts, e=experiment))

@@ -1,0 +1,71 @@
+"""The table of what cannot meet: every row is met by two changes of the defaults, and told with both keys' values."""
+
+from __future__ import annotations
+
+import pytest
+
+from device_sim.experiment.crossings import CROSSINGS
+from device_sim.experiment.toml import all_keys, parse_experiment
+from fl_mobile.errors import ConfigError
+
+ROBUST, PRIVATE, LATE = "server.aggregation=median", "personal.private=*bias", "clock.mode=asynchronous"
+MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("train.cohort", "data.devices"): ("train.cohort=11", "data.devices=10"),
+    ("server.algorithm", "train.optimizer"): ("server.algorithm=scaffold", "train.optimizer=adam"),
+    ("upload.memory", "server.algorithm"): ("server.algorithm=fednova", "upload.memory=cafe"),
+    ("upload.codec", "server.algorithm"): ("upload.codec=q1", "server.algorithm=scaffold"),
+    ("server.algorithm", "clock.mode"): ("server.algorithm=feddyn", LATE),
+    ("server.aggregation", "server.algorithm"): (ROBUST, "server.algorithm=fednova"),
+    ("server.aggregation", "upload.memory"): (ROBUST, "upload.memory=error-feedback"),
+    ("server.aggregation", "clock.mode"): (ROBUST, LATE),
+    ("personal.method", "evaluation.device-test-fraction"): ("personal.method=fine-tune",),
+    ("personal.method", "engine.name"): (
+        *("personal.method=ditto", "evaluation.device-test-fraction=0.2", "engine.name=litert"),
+    ),
+    ("personal.private", "server.algorithm"): (PRIVATE, "server.algorithm=fedprox"),
+    ("output.recipes", "personal.private"): (PRIVATE,),
+    ("output.keep", "personal.private"): (PRIVATE, "output.keep=best", "output.recipes=[]"),
+    ("output.keep-by", "evaluation.every"): ("output.keep-by=device-mean",),
+    ("train.pruning.sparsity", "personal.private"): (PRIVATE, "train.pruning.sparsity=0.5", "output.recipes=[]"),
+    ("train.pruning.sparsity", "engine.name"): ("train.pruning.sparsity=0.5", "engine.name=litert"),
+    ("train.qat.begin-round", "engine.name"): ("train.qat.begin-round=3", "engine.name=litert"),
+    ("upload.memory", "clock.mode"): ("upload.memory=cafe", LATE),
+    ("upload.target-ratio", "clock.mode"): ("upload.target-ratio=100", LATE),
+    ("upload.budget-bytes", "clock.mode"): ("upload.budget-bytes=1000", LATE),
+    ("selection.over-selection", "clock.mode"): ("selection.over-selection=1.5", LATE),
+    ("clock.deadline-seconds", "clock.mode"): ("clock.deadline-seconds=60", LATE),
+}
+
+
+def test_every_row_has_a_meeting_and_names_two_keys() -> None:
+    assert [row.keys for row in CROSSINGS] == list(MEETINGS)
+    assert {key for row in CROSSINGS for key in row.keys} <= set(all_keys())
+
+
+@pytest.mark.parametrize("row", CROSSINGS, ids=lambda row: "+".join(row.keys))
+def test_what_cannot_meet_is_refused_with_its_own_reason(row) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse_experiment("", MEETINGS[row.keys])
+    before, _, after = row.reason.partition("{")
+    assert before in str(told.value)
+    assert after.rpartition("}")[2] in str(told.value)
+    assert "{" not in str(told.value)
+    for key in row.keys:
+        value = dict(change.split("=") for change in MEETINGS[row.keys]).get(key)
+        assert key in str(told.value) or key.rpartition(".")[0] in str(told.value) or value in str(told.value)
+
+
+def reason(changes: list[str]) -> str:
+    try:
+        parse_experiment("", changes)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("row", CROSSINGS, ids=lambda row: "+".join(row.keys))
+def test_one_change_less_and_they_do_not_meet(row) -> None:
+    """Each change is there for a reason: without one of them another reason is given, or none."""
+    told = reason(list(MEETINGS[row.keys]))
+    for left_out in MEETINGS[row.keys]:
+        assert reason([change for change in MEETINGS[row.keys] if change != left_out]) != told
