@@ -14,7 +14,7 @@ from typing import Any
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import as_toml, parse_experiment, read_experiment, to_toml
 from device_sim.sweep.plan import Range, SweepPlan, Trial, Value
-from device_sim.sweep.results import FINAL_ROUNDS, TrialResult, best, pareto_front
+from device_sim.sweep.results import FINAL_ROUNDS, TrialResult, best, front_of
 from fl_mobile.errors import ConfigError, RunError, nearest
 from fl_mobile.storage.files import write_atomic, write_json
 
@@ -170,7 +170,7 @@ def write_results(
         **what,
         "final_rounds": FINAL_ROUNDS,
         "trials": [asdict(result) for result in results],
-        "pareto_front": [result.number for result in pareto_front(results, objectives)],
+        "pareto_front": [result.number for result in front_of(results, objectives)],
         "best": None if chosen is None else chosen.number,
     }
     write_json(out / "sweep.json", content)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from device_sim.sweep.plan import short
-from device_sim.sweep.results import OBJECTIVES, Scores, TrialResult, pareto_front
+from device_sim.sweep.results import OBJECTIVES, Scores, TrialResult, front_of
 from fl_mobile.storage.files import replace_atomic
 
 LABELLED = 24
@@ -26,7 +26,7 @@ def plot(results: Sequence[TrialResult], path: Path, cost: str = "total-bytes") 
     from matplotlib.ticker import EngFormatter, NullFormatter
 
     drawn = [(r, r.scores) for r in results if r.scores]
-    front = pareto_front(results, ["accuracy", cost])
+    front = front_of(results, ["accuracy", cost])
     of = OBJECTIVES[cost].of
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     xs = [of(scores) for _, scores in drawn]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_sim.run.log import Round, scores_of
+from fl_mobile.measure.front import pareto_front
 
 FINAL_ROUNDS = 10
 """Accuracy of a run is the mean over its last evaluated rounds: single rounds of non-IID training jump by a point."""
@@ -128,15 +129,10 @@ def score(runs: Runs, reference: Runs, target_accuracy: float | None = None) -> 
     )
 
 
-def pareto_front(results: Sequence[TrialResult], objectives: Sequence[str]) -> list[TrialResult]:
-    """Returns the trials that no other one equals in every objective and beats in one, by the last objective's cost."""
+def front_of(results: Sequence[TrialResult], objectives: Sequence[str]) -> list[TrialResult]:
+    """Returns the trials on the Pareto front of the objectives, by the cost of the last one."""
     costs = {r.number: _costs(r.scores, objectives) for r in results if r.scores}
-    front = [
-        r
-        for r in results
-        if r.number in costs and not any(_dominates(other, costs[r.number]) for other in costs.values())
-    ]
-    return sorted(front, key=lambda r: costs[r.number][::-1])
+    return pareto_front((r for r in results if r.number in costs), lambda r: costs[r.number])
 
 
 def best(results: Sequence[TrialResult], objectives: Sequence[str], seeds: int) -> TrialResult | None:
@@ -159,10 +155,6 @@ def best(results: Sequence[TrialResult], objectives: Sequence[str], seeds: int) 
 
 def _costs(scores: Scores, objectives: Sequence[str]) -> tuple[float, ...]:
     return tuple(OBJECTIVES[name].cost(scores) for name in objectives)
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _final(rounds: Sequence[Round]) -> float:

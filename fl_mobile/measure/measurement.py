@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from fl_mobile import wire
 from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, DataError
+from fl_mobile.measure.front import pareto_front
 from fl_mobile.seeds import rng_for
 from fl_mobile.storage.files import replace_atomic
 from fl_mobile.tensors import Spec, Tensors, fp32_bytes
@@ -155,15 +156,6 @@ def excess_bits(bits: float, error: float, *, unbiased: bool) -> float:
     return bits - 0.5 * math.log2(1 + 1 / error if unbiased else 1 / error)
 
 
-def pareto_front(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Returns those that no other beats in both bits and NMSE, by rising bits."""
-    front: list[Measurement] = []
-    for m in sorted(measurements, key=lambda m: (m.bits_per_parameter, m.nmse)):
-        if not front or m.nmse < front[-1].nmse:
-            front.append(m)
-    return front
-
-
 def pareto_plot(measurements: Sequence[Measurement], path: Path, title: str = "") -> None:
     """Draws NMSE against bits per parameter with both Gaussian bounds; ``path`` ends in ``.png`` or ``.svg``.
 
@@ -248,7 +240,7 @@ def _draw(axes: Any, shown: Sequence[Measurement]) -> None:
     bits = np.geomspace(min(m.bits_per_parameter for m in shown) / 1.5, max(m.bits_per_parameter for m in shown), 200)
     axes.plot(bits, [shannon_nmse(b) for b in bits], color="grey", label="Shannon, Gaussian: 4^−b")
     axes.plot(bits, [shannon_nmse_unbiased(b) for b in bits], ":", color="grey", label="unbiased: 1/(4^b − 1)")
-    front = pareto_front(shown)
+    front = pareto_front(shown, lambda m: (m.nmse, m.bits_per_parameter))
     axes.plot(
         [m.bits_per_parameter for m in front], [m.nmse for m in front], "--", color="tab:green", label="best here"
     )

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim.experiment.toml import parse_experiment
+from device_sim.run.best import Kept
+from device_sim.run.folder import create
 from device_sim.run.log import Round
+from device_sim.run.loop import restore, simulate
+from device_sim.run.summary import summarise
 from device_sim.sweep.arms import arm_trial, arm_trials
 from device_sim.sweep.files import folder_name
 from device_sim.sweep.plan import Trial, experiments_of
-from device_sim.sweep.results import OBJECTIVES, Scores, TrialResult, best, pareto_front, score
+from device_sim.sweep.results import OBJECTIVES, Scores, TrialResult, best, front_of, score
 from fl_mobile.errors import ConfigError
 from tests.device_sim.cli.test_progress import played
+from tests.device_sim.numpy_engine import numpy_federation
+from tests.device_sim.rounds.test_oracle import PLAIN
 
 
 def fake_round(number: int, accuracy: float, up: int, down: int = 0, loss: float = 1.0) -> Round:
@@ -90,7 +97,7 @@ def test_folder_names_are_safe_and_unique() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6)), min_size=1, max_size=12))
 def test_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
     results = [ended(i, accuracy / 10, size) for i, (accuracy, size) in enumerate(points)]
-    front = {r.number for r in pareto_front(results, ["accuracy", "total-bytes"])}
+    front = {r.number for r in front_of(results, ["accuracy", "total-bytes"])}
     for i, (accuracy, size) in enumerate(points):
         beaten = any(a >= accuracy and s <= size and (a, s) != (accuracy, size) for a, s in points)
         assert (i in front) != beaten
@@ -101,7 +108,7 @@ def test_the_better_one_in_everything_is_the_front_and_the_best(one: str, two: s
     worse = [[fake_round(0, 0.5, 4000, 100, loss=2.0)]]
     better = [[fake_round(0, 0.6, 2000, 50, loss=1.0)]]
     results = [TrialResult(i, "", {}, "", "", score(runs, worse)) for i, runs in enumerate((worse, better))]
-    assert [r.number for r in pareto_front(results, [one, two])] == [1]
+    assert [r.number for r in front_of(results, [one, two])] == [1]
     chosen = best(results, [one, two], seeds=1)
     assert chosen is not None
     assert chosen.number == 1
@@ -126,3 +133,18 @@ def test_best_is_the_cheapest_within_one_standard_error() -> None:
 def test_scores_need_no_upload() -> None:
     nobody = [[replace(played(1)[0], uploads=0, upload_bytes=0, ratio=None)]]
     assert isinstance(score(nobody, nobody), Scores)
+
+
+def test_a_sweep_and_the_summary_of_its_run_tell_the_same_ratios(tmp_path: Path) -> None:
+    """Devices download and decline to send: downloads are more than uploads, and each ratio divides by its own."""
+    changes = ["policy.name=event", "policy.min-new-examples=0", "policy.min-update-norm=0.5", "output.recipes=[]"]
+    federation = numpy_federation(parse_experiment(PLAIN, changes))
+    folder = create(tmp_path / "run", federation.experiment)
+    rounds = list(simulate(federation, folder))
+    state = restore(federation, folder)[0]
+    told = summarise(federation, rounds, Kept(rounds[-1].round_num, state.weights), None, command="")["traffic"]
+    scores = score([rounds], [rounds])
+    assert told["downloads"] > told["uploads"] > 0
+    assert scores.download_ratio == pytest.approx(told["download_ratio"])
+    assert scores.upload_ratio == pytest.approx(told["upload_ratio"])
+    assert scores.total_bytes == told["upload_bytes"] + told["download_bytes"]

@@ -21,7 +21,6 @@ from fl_mobile.measure.measurement import (
     excess_bits,
     measure,
     nmse,
-    pareto_front,
     pareto_plot,
     shannon_nmse,
     shannon_nmse_unbiased,
@@ -159,13 +158,6 @@ def test_no_codec_beats_shannon_on_gaussian_values(text):
     m = measured(text)
     if m.nmse > 1e-12:
         assert excess_bits(m.bits_per_parameter, m.nmse, unbiased=m.claims_unbiased) > 0
-
-
-def test_the_front_holds_what_nothing_beats():
-    base = measured("sign")
-    points = [(1.0, 0.5), (2.0, 0.6), (2.0, 0.1), (0.5, 0.9), (3.0, 0.1), (0.5, 0.8)]
-    front = pareto_front([replace(base, bits_per_parameter=b, nmse=e) for b, e in points])
-    assert [(m.bits_per_parameter, m.nmse) for m in front] == [(0.5, 0.8), (1.0, 0.5), (2.0, 0.1)]
 
 
 # --- plot -----------------------------------------------------------------------------------------------------------
