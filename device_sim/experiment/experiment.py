@@ -7,21 +7,23 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.crossings import check_crossings
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
+from device_sim.experiment.idle import idle_keys, is_default
 from device_sim.experiment.kept import KEEP, LAST, METRICS
-from device_sim.experiment.keys import check_finite, key, positive
+from device_sim.experiment.keys import check_finite, chosen, fill_chosen, key, positive
 from device_sim.experiment.personal import Evaluation, Personal
-from device_sim.experiment.tuning import Pruning, Qat, check_tuning
+from device_sim.experiment.tuning import Qat, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
-from fl_mobile.aggregation import AGGREGATORS
+from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.agreement import MEMORIES
-from fl_mobile.algorithms import ALGORITHMS, Algorithm, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS, Algorithm
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
@@ -29,6 +31,7 @@ from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.records import SCHEDULES, FitPlan
 from fl_mobile.server.admission import WEIGHTINGS, Admission
 from fl_mobile.server.rate import RateControl
+from fl_mobile.wire.pruning_mask import PruningPlan
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Train:
     momentum: float = key(0.9, "of optimizer 'momentum'")
     loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
     clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
-    pruning: Pruning = field(default_factory=Pruning)
+    pruning: PruningPlan = field(default_factory=PruningPlan)
     qat: Qat = field(default_factory=Qat)
 
     def __post_init__(self) -> None:
@@ -143,28 +146,24 @@ class Server:
     """[server]: how updates become the next global model."""
 
     algorithm: str = key("fedavg", " | ".join(ALGORITHMS))
-    learning_rate: float = key(1.0, "server step; 1 is plain averaging, adaptive rules want 0.01 to 0.1")
-    momentum: float = key(0.9, "fedavgm")
-    beta1: float = key(0.9, "fedadam, fedyogi, fedadagrad: first-moment decay")
-    beta2: float = key(0.99, "fedadam, fedyogi: second-moment decay")
-    tau: float = key(1e-3, "fedadam, fedyogi, fedadagrad: adaptivity")
-    proximal_mu: float = key(0.01, "fedprox")
-    alpha: float = key(0.1, "feddyn")
+    of_algorithm: Any = chosen("algorithm", ALGORITHMS)
     aggregation: str = key("mean", " | ".join(AGGREGATORS))
+    of_aggregation: Any = chosen("aggregation", AGGREGATORS)
     weighting: str = key("examples", " | ".join(WEIGHTINGS))
     max_examples: int = key(10_000, "a device's claimed example count is clamped to this")
     clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
 
     def __post_init__(self) -> None:
-        check_known("server.algorithm", self.algorithm, ALGORITHMS)
-        check_known("server.aggregation", self.aggregation, AGGREGATORS)
-        self.build()
+        fill_chosen(self, "server")
         self.admission()
 
     def build(self) -> Algorithm:
         """Returns the algorithm."""
-        same = {f.name: getattr(self, f.name) for f in fields(ServerPlan)}
-        return ALGORITHMS[self.algorithm](ServerPlan(**same))
+        return ALGORITHMS[self.algorithm].make(self.of_algorithm)
+
+    def rule(self) -> AggregationRow:
+        """Returns the aggregation rule."""
+        return AGGREGATORS[self.aggregation].with_parameters(self.of_aggregation)
 
     def admission(self, max_staleness: int = 0, staleness_exponent: float = 0.5) -> Admission:
         """Returns how much the server believes a packet."""
@@ -317,6 +316,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_finite(self)
+        for name, idle in idle_keys(self).items():
+            if not is_default(self, name):
+                raise ConfigError(idle.refusal(name, self))
         check_crossings(self)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
-from device_sim.experiment.keys import key, positive
+from device_sim.experiment.keys import chosen, fill_chosen, key, positive
 from device_sim.fleet.availability.presence import PRESENCES, TRACE, Rules
 from device_sim.fleet.availability.presence import Clock as DayClock
 from device_sim.fleet.devices.fleet import Fleet as DrawnFleet
 from device_sim.fleet.devices.links import LINKS
 from device_sim.fleet.devices.profiles import PROFILES
-from device_sim.fleet.selection.cohort import SamplerPlan
-from device_sim.fleet.selection.policies import POLICIES, Policy, PolicyPlan, open_policy
+from device_sim.fleet.selection.policies import POLICIES, Policy, open_policy
 from device_sim.fleet.selection.samplers import SAMPLERS
-from device_sim.fleet.selection.strata import STRATA
 from fl_mobile.errors import ConfigError, check_known
 
 MODES = ("synchronous", "asynchronous")
@@ -64,27 +63,13 @@ class Selection:
     """[selection]: which devices a round asks."""
 
     sampler: str = key("uniform", " | ".join(SAMPLERS))
+    of_sampler: Any = chosen("sampler", SAMPLERS)
     over_selection: float = key(1.0, "ask so many times train.cohort devices; the first train.cohort to answer count")
-    strata: str = key("profile", f"stratified: {' | '.join(STRATA)}, in proportion to the population")
-    candidates: int = key(0, "power-of-choice: candidates, of which the highest losses are taken; 0 is 2 × cohort")
-    exploration: float = key(0.9, "oort: part of the first cohort that are devices never seen")
-    exploration_decay: float = key(0.98, "oort: factor a round on that")
-    exploration_min: float = key(0.3, "oort: and its floor")
-    round_percentile: float = key(30.0, "oort: tasks longer than this percentile of the known ones are penalised")
-    pacer_rounds: int = key(20, "oort: after so many rounds the percentile rises")
-    pacer_step: float = key(5.0, "oort: by so many points")
-    round_penalty: float = key(2.0, "oort: exponent of the penalty")
 
     def __post_init__(self) -> None:
-        check_known("selection.sampler", self.sampler, SAMPLERS)
+        fill_chosen(self, "selection")
         if not self.over_selection >= 1:
             raise ConfigError(f"selection.over-selection must be ≥ 1, got {self.over_selection}")
-        check_known("selection.strata", self.strata, STRATA)
-        self.plan()
-
-    def plan(self) -> SamplerPlan:
-        """Returns the sampler's options."""
-        return SamplerPlan(**{f.name: getattr(self, f.name) for f in fields(SamplerPlan)})
 
 
 @dataclass(frozen=True)
@@ -92,20 +77,22 @@ class UpdatePolicy:
     """[policy]: when a device that can take part does."""
 
     name: str = key("every-round", " | ".join(POLICIES))
+    of_policy: Any = chosen("name", POLICIES)
     min_separation_seconds: float = key(0.0, "least virtual time between two participations of a device; 0 is off")
-    period_seconds: float = key(86_400.0, "periodic: once in each window of this length")
-    min_new_examples: int = key(50, "event: examples that must have come in since the last time; 0 is off")
-    examples_per_hour: float = key(10.0, "event: median rate at which they come in")
-    min_update_norm: float = key(0.0, "event: least L2 norm of an update worth sending; 0 is off")
-    min_loss_drift: float = key(0.0, "event: least relative change of the local loss; 0 is off")
 
     def __post_init__(self) -> None:
-        self.build(0)
+        fill_chosen(self, "policy")
+        if not self.min_separation_seconds >= 0:
+            raise ConfigError(f"policy.min-separation-seconds must be ≥ 0, got {self.min_separation_seconds}")
 
     def build(self, seed: int) -> Policy:
         """Returns the policy."""
-        plan = PolicyPlan(**{f.name: getattr(self, f.name) for f in fields(PolicyPlan)})
-        return open_policy(self.name, plan, seed)
+        return open_policy(self.name, seed, self.of_policy, min_separation_seconds=self.min_separation_seconds)
+
+    @property
+    def asks_norms(self) -> bool:
+        """Whether it goes by the length of an update."""
+        return bool(getattr(self.of_policy, "min_update_norm", 0.0) > 0)
 
 
 @dataclass(frozen=True)

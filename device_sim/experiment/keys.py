@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
-from fl_mobile.errors import ConfigError
+from fl_mobile.errors import ConfigError, check_known
 
 
 def key(default: Any, doc: str) -> Any:
@@ -14,12 +15,41 @@ def key(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
+def chosen(by: str, rows: Mapping[str, Any]) -> Any:
+    """Returns a field with the parameters of the row that the key ``by`` names; their keys stand beside ``by``.
+
+    Args:
+        rows: A table whose rows have ``parameters``, the record that declares theirs.
+    """
+    return field(default=None, metadata={"doc": "", "by": by, "rows": rows})
+
+
+def fill_chosen(section: Any, name: str) -> None:
+    """Gives a section that has just been made the parameters of the rows it names.
+
+    Raises:
+        ConfigError: No such row, or the parameters of another one.
+    """
+    for f in fields(section):
+        if "rows" not in f.metadata:
+            continue
+        by, rows, given = f.metadata["by"], f.metadata["rows"], getattr(section, f.name)
+        row = getattr(section, by)
+        check_known(f"{name}.{by}", row, rows)
+        if given is None:
+            object.__setattr__(section, f.name, rows[row].parameters())
+        elif type(given) is not rows[row].parameters:
+            raise ConfigError(
+                f"{name}.{by} '{row}' takes the parameters {rows[row].parameters.__name__}, got {type(given).__name__}"
+            )
+
+
 def check_finite(record: Any, path: tuple[str, ...] = ()) -> None:
     """Raises `ConfigError` naming the first number of a section, or of the tables in it, that is NaN or Inf."""
     for f in fields(record):
         value, at = getattr(record, f.name), (*path, f.name.replace("_", "-"))
         if is_dataclass(value):
-            check_finite(value, at)
+            check_finite(value, path if "rows" in f.metadata else at)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{'.'.join(at)} must be finite, got {value}")
 

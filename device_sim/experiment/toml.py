@@ -7,12 +7,14 @@ import math
 import re
 import sys
 import typing
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.idle import default_of, idle_keys, is_default, without
 from fl_mobile.errors import ConfigError, nearest
 
 if sys.version_info >= (3, 11):
@@ -36,21 +38,31 @@ def read_experiment(path: Path, changes: Sequence[str] = ()) -> Experiment:
     return parse_experiment(text, changes, where=str(path))
 
 
-def parse_experiment(text: str, changes: Sequence[str] = (), where: str = "experiment") -> Experiment:
-    """Returns the experiment of TOML text; see `read_experiment`."""
+def parse_experiment(
+    text: str, changes: Sequence[str] = (), where: str = "experiment", *, searched: bool = False
+) -> Experiment:
+    """Returns the experiment of TOML text; see `read_experiment`.
+
+    A key that does nothing beside what another one says is refused. It is left out where it was written before a
+    change made it so, and where it has its default, as in files of earlier versions.
+
+    Args:
+        searched: Whether the changes are a trial of a search: one that does nothing beside another one is left out too.
+    """
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from None
-    sources = _Sources(text, where)
+    sources = _Sources(text, where, searched)
     for change in changes:
         _apply(raw, change, sources)
     return typing.cast(Experiment, _build(Experiment, raw, (), sources))
 
 
 def to_toml(experiment: Experiment, *, comments: bool = False) -> str:
-    """Returns TOML that `parse_experiment` turns back into the same experiment."""
-    return "\n".join([*_lines(experiment, comments), *_tables(experiment, (), comments)]) + "\n"
+    """Returns TOML that `parse_experiment` turns back into the same experiment; keys that do nothing are left out."""
+    idle = idle_keys(experiment)
+    return "\n".join([*_lines(experiment, (), comments, idle), *_tables(experiment, (), comments, idle)]) + "\n"
 
 
 def all_keys() -> list[str]:
@@ -85,11 +97,21 @@ def as_toml(value: Any) -> str:
 class _Sources:
     """Where each key was written: a line of the file, or a --set option."""
 
-    def __init__(self, text: str, where: str) -> None:
-        self._lines, self._where, self._set = text.splitlines(), where, dict[str, str]()
+    def __init__(self, text: str, where: str, searched: bool) -> None:
+        self._lines, self._where, self._set, self._searched = text.splitlines(), where, dict[str, str](), searched
 
     def came_from(self, key: str, option: str) -> None:
         self._set[key] = option
+
+    def forgives(self, key: str, by: Sequence[str], *, default: bool) -> bool:
+        """Returns whether a key that does nothing is left out without a word; else it is refused.
+
+        Args:
+            by: Keys that make it do nothing.
+            default: Whether it has its default.
+        """
+        overruled = any(other in self._set for other in by)
+        return overruled and self._searched if key in self._set else overruled or default
 
     def of(self, key: str) -> str:
         """Returns where ``key`` was written, or the table it is in; the file where even that cannot be found."""
@@ -126,26 +148,102 @@ def _apply(raw: dict[str, Any], change: str, sources: _Sources) -> None:
 
 
 def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sources) -> Any:
-    hints = typing.get_type_hints(cls)
-    names = {_kebab(f.name): f.name for f in fields(cls)}
-    values = {}
+    hints, rows = typing.get_type_hints(cls), _chosen_rows(cls, raw, path, sources)
+    values: dict[str, Any] = {}
+    places = {_kebab(f.name): (values, f.name, hints[f.name]) for f in fields(cls) if "rows" not in f.metadata}
+    given: dict[str, dict[str, Any]] = {name: {} for name in rows}
+    for name, (_, kind) in rows.items():
+        inner = typing.get_type_hints(kind)
+        places |= {_kebab(f.name): (given[name], f.name, inner[f.name]) for f in fields(kind)}
     for key, value in raw.items():
         dotted = ".".join((*path, key))
-        if key not in names:
-            what = "key" if path else "section or key"
-            raise ConfigError(f"{sources.of(dotted)}: unknown {what} '{dotted}'.{nearest(key, names)}")
-        kind = hints[names[key]]
+        if key not in places:
+            _check_idle(cls, key, value, path, {by: raw.get(by) for by, _ in rows.values()}, sources)
+            continue
+        into, name, kind = places[key]
         if is_dataclass(kind):
             if not isinstance(value, dict):
                 raise ConfigError(f"{sources.of(dotted)}: '{dotted}' must be a table [{dotted}], got {value!r}")
-            values[names[key]] = _build(typing.cast(type, kind), value, (*path, key), sources)
+            into[name] = _build(typing.cast(type, kind), value, (*path, key), sources)
         else:
-            values[names[key]] = _typed(kind, value, dotted, sources)
+            into[name] = _typed(kind, value, dotted, sources)
+    if not path:
+        values = _without_idle(values, raw, sources)
     try:
+        values |= {name: kind(**given[name]) for name, (_, kind) in rows.items()}
         return cls(**values)
     except ConfigError as error:
         told = [sources.of(".".join((*path, key))) for key in raw if re.search(rf"\b{re.escape(key)}\b", str(error))]
         raise ConfigError(f"{told[0] if told else sources.of('.'.join(path))}: {error}") from None
+
+
+def _chosen_rows(
+    cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sources
+) -> dict[str, tuple[str, type]]:
+    """Returns, for each field with a row's parameters, the key that names the row, and their record."""
+    out = {}
+    for f in fields(cls):
+        if "rows" in f.metadata:
+            by, table = f.metadata["by"], f.metadata["rows"]
+            name = raw.get(by, default_of(cls, by))
+            if isinstance(name, str) and name not in table:
+                dotted = ".".join((*path, by))
+                raise ConfigError(f"{sources.of(dotted)}: unknown {dotted} '{name}'.{nearest(name, table)}")
+            out[f.name] = (by, table[name if isinstance(name, str) else default_of(cls, by)].parameters)
+    return out
+
+
+def _check_idle(
+    cls: type, key: str, value: Any, path: tuple[str, ...], named: Mapping[str, Any], sources: _Sources
+) -> None:
+    """Raises `ConfigError` for a key that no field has: it is another row's, or nobody's.
+
+    Args:
+        named: Key that names a row → what the file says; None takes the default.
+    """
+    dotted = ".".join((*path, key))
+    for f in (f for f in fields(cls) if "rows" in f.metadata):
+        by, defaults = f.metadata["by"], _parameters(f, key)
+        if defaults:
+            decides = ".".join((*path, by))
+            if sources.forgives(dotted, [decides], default=value in defaults.values()):
+                return
+            name = named[by] or default_of(cls, by)
+            raise ConfigError(
+                f"{sources.of(dotted)}: {dotted} does nothing with {decides} '{name}'; it is read with"
+                f" {', '.join(defaults)}"
+            )
+    what, names = "key" if path else "section or key", [k.rpartition(".")[2] for k in _keys(cls, ())]
+    raise ConfigError(
+        f"{sources.of(dotted)}: unknown {what} '{dotted}'.{nearest(key, [*map(_kebab, _tables_of(cls)), *names])}"
+    )
+
+
+def _parameters(f: Field[Any], key: str) -> dict[str, Any]:
+    """Returns the rows whose parameters have ``key``, with its default in each."""
+    records = {name: row.parameters for name, row in f.metadata["rows"].items()}
+    return {name: default_of(r, p.name) for name, r in records.items() for p in fields(r) if _kebab(p.name) == key}
+
+
+def _without_idle(values: dict[str, Any], raw: dict[str, Any], sources: _Sources) -> dict[str, Any]:
+    """Returns the sections less what does nothing in them, as far as that is forgiven."""
+    whole = {f.name: values.get(f.name, default_of(Experiment, f.name)) for f in fields(Experiment)}
+    view = SimpleNamespace(**whole)
+    for key, idle in idle_keys(view).items():
+        if not _written(raw, key):
+            continue
+        if not sources.forgives(key, idle.by, default=is_default(view, key)):
+            raise ConfigError(f"{sources.of(key)}: {idle.refusal(key, view)}")
+        whole = without(whole, key)
+    return whole
+
+
+def _written(raw: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(raw, dict) or name not in raw:
+            return False
+        raw = raw[name]
+    return True
 
 
 def _typed(kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
@@ -162,37 +260,61 @@ def _typed(kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
     raise ConfigError(f"{sources.of(dotted)}: {dotted} must be {wanted.get(kind, 'a list of strings')}, got {value!r}")
 
 
-def _tables(record: Any, path: tuple[str, ...], comments: bool) -> list[str]:
+def _tables(record: Any, path: tuple[str, ...], comments: bool, idle: Collection[str]) -> list[str]:
     """Returns the lines of the tables in ``record``, theirs after them."""
     out = []
     for f in fields(record):
         inner, at = getattr(record, f.name), (*path, _kebab(f.name))
-        if is_dataclass(inner):
+        if f.name in _tables_of(type(record)):
             doc = (inner.__doc__ or "").partition(": ")[2]
             out += ["", *([f"# {doc}"] if comments and doc else []), f"[{'.'.join(at)}]"]
-            out += [*_lines(inner, comments), *_tables(inner, at, comments)]
+            out += [*_lines(inner, at, comments, idle), *_tables(inner, at, comments, idle)]
     return out
+
+
+def _tables_of(cls: type) -> list[str]:
+    hints = typing.get_type_hints(cls)
+    return [f.name for f in fields(cls) if is_dataclass(hints[f.name])]
 
 
 def _keys(cls: type, path: tuple[str, ...]) -> list[str]:
-    """Returns the keys of ``cls``, those of its tables after its own."""
+    """Returns the keys of ``cls``, those of its tables after its own; of parameters those of every row."""
     hints, own, below = typing.get_type_hints(cls), [], []
     for f in fields(cls):
-        at, kind = (*path, _kebab(f.name)), hints[f.name]
+        kind = hints[f.name]
         if is_dataclass(kind):
-            below += _keys(typing.cast(type, kind), at)
+            below += _keys(typing.cast(type, kind), (*path, _kebab(f.name)))
+        elif "rows" in f.metadata:
+            names = dict.fromkeys(p.name for row in f.metadata["rows"].values() for p in fields(row.parameters))
+            own += [".".join((*path, _kebab(name))) for name in names]
         else:
-            own.append(".".join(at))
+            own.append(".".join((*path, _kebab(f.name))))
     return own + below
 
 
-def _lines(record: Any, comments: bool) -> list[str]:
+def _lines(record: Any, path: tuple[str, ...], comments: bool, idle: Collection[str]) -> list[str]:
+    """Returns a line for every key of a section; with comments, those that do nothing now stand behind a #."""
     out = []
     for f in fields(record):
-        value = getattr(record, f.name)
-        if not is_dataclass(value):
-            out.append(f"{_kebab(f.name)} = {as_toml(value)}" + (f"  # {f.metadata['doc']}" if comments else ""))
+        value, dotted = getattr(record, f.name), ".".join((*path, _kebab(f.name)))
+        if "rows" in f.metadata:
+            out += _lines(value, path, comments, idle)
+            out += _others(f, type(value)) if comments else []
+        elif f.name not in _tables_of(type(record)):
+            line = f"{_kebab(f.name)} = {as_toml(value)}" + (f"  # {f.metadata['doc']}" if comments else "")
+            out += [line] if dotted not in idle else [f"# {line}"] if comments else []
     return out
+
+
+def _others(f: Field[Any], chosen: type) -> list[str]:
+    """Returns the parameters of rows that are not chosen, behind a #, with the rows that read them."""
+    records = [row.parameters for row in f.metadata["rows"].values()]
+    read = {p.name for p in fields(chosen)}
+    others = {p.name: p for record in records for p in fields(record) if p.name not in read}
+    return [
+        f"# {_kebab(name)} = {as_toml(p.default)}  # {', '.join(_parameters(f, _kebab(name)))}: {p.metadata['doc']}"
+        for name, p in others.items()
+    ]
 
 
 def _kebab(name: str) -> str:

@@ -25,9 +25,9 @@ from device_sim.fleet.devices.cost import workload_of
 from device_sim.fleet.devices.fleet import Fleet, open_fleet
 from device_sim.fleet.devices.timing import Workload
 from device_sim.fleet.selection.policies import Policy
+from device_sim.fleet.selection.samplers import SAMPLERS
 from device_sim.fleet.selection.strata import Holdings, Strata, open_strata
 from export.tuning import with_fake_quant
-from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
@@ -113,7 +113,7 @@ class Federation:
             download=self.download,
             memory=keys.upload.memory,
             delta_step=keys.download.step if keys.download.mode == "delta" else 0.0,
-            pruning=keys.train.pruning.plan(),
+            pruning=keys.train.pruning,
             seed=keys.seed,
         )
 
@@ -124,7 +124,7 @@ class Federation:
         waits = keys.clock.mode == "synchronous"
         return ServerRules(
             admission=keys.server.admission(0 if waits else keys.clock.max_staleness, keys.clock.staleness_exponent),
-            rule=AGGREGATORS[keys.server.aggregation],
+            rule=keys.server.rule(),
             population=self.data.population,
             population_examples=self._examples if self.algorithm.device else 0,
             rate_control=keys.upload.rate_control(fp32_bytes(self.spec)),
@@ -141,7 +141,7 @@ class Federation:
         """Whether anything asks what devices did before; if not, nothing is written down about them."""
         keys = self.experiment
         return (
-            keys.selection.sampler in ("power-of-choice", "oort")
+            SAMPLERS[keys.selection.sampler].remembers
             or keys.policy.name != "every-round"
             or keys.policy.min_separation_seconds > 0
             or keys.fleet.min_battery > 0
@@ -151,7 +151,7 @@ class Federation:
     def strata(self) -> Strata:
         """What ``stratified`` sampling keeps in proportion."""
         holdings = Holdings(self.data.majority_labels, self.data.counts)
-        return open_strata(self.experiment.selection.strata, self.fleet, holdings)
+        return open_strata(self.experiment.selection.of_sampler.strata, self.fleet, holdings)
 
 
 def open_federation(experiment: Experiment, make: Callable[..., Any] | None = None) -> Federation:

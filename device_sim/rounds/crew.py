@@ -84,7 +84,7 @@ def gather(
         population=data.population,
         count=wanted,
         ask=ask,
-        plan=experiment.selection.plan(),
+        plan=experiment.selection.of_sampler,
         seconds_of=expected_seconds,
         draw=draw,
         under_way=under_way,

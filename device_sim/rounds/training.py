@@ -63,7 +63,7 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
     private = {path: weights[path] for path in weights if path in federation.private}
     clients = Clients(
         terms_of(step.agreement, step.assignment, step.decoded, private),
-        norms=federation.experiment.policy.min_update_norm > 0,
+        norms=federation.experiment.policy.asks_norms,
         keep=_kept(step, crew.devices.index[who]),
         folding=folding,
         far=not federation.engine.shares_memory,

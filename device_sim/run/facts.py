@@ -46,8 +46,9 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
 def made_small(train: Train) -> str:
     """Returns what [train.pruning] and [train.qat] did, as the end of a sentence; empty where both are off.
 
-    >>> from device_sim.experiment.tuning import Pruning, Qat
-    >>> made_small(Train(pruning=Pruning(0.8, begin_round=10, end_round=40), qat=Qat(60)))
+    >>> from device_sim.experiment.tuning import Qat
+    >>> from fl_mobile.wire.pruning_mask import PruningPlan
+    >>> made_small(Train(pruning=PruningPlan(0.8, begin_round=10, end_round=40), qat=Qat(60)))
     ', pruned to 80 % zeros by round 40, trained for int8 from round 60 on'
     """
     zeros = f", pruned to {train.pruning.sparsity:.0%} zeros by round {train.pruning.settled_round}".replace("%", " %")

@@ -151,7 +151,7 @@ def experiments_of(base: Experiment, trial: Trial, seeds: Sequence[int]) -> list
     text = to_toml(base)
     each = [[*trial.changes(), f"seed={seed}", "output.keep-updates=0"] for seed in seeds]
     try:
-        return [parse_experiment(text, changes, where="base") for changes in each]
+        return [parse_experiment(text, changes, where="base", searched=len(trial.params) > 1) for changes in each]
     except ConfigError as error:  # lines of the resolved base are nothing that the user wrote
         raise ConfigError(re.sub(r"^(--set |base(, line \d+)?: )", "", str(error))) from None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
+from fl_mobile.parameters import NoParameters
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -45,6 +47,7 @@ class AggregationRow:
     Attributes:
         make: Shapes of the updates → an empty aggregate; picklable.
         summary: A line of help.
+        parameters: The record of its parameters: keys of [server]; ``make`` takes them as keywords.
         mean: Whether the result is the weighted mean of the updates. Control variates, error feedback, predictions and
             the weights of late updates are derived for that alone; other rules give every update the same say.
         subtractable: Whether an update can be taken out again to the last bit. Packets are then folded where they are
@@ -53,5 +56,10 @@ class AggregationRow:
 
     make: Callable[[Spec], Aggregator]
     summary: str
+    parameters: type = NoParameters
     mean: bool = False
     subtractable: bool = False
+
+    def with_parameters(self, given: Any) -> AggregationRow:
+        """Returns the rule with its parameters, a record of ``parameters``."""
+        return replace(self, make=partial(self.make, **asdict(given)))

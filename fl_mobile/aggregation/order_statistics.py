@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from fl_mobile.errors import ConfigError
+from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.tensors import Spec, Tensors
 
 Combine = Callable[[np.ndarray], np.ndarray]
@@ -88,12 +88,16 @@ def median(spec: Spec) -> OrderStatistic:
     return OrderStatistic(spec, middle)
 
 
-def trimmed_mean(spec: Spec, share: float = 0.1) -> OrderStatistic:
-    """Returns the coordinate-wise mean without the share of the largest and of the smallest values.
+@dataclass(frozen=True)
+class Trimming:
+    """[server] of the trimmed mean."""
 
-    Raises:
-        ConfigError: A share outside [0, 0.5).
-    """
-    if not 0 <= share < 0.5:
-        raise ConfigError(f"server.trim must be in [0, 0.5), got {share}: both ends are cut")
-    return OrderStatistic(spec, partial(trimmed, share=share))
+    trim: float = parameter(0.1, "share of the updates that is left out at either end", at_least=0, below=0.5)
+
+    def __post_init__(self) -> None:
+        check_parameters(self, "server")
+
+
+def trimmed_mean(spec: Spec, trim: float = Trimming.trim) -> OrderStatistic:
+    """Returns the coordinate-wise mean without the share ``trim`` of the largest and of the smallest values."""
+    return OrderStatistic(spec, partial(trimmed, share=Trimming(trim).trim))

@@ -4,7 +4,7 @@ A round is: the plan of local training the algorithm asks for, then ``apply`` of
 
 >>> import numpy as np
 >>> from fl_mobile.tensors import TensorSpec
->>> algorithm = ALGORITHMS["fedavg"](ServerPlan())
+>>> algorithm = ALGORITHMS["fedavg"].build()
 >>> state = algorithm.init({"w": np.zeros(1, np.float32)}, {"w": TensorSpec((1,))})
 >>> algorithm.apply(state, Mean({"w": np.array([0.5], np.float32)})).weights["w"].tolist()
 [0.5]
@@ -12,24 +12,23 @@ A round is: the plan of local training the algorithm asks for, then ``apply`` of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from fl_mobile.algorithms.adaptive import Adaptive, AdaptiveMean, fedadagrad, fedadam, fedyogi
+from fl_mobile.algorithms.averaging import Momentum, Proximal, fedavg, fedavgm, fedprox, fedsgd
+from fl_mobile.algorithms.base import Algorithm, AlgorithmRow, DeviceState, Mean, ServerPlan
+from fl_mobile.algorithms.drift import Dynamic, feddyn, fednova, scaffold
 
-from fl_mobile.algorithms.adaptive import fedadagrad, fedadam, fedyogi
-from fl_mobile.algorithms.averaging import fedavg, fedavgm, fedprox, fedsgd
-from fl_mobile.algorithms.base import Algorithm, DeviceState, Mean, ServerPlan
-from fl_mobile.algorithms.drift import feddyn, fednova, scaffold
+__all__ = ["ALGORITHMS", "Algorithm", "AlgorithmRow", "DeviceState", "Mean", "ServerPlan"]
 
-__all__ = ["ALGORITHMS", "Algorithm", "DeviceState", "Mean", "ServerPlan"]
-
-ALGORITHMS: dict[str, Callable[[ServerPlan], Algorithm]] = {
-    "fedavg": fedavg,
-    "fedsgd": fedsgd,
-    "fedprox": fedprox,
-    "fedavgm": fedavgm,
-    "fedadam": fedadam,
-    "fedyogi": fedyogi,
-    "fedadagrad": fedadagrad,
-    "scaffold": scaffold,
-    "fednova": fednova,
-    "feddyn": feddyn,
+ALGORITHMS: dict[str, AlgorithmRow] = {
+    "fedavg": AlgorithmRow(fedavg),
+    "fedsgd": AlgorithmRow(fedsgd),
+    "fedprox": AlgorithmRow(fedprox, Proximal),
+    "fedavgm": AlgorithmRow(fedavgm, Momentum),
+    "fedadam": AlgorithmRow(fedadam, AdaptiveMean),
+    "fedyogi": AlgorithmRow(fedyogi, AdaptiveMean),
+    "fedadagrad": AlgorithmRow(fedadagrad, Adaptive),
+    "scaffold": AlgorithmRow(scaffold),
+    "fednova": AlgorithmRow(fednova),
+    "feddyn": AlgorithmRow(feddyn, Dynamic),
 }
+"""``server.algorithm`` → algorithm."""

@@ -6,33 +6,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from fl_mobile.algorithms.base import Algorithm, Mean, ServerPlan, init_with, step, unchanged
+from fl_mobile.parameters import parameter
 from fl_mobile.records import ServerState
+
+
+@dataclass(frozen=True)
+class Adaptive(ServerPlan):
+    """[server] of FedAdagrad."""
+
+    beta1: float = parameter(0.9, "β₁, decay of the first moment", at_least=0, below=1)
+    tau: float = parameter(1e-3, "adaptivity τ, added to the root of the second moment", above=0)
+
+
+@dataclass(frozen=True)
+class AdaptiveMean(Adaptive):
+    """[server] of FedAdam and FedYogi, whose second moment decays."""
+
+    beta2: float = parameter(0.99, "β₂, decay of the second moment", at_least=0, below=1)
+
 
 Second = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def fedadam(server: ServerPlan) -> Algorithm:
+def fedadam(server: AdaptiveMean) -> Algorithm:
     """``v ← β₂·v + (1−β₂)·Δ²``."""
     b2 = np.float32(server.beta2)
     return _adaptive("fedadam", "FedAdam", server, lambda v, d: b2 * v + (1 - b2) * d * d)
 
 
-def fedyogi(server: ServerPlan) -> Algorithm:
+def fedyogi(server: AdaptiveMean) -> Algorithm:
     """``v ← v − (1−β₂)·Δ²·sign(v − Δ²)``."""
     b2 = np.float32(server.beta2)
     return _adaptive("fedyogi", "FedYogi", server, lambda v, d: v - (1 - b2) * d * d * np.sign(v - d * d))
 
 
-def fedadagrad(server: ServerPlan) -> Algorithm:
+def fedadagrad(server: Adaptive) -> Algorithm:
     """``v ← v + Δ²``."""
     return _adaptive("fedadagrad", "FedAdagrad", server, lambda v, d: v + d * d)
 
 
-def _adaptive(name: str, title: str, server: ServerPlan, second: Second) -> Algorithm:
+def _adaptive(name: str, title: str, server: Adaptive, second: Second) -> Algorithm:
     rate, b1, tau = np.float32(server.learning_rate), np.float32(server.beta1), np.float32(server.tau)
 
     def apply(state: ServerState, mean: Mean) -> ServerState:

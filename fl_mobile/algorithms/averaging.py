@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fl_mobile.algorithms.base import Algorithm, Mean, ServerPlan, init_with, step, unchanged
+from fl_mobile.parameters import parameter
 from fl_mobile.records import FitPlan, ServerState
+
+
+@dataclass(frozen=True)
+class Proximal(ServerPlan):
+    """[server] of FedProx."""
+
+    proximal_mu: float = parameter(0.01, "μ: how strongly devices are held to the global model", at_least=0)
+
+
+@dataclass(frozen=True)
+class Momentum(ServerPlan):
+    """[server] of FedAvgM."""
+
+    momentum: float = parameter(0.9, "β: part of the last step that is taken again", at_least=0, below=1)
 
 
 def fedavg(server: ServerPlan) -> Algorithm:
@@ -32,7 +47,7 @@ def fedsgd(server: ServerPlan) -> Algorithm:
     )
 
 
-def fedprox(server: ServerPlan) -> Algorithm:
+def fedprox(server: Proximal) -> Algorithm:
     """FedAvg whose devices stay near the global model: + μ/2·‖w − w_global‖² (Li et al., MLSys 2020)."""
 
     def plan(fit: FitPlan) -> FitPlan:
@@ -41,7 +56,7 @@ def fedprox(server: ServerPlan) -> Algorithm:
     return replace(fedavg(server), name="fedprox", summary="FedProx: proximal term (Li et al. 2020)", plan=plan)
 
 
-def fedavgm(server: ServerPlan) -> Algorithm:
+def fedavgm(server: Momentum) -> Algorithm:
     """``m ← β·m + Δ; w ← w + η·m`` (Hsu et al., arXiv 1909.06335)."""
     rate, beta = np.float32(server.learning_rate), np.float32(server.momentum)
 

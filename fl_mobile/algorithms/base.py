@@ -4,44 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from fl_mobile.errors import ConfigError
 from fl_mobile.local.optimizers import OPTIMIZERS
+from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.tensors import Spec, Tensors
 
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """Hyperparameters of the server's side; each algorithm reads those it has.
+    """[server] for every algorithm; one with more parameters extends this record, in its own file."""
 
-    Attributes:
-        learning_rate: Server learning rate η; 1 is plain averaging. FedAdam and its kin want ~0.01–0.1.
-        momentum: FedAvgM's β.
-        beta1: First-moment decay of FedAdam and FedYogi.
-        beta2: Second-moment decay.
-        tau: Adaptivity τ, added to the root of the second moment.
-        proximal_mu: FedProx's μ.
-        alpha: FedDyn's α.
-    """
-
-    learning_rate: float = 1.0
-    momentum: float = 0.9
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
-    proximal_mu: float = 0.01
-    alpha: float = 0.1
+    learning_rate: float = parameter(1.0, "server step; 1 is plain averaging, adaptive rules want 0.01 to 0.1", above=0)
 
     def __post_init__(self) -> None:
-        if not self.alpha > 0:
-            raise ConfigError(f"server alpha must be above 0, got {self.alpha}")
-        if not self.learning_rate > 0 or not self.tau > 0 or self.proximal_mu < 0:
-            raise ConfigError("server learning-rate and tau must be above 0, proximal-mu at least 0")
-        if not all(0 <= b < 1 for b in (self.momentum, self.beta1, self.beta2)):
-            raise ConfigError(f"momentum, beta1, beta2 must be in [0, 1): {self.momentum}, {self.beta1}, {self.beta2}")
+        check_parameters(self, "server")
 
 
 @dataclass(frozen=True)
@@ -111,6 +91,23 @@ class Algorithm:
     device: DeviceState | None = None
     sends: str = ""
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
+
+
+@dataclass(frozen=True)
+class AlgorithmRow:
+    """One row of `ALGORITHMS`.
+
+    Attributes:
+        make: Its parameters → the algorithm.
+        parameters: The record of them: keys of [server], with their help and their limits.
+    """
+
+    make: Callable[[Any], Algorithm]
+    parameters: type[ServerPlan] = ServerPlan
+
+    def build(self, **given: float) -> Algorithm:
+        """Returns the algorithm with the parameters that are given, and its defaults for the others."""
+        return self.make(self.parameters(**given))
 
 
 def unchanged(plan: FitPlan) -> FitPlan:

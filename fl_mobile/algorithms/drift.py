@@ -27,13 +27,21 @@ of a round over that of the federation. ``Σ pᵢ(c − cᵢ) = 0`` then, under 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fl_mobile.algorithms.base import Algorithm, DeviceState, Mean, ServerPlan, init_with, step, unchanged
+from fl_mobile.parameters import parameter
 from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class Dynamic(ServerPlan):
+    """[server] of FedDyn."""
+
+    alpha: float = parameter(0.1, "α: how strongly devices are held to the global model", above=0)
 
 
 def scaffold(server: ServerPlan) -> Algorithm:
@@ -79,7 +87,7 @@ def fednova(server: ServerPlan) -> Algorithm:
     return Algorithm("fednova", summary, unchanged, init_with(), apply, per_step=True, optimizers=("sgd", "momentum"))
 
 
-def feddyn(server: ServerPlan) -> Algorithm:
+def feddyn(server: Dynamic) -> Algorithm:
     """Each device minimises ``Lᵢ(θ) + ⟨λᵢ, θ⟩ + α/2·‖θ − w‖²`` (Acar et al., ICLR 2021, Algorithm 1; λᵢ = −∇Lᵢ there).
 
     λ of the server is minus the paper's h, so that it is the mean of all λᵢ.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fl_mobile.errors import ConfigError
+from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.tensors import Spec, Tensors
 
 Masks = dict[str, np.ndarray]
@@ -30,36 +31,35 @@ spare. On the demo CNN at 80 %, the 1,280 weights of the last layer (0.6 % of al
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """[train.pruning]: when weights become zero, and how many.
+    """[train.pruning]: weights that become zero while devices train; what is zero does not travel."""
 
-    Attributes:
-        sparsity: Share of zeros of every pruned kernel at the end; 0 is off.
-        begin_round: First round with a mask.
-        end_round: From this round on the share is ``sparsity``; masks then stay as they are.
-        schedule: ``"polynomial"`` rises as a cubic from ``begin_round`` to ``end_round``, ``"constant"`` at once.
-        zero_run: Zeros of kernels of rank 2 come in runs of this many inputs of one output, as TFLite stores them;
-            1 chooses every weight by itself. Kernels with another number of inputs fall back to 1.
-        smallest_kernel: Kernels of fewer weights are not pruned.
-    """
-
-    sparsity: float = 0.0
-    begin_round: int = 0
-    end_round: int = 0
-    schedule: str = "polynomial"
-    zero_run: int = 4
-    smallest_kernel: int = SMALLEST_KERNEL
+    sparsity: float = parameter(0.0, "share of zeros of every pruned kernel at the end; 0 is off", at_least=0, below=1)
+    begin_round: int = parameter(0, "first round with zeros", at_least=0)
+    end_round: int = parameter(0, "from this round on the share is sparsity; later ones train what is left", at_least=0)
+    schedule: str = parameter(
+        "polynomial", f"{' | '.join(SCHEDULES)}: rise from begin-round to end-round, or at once", known=SCHEDULES
+    )
+    zero_run: int = parameter(
+        4, "dense kernels: zeros come in runs of so many inputs, as TFLite stores them; 1 is off", at_least=1
+    )
+    smallest_kernel: int = parameter(SMALLEST_KERNEL, "kernels of fewer weights are not pruned", at_least=1)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise ConfigError(f"train.pruning.sparsity must be in [0, 1), got {self.sparsity}")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"train.pruning.schedule must be {' or '.join(SCHEDULES)}, got '{self.schedule}'")
-        if not 0 <= self.begin_round <= self.end_round:
+        check_parameters(self, "train.pruning")
+        if self.begin_round > self.end_round:
             raise ConfigError(
                 f"train.pruning: expected 0 ≤ begin-round ≤ end-round, got {self.begin_round} and {self.end_round}"
             )
-        if self.zero_run < 1 or self.smallest_kernel < 1:
-            raise ConfigError("train.pruning.zero-run and smallest-kernel must be ≥ 1")
+
+    def prunes_in(self, round_num: int) -> bool:
+        """Returns whether devices get a pruned model in round ``round_num``."""
+        return sparsity_at(self, round_num) > 0
+
+    @property
+    def settled_round(self) -> int:
+        """First round whose model has all its zeros; 0 where nothing is pruned."""
+        begins_whole = self.begin_round if self.schedule == "constant" else self.end_round
+        return begins_whole if self.sparsity else 0
 
 
 def sparsity_at(plan: PruningPlan, round_num: int) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from device_sim.fleet.reasons import code_of
 from device_sim.fleet.selection.walk import walk
-from fl_mobile.errors import ConfigError
+from fl_mobile.parameters import NoParameters
 from fl_mobile.seeds import uniforms
 
 UNDER_WAY = np.uint8(code_of("under-way"))
@@ -32,47 +33,6 @@ def _nobody() -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class SamplerPlan:
-    """The options of samplers.
-
-    Attributes:
-        candidates: power-of-choice: ``d``, candidates of which the ``count`` with the highest loss are taken; 0 is
-            twice ``count``.
-        exploration: oort: part of the first cohort that are devices never seen.
-        exploration_decay: oort: factor a round on that.
-        exploration_min: oort: and its floor.
-        round_percentile: oort: tasks longer than this percentile of the known ones are penalised, 0 to 100.
-        pacer_rounds: oort: after so many rounds the percentile rises by ``pacer_step``.
-        pacer_step: oort: points.
-        round_penalty: oort: exponent of the penalty.
-    """
-
-    candidates: int = 0
-    exploration: float = 0.9
-    exploration_decay: float = 0.98
-    exploration_min: float = 0.3
-    round_percentile: float = 30.0
-    pacer_rounds: int = 20
-    pacer_step: float = 5.0
-    round_penalty: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name, fits, limits in (
-            ("candidates", self.candidates >= 0, "≥ 0"),
-            ("exploration", 0 <= self.exploration <= 1, "a share, 0 to 1"),
-            ("exploration-decay", 0 < self.exploration_decay <= 1, "in (0, 1]"),
-            ("exploration-min", 0 <= self.exploration_min <= 1, "a share, 0 to 1"),
-            ("round-percentile", 0 < self.round_percentile <= 100, "in (0, 100]"),
-            ("pacer-rounds", self.pacer_rounds >= 1, "at least 1"),
-            ("pacer-step", self.pacer_step >= 0, "≥ 0"),
-            ("round-penalty", self.round_penalty >= 0, "≥ 0"),
-        ):
-            if not fits:
-                value = getattr(self, name.replace("-", "_"))
-                raise ConfigError(f"selection.{name} must be {limits}, got {value}")
-
-
-@dataclass(frozen=True)
 class Request:
     """A cohort wanted, or the part of one that takes the places of devices that are done.
 
@@ -82,6 +42,7 @@ class Request:
         round_num: Version of the global model.
         count: Devices wanted; the mean number of them for ``poisson``.
         ask: Which candidates can.
+        plan: The sampler's parameters, a record of `SamplerRow.parameters`.
         stratum_of: `strata.Strata.of`, for ``stratified``.
         stratum_shares: `strata.Strata.shares`: part of the cohort each stratum gets.
         seconds_of: Devices ``int64[n]`` → expected seconds of a task ``float64[n]``, for ``oort``.
@@ -95,7 +56,7 @@ class Request:
     population: int
     count: int
     ask: Ask
-    plan: SamplerPlan = SamplerPlan()
+    plan: Any = field(default_factory=NoParameters)
     stratum_of: Callable[[np.ndarray], np.ndarray] = _all_in_one
     stratum_shares: tuple[float, ...] = (1.0,)
     seconds_of: Callable[[np.ndarray], np.ndarray] = _no_time

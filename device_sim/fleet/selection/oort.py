@@ -1,7 +1,7 @@
 """Oort: prefer devices that still have something to teach and that answer in time.
 
 Lai, Zhu, Madhyastha and Chowdhury, "Oort: efficient federated learning via guided participant selection" (OSDI 2021);
-clipping and cut-off are the paper's 95 %, the defaults of `SamplerPlan` those of the authors' code (FedScale
+clipping and cut-off are the paper's 95 %, the defaults of `Guided` those of the authors' code (FedScale
 ``config_parser.py``). Simplified in three places:
 
 - The statistical utility of a device is examples × mean loss; the paper takes the root mean square of the losses,
@@ -14,12 +14,33 @@ clipping and cut-off are the paper's 95 %, the defaults of `SamplerPlan` those o
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.selection.cohort import UNDER_WAY, Choice, Request, choice, first
+from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.seeds import uniforms
+
+
+@dataclass(frozen=True)
+class Guided:
+    """[selection] of Oort."""
+
+    exploration: float = parameter(0.9, "part of the first cohort that are devices never seen", at_least=0, at_most=1)
+    exploration_decay: float = parameter(0.98, "factor a round on that", above=0, at_most=1)
+    exploration_min: float = parameter(0.3, "and its floor", at_least=0, at_most=1)
+    round_percentile: float = parameter(
+        30.0, "tasks longer than this percentile of the known ones are penalised", above=0, at_most=100
+    )
+    pacer_rounds: int = parameter(20, "after so many rounds the percentile rises", at_least=1)
+    pacer_step: float = parameter(5.0, "by so many points", at_least=0)
+    round_penalty: float = parameter(2.0, "exponent of the penalty", at_least=0)
+
+    def __post_init__(self) -> None:
+        check_parameters(self, "selection")
+
 
 _CLIP_PERCENTILE = 95.0
 _CUT_OFF = 0.95

@@ -6,43 +6,42 @@ One that declines is not replaced; what it would have cost is saved (`reasons.sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from device_sim.fleet.draws import lognormals
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import first_of
-from fl_mobile.errors import ConfigError, check_known
+from fl_mobile.errors import check_known
+from fl_mobile.parameters import NoParameters, check_parameters, parameter
 from fl_mobile.seeds import uniforms
 
 
 @dataclass(frozen=True)
-class PolicyPlan:
-    """The options of update policies; 0 is off.
+class Windows:
+    """[policy] of periodic participation."""
 
-    Attributes:
-        min_separation_seconds: Least virtual time between two participations of one device, under any policy.
-        period_seconds: periodic: a device takes part once in each of its own windows of this length.
-        min_new_examples: event: examples that must have come in since a device's last participation.
-        examples_per_hour: event: median rate at which they come in; every device has its own, sigma 1 in the logarithm.
-        min_update_norm: event: least L2 norm of an update worth sending.
-        min_loss_drift: event: least relative change of the local loss, since the device's last participation.
-    """
-
-    min_separation_seconds: float = 0.0
-    period_seconds: float = 86_400.0
-    min_new_examples: int = 50
-    examples_per_hour: float = 10.0
-    min_update_norm: float = 0.0
-    min_loss_drift: float = 0.0
+    period_seconds: float = parameter(86_400.0, "once in each window of this length", above=0)
 
     def __post_init__(self) -> None:
-        if not self.period_seconds > 0:
-            raise ConfigError(f"policy.period-seconds must be above 0, got {self.period_seconds}")
-        for field in fields(self):
-            if not (value := getattr(self, field.name)) >= 0:
-                raise ConfigError(f"policy.{field.name.replace('_', '-')} must be ≥ 0, got {value}")
+        check_parameters(self, "policy")
+
+
+@dataclass(frozen=True)
+class News:
+    """[policy] of participation when something is new."""
+
+    min_new_examples: int = parameter(50, "examples that must have come in since the last time; 0 is off", at_least=0)
+    examples_per_hour: float = parameter(
+        10.0, "median rate at which they come in; every device has its own, sigma 1 in the logarithm", at_least=0
+    )
+    min_update_norm: float = parameter(0.0, "least L2 norm of an update worth sending; 0 is off", at_least=0)
+    min_loss_drift: float = parameter(0.0, "least relative change of the local loss; 0 is off", at_least=0)
+
+    def __post_init__(self) -> None:
+        check_parameters(self, "policy")
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ def _sends(ledger: Ledger, trained: Trained) -> np.ndarray:
     return np.zeros(len(trained.index), np.uint8)
 
 
-def every_round(plan: PolicyPlan, seed: int) -> Policy:
+def every_round(plan: NoParameters, seed: int) -> Policy:
     """Returns the policy of devices that always take part."""
     return Policy(_takes_part, _sends)
 
 
-def periodic(plan: PolicyPlan, seed: int) -> Policy:
+def periodic(plan: Windows, seed: int) -> Policy:
     """Returns the policy of devices that take part once in each window of their own clock, as a nightly job does."""
 
     def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
@@ -92,7 +91,7 @@ def periodic(plan: PolicyPlan, seed: int) -> Policy:
     return Policy(before, _sends)
 
 
-def event(plan: PolicyPlan, seed: int) -> Policy:
+def event(plan: News, seed: int) -> Policy:
     """Returns the policy of devices that take part when something is new; a device's first time always is."""
 
     def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
@@ -114,26 +113,45 @@ def event(plan: PolicyPlan, seed: int) -> Policy:
     return Policy(before, after)
 
 
-POLICIES: dict[str, Callable[[PolicyPlan, int], Policy]] = {
-    "every-round": every_round,
-    "periodic": periodic,
-    "event": event,
+@dataclass(frozen=True)
+class PolicyRow:
+    """One row of `POLICIES`.
+
+    Attributes:
+        open: Its parameters and the seed → the policy.
+        parameters: The record of its parameters: keys of [policy].
+    """
+
+    open: Callable[[Any, int], Policy]
+    parameters: type = NoParameters
+
+
+POLICIES: dict[str, PolicyRow] = {
+    "every-round": PolicyRow(every_round),
+    "periodic": PolicyRow(periodic, Windows),
+    "event": PolicyRow(event, News),
 }
+"""``policy.name`` → update policy."""
 
 
-def open_policy(name: str, plan: PolicyPlan, seed: int) -> Policy:
-    """Returns the policy of that name, with the minimum separation that ``plan`` asks of all.
+def open_policy(name: str, seed: int, plan: Any = None, *, min_separation_seconds: float = 0.0) -> Policy:
+    """Returns the policy of that name.
+
+    Args:
+        plan: A record of the row's parameters; None takes its defaults.
+        min_separation_seconds: Least virtual time between two participations of a device, under any policy.
 
     Raises:
         ConfigError: No policy of that name.
     """
     check_known("policy.name", name, POLICIES)
-    policy = POLICIES[name](plan, seed)
+    row = POLICIES[name]
+    policy = row.open(row.parameters() if plan is None else plan, seed)
 
     def before(ledger: Ledger, at_seconds: float, index: np.ndarray) -> np.ndarray:
         since = at_seconds - ledger.column("last_seconds", index)
         codes = policy.before(ledger, at_seconds, index)
-        too_soon = first_of([("min-separation", since < plan.min_separation_seconds)], len(index))
+        too_soon = first_of([("min-separation", since < min_separation_seconds)], len(index))
         return np.where(codes, codes, too_soon)
 
     return Policy(before, policy.after)

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.selection.cohort import Choice, Request, choice, first, limited
-from device_sim.fleet.selection.oort import oort
+from device_sim.fleet.selection.oort import Guided, oort
+from device_sim.fleet.selection.strata import STRATA
 from device_sim.fleet.selection.walk import head
 from fl_mobile.errors import check_known
+from fl_mobile.parameters import NoParameters, check_parameters, parameter
 from fl_mobile.seeds import rng_for, uniforms
+
+
+@dataclass(frozen=True)
+class Stratification:
+    """[selection] of the stratified sampler."""
+
+    strata: str = parameter("profile", f"{' | '.join(STRATA)}, in proportion to the population", known=STRATA)
+
+    def __post_init__(self) -> None:
+        check_parameters(self, "selection")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """[selection] of power of choice."""
+
+    candidates: int = parameter(
+        0, "d: candidates, of which the highest losses are taken; 0 is twice the cohort", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self, "selection")
 
 
 def uniform(request: Request, ledger: Ledger) -> Choice:
@@ -67,13 +92,29 @@ def power_of_choice(request: Request, ledger: Ledger) -> Choice:
     return choice(drawn.devices[worst[part]], drawn.refused)
 
 
-SAMPLERS: dict[str, Callable[[Request, Ledger], Choice]] = {
-    "uniform": uniform,
-    "poisson": poisson,
-    "stratified": stratified,
-    "power-of-choice": power_of_choice,
-    "oort": oort,
+@dataclass(frozen=True)
+class SamplerRow:
+    """One row of `SAMPLERS`.
+
+    Attributes:
+        choose: A request and what is known of devices → a cohort.
+        parameters: The record of its parameters, `Request.plan`: keys of [selection].
+        remembers: Whether it asks what devices did before.
+    """
+
+    choose: Callable[[Request, Ledger], Choice]
+    parameters: type = NoParameters
+    remembers: bool = False
+
+
+SAMPLERS: dict[str, SamplerRow] = {
+    "uniform": SamplerRow(uniform),
+    "poisson": SamplerRow(poisson),
+    "stratified": SamplerRow(stratified, Stratification),
+    "power-of-choice": SamplerRow(power_of_choice, Candidates, remembers=True),
+    "oort": SamplerRow(oort, Guided, remembers=True),
 }
+"""``selection.sampler`` → sampler."""
 
 
 def choose(name: str, request: Request, ledger: Ledger) -> Choice:
@@ -83,7 +124,10 @@ def choose(name: str, request: Request, ledger: Ledger) -> Choice:
         ConfigError: No sampler of that name.
     """
     check_known("selection.sampler", name, SAMPLERS)
-    return SAMPLERS[name](request, ledger)
+    row = SAMPLERS[name]
+    if isinstance(request.plan, NoParameters):
+        request = replace(request, plan=row.parameters())
+    return row.choose(request, ledger)
 
 
 def apportion(count: int, shares: np.ndarray, offset: float = 0.5) -> np.ndarray:

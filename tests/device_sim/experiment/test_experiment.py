@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sim.experiment.experiment import Data, Engine, Experiment, Train, experiment_hash
+from device_sim.experiment.experiment import Data, Engine, Experiment, Server, Train, experiment_hash
 from device_sim.experiment.toml import all_keys, parse_experiment, read_experiment, to_toml
-from device_sim.experiment.tuning import Pruning, Qat
+from device_sim.experiment.tuning import Qat
+from fl_mobile.algorithms import ALGORITHMS, AlgorithmRow, ServerPlan
 from fl_mobile.errors import ConfigError
+from fl_mobile.parameters import parameter
+from fl_mobile.records import FitPlan
+from fl_mobile.tensors import TensorSpec
+from fl_mobile.wire.pruning_mask import PruningPlan
 
 
 @pytest.mark.parametrize("comments", [True, False])
@@ -23,14 +29,14 @@ def test_toml_round_trip(comments: bool) -> None:
 
 
 @given(
-    sparsity=st.floats(0, 0.999),
+    sparsity=st.floats(1e-9, 0.999),
     begin=st.integers(0, 9),
     end=st.integers(0, 9),
     run=st.integers(1, 9),
     qat=st.integers(-1, 79),
 )
 def test_round_trip_of_tables_in_tables(sparsity: float, begin: int, end: int, run: int, qat: int) -> None:
-    pruning = Pruning(sparsity, begin, begin + end, "constant", run)
+    pruning = PruningPlan(sparsity, begin, begin + end, "constant", run)
     experiment = Experiment(train=Train(pruning=pruning, qat=Qat(qat)))
     for comments in (False, True):
         assert parse_experiment(to_toml(experiment, comments=comments)) == experiment
@@ -47,19 +53,29 @@ def test_every_key_has_help_and_can_be_set() -> None:
     def check_help(record: object) -> None:
         for field in fields(record):  # type: ignore[arg-type]
             inner = getattr(record, field.name)
-            if is_dataclass(inner):
+            if "rows" in field.metadata:
+                for row in field.metadata["rows"].values():
+                    check_help(row.parameters())
+            elif is_dataclass(inner):
                 assert (inner.__doc__ or "").partition(": ")[2], field.name
                 check_help(inner)
             else:
                 assert field.metadata["doc"], field.name
 
     check_help(Experiment())
-    defaults = to_toml(Experiment())
+    defaults, commented = to_toml(Experiment()), to_toml(Experiment(), comments=True)
     for key in all_keys():
         section, _, name = key.rpartition(".")
-        inside = defaults.partition(f"[{section}]\n")[2] if section else defaults
-        value = next(line.partition(" = ")[2] for line in inside.splitlines() if line.startswith(f"{name} = "))
-        parse_experiment("", [f"{key}={value}"])
+        inside = commented.partition(f"[{section}]\n")[2] if section else commented
+        line = next(line for line in inside.splitlines() if line.removeprefix("# ").startswith(f"{name} = "))
+        value = line.partition(" = ")[2].partition("  # ")[0]
+        if line.startswith("# "):
+            with pytest.raises(ConfigError, match=f"^--set {key}=.*: {key} does nothing with .*; it is read with "):
+                parse_experiment("", [f"{key}={value}"])
+            parse_experiment(f"[{section}]\n{name} = {value}")  # as files of earlier versions have it
+        else:
+            parse_experiment("", [f"{key}={value}"])
+            assert f"\n{line.partition('  # ')[0]}\n" in f"\n{defaults}"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +144,7 @@ def float_and_whole_keys() -> list[str]:
         out = []
         for f in fields(record):  # type: ignore[arg-type]
             value, at = getattr(record, f.name), (*path, f.name.replace("_", "-"))
+            at = path if "rows" in f.metadata else at  # parameters stand beside the key that names their row
             out += of(value, at) if is_dataclass(value) else [".".join(at)] if type(value) in (int, float) else []
         return out
 
@@ -160,6 +177,68 @@ def test_python_callers_are_refused_nan_too(kind: type, section: str, name: str)
     for value in (math.nan, math.inf):
         with pytest.raises(ConfigError):
             Experiment(**{section: kind(**{name: value})})
+
+
+FEDADAM = "[server]\nalgorithm = 'fedadam'\nbeta1 = 0.8\n"
+
+
+def test_keys_that_do_nothing_are_refused_where_they_are_written() -> None:
+    for text, line, told in (
+        ("[server]\n\nbeta1 = 0.8", 3, "server.beta1 does nothing with server.algorithm 'fedavg'; it is read with fed"),
+        ("[data]\npartition = 'iid'\nalpha = 0.5", 3, "data.alpha does nothing with data.partition 'iid'"),
+        ("[policy]\nmin-update-norm = 1", 2, "policy.name 'every-round'; it is read with event"),
+        ("[selection]\nexploration = 0.5", 2, "selection.sampler 'uniform'; it is read with oort"),
+        ("[server]\naggregation = 'median'\ntrim = 0.2", 3, "'median'; it is read with trimmed-mean"),
+        ("[train]\nmomentum = 0.5", 2, "train.momentum does nothing with train.optimizer 'sgd'"),
+        ("[train.pruning]\nend-round = 7", 2, "does nothing with train.pruning.sparsity 0.0"),
+        ("[train]\nepochs = 2\n[server]\nalgorithm = 'fedsgd'", 2, "train.epochs does nothing with server.algorithm"),
+        ("[clock]\nbuffer = 3", 2, "clock.mode 'synchronous'; it is read with asynchronous"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse_experiment(text, where="mine.toml")
+        assert str(caught.value).startswith(f"mine.toml, line {line}: "), str(caught.value)
+        assert told in str(caught.value)
+    with pytest.raises(ConfigError, match=r"train\.momentum does nothing"):
+        Experiment(train=Train(momentum=0.5))
+
+
+def test_another_choice_takes_the_keys_of_the_first_away() -> None:
+    """A change of the algorithm leaves out what the file says of the old one; it is no mistake to try another."""
+    experiment = parse_experiment(FEDADAM, ["server.algorithm=fedprox", "server.proximal-mu=0.3"])
+    assert experiment.server.build().plan(FitPlan()).proximal_mu == 0.3
+    assert "beta1" not in to_toml(experiment)
+    with pytest.raises(ConfigError, match=r"^--set server.beta1=0.7: server.beta1 does nothing"):
+        parse_experiment(FEDADAM, ["server.algorithm=fedprox", "server.beta1=0.7"])
+    kept = parse_experiment("[clock]\nmode = 'asynchronous'\nbuffer = 3", ["clock.mode=synchronous"])
+    assert kept == Experiment()
+    both = ["server.algorithm=fedprox", "server.beta1=0.7", "server.proximal-mu=0.3"]
+    assert parse_experiment("", both, searched=True) == parse_experiment("", both[::2])
+
+
+def test_parameters_belong_to_their_row() -> None:
+    assert parse_experiment(FEDADAM).server == Server("fedadam", ALGORITHMS["fedadam"].parameters(beta1=0.8))
+    with pytest.raises(ConfigError, match=r"server\.algorithm 'feddyn' takes the parameters Dynamic, got Proximal"):
+        Server("feddyn", ALGORITHMS["fedprox"].parameters())
+    trimmed = parse_experiment("", ["server.aggregation=trimmed-mean", "server.trim=0.4"]).server.rule()
+    aggregate = trimmed.make({"w": TensorSpec((1,))})
+    for value in (1.0, 2.0, 3.0, 4.0, 99.0):
+        aggregate.add({"w": np.array([value], np.float32)}, 1)
+    assert aggregate.result()["w"].tolist() == [3.0]
+
+
+def test_a_new_row_brings_its_key_its_help_and_its_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Patient(ServerPlan):
+        patience: float = parameter(0.5, "how patient", at_least=0)
+
+    monkeypatch.setitem(ALGORITHMS, "patient", AlgorithmRow(lambda p: ALGORITHMS["fedavg"].build(), Patient))
+    assert "server.patience" in all_keys()
+    experiment = parse_experiment("[server]\nalgorithm = 'patient'\npatience = 2")
+    assert experiment.server.of_algorithm == Patient(patience=2.0)
+    assert "patience = 2.0  # how patient" in to_toml(experiment, comments=True)
+    assert "# patience = 0.5  # patient: how patient" in to_toml(Experiment(), comments=True)
+    with pytest.raises(ConfigError, match=r"line 3: server.patience must be ≥ 0, got -1.0"):
+        parse_experiment("[server]\nalgorithm = 'patient'\npatience = -1", where="mine.toml")
 
 
 def test_set_wins_over_file_and_takes_bare_words() -> None:

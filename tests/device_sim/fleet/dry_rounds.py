@@ -17,14 +17,17 @@ from device_sim.fleet.devices.timing import Workload
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import count
 from device_sim.fleet.selection.cohort import Request
-from device_sim.fleet.selection.policies import PolicyPlan, Trained, open_policy
+from device_sim.fleet.selection.policies import News, Trained, Windows, open_policy
 from device_sim.fleet.selection.samplers import choose
 from fl_mobile.seeds import uniforms
 
 WORK = Workload(forward_macs=2_600_000, parameters=225_000, activations=40_000)
 DOWNLOAD_BYTES, UPLOAD_BYTES = 400_000, 20_000
 RULES = Rules(charging=True, unmetered=True, idle=True, min_battery=0.3)
-PLAN = PolicyPlan(min_separation_seconds=3600, min_new_examples=20, min_update_norm=0.2, period_seconds=6 * 3600)
+PLANS = {
+    "event": News(min_new_examples=20, min_update_norm=0.2),
+    "periodic": Windows(period_seconds=6 * 3600),
+}
 
 
 @dataclass
@@ -46,7 +49,7 @@ def new_run(population: int, seed: int = 0) -> Run:
 def play(run: Run, round_num: int, *, sampler: str, policy: str, wanted: int) -> None:
     """Plays one round and moves the run's time to its end."""
     fleet, seed = run.fleet, run.fleet.seed
-    rules_of_policy = open_policy(policy, PLAN, seed)
+    rules_of_policy = open_policy(policy, seed, PLANS.get(policy), min_separation_seconds=3600)
     presence = open_presence("diurnal", seed, fleet.population, clock=Clock())
     gate = Gate(fleet, presence, RULES, 0.6 * GIB, 0.25)
     request = Request(

@@ -21,13 +21,12 @@ from device_sim.fleet.reasons import (
     first_of,
     saved_bytes,
 )
-from device_sim.fleet.selection.policies import POLICIES, PolicyPlan, Trained, open_policy
+from device_sim.fleet.selection.policies import POLICIES, News, Trained, Windows, open_policy
 from fl_mobile.errors import ConfigError
 
 HOUR, DAY = 3600.0, 86_400.0
 SOME = np.arange(300)
-PLAN = PolicyPlan()
-NONE = PolicyPlan(min_new_examples=0)
+NONE = News(min_new_examples=0)
 
 
 def took_part(index, at_seconds, loss=1.0):
@@ -42,13 +41,13 @@ def record(ledger, index, at_seconds, loss=1.0):
     ledger.took_part(index, round_num=0, at_seconds=at_seconds, task_seconds=ones, examples=ones, loss=losses)
 
 
-def opened(name, plan=PLAN):
-    return open_policy(name, plan, seed=3)
+def opened(name, plan=None, separation=0.0):
+    return open_policy(name, 3, plan, min_separation_seconds=separation)
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_device_that_never_took_part_does(name):
-    policy = opened(name, PolicyPlan(min_separation_seconds=DAY))
+    policy = opened(name, separation=DAY)
     assert not policy.before(took_part(np.array([999]), 0.0), 5.0, SOME).any()
     trained = Trained(SOME, np.ones(300), np.ones(300))
     assert not policy.after(Ledger(), trained).any()
@@ -58,7 +57,7 @@ def test_a_device_that_never_took_part_does(name):
 @given(now=st.floats(0, 10 * DAY), position=st.integers(0, 299))
 @settings(max_examples=30, deadline=None)
 def test_an_answer_does_not_depend_on_who_else_is_asked(name, now, position):
-    policy, ledger = opened(name, PolicyPlan(min_separation_seconds=HOUR)), took_part(SOME[::2], 0.0)
+    policy, ledger = opened(name, separation=HOUR), took_part(SOME[::2], 0.0)
     together = policy.before(ledger, now, SOME)
     assert policy.before(ledger, now, SOME[[position]])[0] == together[position]
 
@@ -67,7 +66,7 @@ def test_an_answer_does_not_depend_on_who_else_is_asked(name, now, position):
 @given(st.lists(st.floats(1, 5 * DAY), min_size=1, max_size=8), st.floats(1, 3 * DAY))
 @settings(max_examples=40, deadline=None)
 def test_minimum_separation_is_kept_under_every_policy(name, waits, separation):
-    policy, ledger = opened(name, PolicyPlan(min_separation_seconds=separation)), Ledger()
+    policy, ledger = opened(name, separation=separation), Ledger()
     last, now = np.full(300, -np.inf), 0.0
     for wait in waits:
         now += wait
@@ -82,11 +81,11 @@ def test_minimum_separation_is_kept_under_every_policy(name, waits, separation):
 
 
 def test_every_round_is_every_round():
-    assert not opened("every-round", NONE).before(took_part(SOME, 0.0), 1e-6, SOME).any()
+    assert not opened("every-round").before(took_part(SOME, 0.0), 1e-6, SOME).any()
 
 
 def test_periodic_devices_take_part_once_a_day_each_at_its_own_time():
-    policy, ledger = opened("periodic", PolicyPlan(period_seconds=DAY)), Ledger()
+    policy, ledger = opened("periodic", Windows(period_seconds=DAY)), Ledger()
     times = np.zeros((300, 5 * 24), bool)
     for hour in range(5 * 24):
         codes = policy.before(ledger, hour * HOUR, SOME)
@@ -103,7 +102,7 @@ def test_periodic_devices_take_part_once_a_day_each_at_its_own_time():
 
 
 def test_examples_come_in_at_each_devices_own_rate():
-    plan = PolicyPlan(min_new_examples=50, examples_per_hour=10)
+    plan = News(min_new_examples=50, examples_per_hour=10)
     policy, ledger = opened("event", plan), took_part(SOME, 0.0)
     takes = [policy.before(ledger, h * HOUR, SOME) == 0 for h in (0, 1, 5, 20, 200)]
     assert not takes[0].any()
@@ -115,7 +114,7 @@ def test_examples_come_in_at_each_devices_own_rate():
 
 
 def test_a_small_update_and_a_small_drift_are_not_sent():
-    policy = opened("event", PolicyPlan(min_update_norm=2.0, min_loss_drift=0.1))
+    policy = opened("event", News(min_update_norm=2.0, min_loss_drift=0.1))
     index = np.arange(6)
     ledger = took_part(index[:5], 0.0, loss=np.array([1.0, 1.0, 1.0, 0.0, -1.0]))
     trained = Trained(index, np.array([1.99, 2.0, 2.0, 2.0, 2.0, 2.0]), np.array([9, 1.05, 0.89, 0.5, -1.05, 1.0]))

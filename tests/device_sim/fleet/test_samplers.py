@@ -14,8 +14,9 @@ from device_sim.fleet.devices.fleet import open_fleet
 from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import code_of
-from device_sim.fleet.selection.cohort import Choice, Request, SamplerPlan
-from device_sim.fleet.selection.samplers import SAMPLERS, apportion, choose
+from device_sim.fleet.selection.cohort import Choice, Request
+from device_sim.fleet.selection.oort import Guided
+from device_sim.fleet.selection.samplers import SAMPLERS, Candidates, apportion, choose
 from device_sim.fleet.selection.strata import STRATA, Holdings, open_strata
 from device_sim.fleet.selection.walk import head
 from fl_mobile.errors import ConfigError
@@ -215,8 +216,12 @@ def ask_one_by_one(name, count, rounds, **options):
     return np.array(asked)
 
 
-@pytest.mark.parametrize("plan", [SamplerPlan(), SamplerPlan(candidates=60, exploration=0.5)])
-@pytest.mark.parametrize("name", SAMPLERS)
+PLANS = {"power-of-choice": Candidates(60), "oort": Guided(exploration=0.5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "plan"), [*((name, row.parameters()) for name, row in SAMPLERS.items()), *PLANS.items()]
+)
 def test_many_askings_of_one_are_about_one_asking_of_many(name, plan):
     options = {"plan": plan, "stratum_of": by_share, "stratum_shares": SHARES}
     together = np.concatenate(
@@ -313,7 +318,7 @@ def test_a_stratum_in_which_too_few_can_is_not_filled_from_others():
 def test_power_of_choice_takes_the_highest_losses_of_its_candidates():
     """The oracle: the uniform sampler's 60 candidates, sorted by loss."""
     loss = np.random.default_rng(0).random(500)
-    wanted = request(500, 20, plan=SamplerPlan(candidates=60))
+    wanted = request(500, 20, plan=Candidates(candidates=60))
     candidates = choose("uniform", replace(wanted, count=60), Ledger()).devices
     best = sorted(candidates, key=lambda d: -loss[d])[:20]
     chosen = choose("power-of-choice", wanted, ledger_of(np.arange(500), loss=loss))
@@ -321,7 +326,7 @@ def test_power_of_choice_takes_the_highest_losses_of_its_candidates():
 
 
 def test_power_of_choice_asks_the_unknown_first():
-    wanted = request(500, 20, plan=SamplerPlan(candidates=60))
+    wanted = request(500, 20, plan=Candidates(candidates=60))
     candidates = choose("uniform", replace(wanted, count=60), Ledger()).devices
     known = candidates[:45]
     chosen = choose("power-of-choice", wanted, ledger_of(known, loss=99.0)).devices
@@ -337,7 +342,7 @@ def test_power_of_choice_among_the_unknown_is_even():
 
 
 def oort(ledger, **options) -> Choice:
-    plan = SamplerPlan(exploration=0.0, exploration_min=0.0, round_percentile=50)
+    plan = Guided(exploration=0.0, exploration_min=0.0, round_percentile=50)
     return choose("oort", request(1000, 50, round_num=5, plan=plan, **options), ledger)
 
 
@@ -391,7 +396,7 @@ def test_oort_relaxes_the_preferred_duration():
     devices = np.arange(1000)
     slow = devices % 4 == 0
     ledger = ledger_of(devices, loss=np.where(slow, 2.0, 1.0), seconds=np.where(slow, 1e4, 10.0), last_round=3)
-    plan = SamplerPlan(exploration=0.0, exploration_min=0.0)
+    plan = Guided(exploration=0.0, exploration_min=0.0)
     early, late = (
         slow[choose("oort", request(1000, 50, round_num=r, plan=plan), ledger).devices].mean() for r in (5, 280)
     )

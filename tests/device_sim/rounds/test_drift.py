@@ -15,7 +15,7 @@ from device_sim.run.folder import create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate
 from fl_mobile import wire
-from fl_mobile.algorithms import ALGORITHMS, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan
@@ -206,7 +206,7 @@ def _left_over(plan: FitPlan, steps: int) -> float:
 def _fixed_point(name: str, centres: np.ndarray, examples: list[int], plan: FitPlan) -> float:
     """Returns where rounds of real packets end."""
     spec, codec = {"w": TensorSpec((1,))}, parse_codec("none")
-    layout, algorithm = wire.Layout(spec, codec), ALGORITHMS[name](ServerPlan())
+    layout, algorithm = wire.Layout(spec, codec), ALGORITHMS[name].build()
     state = algorithm.init({"w": np.zeros(1, np.float32)}, spec)
     for round_num in range(800):
         w = state.weights["w"].astype(np.float64)

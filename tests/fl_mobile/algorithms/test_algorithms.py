@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
-from fl_mobile.algorithms import ALGORITHMS, Mean, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS, Mean
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan
 from fl_mobile.tensors import TensorSpec
 from tests.fl_mobile.samples import philox
 
-PLAN = ServerPlan(learning_rate=0.3, momentum=0.8, beta1=0.7, beta2=0.95, tau=1e-2, proximal_mu=0.25, alpha=0.5)
+OURS = {
+    "learning_rate": 0.3,
+    "momentum": 0.8,
+    "beta1": 0.7,
+    "beta2": 0.95,
+    "tau": 1e-2,
+    "proximal_mu": 0.25,
+    "alpha": 0.5,
+}
+
+
+def plan_of(name):
+    """Values other than the defaults for every parameter of an algorithm."""
+    kind = ALGORITHMS[name].parameters
+    return kind(**{f.name: OURS[f.name] for f in fields(kind)})
+
+
 SPEC = {
     "dense/kernel": TensorSpec((3, 2)),
     "norm/moving_variance": TensorSpec((4,), trainable=False),
@@ -104,8 +121,8 @@ def draw(key, scale=1.0):
     return {p: (scale * rng.normal(size=t.shape)).astype(np.float32) for p, t in SPEC.items()}
 
 
-def rounds(name, deltas, plan=PLAN):
-    algorithm = ALGORITHMS[name](plan)
+def rounds(name, deltas, plan=None):
+    algorithm = ALGORITHMS[name].make(plan or plan_of(name))
     state = algorithm.init(draw(0), SPEC)
     for delta in deltas:
         state = algorithm.apply(state, mean_of(state, delta))
@@ -121,7 +138,9 @@ def test_apply_equals_the_papers_formula_element_by_element(name):
         for i in range(tensor.size):
             column = [float(d[path].flat[i]) for d in deltas]
             start = float(draw(0)[path].flat[i])
-            oracle = ORACLES[name](start, column, PLAN) if tensor.trainable else np.cumsum([start, *column])[1:]
+            oracle = (
+                ORACLES[name](start, column, plan_of(name)) if tensor.trainable else np.cumsum([start, *column])[1:]
+            )
             for state, expected in zip(states, oracle, strict=True):
                 assert float(state.weights[path].flat[i]) == pytest.approx(expected, rel=2e-5, abs=2e-6)
 
@@ -138,7 +157,7 @@ def test_statistics_see_the_plain_mean_and_own_no_slot(name):
 @every_algorithm
 def test_a_shrinking_variance_stays_positive(name):
     """FedAdam over every tensor once drove a moving variance to −0.36; it has to end at the devices' mean."""
-    algorithm = ALGORITHMS[name](ServerPlan(learning_rate=0.2))
+    algorithm = ALGORITHMS[name].build(learning_rate=0.2)
     spec = {"norm/moving_variance": TensorSpec((8,), trainable=False), "w": TensorSpec((8,))}
     state = algorithm.init({p: np.ones(8, np.float32) for p in spec}, spec)
     for _ in range(30):
@@ -150,7 +169,7 @@ def test_a_shrinking_variance_stays_positive(name):
 
 @every_algorithm
 def test_apply_changes_nothing_it_was_given(name):
-    algorithm, delta = ALGORITHMS[name](PLAN), draw(1)
+    algorithm, delta = ALGORITHMS[name].make(plan_of(name)), draw(1)
     state = algorithm.init(draw(0), SPEC)
     first = algorithm.apply(state, mean_of(state, delta))
     again = algorithm.apply(state, mean_of(state, delta))
@@ -171,14 +190,14 @@ def test_zero_updates_at_the_start_move_nothing(name):
 
 
 def test_fedavg_at_rate_one_takes_the_mean_of_the_devices():
-    algorithm = ALGORITHMS["fedavg"](ServerPlan())
+    algorithm = ALGORITHMS["fedavg"].build()
     state = algorithm.apply(algorithm.init(draw(0), SPEC), Mean(draw(1)))
     assert all(np.array_equal(state.weights[p], draw(0)[p] + draw(1)[p]) for p in SPEC)
 
 
 def test_what_each_algorithm_asks_of_the_devices():
     fit = FitPlan(epochs=5, batch_size=16, optimizer="adam", learning_rate=0.03)
-    plans = {name: build(PLAN).plan(fit) for name, build in ALGORITHMS.items()}
+    plans = {name: row.make(plan_of(name)).plan(fit) for name, row in ALGORITHMS.items()}
     sgd = plans.pop("fedsgd")
     assert (sgd.epochs, sgd.batch_size, sgd.optimizer, sgd.learning_rate) == (1, 0, "sgd", 0.03)
     assert plans.pop("fedprox").proximal_mu == 0.25
@@ -188,36 +207,36 @@ def test_what_each_algorithm_asks_of_the_devices():
 
 @every_algorithm
 def test_names_and_papers(name):
-    algorithm = ALGORITHMS[name](PLAN)
+    algorithm = ALGORITHMS[name].make(plan_of(name))
     assert algorithm.name == name
     assert "20" in algorithm.summary, "the summary names paper and year"
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("name", "wrong"),
     [
-        {"learning_rate": 0.0},
-        {"learning_rate": float("nan")},
-        {"tau": 0.0},
-        {"proximal_mu": -1.0},
-        {"alpha": 0.0},
-        {"momentum": 1.0},
-        {"beta1": -0.1},
-        {"beta2": 1.0},
+        ("fedavg", {"learning_rate": 0.0}),
+        ("fednova", {"learning_rate": float("nan")}),
+        ("fedyogi", {"tau": 0.0}),
+        ("fedprox", {"proximal_mu": -1.0}),
+        ("feddyn", {"alpha": 0.0}),
+        ("fedavgm", {"momentum": 1.0}),
+        ("fedadagrad", {"beta1": -0.1}),
+        ("fedadam", {"beta2": 1.0}),
     ],
 )
-def test_hyperparameters_out_of_range_are_refused(wrong):
+def test_hyperparameters_out_of_range_are_refused(name, wrong):
     with pytest.raises(ConfigError):
-        ServerPlan(**wrong)
+        ALGORITHMS[name].build(**wrong)
 
 
-KEEPERS = [name for name, build in ALGORITHMS.items() if build(PLAN).device]
+KEEPERS = [name for name, row in ALGORITHMS.items() if row.build().device]
 
 
 @pytest.mark.parametrize("name", KEEPERS)
 def test_what_clients_keep_adds_up_to_what_the_server_holds(name):
     """By weight, over all clients, whoever takes part and however long: Σ pᵢcᵢ = c, so that pulls cancel."""
-    algorithm, rng = ALGORITHMS[name](PLAN), philox(5)
+    algorithm, rng = ALGORITHMS[name].make(plan_of(name)), philox(5)
     weights = np.array([1, 3, 9, 2], np.float64)
     steps = np.array([2.0, 4.0, 8.0, 3.0])
     state = algorithm.init(draw(0), SPEC)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_mobile import wire
-from fl_mobile.algorithms import ALGORITHMS, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.answer import Terms, answer
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DivergedError
@@ -38,7 +38,7 @@ def packet(key=0, *, codec=CODEC, round_num=0, examples=10, loss=0.5, spec=SPEC,
 
 
 def round_of(state=None, *, codec=CODEC, algorithm="fedavg", rule="mean", **rules):
-    made = ALGORITHMS[algorithm](ServerPlan())
+    made = ALGORITHMS[algorithm].build()
     return ServerRound(state or start(), algorithm=made, codec=codec, admission=Admission(**rules), rule=rule)
 
 
@@ -154,7 +154,7 @@ def test_order_of_arrival_changes_neither_state_nor_report(order, algorithm):
     codec = parse_codec("q4")
     packets = [packet(k, codec=codec, examples=k + 1, loss=0.1 * k) for k in range(6)]
     packets += [packets[0][:-2], packet(7), packet(8, codec=codec, round_num=3)]
-    first = ALGORITHMS[algorithm](ServerPlan()).init(laplace(key=99), SPEC)
+    first = ALGORITHMS[algorithm].build().init(laplace(key=99), SPEC)
     a, report_a = run(packets, first, codec=codec, algorithm=algorithm)
     b, report_b = run([packets[i] for i in order], first, codec=codec, algorithm=algorithm)
     assert all(a.weights[p].tobytes() == b.weights[p].tobytes() for p in SPEC)
@@ -170,7 +170,7 @@ def test_packets_that_are_taken_out_again_leave_no_trace(arrived, algorithm):
     codec = parse_codec("q4")
     packets = [packet(k, codec=codec, examples=7 * k + 1, loss=0.1 * k) for k in range(5)]
     packets += [packets[0][:-2], packet(7), packet(8, codec=codec, loss=math.nan), packets[1]]
-    first = ALGORITHMS[algorithm](ServerPlan()).init(laplace(key=99), SPEC)
+    first = ALGORITHMS[algorithm].build().init(laplace(key=99), SPEC)
     made = round_of(first, codec=codec, algorithm=algorithm, max_staleness=1)
     folded = made.folding(packets)
     assert [r.accepted for r in folded.receipts] == [True] * 5 + [False, False, True, True]

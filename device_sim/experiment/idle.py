@@ -1,0 +1,197 @@
+"""Keys that do nothing beside what another key says: one table, so that nobody tunes a number that is never read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
+
+from device_sim.client_data.partition import PARTITIONERS
+from device_sim.datasets import DATASETS
+from fl_mobile.records import FitPlan
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Keys that are read only where another key says so.
+
+    Attributes:
+        keys: Dotted.
+        by: Keys that decide; the first is named in messages.
+        works: Experiment, or its sections by name → whether the keys are read.
+        told: With which values of ``by[0]`` they are.
+    """
+
+    keys: tuple[str, ...]
+    by: tuple[str, ...]
+    works: Callable[[Any], bool]
+    told: str
+
+    def refusal(self, key: str, experiment: Any) -> str:
+        """Returns why ``key`` is refused."""
+        return f"{key} does nothing with {self.by[0]} {value_of(experiment, self.by[0])!r}; it is read with {self.told}"
+
+
+def _dealt(knob: str) -> Idle:
+    reading = [name for name, row in PARTITIONERS.items() if knob in row.reads]
+    if knob == "alpha":
+        reading.append("on-demand")
+    return Idle(
+        keys=(f"data.{knob.replace('_', '-')}",),
+        by=("data.partition",),
+        works=lambda e: e.data.partition in (*reading, ""),
+        told=", ".join(reading),
+    )
+
+
+IDLE: tuple[Idle, ...] = (
+    _dealt("alpha"),
+    _dealt("shards_per_device"),
+    Idle(
+        keys=("data.examples-per-device",),
+        by=("data.partition",),
+        works=lambda e: e.data.partition == "on-demand",
+        told="on-demand",
+    ),
+    Idle(
+        keys=("data.min-examples",),
+        by=("data.partition",),
+        works=lambda e: e.data.partition != "on-demand",
+        told="every partition of a dataset",
+    ),
+    Idle(
+        keys=("data.test-fraction",),
+        by=("data.dataset",),
+        works=lambda e: e.data.dataset not in DATASETS or DATASETS[e.data.dataset].split == "stratified",
+        told="datasets that have no test part of their own",
+    ),
+    *(
+        Idle(
+            keys=(f"train.{key.replace('_', '-')}",),
+            by=("server.algorithm",),
+            works=lambda e, key=key, odd=odd: getattr(e.server.build().plan(FitPlan(**{key: odd})), key) == odd,  # type: ignore[misc]
+            told="algorithms that leave it as it is",
+        )
+        for key, odd in (("epochs", 7), ("batch_size", 7), ("optimizer", "adam"))
+    ),
+    Idle(
+        keys=("train.decay",),
+        by=("train.schedule",),
+        works=lambda e: e.train.schedule == "exponential",
+        told="exponential",
+    ),
+    Idle(
+        keys=("train.momentum",),
+        by=("train.optimizer", "server.algorithm"),
+        works=lambda e: e.train.optimizer == "momentum",
+        told="momentum",
+    ),
+    Idle(
+        keys=tuple(
+            f"train.pruning.{key}" for key in ("begin-round", "end-round", "schedule", "zero-run", "smallest-kernel")
+        ),
+        by=("train.pruning.sparsity",),
+        works=lambda e: e.train.pruning.sparsity > 0,
+        told="a share above 0",
+    ),
+    Idle(
+        keys=("server.weighting",),
+        by=("server.aggregation",),
+        works=lambda e: e.server.rule().mean,
+        told="mean; other rules give every update the same say",
+    ),
+    Idle(
+        keys=("server.max-examples",),
+        by=("server.weighting", "server.aggregation"),
+        works=lambda e: e.server.weighting == "examples" and e.server.rule().mean,
+        told="examples, and server.aggregation mean",
+    ),
+    Idle(
+        keys=("download.codec",),
+        by=("download.mode", "server.algorithm"),
+        works=lambda e: e.download.mode == "full" or bool(e.server.build().sends),
+        told="full, or with an algorithm that sends more than the model",
+    ),
+    Idle(
+        keys=("download.step",),
+        by=("download.mode",),
+        works=lambda e: e.download.mode == "delta",
+        told="delta",
+    ),
+    Idle(
+        keys=("fleet.start-hour", "fleet.time-zones"),
+        by=("fleet.availability",),
+        works=lambda e: e.fleet.availability == "diurnal",
+        told="diurnal",
+    ),
+    Idle(
+        keys=("clock.buffer", "clock.max-staleness", "clock.staleness-exponent"),
+        by=("clock.mode",),
+        works=lambda e: e.clock.mode == "asynchronous",
+        told="asynchronous",
+    ),
+    Idle(
+        keys=("personal.epochs", "personal.learning-rate"),
+        by=("personal.method",),
+        works=lambda e: e.personal.method != "none",
+        told="a method",
+    ),
+    Idle(
+        keys=("personal.mu",),
+        by=("personal.method",),
+        works=lambda e: e.personal.method == "ditto",
+        told="ditto",
+    ),
+    Idle(
+        keys=("evaluation.devices",),
+        by=("evaluation.device-test-fraction",),
+        works=lambda e: e.evaluation.device_test_fraction > 0,
+        told="a share above 0",
+    ),
+    Idle(
+        keys=("output.tuning-origin", "output.tuning-epochs"),
+        by=("output.tuning-data",),
+        works=lambda e: bool(e.output.tuning_data),
+        told="examples to tune on",
+    ),
+)
+"""Parameters of rows (algorithms, aggregation rules, samplers, policies) need no line here: their rows declare them."""
+
+
+def idle_keys(experiment: Any) -> dict[str, Idle]:
+    """Returns the keys that do nothing in an experiment, or in sections by name that are to become one."""
+    return {key: row for row in IDLE if not row.works(experiment) for key in row.keys}
+
+
+def value_of(experiment: Any, key: str) -> Any:
+    """Returns the value of a dotted key."""
+    for name in key.replace("-", "_").split("."):
+        experiment = getattr(experiment, name)
+    return experiment
+
+
+def default_of(kind: type, name: str) -> Any:
+    """Returns the default of a field of a section."""
+    found = next(f for f in fields(kind) if f.name == name)
+    if found.default is MISSING and found.default_factory is not MISSING:
+        return found.default_factory()
+    return found.default
+
+
+def is_default(experiment: Any, key: str) -> bool:
+    """Returns whether a dotted key has its default."""
+    path, _, name = key.replace("-", "_").rpartition(".")
+    section = value_of(experiment, path)
+    return bool(getattr(section, name) == default_of(type(section), name))
+
+
+def without(sections: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns sections by name with the default for a dotted key."""
+    first, *rest = key.replace("-", "_").split(".")
+    return {**sections, first: _reset(sections[first], rest)}
+
+
+def _reset(section: Any, path: list[str]) -> Any:
+    name, *rest = path
+    value = _reset(getattr(section, name), rest) if rest else default_of(type(section), name)
+    return replace(section, **{name: value})
