@@ -107,18 +107,6 @@ IDLE: tuple[Idle, ...] = (
         told="examples, and server.aggregation mean",
     ),
     Idle(
-        keys=("download.codec",),
-        by=("download.mode", "server.algorithm"),
-        works=lambda e: e.download.mode == "full" or bool(e.server.build().sends),
-        told="full, or with an algorithm that sends more than the model",
-    ),
-    Idle(
-        keys=("download.step",),
-        by=("download.mode",),
-        works=lambda e: e.download.mode == "delta",
-        told="delta",
-    ),
-    Idle(
         keys=("fleet.start-hour", "fleet.time-zones"),
         by=("fleet.availability",),
         works=lambda e: e.fleet.availability == "diurnal",

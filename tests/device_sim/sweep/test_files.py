@@ -99,7 +99,7 @@ MISTAKES = {
         ["train.decay", "range with a step"],
     ),
     "step beyond the range": ('[search]\n"train.epochs" = { low = 1, high = 3, step = 5 }\n', ["step", "5"]),
-    "a choice that is not finite": ('[search]\n"train.momentum" = [0.5, nan]\n', ["train.momentum", "finite", "nan"]),
+    "a choice that is not finite": ('[search]\n"train.learning-rate" = [0.5, nan]\n', ["train.learning-rate", "finite", "nan"]),
     "a range without end": ('[search]\n"train.decay" = { low = 0.1, high = inf }\n', ["train.decay", "high", "finite"]),
     "a range from nowhere": ('[search]\n"train.decay" = { low = nan, high = 1.0 }\n', ["train.decay", "low", "finite"]),
     "a step of nan": ('[search]\n"train.decay" = { low = 0.1, high = 1.0, step = nan }\n', ["step", "finite"]),
@@ -147,7 +147,7 @@ trials = 8
 [search]
 "train.learning-rate" = {{ low = 0.01, high = 1, log = true }}
 "train.epochs" = {{ low = 1, high = 9, step = 4 }}
-"train.momentum" = {{ low = 0.5, high = 0.7, step = 0.1 }}
+"train.clip-gradient-norm" = {{ low = 0.5, high = 0.7, step = 0.1 }}
 "upload.codec" = ["ecsq", "q8+deflate"]
 """
     plan = plan_of(tmp_path, text)
@@ -158,7 +158,7 @@ trials = 8
         search.tell(None)  # all fail: the search must go on
         assert 0.01 <= float(params["train.learning-rate"]) <= 1
         assert params["train.epochs"] in (1, 5, 9)
-        assert any(params["train.momentum"] == pytest.approx(m) for m in (0.5, 0.6, 0.7))
+        assert any(params["train.clip-gradient-norm"] == pytest.approx(m) for m in (0.5, 0.6, 0.7))
         assert params["upload.codec"] in ("ecsq", "q8+deflate")
         assert plan.experiments(Trial("t", params))[0].train.epochs == params["train.epochs"]
 

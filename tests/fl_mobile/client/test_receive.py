@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fl_mobile.agreement import Agreement
-from fl_mobile.algorithms import ALGORITHMS, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.receive import IN_THE_APP, Held, receive
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import DivergedError, WireError
@@ -24,7 +24,7 @@ KINDS = {"whole": {}, "delta": {"delta_step": 0.1}, "pruned": {"delta_step": 0.1
 
 
 def agreement(kind: str) -> Agreement:
-    algorithm, codec = ALGORITHMS["scaffold"](ServerPlan()), parse_codec("float16")
+    algorithm, codec = ALGORITHMS["scaffold"].build(), parse_codec("float16")
     return Agreement(SPEC, laplace(key=0), algorithm, codec, codec, memory="cafe", **KINDS[kind])
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fl_mobile import wire
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.agreement import Agreement
-from fl_mobile.algorithms import ALGORITHMS, ServerPlan
+from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.records import Assignment, FitPlan
 from fl_mobile.server.admission import Admission
@@ -49,7 +49,7 @@ class Server:
     def __init__(self, mean, variance, *, max_staleness=0, rule="mean", weighting="examples", algorithm="fedavg"):
         initial = {"w": np.zeros(3, np.float32), MEAN: np.float32(mean), VARIANCE: np.float32(variance)}
         codec = parse_codec("none")
-        self.agreement = Agreement(SPEC, initial, ALGORITHMS[algorithm](ServerPlan()), codec, codec)
+        self.agreement = Agreement(SPEC, initial, ALGORITHMS[algorithm].build(), codec, codec)
         admission = Admission(weighting=weighting, max_staleness=max_staleness)
         self.rules = ServerRules(admission, AGGREGATORS[rule])
         self.state, self.points = self.agreement.algorithm.init(initial, SPEC), Points()
