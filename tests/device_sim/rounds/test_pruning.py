@@ -90,7 +90,7 @@ def states(federation: Federation, folder: Path) -> Iterator[ServerState]:
 
 
 def zeros_asked_for(federation: Federation, round_num: int) -> int:
-    plan = federation.experiment.train.pruning.plan()
+    plan = federation.experiment.train.pruning
     return plan.zero_run * round(sparsity_at(plan, round_num) * 432 / plan.zero_run)
 
 
@@ -104,7 +104,7 @@ def check(federation: Federation, witness: Witness, folder: Path) -> None:
         for answer in answers:
             header, sent = wire.unpack(answer.packet, federation.engine.spec, federation.upload)
             pruned = masks_for(
-                federation.experiment.train.pruning.plan(), weights, federation.engine.spec, header.base_round
+                federation.experiment.train.pruning, weights, federation.engine.spec, header.base_round
             )
             for path, lives in pruned.items():
                 assert not weights[path][~lives].any(), "broadcast"
@@ -144,7 +144,7 @@ def test_a_device_that_knows_packets_and_plan_alone_reaches_the_broadcast_exactl
 ) -> None:
     """Also one that takes part in some rounds only; its packets are as long as the server counts."""
     federation, _ = opened(*WAYS[way])
-    spec, plan = federation.engine.spec, federation.experiment.train.pruning.plan()
+    spec, plan = federation.engine.spec, federation.experiment.train.pruning
     points = Shelf(tmp_path / "more")
     version, held = 0, Lattice.around(federation.engine.initial, spec, 1.0).start
     for state in states(federation, tmp_path):
@@ -227,7 +227,7 @@ def test_what_is_pruned_does_not_travel_down(tmp_path: Path) -> None:
 def test_a_round_nobody_survives_prunes_all_the_same(tmp_path: Path) -> None:
     federation, _ = opened(*DELTA, "fleet.dropout-rate=0.99", "train.cohort=1", "train.pruning.zero-run=1")
     last = list(states(federation, tmp_path))[-1]
-    masks = masks_for(federation.experiment.train.pruning.plan(), last.weights, federation.engine.spec, 6)
+    masks = masks_for(federation.experiment.train.pruning, last.weights, federation.engine.spec, 6)
     assert not last.weights[KERNEL][~masks[KERNEL]].any()
 
 

@@ -135,7 +135,7 @@ def test_a_run_ends_with_the_zeros_it_was_asked_for_and_int8_keeps_them(tmp_path
     folder = create(tmp_path / "run", federation.experiment)
     list(simulate(federation, folder))
     weights = restore(federation, folder)[0].weights
-    plan = federation.experiment.train.pruning.plan()
+    plan = federation.experiment.train.pruning
     paths = pruned_paths(plan, federation.engine.spec)
     assert {weights[path].ndim for path in paths} == {2, 4}
     for path in paths:

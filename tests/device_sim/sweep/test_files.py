@@ -99,7 +99,10 @@ MISTAKES = {
         ["train.decay", "range with a step"],
     ),
     "step beyond the range": ('[search]\n"train.epochs" = { low = 1, high = 3, step = 5 }\n', ["step", "5"]),
-    "a choice that is not finite": ('[search]\n"train.learning-rate" = [0.5, nan]\n', ["train.learning-rate", "finite", "nan"]),
+    "a choice that is not finite": (
+        '[search]\n"train.learning-rate" = [0.5, nan]\n',
+        ["train.learning-rate", "finite", "nan"],
+    ),
     "a range without end": ('[search]\n"train.decay" = { low = 0.1, high = inf }\n', ["train.decay", "high", "finite"]),
     "a range from nowhere": ('[search]\n"train.decay" = { low = nan, high = 1.0 }\n', ["train.decay", "low", "finite"]),
     "a step of nan": ('[search]\n"train.decay" = { low = 0.1, high = 1.0, step = nan }\n', ["step", "finite"]),
