@@ -70,6 +70,22 @@ def all_keys() -> list[str]:
     return _keys(Experiment, ())
 
 
+def values_by_key(experiment: Experiment) -> dict[str, Any]:
+    """Returns every key of an experiment with its value; parameters of rows that it does not name are not there."""
+    return _values(experiment, ())
+
+
+def _values(record: Any, path: tuple[str, ...]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for f in fields(record):
+        value, at = getattr(record, f.name), (*path, _kebab(f.name))
+        if is_dataclass(value):
+            out |= _values(value, path if "rows" in f.metadata else at)
+        else:
+            out[".".join(at)] = value
+    return out
+
+
 def parse_value(text: str) -> Any:
     """Returns what stands after ``=`` on a command line: TOML, or a bare word.
 

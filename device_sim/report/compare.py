@@ -7,10 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from device_sim.experiment.toml import all_keys
+from device_sim.experiment.toml import all_keys, values_by_key
 from device_sim.report.runs import Run
 from device_sim.report.series import score_pairs, total_bytes
-from device_sim.run.going_on import values_by_key
 from device_sim.run.log import scores_of
 
 FINAL_ROUNDS = 10
@@ -73,9 +72,9 @@ def key_differences(runs: Sequence[Run]) -> list[KeyDifference]:
     """Returns the keys in which not all experiments agree, in file order."""
     values = [values_by_key(run.experiment) for run in runs]
     return [
-        KeyDifference(key, tuple(json.dumps(v[key], ensure_ascii=False) for v in values))
+        KeyDifference(key, tuple(json.dumps(v[key], ensure_ascii=False) if key in v else "–" for v in values))
         for key in all_keys()
-        if any(v[key] != values[0][key] for v in values)
+        if any(v.get(key) != values[0].get(key) for v in values)
     ]
 
 

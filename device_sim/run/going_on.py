@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from device_sim.experiment.experiment import Experiment, experiment_hash
-from device_sim.experiment.toml import read_experiment, to_toml
+from device_sim.experiment.toml import read_experiment, to_toml, values_by_key
 from device_sim.run.best import best_round
 from device_sim.run.folder import RunFolder, locked
 from device_sim.run.log import Round
@@ -27,19 +26,6 @@ ENDINGS = ("train.rounds", "stop.")
 
 TIED_TO_ROUNDS = {"train.schedule": ("cosine",)}
 """Key → its values that spread something over train.rounds, so that other rounds are another run from round 0."""
-
-
-def values_by_key(experiment: Experiment) -> dict[str, Any]:
-    """Returns every key of the experiment file with its value."""
-    return _flat(asdict(experiment), ())
-
-
-def _flat(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        at = (*path, name.replace("_", "-"))
-        out |= _flat(value, at) if isinstance(value, dict) else {".".join(at): value}
-    return out
 
 
 def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Sequence[Round]) -> bool:
@@ -56,7 +42,9 @@ def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Se
     if experiment_hash(stored) == experiment_hash(wanted):
         return False
     before, now = values_by_key(stored), values_by_key(wanted)
-    decisive = {key for key in before if before[key] != now[key] and not key.startswith(("output.", "engine."))}
+    decisive = {
+        key for key in before | now if before.get(key) != now.get(key) and not key.startswith(("output.", "engine."))
+    }
     if experiment_hash(replace(stored, engine=wanted.engine)) != experiment_hash(stored):
         decisive.add("engine.name")
     if others := sorted(key for key in decisive if not key.startswith(ENDINGS)):

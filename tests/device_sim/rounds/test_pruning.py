@@ -103,9 +103,7 @@ def check(federation: Federation, witness: Witness, folder: Path) -> None:
     for weights, answers in witness.seen:
         for answer in answers:
             header, sent = wire.unpack(answer.packet, federation.engine.spec, federation.upload)
-            pruned = masks_for(
-                federation.experiment.train.pruning, weights, federation.engine.spec, header.base_round
-            )
+            pruned = masks_for(federation.experiment.train.pruning, weights, federation.engine.spec, header.base_round)
             for path, lives in pruned.items():
                 assert not weights[path][~lives].any(), "broadcast"
                 assert not sent[path][~lives].any(), "packet"
