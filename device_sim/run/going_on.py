@@ -42,13 +42,12 @@ def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Se
     if experiment_hash(stored) == experiment_hash(wanted):
         return False
     before, now = values_by_key(stored), values_by_key(wanted)
-    decisive = {
-        key for key in before | now if before.get(key) != now.get(key) and not key.startswith(("output.", "engine."))
-    }
+    differing = {key for key in before | now if before.get(key) != now.get(key)}
+    decisive = {key for key in differing if not key.startswith(("output.", "engine."))}
     if experiment_hash(replace(stored, engine=wanted.engine)) != experiment_hash(stored):
         decisive.add("engine.name")
     if others := sorted(key for key in decisive if not key.startswith(ENDINGS)):
-        told = ", ".join(f"{key} = {now[key]!r} (there {before[key]!r})" for key in others)
+        told = ", ".join(f"{key} = {now.get(key)!r} (there {before.get(key)!r})" for key in others)
         raise RunError(
             f"{path} belongs to another experiment than the one given: {told}. Resume it without changing"
             " any key but train.rounds, [stop] and [output], or start again with another --out."
