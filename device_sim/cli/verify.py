@@ -41,6 +41,10 @@ def verify(
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Import and run the model function that a run's experiment names.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A training program's Keras model or run, to compare it with once more."),
+    ] = None,
     changes: SetOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -59,6 +63,7 @@ def verify(
       fl-mobile verify runs/demo/bundle --layers
       fl-mobile verify bundles/release --public-key keys/release.pub.pem
       fl-mobile verify programs/camera --public-key keys/release.pub.pem
+      fl-mobile verify programs/demo --model runs/demo
       fl-mobile verify --engines
       fl-mobile verify --engines experiment.toml --set train.rounds=2 --set model.name=ds-cnn
     """
@@ -74,10 +79,12 @@ def verify(
     from fl_mobile.errors import ConfigError, VerifyError
 
     bundle = path if (path / MANIFEST).exists() else RunFolder(path).bundle
+    if model is not None and not is_program(path):
+        raise ConfigError(f"--model is what a training program is compared with; {path} is none")
     if is_program(path):
         if layers:
             raise ConfigError(f"--layers reads what quantisation does; {path} is a training program, which has none")
-        checks = _program_checks(path, runtimes or [], trust)
+        checks = _program_checks(path, runtimes or [], trust, model)
     elif bundle == path:
         checks = _bundle_checks(path, runtimes or [], trust)
     elif RunFolder(path).experiment.exists():
@@ -105,15 +112,21 @@ def _run_checks(folder: RunFolder, trust: Trust, trust_code: bool) -> list[dict[
         return [asdict(check) for check in verify_run(folder, trust, trust_code=trust_code)]
 
 
-def _program_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[str, str]]:
+def _program_checks(path: Path, runtimes: list[str], trust: Trust, model: str | None) -> list[dict[str, str]]:
     from export.training.shipped import verify_program
 
     with while_loading():
-        proof = verify_program(path, runtimes=runtimes, trust=trust)
+        keras_model = None
+        if model is not None:
+            from device_sim.run.trainable import open_model
+
+            keras_model = open_model(model)
+        proof = verify_program(path, runtimes=runtimes, trust=trust, model=keras_model)
     replays = [
         {"part": "train.tflite", "proven": f"{proof.cases} cases as Keras on {runtime}, off by {difference:.2g}"}
         for runtime, difference in proof.differences.items()
     ]
+    replays += [{"part": str(model), "proven": line} for line in proof.compared]
     return [*_opened(proof), {"part": "train.json", "proven": f"the contract of {proof.weights:,} weights"}, *replays]
 
 

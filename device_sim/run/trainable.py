@@ -100,6 +100,17 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Tr
     return Trainable(model, plan, algorithm.device is not None, dtype, batch or BATCH, examples)
 
 
+def open_model(text: str) -> Any:
+    """Returns the Keras model that MODEL is, to hold a program against it.
+
+    Raises:
+        ConfigError, ModelError: As `open_trainable`.
+    """
+    kind = _kind(text)
+    experiment = _experiment(text, kind, None, [])
+    return _model(text, kind, experiment, open_dataset(experiment) if kind == "run" else None)
+
+
 def _kind(text: str) -> str:
     """Returns ``"run"``, ``"file"`` or ``"name"``."""
     if RunFolder(Path(text)).experiment.exists():

@@ -81,7 +81,7 @@ def check_layers(model: Any) -> None:
                 f"layer '{layer.name}' ({kind}): its activity regulariser counts rows of zeros, so the padding of a"
                 " short batch would change it. Use L1, L2 or another sum over examples"
             )
-        if getattr(layer, "compute_dtype", None) not in ("float32", None):
+        if getattr(layer, "compute_dtype", None) in ("float16", "bfloat16", "float64"):
             raise ExportError(
                 f"layer '{layer.name}' ({kind}) computes in {layer.compute_dtype}, and phones train in float32: build"
                 " the model under keras.config.set_dtype_policy('float32')"

@@ -82,7 +82,7 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     # Zeros instead of weights: the file holds no values, the phone gets them by set_weights.
     module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(travelling)]
     # A tuple of plain functions: Keras may share one constraint between weights, and the module tracks what is listed.
-    module.constraints = tuple(v.constraint for v in travelling)
+    module.constraints = tuple((v.constraint, v.path) for v in travelling)
     module.trainable = [i for i, v in enumerate(travelling) if v.trainable]
     names = local_optimizer(options.optimizer).slots
     module.slots = [[tf.Variable(tf.zeros(travelling[i].shape)) for _ in names] for i in module.trainable]

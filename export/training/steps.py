@@ -8,6 +8,8 @@ from typing import Any
 from export.training.autodiff import Tape, cells_for, replay
 from export.training.clipping import clipped
 from export.training.options import Options, batch_specs, rate_specs
+from export.training.telling import telling
+from fl_mobile.errors import ExportError
 from fl_mobile.local.optimizers import local_optimizer
 
 
@@ -111,10 +113,26 @@ def _update(
     for i, w, g, slots in zip(module.trainable, sources, gradients, module.slots, strict=True):
         before = [s.read_value() for s in slots]
         new, after = row.step(w, g, before, rate, steps, options.momentum)
-        constraint = module.constraints[i]
-        module.weights[i].assign(new if constraint is None else constraint(new))
+        module.weights[i].assign(_constrained(new, *module.constraints[i]))
         for slot, value in zip(slots, after, strict=True):
             slot.assign(value)
+
+
+def _constrained(weight: Any, constraint: Any, path: str) -> Any:
+    """Returns what a weight's own constraint leaves of it, or the weight."""
+    import tensorflow as tf
+
+    if constraint is None:
+        return weight
+    layer = path.rpartition("/")[0]
+    try:
+        with tf.name_scope(layer):  # so that a refusal of the converter names the layer
+            return constraint(weight)
+    except Exception as error:  # an author's own code
+        raise ExportError(
+            f"layer '{layer.rpartition('/')[2]}': its constraint {type(constraint).__name__} cannot be traced for"
+            f" phones: {telling(error)}"
+        ) from error
 
 
 def empty(module: Any) -> None:

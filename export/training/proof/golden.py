@@ -68,7 +68,13 @@ class Golden:
             name: Sketch(sketch(name, value), sizes[name], float(f"{allowed[name]:.1e}"))
             for name, value in want.arrays().items()
         }
-        return cls(case, sketches, _floats(want.correct), _floats(want.unsure), max(found[:-1], key=lambda d: d.off))
+        return cls(
+            case,
+            sketches,
+            _floats(want.correct),
+            _floats(want.unsure),
+            max(found[:-1], key=lambda d: d.off / d.allowed),
+        )
 
     def differences(self, got: Mapping[str, Sequence[float]], correct: Sequence[float]) -> list[Difference]:
         """Compares what another program answered.

@@ -136,7 +136,7 @@ class _Prover:
             want, allowed = self._truth(case, material)
             found = self._against(case, material, want, allowed)
             if all(d.same for d in found):
-                worst = max(found, key=lambda d: d.off)
+                worst = max(found[:-1], key=lambda d: d.off / d.allowed)
                 kind = "real examples" if examples is not None else "drawn examples"
                 return _line(replace(case, name=f"own weights, {kind}"), worst)
             apart.append((case, found))
