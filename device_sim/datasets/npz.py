@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_array_bytes, make_dataset
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import DataError, nearest
+from fl_mobile.storage.npz import Header, read_arrays
 
 _KEYS = ("x", "y", "x_test", "y_test", "device", "labels")
 
@@ -53,39 +52,19 @@ def read_examples(path: Path) -> Samples:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    def check(header: Header) -> None:
+        if header.name not in _KEYS:
+            raise DataError(f"{path}: unknown array '{header.name}'.{nearest(header.name, _KEYS)}")
+        check_array_bytes(f"{path}: '{header.name}'", header.shape, header.dtype.itemsize)
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_members(path, archive)
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        arrays = read_arrays(path, check=check)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an .npz file: {error}. Write it with numpy.savez(...).") from error
-
-
-def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
-    """Compares what each array declares with what the archive holds, so that a small file cannot ask for terabytes."""
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    for name in members:
-        if name not in _KEYS:
-            raise DataError(f"{path}: unknown array '{name}'.{nearest(name, _KEYS)}")
     for name in ("x", "y"):
-        if name not in members:
-            raise DataError(f"{path}: no array '{name}'. It holds: {', '.join(sorted(members)) or 'nothing'}.")
-    for name, info in members.items():
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
-                raise DataError(f"{path}: '{name}' is in .npy format {version}, expected 1.0 or 2.0.")
-            shape, _, dtype = read_header(file)
-            if dtype.hasobject:
-                raise DataError(f"{path}: '{name}' holds Python objects, which are never loaded. Store plain numbers.")
-            declared = check_array_bytes(f"{path}: '{name}'", shape, dtype.itemsize)
-            if declared != info.file_size - file.tell():
-                raise DataError(f"{path}: '{name}' declares {declared} bytes but holds {info.file_size - file.tell()}.")
+        if name not in arrays:
+            raise DataError(f"{path}: no array '{name}'. It holds: {', '.join(sorted(arrays)) or 'nothing'}.")
+    return arrays
 
 
 def _inputs(path: Path, key: str, x: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from export.convert.child import child_environment
 from export.convert.recipes import Calibration, Recipe, find_recipe
 from export.model.serving import SIGNATURE, Frames
 from fl_mobile.errors import ExportError
+from fl_mobile.storage.npz import read_arrays
 
 # Folder of a SavedModel, recipe, whether both ends become uint8, and frames by input name in the dtypes it was traced
 # with, or None → flatbuffer. May raise anything.
@@ -105,7 +106,7 @@ def _done(folder: str, recipe: str, integer_frames: bool, calibrated: bool) -> s
 
     with captured_stderr() as chatter:
         try:
-            frames = dict(np.load(Path(folder) / _FRAMES, allow_pickle=False)) if calibrated else None
+            frames = read_arrays(Path(folder) / _FRAMES) if calibrated else None
             data = convert_here(folder, find_recipe(recipe), integer_frames, frames)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             return f"{type(error).__name__}: {error}\n{chatter()}"

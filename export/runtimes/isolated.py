@@ -19,6 +19,7 @@ from export.convert.child import child_environment
 from export.convert.scratch import scratch_folder
 from fl_mobile.errors import VerifyError
 from fl_mobile.models.private_api import interpreter_without_the_rest
+from fl_mobile.storage.npz import read_arrays
 
 _TIME_LIMIT_SECONDS = 300
 _FRAMES = "frames.npz"
@@ -95,8 +96,8 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return {str(name): stored[f"arr_{index}"] for index, name in enumerate(stored["arr_0"], start=1)}
+    stored = read_arrays(path)
+    return {str(name): stored[f"arr_{index}"] for index, name in enumerate(stored["arr_0"], start=1)}
 
 
 def main(arguments: Sequence[str]) -> None:

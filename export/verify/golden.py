@@ -7,20 +7,17 @@ Stored as ``.npz`` (zip of ``.npy``) so that a phone or a browser can read it wi
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from fl_mobile.errors import VerifyError
+from fl_mobile.storage.npz import Header, parse_arrays
 
 MAX_FRAMES = 16
-_MAX_ARRAY_BYTES = 256 * 2**20
-_READ_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError)
+_MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,11 @@ def choose_frames(labels: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([np.sort(first), rest])[:MAX_FRAMES])
 
 
+def _has_rows(header: Header) -> None:
+    if not header.shape:
+        raise ValueError(f"'{header.name}' is one number, expected a row per frame")
+
+
 def pack_golden(golden: Golden) -> bytes:
     """Returns the ``.npz`` bytes; the same arrays give the same bytes."""
     file = io.BytesIO()
@@ -71,13 +73,12 @@ def unpack_golden(data: bytes) -> Golden:
             a 128-byte ``.npy`` may claim terabytes.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            arrays = {info.filename: _read_array(archive, info) for info in archive.infolist()}
-    except _READ_ERRORS as error:
+        arrays = parse_arrays(data, most_bytes=_MAX_BYTES, check=_has_rows)
+    except ValueError as error:
         raise VerifyError(f"golden.npz cannot be read: {error}") from error
     groups: dict[str, dict[str, np.ndarray]] = {}
     for member, array in arrays.items():
-        group, dot, name = member.removesuffix(".npy").partition(".")
+        group, dot, name = member.partition(".")
         if not dot or not name:
             raise VerifyError(f"golden.npz: {member} does not say of which input or output; export the model again")
         groups.setdefault(group, {})[name] = array
@@ -91,17 +92,3 @@ def unpack_golden(data: bytes) -> Golden:
     if len({len(array) for array in arrays.values()}) != 1 or any(array.ndim != 1 for array in labels.values()):
         raise VerifyError("golden.npz: frames, labels and outputs do not have one row per frame")
     return Golden(frames, labels, keras, groups)
-
-
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    if info.file_size > _MAX_ARRAY_BYTES:
-        raise ValueError(f"{info.filename} claims {info.file_size} bytes")
-    stream = io.BytesIO(archive.read(info))
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"{info.filename} is .npy version {version}")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    body = stream.read()
-    if dtype.hasobject or fortran or not shape or prod(shape) * dtype.itemsize != len(body):
-        raise ValueError(f"{info.filename}: {dtype}{list(shape)} does not fit its {len(body)} bytes")
-    return np.frombuffer(body, dtype).reshape(shape)

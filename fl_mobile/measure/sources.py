@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.seeds import rng_for
 from fl_mobile.storage.files import write_atomic
-from fl_mobile.storage.npz import DAMAGED
+from fl_mobile.storage.npz import Header, read_arrays
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 MOST_BYTES = 2**31
@@ -69,20 +67,31 @@ def read_update(path: Path) -> Tensors:
     Raises:
         DataError: Missing or damaged, larger than `MOST_BYTES`, not floats, or not finite.
     """
+
+    def check(header: Header) -> None:
+        if header.dtype.str not in _FLOATS:
+            raise DataError(
+                f"{path}, '{header.name}': expected little-endian float16, 32 or 64, got {header.dtype} of shape"
+                f" {header.shape}"
+            )
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            declared = sum(member.file_size for member in members)
-            if declared > MOST_BYTES:
-                raise DataError(f"{path} declares {declared} bytes, more than the {MOST_BYTES} an update may have")
-            tensors = {m.filename.removesuffix(".npy"): _read_array(archive, m, path) for m in members}
+        arrays = read_arrays(path, most_bytes=MOST_BYTES, check=check)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; a run stores updates in its folder 'updates'") from None
-    except (*DAMAGED, OSError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"{path} is not a readable .npz file of updates: {error}") from error
-    if not tensors or len(tensors) != len(members):
-        raise DataError(f"{path} must hold one array per tensor, got {len(members)} of {len(tensors)} names")
-    return tensors
+    if not arrays:
+        raise DataError(f"{path} must hold one array per tensor, got none")
+    return {name: _finite(values, f"{path}, '{name}'") for name, values in arrays.items()}
+
+
+def _finite(values: np.ndarray, where: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32, order="C")
+    if not np.isfinite(narrow).all():
+        raise DataError(f"{where}: holds NaN, Inf or values past float32; store updates that did not diverge")
+    return narrow
 
 
 def read_updates(path: Path, spec: Spec | None = None) -> list[Tensors]:
@@ -104,36 +113,6 @@ def read_updates(path: Path, spec: Spec | None = None) -> list[Tensors]:
         if list(update) != list(shapes) or any(v.shape != shapes[p] for p, v in update.items()):
             raise DataError(f"{file} is of another model: expected {_brief(shapes)}, got {_brief(_shapes(update))}")
     return updates
-
-
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    where = f"{path}, '{member.filename}'"
-    if not member.filename.endswith(".npy") or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{where}: expected a .npy array, stored or deflated")
-    with archive.open(member) as file:
-        shape, fortran, dtype = _read_header(file, where)
-        data_bytes = math.prod(shape) * dtype.itemsize
-        if file.tell() + data_bytes != member.file_size:
-            raise DataError(f"{where}: {list(shape)} {dtype} needs {data_bytes} bytes of data, the file says otherwise")
-        data = file.read(data_bytes)
-        if len(data) != data_bytes or file.read(1):
-            raise DataError(f"{where}: expected {data_bytes} bytes of data, got {len(data)}")
-    with np.errstate(over="ignore"):
-        values = np.frombuffer(data, dtype).astype(np.float32).reshape(shape, order="F" if fortran else "C")
-    if not np.isfinite(values).all():
-        raise DataError(f"{where}: holds NaN, Inf or values past float32; store updates that did not diverge")
-    return np.ascontiguousarray(values).reshape(shape)  # ascontiguousarray turns a scalar into a vector
-
-
-def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise DataError(f"{where}: .npy version {version} is not one of {list(readers)}")
-    shape, fortran, dtype = readers[version](file)  # type: ignore[arg-type]
-    if dtype.str not in _FLOATS or any(d < 0 for d in shape):
-        raise DataError(f"{where}: expected little-endian float16, 32 or 64, got {dtype} of shape {shape}")
-    return shape, fortran, dtype
 
 
 def _shapes(update: Tensors) -> dict[str, tuple[int, ...]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,6 +21,9 @@ DAMAGED = (
     *(SyntaxError, tokenize.TokenError, OverflowError, MemoryError),
 )
 """What zipfile, zlib and NumPy's header parser raise on a damaged file."""
+
+MOST_BYTES = 2**40
+"""Of files that we wrote ourselves: what they declare is what the archive holds."""
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, sync: bool = True) -> None:
@@ -34,11 +40,37 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, sync: bool = T
     write_atomic(path, buffer.getbuffer(), sync=sync)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file by name.
+@dataclass(frozen=True)
+class Header:
+    """What a member of the file declares, before any of its data is read.
 
-    The file is read before it is parsed: zipfile and NumPy take a disk that fails for a file that is damaged, and
-    whoever is told so throws a good file away.
+    Attributes:
+        name: Of the array, without ``.npy``.
+        stored_bytes: Of its data, as the archive declares them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    stored_bytes: int
+
+    @property
+    def array_bytes(self) -> int:
+        """What an array of this shape takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _any(header: Header) -> None:
+    pass
+
+
+def read_arrays(
+    path: Path, *, most_bytes: int = MOST_BYTES, check: Callable[[Header], None] = _any
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file by name; see `parse_arrays`.
+
+    The file is read before it is parsed: zipfile takes a disk that fails for a file that is damaged, and whoever is
+    told so throws a good file away.
 
     Raises:
         OSError: The disk refused.
@@ -46,8 +78,66 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     with naming(path):
         data = path.read_bytes()
+    return parse_arrays(data, most_bytes=most_bytes, check=check)
+
+
+def parse_arrays(
+    data: bytes, *, most_bytes: int = MOST_BYTES, check: Callable[[Header], None] = _any
+) -> dict[str, np.ndarray]:
+    """Returns the arrays in the bytes of an ``.npz`` file by name, in its order.
+
+    Nothing is unpickled, and nothing is allocated that the archive does not hold: an array of 128 bytes may declare
+    terabytes.
+
+    Args:
+        most_bytes: All arrays together may declare so many.
+        check: Is given every header, in order, before any data is read; raises what its caller wants raised.
+
+    Raises:
+        ValueError: The bytes are damaged or no such file; the message says how.
+    """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            declared = sum(member.file_size for member in members)
+            if declared > most_bytes:
+                raise ValueError(f"it declares {declared} bytes, more than the {most_bytes} that are read")
+            if len({member.filename for member in members}) < len(members):
+                raise ValueError("two of its arrays have the same name")
+            for member in members:
+                with archive.open(member) as file:
+                    check(_header(file, member)[0])
+            return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except DAMAGED as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+        raise ValueError(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}") from None
+
+
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _header(file: IO[bytes], member: zipfile.ZipInfo) -> tuple[Header, bool]:
+    """Returns the header and whether the array is in Fortran's order; the file stands at the data then."""
+    name = member.filename.removesuffix(".npy")
+    if name == member.filename or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"'{member.filename}': expected a .npy array, stored or deflated")
+    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+    if version not in _READERS:
+        raise ValueError(f"'{name}' is in .npy format {version}, expected 1.0 or 2.0")
+    shape, fortran, dtype = _READERS[version](file)  # type: ignore[arg-type]
+    if dtype.hasobject:
+        raise ValueError(f"'{name}' holds Python objects, which are never loaded; store plain numbers")
+    header = Header(name, shape, dtype, member.file_size - file.tell())
+    if any(size < 0 for size in shape) or header.array_bytes != header.stored_bytes:
+        raise ValueError(
+            f"'{name}' declares {list(shape)} {dtype}, {header.array_bytes} bytes, but holds {header.stored_bytes}"
+        )
+    return header, fortran
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        header, fortran = _header(file, member)
+        data = bytearray(file.read())  # to the end, so that zip's checksum is looked at
+    if len(data) != header.stored_bytes:
+        raise ValueError(f"'{header.name}': expected {header.stored_bytes} bytes of data, got {len(data)}")
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if fortran else "C")

@@ -91,7 +91,10 @@ def test_bad_npz_files_are_refused(tmp_path, arrays, says):
 def test_an_npz_that_declares_terabytes_is_refused_before_it_is_read(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)})
-    for shape, says in (((10**6, 10**6), "the limit is"), ((10**4, 10**3), "declares 80000000 bytes but holds 8")):
+    for shape, says in (
+        ((10**6, 10**6), "8000000000000 bytes, but holds 8"),
+        ((10**4, 10**3), "80000000 bytes, but holds 8"),
+    ):
         path, header = tmp_path / "bomb.npz", io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
         with zipfile.ZipFile(path, "w") as archive:
