@@ -295,7 +295,7 @@ def test_golden_refuses_a_claim_of_terabytes_and_objects() -> None:
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr("frames.npy", header.getvalue())
-        with pytest.raises(VerifyError, match="but holds 0|Python objects"):
+        with pytest.raises(VerifyError, match=r"but holds 0|Python objects"):
             unpack_golden(archive.getvalue())
 
 
