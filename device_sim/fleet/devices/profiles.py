@@ -33,12 +33,60 @@ class Profile:
 
 
 PROFILES: dict[str, Profile] = {
-    "ideal": Profile(float("inf"), 0.0, float("inf"), float("inf"), 0.0, 0.0, 0.0),
-    "flagship": Profile(20e9, 0.2, 12 * GIB, 5000 * JOULES_PER_MAH, 5.5, 0.8, 0.10),
-    "high": Profile(12e9, 0.25, 8 * GIB, 4500 * JOULES_PER_MAH, 5.0, 0.8, 0.20),
-    "mid": Profile(6e9, 0.3, 6 * GIB, 5000 * JOULES_PER_MAH, 4.0, 0.7, 0.35),
-    "low": Profile(3e9, 0.3, 4 * GIB, 5000 * JOULES_PER_MAH, 3.6, 0.7, 0.25),
-    "entry": Profile(1e9, 0.4, 2 * GIB, 3000 * JOULES_PER_MAH, 2.5, 0.5, 0.10),
+    "ideal": Profile(
+        train_flops_per_s=float("inf"),
+        flops_sigma=0.0,
+        ram_bytes=float("inf"),
+        battery_joules=float("inf"),
+        train_watts=0.0,
+        idle_watts=0.0,
+        share=0.0,
+    ),
+    "flagship": Profile(
+        train_flops_per_s=20e9,
+        flops_sigma=0.2,
+        ram_bytes=12 * GIB,
+        battery_joules=5000 * JOULES_PER_MAH,
+        train_watts=5.5,
+        idle_watts=0.8,
+        share=0.10,
+    ),
+    "high": Profile(
+        train_flops_per_s=12e9,
+        flops_sigma=0.25,
+        ram_bytes=8 * GIB,
+        battery_joules=4500 * JOULES_PER_MAH,
+        train_watts=5.0,
+        idle_watts=0.8,
+        share=0.20,
+    ),
+    "mid": Profile(
+        train_flops_per_s=6e9,
+        flops_sigma=0.3,
+        ram_bytes=6 * GIB,
+        battery_joules=5000 * JOULES_PER_MAH,
+        train_watts=4.0,
+        idle_watts=0.7,
+        share=0.35,
+    ),
+    "low": Profile(
+        train_flops_per_s=3e9,
+        flops_sigma=0.3,
+        ram_bytes=4 * GIB,
+        battery_joules=5000 * JOULES_PER_MAH,
+        train_watts=3.6,
+        idle_watts=0.7,
+        share=0.25,
+    ),
+    "entry": Profile(
+        train_flops_per_s=1e9,
+        flops_sigma=0.4,
+        ram_bytes=2 * GIB,
+        battery_joules=3000 * JOULES_PER_MAH,
+        train_watts=2.5,
+        idle_watts=0.5,
+        share=0.10,
+    ),
 }
 """``ideal`` trains in no time and holds everything.
 
