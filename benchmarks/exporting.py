@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 
 from device_sim.datasets import Dataset, load_dataset
-from device_sim.run.finish import export_with_held_out
+from device_sim.run.held_out import export_with_held_out
 from export import CORE_RECIPES, RECIPES, BundleReport
 from export.benchmark import host_benchmark, open_for_benchmark
 from export.benchmark.latency import host_name

@@ -16,7 +16,6 @@ from device_sim.cli.quiet import while_loading
 from device_sim.cli.trust import prove_command
 
 if TYPE_CHECKING:
-    from device_sim.datasets import Dataset
     from device_sim.experiment.experiment import Experiment, Output
     from export.report.facts import TrainingFacts
 
@@ -24,7 +23,9 @@ _WITH_VALUE = ("--out", "--sign", "--format")
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .keras file, a run folder, or a model's name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .keras or .h5 file, a run folder, or a model's name.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
     recipes: Annotated[
         list[str] | None, typer.Option("--recipe", help="TFLite variant; may be repeated. Default: the core four.")
@@ -59,8 +60,27 @@ def export(
     training: Annotated[
         bool, typer.Option("--training", help="Export the program that trains on the phone instead.")
     ] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="[NAME=]FORM",
+            help="What an input is given: uint8, int32, float32 or float32:LOW..HIGH. Default: as the data.",
+        ),
+    ] = None,
+    labelled: Annotated[
+        str, typer.Option("--output", metavar="NAME", help="Output whose classes the labels are; none if none is.")
+    ] = "",
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--target", metavar="RUNTIME", help="Decides too, e.g. tflite-runtime; LiteRT always does."),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Module of your own layers that a model file is made of."),
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="--training: rows of every batch; default the run's, else 16.")
+        int | None, typer.Option(min=1, help="Rows of a batch; default 1, with --training the run's, else 16.")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="--training: sgd, momentum or adam; default the run's.")] = None,
     loss: Annotated[str | None, typer.Option(help="--training: as train.loss; default the run's.")] = None,
@@ -79,6 +99,7 @@ def export(
       fl-mobile export runs/demo --out bundles/tuned --recipe qat-int8 --tuning-data mine.npz --tuning-origin server
       fl-mobile export runs/demo --out bundles/release --sign keys/release.pem --license Apache-2.0
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
+      fl-mobile export mine.h5 --out bundles/mine --dataset mnist-5k --import my_layers --input float32:0..1
       fl-mobile export smart-camera-cnn --training --out programs/camera --sign keys/release.pem
       fl-mobile export runs/demo --training --out programs/demo
       fl-mobile export mine.keras --training --out programs/mine --loss mse --optimizer adam --dataset mnist-5k
@@ -88,8 +109,9 @@ def export(
     if training:
         from device_sim.cli.program import export_program
 
-        shaping = {"--recipe": recipes, "--keep-float": keep_float, "--labels": labels, "--license": license}
-        for option, given in {**shaping, "--tuning-data": tuning_data, "--tuning-origin": tuning_origin}.items():
+        shaping: dict[str, object] = {"--recipe": recipes, "--keep-float": keep_float, "--labels": labels, "--license": license}
+        shaping |= {"--tuning-data": tuning_data, "--tuning-origin": tuning_origin, "--input": inputs}
+        for option, given in {**shaping, "--output": labelled, "--target": targets, "--import": imports}.items():
             if given:
                 raise ConfigError(f"{option} shapes a bundle, and --training writes a program instead. Leave one out.")
         named = {"train.loss": loss, "train.optimizer": optimizer}
@@ -103,49 +125,89 @@ def export(
             output=output,
         )
         return
-    for option, said in (("--batch-size", batch_size), ("--optimizer", optimizer), ("--loss", loss)):
+    for option, said in (("--optimizer", optimizer), ("--loss", loss)):
         if said is not None:
             raise ConfigError(f"{option} shapes a training program: give --training too, or leave it out")
     from device_sim.cli.tables import artifact_rows
     from device_sim.federation.federation import open_dataset
-    from device_sim.run.finish import export_with_held_out, summarise_export
+    from device_sim.run.finish import summarise_export
+    from device_sim.run.held_out import export_with_held_out
     from device_sim.run.tuning_data import open_tuning_set
+    from device_sim.run.which_model import WhichModel
     from export import CORE_RECIPES
+    from export.bundle.folder import refuse_existing
     from export.bundle.signing import read_signing_key
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
+    refuse_existing(out)
     tell = (lambda _: None) if quiet else say
-    experiment = _experiment(model, dataset, changes or [])
+    which = WhichModel(model, tuple(imports or ()))
+    experiment = which.experiment(dataset, changes or [])
     wanted = _output(experiment, recipes or CORE_RECIPES, tuning_data, tuning_origin)
     data = open_dataset(experiment)
     with while_loading():
-        keras_model = _model(model, experiment, data)
+        keras_model = which.open(experiment, data)
     report = export_with_held_out(
-        *(keras_model, out, data, experiment.seed),
+        keras_model,
+        out,
+        data,
+        experiment.seed,
         recipes=wanted.recipes,
         provenance={"model": model, "dataset": data.fingerprint},
         say=tell,
         labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
         keep_float=keep_float or (),
-        training=_facts(model, experiment, license),
+        training=_with_command(which.facts(experiment, license)),
         sign_with=sign_with,
         tuning=open_tuning_set(
             wanted,
             held_out=data.test,
-            on_devices=data.train if _is_run(model) else None,
+            on_devices=data.train if which.is_run else None,
             seed=experiment.seed,
             say=tell,
         ),
+        forms=_forms(inputs or []),
+        output=labelled,
+        batch=batch_size or 1,
+        targets=targets or (),
     )
     summary = summarise_export(report)
     if output is Format.JSON:
         print_json({"bundle": str(out), **summary})
+        _refuse_unmade(summary, named=recipes or ())
         return
     print_tables([make_table("", ("artifact", "size", "parity"), artifact_rows(summary))])
     for artifact in summary["artifacts"]:
         if artifact["advice"]:
             print(f"{artifact['file']}: {artifact['advice']}")
+    for note in summary["notes"]:
+        print(f"Told, not judged: {note}; --target lets that runtime decide")
     print(f"Bundle:   {out}\nProve it: {prove_command(out, sign)}")
+    _refuse_unmade(summary, named=recipes or ())
+
+
+def _refuse_unmade(summary: dict[str, Any], *, named: Sequence[str]) -> None:
+    """Ends with an error when a recipe failed, or one that was asked for by name was skipped."""
+    from device_sim.run.finish import refuse_failed
+    from export.variants.outcome import FAILED
+
+    unmade = [{**each, "outcome": FAILED} if each["recipe"] in named else each for each in summary["unmade"]]
+    refuse_failed({"export": {**summary, "unmade": unmade}})
+
+
+def _forms(given: Sequence[str]) -> str | dict[str, str] | None:
+    """Returns what ``--input`` says: one form for all inputs, or one by name."""
+    from fl_mobile.errors import ConfigError
+
+    named = dict(each.split("=", 1) for each in given if "=" in each)
+    plain = [each for each in given if "=" not in each]
+    if len(plain) > 1 or (plain and named) or len(named) + len(plain) != len(given):
+        raise ConfigError(f"--input: one form for all inputs, or NAME=FORM once for each, got {', '.join(given)}")
+    return named or (plain[0] if plain else None)
+
+
+def _with_command(facts: TrainingFacts) -> TrainingFacts:
+    return replace(facts, command=" && ".join(filter(None, (facts.command, decisive_command(sys.argv[1:])))))
 
 
 def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, origin: str | None) -> Output:
@@ -153,23 +215,6 @@ def _output(experiment: Experiment, recipes: Sequence[str], data: str | None, or
     given = {"tuning_data": data, "tuning_origin": origin}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     return replace(experiment.output, recipes=tuple(recipes), **changes)
-
-
-def _facts(model: str, experiment: Experiment, license: str) -> TrainingFacts:
-    """Returns what is known about the model: much of a run, its name of a row of the table, else nothing."""
-    from device_sim.run.facts import facts_of_first_weights, facts_of_run_folder
-    from device_sim.run.folder import RunFolder
-    from device_sim.run.summary import read_summary
-    from export.report.facts import TrainingFacts
-
-    if _is_run(model):
-        folder = RunFolder(Path(model))
-        facts = facts_of_run_folder(folder, read_summary(folder), experiment, license=license)
-    elif _is_file(model):
-        facts = TrainingFacts(model=Path(model).stem, license=license)
-    else:
-        facts = facts_of_first_weights(experiment, license=license)
-    return replace(facts, command=" && ".join(filter(None, (facts.command, decisive_command(sys.argv[1:])))))
 
 
 def decisive_command(arguments: Sequence[str]) -> str:
@@ -187,48 +232,3 @@ def decisive_command(arguments: Sequence[str]) -> str:
         elif name not in (*_WITH_VALUE, "--quiet", "-q", "--debug"):
             kept.append(argument)
     return shlex.join(["fl-mobile", *kept])
-
-
-def _is_run(model: str) -> bool:
-    from device_sim.run.folder import RunFolder
-
-    return RunFolder(Path(model)).experiment.exists()
-
-
-def _experiment(model: str, dataset: str | None, changes: list[str]) -> Experiment:
-    """Returns where the data comes from and, for a named model, what it is built like."""
-    from device_sim.experiment.toml import parse_experiment, read_experiment
-    from device_sim.run.folder import RunFolder, reopen
-    from fl_mobile.errors import ConfigError
-
-    named = [f"data.dataset={dataset}"] if dataset else []
-    if _is_run(model):
-        reopen(Path(model))
-        return read_experiment(RunFolder(Path(model)).experiment, [*named, *changes])
-    if not named:
-        raise ConfigError(
-            "--dataset is missing: a bundle is only written after every artifact was compared with Keras on held-out"
-            " examples. Name the dataset the model was trained for; `fl-mobile datasets` lists them."
-        )
-    return parse_experiment("", [*named, *([] if _is_file(model) else [f"model.name={model}"]), *changes])
-
-
-def _model(model: str, experiment: Experiment, data: Dataset) -> Any:
-    from device_sim.federation.federation import build_of
-    from device_sim.run.folder import RunFolder
-    from device_sim.run.keras_file import read_model, read_run_model
-    from fl_mobile.client.private import NONE
-    from fl_mobile.errors import ConfigError
-
-    if _is_run(model):
-        if experiment.personal.private != NONE:
-            raise ConfigError(
-                f"{model}: personal.private '{experiment.personal.private}' left tensors on the devices that trained"
-                " them; the server's model holds their first values. Nothing worth exporting can be made of it."
-            )
-        return read_run_model(RunFolder(Path(model)).model, experiment)
-    return read_model(Path(model)) if _is_file(model) else build_of(experiment, data)()
-
-
-def _is_file(model: str) -> bool:
-    return model.endswith(".keras") or "/" in model

@@ -68,6 +68,7 @@ def simulate(
       fl-mobile simulate --out runs/cluster --engine ray --ray-address auto --rounds 5
     """
     from device_sim.run import folder as run_folder
+    from device_sim.run.finish import refuse_failed
     from device_sim.run.going_on import check_goes_on
     from device_sim.run.log import read_rounds
     from device_sim.run.summary import read_summary
@@ -100,6 +101,7 @@ def simulate(
     show(summary, path, output)
     if summary["devices"]["accepted"] == 0:
         raise RunError(f"{path}: {summary['warnings'][0]}")
+    refuse_failed(summary)
 
 
 def _is_whole(summary: dict[str, Any], experiment: Experiment, recipes: tuple[str, ...]) -> bool:
@@ -147,7 +149,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     from device_sim.federation.federation import open_federation
     from device_sim.report.tensorboard import recorded
     from device_sim.run import folder as run_folder
-    from device_sim.run.finish import finish
+    from device_sim.run.finish import check_before_training, finish
     from device_sim.run.going_on import rewrite
     from device_sim.run.log import read_rounds
     from device_sim.run.loop import simulate as play
@@ -168,6 +170,8 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
     if is_cold():
         tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")
     with contextlib.closing(federation.engine):
+        if recipes:
+            check_before_training(federation, recipes, tell)
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         if resume:
             rewrite(folder, experiment)

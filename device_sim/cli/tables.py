@@ -26,14 +26,26 @@ def artifact_rows(export: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             artifact["file"],
             f"{artifact['bytes']:,} bytes",
-            f"{artifact['accuracy']:.2%} ({100 * artifact['accuracy_diff']:+.2f} pt to Keras),"
-            f" same class {artifact['argmax_agreement']:.2%}, max Δp {artifact['max_abs_diff']:.2g}",
+            f"{_accuracy(artifact)}max Δp {artifact['max_abs_diff']:.2g}",
         )
         for artifact in export["artifacts"]
+    ]
+    rows += [
+        (each["recipe"], each["outcome"], f"{each['reason']} {each['advice']}") for each in export.get("unmade", ())
     ]
     apart = f", {export['calibration_examples']} others calibrated" if export["calibration_examples"] else ""
     told = f"on {export['proof_examples']} held-out examples{apart}; golden frames on {_list(export['replayed_on'])}"
     return [*rows, ("parity", "verified", told)]
+
+
+def _accuracy(artifact: Mapping[str, Any]) -> str:
+    """Returns what is said of an artifact's classes, empty where the model has none."""
+    if artifact["accuracy"] is None:
+        return ""
+    return (
+        f"{artifact['accuracy']:.2%} ({100 * artifact['accuracy_diff']:+.2f} pt to Keras),"
+        f" same class {artifact['argmax_agreement']:.2%}, "
+    )
 
 
 def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:

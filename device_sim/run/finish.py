@@ -8,37 +8,34 @@ Each step leaves whole files behind, and a run that died between two of them goe
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from device_sim.datasets import Dataset
 from device_sim.federation.federation import Federation
 from device_sim.run.best import kept_models, write_models
 from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
 from device_sim.run.health import evidence_of, trained_nothing, warnings_of
+from device_sim.run.held_out import answers_classes, export_with_held_out, form_of
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.summary import summarise
 from device_sim.run.tuning_data import open_tuning_set
-from export import BundleReport, export_model
+from export import BundleReport
 from export.bundle.folder import read_bundle
 from export.bundle.signing import SigningKey
-from export.report.facts import NOTHING_KNOWN, TrainingFacts
-from export.tuning import TuningSet
-from fl_mobile.errors import RunError, VerifyError
-from fl_mobile.seeds import rng_for
+from export.variants.forecast import check_exportable
+from export.variants.outcome import FAILED, Unmade
+from fl_mobile.errors import ConfigError, DataError, ExportError, RunError, VerifyError
 from fl_mobile.storage.files import temporary, write_json
 from fl_mobile.storage.shelf import Shelf
 
-CALIBRATION_EXAMPLES = 100
 Say = Callable[[str], None]
 
 
@@ -78,8 +75,31 @@ def finish(
     if not recipes or trained_nothing(rounds):
         return summary
     clear_unnamed_bundle(folder, summary["experiment_sha256"])
-    report = export_with_held_out(
-        *(model, folder.bundle, federation.dataset, federation.experiment.seed),
+    with rounds_are_safe(folder):
+        report = _exported(
+            federation, folder, model, summary, recipes=recipes, say=say, sign_with=sign_with, license=license
+        )
+    summary["export"] = summarise_export(report)
+    write_json(folder.summary, summary)
+    return summary
+
+
+def _exported(
+    federation: Federation,
+    folder: RunFolder,
+    model: Any,
+    summary: dict[str, Any],
+    *,
+    recipes: Sequence[str],
+    say: Say,
+    sign_with: SigningKey | None,
+    license: str,
+) -> BundleReport:
+    return export_with_held_out(
+        model,
+        folder.bundle,
+        federation.dataset,
+        federation.experiment.seed,
         recipes=recipes,
         tuning=open_tuning_set(
             federation.experiment.output,
@@ -93,9 +113,55 @@ def finish(
         training=facts_of_run(federation.experiment, summary, license=license),
         sign_with=sign_with,
     )
-    summary["export"] = summarise_export(report)
-    write_json(folder.summary, summary)
-    return summary
+
+
+@contextlib.contextmanager
+def rounds_are_safe(folder: RunFolder) -> Iterator[None]:
+    """Says of an error in the block that the rounds are kept, and the command that goes on from them."""
+    try:
+        yield
+    except (ExportError, VerifyError, DataError, ConfigError) as error:
+        again = shlex.join(["fl-mobile", "export", str(folder.path), "--out", str(folder.bundle), "--recipe", "RECIPE"])
+        error.args = (
+            f"{error} Nothing that was trained is lost: {folder.model} and {folder.summary.name} are written. Go on"
+            f" with: {again}",
+        )
+        raise
+
+
+def check_before_training(federation: Federation, recipes: Sequence[str], say: Say) -> None:
+    """Tells which of ``recipes`` no artifact can be made by, before the first round.
+
+    Raises:
+        ExportError: None of them can.
+    """
+    dataset = federation.dataset
+    model = federation.build()
+    try:
+        unmade = check_exportable(
+            model,
+            recipes,
+            examples=dataset.test.x[:8],
+            input_dtype=form_of(dataset.test.x),
+            classes=answers_classes(model, dataset),
+        )
+    except ExportError as error:
+        error.args = (
+            f"after the last round nothing could be exported: {error} Nothing was trained. Name other recipes"
+            " (--set output.recipes=…), or train without exporting (--no-export).",
+        )
+        raise
+    for each in unmade:
+        say(f"export: {each}")
+
+
+def refuse_failed(summary: Mapping[str, Any]) -> None:
+    """Raises ``ExportError`` when recipes failed, after the others were written and told."""
+    failed = [each for each in (summary["export"] or {}).get("unmade", ()) if each["outcome"] == FAILED]
+    if failed:
+        told = "; ".join(str(Unmade(**each)) for each in failed)
+        made = ", ".join(artifact["recipe"] for artifact in summary["export"]["artifacts"])
+        raise ExportError(f"{told} The others are written: {made}.")
 
 
 def clear_unnamed_bundle(folder: RunFolder, experiment_sha256: str) -> None:
@@ -117,56 +183,6 @@ def clear_unnamed_bundle(folder: RunFolder, experiment_sha256: str) -> None:
     shutil.rmtree(doomed)
 
 
-def export_with_held_out(
-    model: Any,
-    out: Path,
-    dataset: Dataset,
-    seed: int,
-    *,
-    recipes: Sequence[str],
-    provenance: dict[str, str],
-    say: Say,
-    labels: Sequence[str] | None = None,
-    tuning: TuningSet | None = None,
-    training: TrainingFacts = NOTHING_KNOWN,
-    sign_with: SigningKey | None = None,
-    keep_float: Sequence[str] = (),
-) -> BundleReport:
-    """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
-
-    The held-out part belongs to the server: no device's example decides a range that ships in the file, and no
-    example that calibrated is counted as proof.
-    """
-    calibration, proof = calibration_split(len(dataset.test), seed)
-    return export_model(
-        model,
-        out,
-        recipes=recipes,
-        labels=dataset.labels if labels is None else labels,
-        representative=dataset.test.x[calibration],
-        x_test=dataset.test.x[proof],
-        y_test=dataset.test.y[proof],
-        provenance=provenance,
-        progress=say,
-        tuning=tuning,
-        training=training,
-        sign_with=sign_with,
-        keep_float=keep_float,
-    )
-
-
-def calibration_split(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rising indices of held-out examples for calibration (100, at most half) and for the proof (the rest).
-
-    >>> calibration, proof = calibration_split(1000, seed=0)
-    >>> len(calibration), len(proof), np.intersect1d(calibration, proof).size
-    (100, 900, 0)
-    """
-    order = rng_for(seed, "calibration").permutation(count)
-    cut = min(CALIBRATION_EXAMPLES, count // 2)
-    return np.sort(order[:cut]), np.sort(order[cut:])
-
-
 def summarise_export(report: BundleReport) -> dict[str, Any]:
     """Returns what a summary says about the artifacts; the bundle's own report says the rest."""
     return {
@@ -182,7 +198,7 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
                 "zipped_bytes": variant.zipped_bytes,
                 "sha256": variant.sha256,
                 "accuracy": variant.parity.accuracy,
-                "accuracy_diff": variant.parity.accuracy - variant.parity.keras_accuracy,
+                "accuracy_diff": variant.parity.accuracy_diff,
                 "argmax_agreement": variant.parity.argmax_agreement,
                 "max_abs_diff": variant.parity.max_abs_diff,
                 "kept_float": [] if variant.layers is None else list(variant.layers.kept_float),
@@ -190,4 +206,6 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
             }
             for variant in report.variants
         ],
+        "unmade": [each.to_json() for each in report.unmade],
+        "notes": list(report.notes),
     }

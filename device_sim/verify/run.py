@@ -170,7 +170,7 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust) -
     _same(folder.bundle.name, "artifacts", sorted(a["recipe"] for a in told["artifacts"]), replayed)
     golden = unpack_golden((folder.bundle / "golden.npz").read_bytes())
     dtypes = {name: str(frames.dtype) for name, frames in golden.frames.items()}
-    found = predict(model, describe(model, dtypes), dict(golden.frames))
+    found = predict(model, describe(model, dtypes, classes=bool(golden.labels)), dict(golden.frames))
     far = max(float(np.abs(rows - golden.keras[name]).max()) for name, rows in found.items())
     if not far <= SAME_MODEL:
         raise VerifyError(

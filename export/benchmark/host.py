@@ -193,9 +193,15 @@ def _report_of(bundle: Bundle) -> dict[str, Any]:
 
 
 def _size(artifacts: Artifacts, recipe: str) -> ArtifactSize:
-    data = artifacts.data[recipe]
+    graph = read_graph(artifacts.data[recipe])
     variant = next(v for v in artifacts.report["variants"] if v["recipe"] == recipe)
-    return ArtifactSize(recipe, len(data), int(variant["zipped_bytes"]), read_graph(data).weights, count_macs(data))
+    return ArtifactSize(
+        recipe=recipe,
+        bytes=graph.file_bytes,
+        zipped_bytes=int(variant["zipped_bytes"]),
+        weights=graph.weights,
+        macs=count_macs(graph),
+    )
 
 
 def _summary(recipe: str, threads: int, found: list[dict[str, Any]], tool_p50_ms: float | None) -> ArtifactTime:

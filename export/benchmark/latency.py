@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from export.convert.quiet import captured_stderr
+from export.model.serving import SIGNATURE
 from export.runtimes import open_session
+from export.tflite.graph import read_graph
 
 LABEL = "this host, not a phone"
 _WARMUP_RUNS = 10
@@ -58,10 +60,12 @@ def host_latency(
         VerifyError: The artifact cannot run on that frame.
         ConfigError: The runtime is not known or not installed.
     """
-    batch, seconds = {name: value[None] for name, value in frame.items()}, []
+    graph, seconds = read_graph(data), []
+    size = graph.signature(SIGNATURE).inputs[0].shape[0]
+    batch = {name: np.repeat(value[None], size, axis=0) for name, value in frame.items()}
     with captured_stderr():
         start = time.perf_counter()
-        session = open_session(runtime, data, threads=threads)
+        session = open_session(runtime, graph, threads=threads)
         load_seconds = time.perf_counter() - start
         for _ in range(_WARMUP_RUNS):
             session.run(batch)

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from export.layers.flatbuffer import PARSE_ERRORS, op_name, read_model
-from export.tflite.graph import read_graph
+from export.tflite.graph import Artifact, read_graph
 from fl_mobile.errors import VerifyError
 
 Shape = tuple[int, ...]
@@ -23,18 +23,19 @@ _MACS: dict[str, Callable[[Shape, Shape, Shape], int]] = {
 }
 
 
-def count_macs(data: bytes) -> int | None:
-    """Returns the multiply-accumulates of one inference of the artifact ``data``.
+def count_macs(artifact: Artifact) -> int | None:
+    """Returns the multiply-accumulates of one inference of ``artifact``.
 
     None when that depends on data: the artifact holds loops or branches.
 
     Raises:
-        VerifyError: ``data`` is damaged.
+        VerifyError: It is damaged.
     """
-    if any(op in ("WHILE", "IF", "CALL_ONCE") for op in read_graph(data).ops):
+    graph = read_graph(artifact)
+    if any(op in ("WHILE", "IF", "CALL_ONCE") for op in graph.ops):
         return None
     try:
-        return _count(read_model(data))
+        return _count(read_model(graph))
     except PARSE_ERRORS as error:
         raise VerifyError(f"an operation of the artifact lacks a tensor or a shape ({type(error).__name__})") from error
 

@@ -190,7 +190,8 @@ def layer(name: str) -> Iterator[None]:
     except VerifyError as error:
         later = LAYERS[LAYERS.index(name) + 1 :]
         rest = f", {', '.join(later)} not checked" if later else ""
-        raise VerifyError(f"failed at {name}{rest}: {error}") from error
+        error.args = (f"failed at {name}{rest}: {error}",)
+        raise
 
 
 def _check_signature(path: Path, manifest: bytes, trust: Trust) -> Signature:

@@ -59,8 +59,10 @@ def refuse_other_inputs(bundle: Bundle) -> None:
             f"{bundle.path}: the camera page needs a model with one input and one output, this one has"
             f" {len(model['inputs'])} and {len(model['outputs'])}"
         )
+    if not json.loads(bundle.files["report.json"])["labels"]:
+        raise ExportError(f"{bundle.path}: the camera page shows class names, and this model's output is no classes")
     shape, dtype = model["inputs"][0]["shape"], model["inputs"][0]["dtype"]
-    if dtype != "uint8" or len(shape) != 4 or shape[3] not in (1, 3):
+    if dtype != "uint8" or len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
         raise ExportError(
             f"{bundle.path}: the camera page needs a model that takes uint8[1, height, width, 1 or 3] frames, this one"
             f" takes {dtype}{shape}"

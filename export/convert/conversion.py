@@ -24,8 +24,8 @@ from export.model.serving import SIGNATURE, Frames
 from fl_mobile.errors import ExportError
 from fl_mobile.storage.npz import read_arrays
 
-# Folder of a SavedModel, recipe, whether both ends become uint8, and frames by input name in the dtypes it was traced
-# with, or None → flatbuffer. May raise anything.
+# Folder of a SavedModel, recipe, whether both ends become uint8, and frames [n, batch, ...] by input name in the dtypes
+# it was traced with, or None → flatbuffer. May raise anything.
 Converter = Callable[[str, Recipe, bool, Frames | None], bytes]
 
 # Fifty conversions of a model of this size keep 100 MB, a seventh of what TensorFlow takes by itself.
@@ -128,6 +128,6 @@ def _ask(child: subprocess.Popen[str], job: dict[str, Any]) -> dict[str, Any]:
 def _calibration(frames: Frames) -> Calibration:
     def each() -> Iterator[dict[str, Any]]:
         for index in range(len(next(iter(frames.values())))):
-            yield {name: part[index][None] for name, part in frames.items()}
+            yield {name: part[index] for name, part in frames.items()}
 
     return each

@@ -24,43 +24,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from export.convert.tolerances import FLOAT16, FLOAT32, INT8, TUNED, WEIGHTS_INT8, Tolerance
 from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.models.private_api import one_scale_per_dense_layer
 
 # What the converter reads while it calibrates: one {input name: [1, ...]} mapping per frame.
 Calibration = Callable[[], Iterable[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far an artifact may stray from Keras before it is refused; ``export.verify.parity`` judges, and says why so.
-
-    Differences are probabilities, or shares of the range of an output that is none. Shares are turned into counts and
-    one changed class is always forgiven, because 1 of 20 samples is not a measured 5 %.
-
-    Attributes:
-        max_abs: Largest difference of any probability.
-        outliers: Share of samples that may have a larger one.
-        mean_abs: Mean difference over all probabilities.
-        mean_values: The same of an output that is none, as a share of its range. More, because of ten probabilities
-            eight are near zero and do not differ.
-        agreement: Least share of samples with the same first class as Keras, ties forgiven.
-        accuracy_drop: Most accuracy that may be lost against Keras, as a share (0.01 is one point).
-        class_accuracy_drop: The same for the worst single class.
-        tie_margin: Keras' own preference, in probability, below which a flip is a tie however small the artifact's
-            noise: the output grid of an 8-bit artifact (1/256) cannot tell such classes apart.
-        replay_abs: Largest difference between two runtimes running the same artifact on the golden frames.
-    """
-
-    max_abs: float
-    outliers: float
-    mean_abs: float
-    mean_values: float
-    agreement: float
-    accuracy_drop: float
-    class_accuracy_drop: float
-    tie_margin: float
-    replay_abs: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +46,7 @@ class Recipe:
         tolerance: The parity gate.
         suits: Hardware and purpose, for people.
         tuning: Row of ``export.tuning.TUNINGS`` that the weights go through first; empty for none.
+        instead: Plain recipe to try when this one loses too much; empty for none.
         conversion: For tuned recipes the plain recipe whose tolerance holds between the tuned Keras model and the
             artifact; ``tolerance`` then holds against the model before tuning.
     """
@@ -89,6 +59,7 @@ class Recipe:
     tolerance: Tolerance
     suits: str
     tuning: str = ""
+    instead: str = ""
     conversion: str = ""
 
 
@@ -158,31 +129,68 @@ def compute_int16(converter: Any, calibration: Calibration | None) -> None:
     ]
 
 
-# Worst of seeds 0, 1, 2 on 1,000 held-out digits, as max and mean probability difference. The smart-camera CNN: float32
-# 1.5e-6 and 1.3e-8, float16 1e-3 and 3e-6, dynamic-int8 2e-2 and 1e-4, int8 6e-2 and 5e-4, int16x8 2e-2 and 2e-4.
-# MobileNetV2 at 96 px, an uncertain model of 52 layers: float16 3.5e-2 and 6e-4, dynamic-int8 0.32 and 8e-3, int8 0.41
-# (one frame beyond 0.4) and 1.1e-2. Counting class changes are at most 3 of 1,000, so 1 % are allowed. A zeroed layer,
-# shuffled outputs or a wrong normalisation are far beyond every gate (tests/export/verify/test_verify.py).
-_FLOAT32 = Tolerance(1e-4, 0.0, 1e-5, 1e-4, 0.999, 0.001, 0.01, 2e-4, 1e-5)
-_FLOAT16 = Tolerance(0.05, 0.0, 1e-3, 5e-3, 0.998, 0.005, 0.02, 0.01, 0.01)
-_WEIGHTS_INT8 = Tolerance(0.4, 0.002, 0.01, 0.05, 0.99, 0.01, 0.05, 0.04, 0.02)
-_INT8 = Tolerance(0.4, 0.002, 0.02, 0.1, 0.99, 0.01, 0.05, 0.06, 0.04)
-
-RECIPES: dict[str, Recipe] = {
-    "float32": Recipe("float32", keep_float32, 32, False, False, _FLOAT32, "the reference; any CPU"),
-    "float16": Recipe("float16", store_float16, 16, False, False, _FLOAT16, "GPU; half the bytes"),
-    "dynamic-int8": Recipe("dynamic-int8", store_int8, 8, False, False, _WEIGHTS_INT8, "CPU without calibration data"),
-    "int8": Recipe("int8", compute_int8, 8, True, True, _INT8, "CPU, Edge TPU, NPU, microcontrollers"),
-    "int8-legacy": Recipe(
-        "int8-legacy", compute_int8_dense_per_tensor, 8, True, True, _INT8, "accelerators older than TF 2.16"
+_ROWS = (
+    Recipe(
+        name="float32",
+        configure=keep_float32,
+        weight_bits=32,
+        calibrated=False,
+        integer_frames=False,
+        tolerance=FLOAT32,
+        suits="the reference; any CPU",
     ),
-    "int16x8": Recipe("int16x8", compute_int16, 8, True, False, _WEIGHTS_INT8, "when int8 loses accuracy; slower"),
-}
-
-# Against the model before tuning. Further training moves every answer, and of a model that had not learnt enough it
-# moves them to better ones; so the answers are compared with the true classes, not with the model's. That the artifact
-# is the tuned model is judged apart, with the tolerance of its conversion.
-_TUNED = Tolerance(1.0, 0.0, 1.0, 1.0, 0.0, 0.02, 0.1, 0.06, 0.04)
+    Recipe(
+        name="float16",
+        configure=store_float16,
+        weight_bits=16,
+        calibrated=False,
+        integer_frames=False,
+        tolerance=FLOAT16,
+        suits="GPU; half the bytes",
+        instead="float32",
+    ),
+    Recipe(
+        name="dynamic-int8",
+        configure=store_int8,
+        weight_bits=8,
+        calibrated=False,
+        integer_frames=False,
+        tolerance=WEIGHTS_INT8,
+        suits="CPU without calibration data",
+        instead="float16",
+    ),
+    Recipe(
+        name="int8",
+        configure=compute_int8,
+        weight_bits=8,
+        calibrated=True,
+        integer_frames=True,
+        tolerance=INT8,
+        suits="CPU, Edge TPU, NPU, microcontrollers",
+        instead="int16x8",
+    ),
+    Recipe(
+        name="int8-legacy",
+        configure=compute_int8_dense_per_tensor,
+        weight_bits=8,
+        calibrated=True,
+        integer_frames=True,
+        tolerance=INT8,
+        suits="accelerators older than TF 2.16",
+        instead="int8",
+    ),
+    Recipe(
+        name="int16x8",
+        configure=compute_int16,
+        weight_bits=8,
+        calibrated=True,
+        integer_frames=False,
+        tolerance=WEIGHTS_INT8,
+        suits="when int8 loses accuracy; slower",
+        instead="dynamic-int8",
+    ),
+)
+RECIPES: dict[str, Recipe] = {row.name: row for row in _ROWS}
 
 
 def _tuned(tuning: str, conversion: str, suits: str, configure: Any = None) -> Recipe:
@@ -191,9 +199,10 @@ def _tuned(tuning: str, conversion: str, suits: str, configure: Any = None) -> R
         plain,
         name=f"{tuning}-{conversion}",
         configure=configure or plain.configure,
-        tolerance=replace(_TUNED, replay_abs=plain.tolerance.replay_abs),
+        tolerance=replace(TUNED, replay_abs=plain.tolerance.replay_abs),
         suits=suits,
         tuning=tuning,
+        instead=conversion,
         conversion=conversion,
     )
 

@@ -24,9 +24,14 @@ def scratch_folder(purpose: str) -> Iterator[str]:
         try:
             yield folder
         except Exception as error:
-            if os.strerror(errno.ENOSPC) not in str(error):
-                raise
-            raise _full(errno.ENOSPC) from error
+            check_room(error)
+            raise
+
+
+def check_room(error: Exception) -> None:
+    """Raises the ``OSError`` of a full disk when that is what ``error`` of a library says in words of its own."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        raise _full(errno.ENOSPC) from error
 
 
 def check_scratch() -> None:

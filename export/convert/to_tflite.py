@@ -1,28 +1,28 @@
 """Keras model → ``.tflite`` bytes: batch 1, fixed shapes, builtin operations, weights inside.
 
 ```
-model ──ExportArchive──▶ SavedModel ──TFLiteConverter + recipe──▶ flatbuffer ──checks──▶ bytes
-          uint8 frame → float32 → model → softmax → probabilities
+described model ──saved_models──▶ SavedModel ──TFLiteConverter + recipe──▶ flatbuffer ──checks──▶ Graph
 ```
-A Keras 3 model saved through a bare ``tf.Module`` loses its weights without a word (keras#20095). Here
-``ExportArchive`` finds them, ``@tf.function`` methods are inlined (``inner_functions_inlined`` says why), and the
-weights in the file are counted before the bytes leave this module.
+That the weights in the file are the model's is for parity to say (``export.verify``): how many constants a file holds
+says little, because equal ones are stored once and those that inference does not need are folded away.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from export.convert.conversion import Converter, convert_here
 from export.convert.quiet import captured_stderr
-from export.convert.recipes import Recipe
-from export.convert.scratch import scratch_folder
-from export.model.ends import answers_of, opening_of
-from export.model.frames import frames_for
-from export.model.serving import SIGNATURE, Serving, describe, inner_functions_inlined
+from export.convert.recipes import Recipe, compute_int16
+from export.convert.saved import SavedModels, saved_models
+from export.convert.scratch import check_room
+from export.model.forms import InputForms
+from export.model.frames import frames_for, in_batches
+from export.model.serving import SIGNATURE, Frames, Serving, described
 from export.tflite.graph import Graph, read_graph
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -33,7 +33,7 @@ def to_tflite(
     model: Any,
     recipe: Recipe,
     *,
-    input_dtype: str | Mapping[str, str] | None = None,
+    input_dtype: InputForms = None,
     representative: Any = None,
     convert: Converter = convert_here,
 ) -> bytes:
@@ -41,6 +41,7 @@ def to_tflite(
 
     The artifact has one signature, ``serving_default``: one frame in and ``probabilities[1, classes]`` out, or the
     inputs and outputs that ``describe(model)`` names. The same model, recipe, frames and versions give the same bytes.
+    For several recipes of one model, describe it once and call ``make_artifact``.
 
     Args:
         model: A built Keras 3 model.
@@ -53,34 +54,61 @@ def to_tflite(
     Raises:
         ExportError: The model or recipe cannot become an artifact with builtin operations.
     """
-    serving = describe(model, input_dtype)
+    found = described(model, input_dtype)
+    frames = None
+    if recipe.calibrated and representative is not None and not unsuited(found.serving, recipe):
+        frames = frames_for(found.serving, representative, "representative frames")
+    with saved_models(found, convert) as saved:
+        return make_artifact(saved, recipe, frames).data
+
+
+def make_artifact(saved: SavedModels, recipe: Recipe, representative: Frames | None) -> Graph:
+    """Returns the artifact of ``recipe``.
+
+    Args:
+        saved: The model.
+        recipe: A row of ``RECIPES`` or ``TUNED_RECIPES``.
+        representative: What calibrated recipes measure activation ranges on; others ignore it.
+
+    Raises:
+        ExportError: As ``to_tflite``.
+    """
+    serving = saved.described.serving
+    if why := unsuited(serving, recipe):
+        raise ExportError(f"recipe {recipe.name!r} cannot calibrate model {saved.described.model.name!r}: {why}")
     if recipe.calibrated and representative is None:
         raise ExportError(needs_frames(recipe))
-    if recipe.calibrated and serving.control_flow:
-        # Not left to the converter: its calibration of a WHILE kills the process (TF 2.21, keras.layers.LSTM).
-        raise ExportError(
-            f"recipe {recipe.name!r} cannot calibrate model {model.name!r}: it holds {', '.join(serving.control_flow)}."
-            " Unroll recurrent layers (unroll=True), or take 'dynamic-int8'."
-        )
     # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
     # operation they lack. It is traced from float32 and the converter makes the input integer.
     # Beside an input that is no frame the converter keeps float ends, and frames begin with a CAST after all.
     integer_frames = recipe.integer_frames and serving.is_image
     traced = {entry.name: "float32" if integer_frames else entry.dtype for entry in serving.inputs}
     frames = None
-    if recipe.calibrated:
-        given = frames_for(serving, representative, "representative frames")
-        frames = {name: part.astype(traced[name]) for name, part in given.items()}
-    with scratch_folder("export") as folder, captured_stderr() as chatter:
+    if recipe.calibrated and representative is not None:
+        groups = [part for part, _ in in_batches(representative, serving.batch)]
+        frames = {name: np.stack([part[name] for part in groups]).astype(dtype) for name, dtype in traced.items()}
+    with captured_stderr() as chatter:
         try:
-            _save(model, serving, traced, folder)
-            data = convert(folder, recipe, integer_frames, frames)
+            data = saved.convert(saved.folder(traced), recipe, integer_frames, frames)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
-            raise ExportError(_explain(model, recipe, f"{error}\n{chatter()}")) from error
-    if integer_frames:
-        data = _read_pixels_as_they_are(data)
-    _check(serving, recipe, read_graph(data))
-    return data
+            check_room(error)
+            raise ExportError(_explain(saved.described.model, recipe, f"{error}\n{chatter()}")) from error
+    graph = read_graph(_read_pixels_as_they_are(data) if integer_frames else data)
+    _check(serving, recipe, graph)
+    return graph
+
+
+def unsuited(serving: Serving, recipe: Recipe) -> str:
+    """Returns why no artifact of ``recipe`` is made of such a model and what to do instead; empty when one can be."""
+    if recipe.calibrated and serving.control_flow:
+        # Not left to the converter: its calibration of a WHILE kills the process (TF 2.21, keras.layers.LSTM).
+        return (
+            f"it holds {', '.join(serving.control_flow)}. Unroll recurrent layers (unroll=True), or take"
+            " 'dynamic-int8'."
+        )
+    if recipe.configure is compute_int16 and any(entry.dtype == "int32" for entry in serving.inputs):
+        return "int16 activations cannot be calibrated beside int32 inputs such as tokens (TF 2.21). Take 'int8'."
+    return ""
 
 
 def needs_frames(recipe: Recipe) -> str:
@@ -89,28 +117,6 @@ def needs_frames(recipe: Recipe) -> str:
         f"recipe {recipe.name!r} measures activation ranges and needs representative frames, got none."
         " Give 100 or more typical frames, or take 'dynamic-int8', which needs none."
     )
-
-
-def _save(model: Any, serving: Serving, dtypes: Mapping[str, str], folder: str) -> None:
-    import keras
-    import tensorflow as tf
-
-    opening, heads = opening_of(model), {end.name: end.head for end in serving.outputs}
-    specs = [tf.TensorSpec(entry.shape, dtypes[entry.name], name=entry.name) for entry in serving.inputs]
-
-    def answer(*frame: Any) -> dict[str, Any]:
-        answers = answers_of(model, opening, [tf.cast(part, tf.float32) for part in frame])
-        floats = {name: tf.cast(values, tf.float32) for name, values in answers.items()}
-        return {name: tf.nn.softmax(v) if heads[name] == "logits" else v for name, v in floats.items()}
-
-    serve = tf.function(answer, input_signature=specs)
-    # No archive.track(model): the archive finds the endpoint's variables by itself, and tracking would also trace and
-    # store every layer on its own (a third more time for MobileNetV2).
-    archive = keras.export.ExportArchive()
-    with inner_functions_inlined():
-        serve.get_concrete_function()  # traced here, once; the archive keeps this trace
-    archive.add_endpoint(SIGNATURE, serve)
-    archive.write_out(folder, verbose=False)
 
 
 def _read_pixels_as_they_are(data: bytes) -> bytes:
@@ -147,11 +153,6 @@ def _scale_at(data: bytes, frame: int) -> int:
 def _check(serving: Serving, recipe: Recipe, graph: Graph) -> None:
     if graph.foreign_ops:
         raise ExportError(f"recipe {recipe.name!r} left operations no phone has: {', '.join(graph.foreign_ops)}")
-    if graph.weights < serving.kernel_weights:
-        raise ExportError(
-            f"recipe {recipe.name!r}: the file holds {graph.weights} weights of the model's {serving.kernel_weights}"
-            " kernel weights; some were lost on the way. Weights that inference never uses must be removed first."
-        )
     try:
         signature = graph.signature(SIGNATURE)
     except VerifyError as error:

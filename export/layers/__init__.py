@@ -12,7 +12,7 @@ load, TF 2.21), needs the model at hand, and judges a layer by its own output al
 
 from export.layers.error import LayerError, layer_errors
 from export.layers.keep import keep_in_float
-from export.layers.names import FloatTwin, float_twin
+from export.layers.names import FloatTwin, float_twin, twin_of
 from export.layers.variant import LayerReport, check_keep_float, layer_lines, measure_layers
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "layer_errors",
     "layer_lines",
     "measure_layers",
+    "twin_of",
 ]

@@ -19,6 +19,7 @@ from export.layers.flatbuffer import activations, op_name, read_model
 from export.layers.names import FloatTwin
 from export.layers.pairs import OpPair, paired
 from export.layers.run import Values, every_tensor, run_slice, scale_of
+from export.tflite.graph import Artifact, read_graph
 
 _LAST_ACTIVATIONS = frozenset({"SOFTMAX", "LOGISTIC"})
 _TINY = 1e-30  # power of a layer that is silent on all frames
@@ -46,26 +47,29 @@ class LayerError:
     noise_share: float
 
 
-def layer_errors(data: bytes, twin: FloatTwin, frames: Mapping[str, np.ndarray]) -> tuple[LayerError, ...]:
-    """Returns the noise of every operation of the artifact ``data`` that adds any, in execution order.
+def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.ndarray]) -> tuple[LayerError, ...]:
+    """Returns the noise of every operation of ``artifact`` that adds any, in execution order.
 
     The last softmax or sigmoid is left out: its rounding comes after the answer is decided.
 
     Args:
-        data: The quantised flatbuffer.
+        artifact: The quantised one.
         twin: Float32 artifact of the same weights.
         frames: Input name → ``[n, ...]`` in the artifacts' input dtype; 16 typical ones are enough.
 
     Raises:
         VerifyError: The two artifacts do not hold the same operations.
     """
-    exact, quantized = read_model(twin.data), read_model(data)
+    graph = read_graph(artifact)
+    exact, quantized = twin.model, read_model(graph)
     answers = _answers(exact)
-    values, stored = every_tensor(twin.data, exact, frames), every_tensor(data, quantized, frames)
+    values, stored = every_tensor(twin.graph, exact, frames), every_tensor(graph, quantized, frames)
     found = []
     for pair in paired(exact, quantized):
         if answers.get(out := int(pair.exact.outputs[0]), out) != out:
             continue  # the last activation
+        if values[out].dtype.kind != "f":
+            continue  # masks of an embedding, places: quantisation leaves them alone
         signal, noise = _own_noise(pair, exact, quantized, values)
         if noise.any():
             found.append((pair, _ratio(signal, noise), _at_answers(exact, pair, values, noise, answers.values())))
@@ -89,17 +93,20 @@ def advice(errors: Iterable[LayerError]) -> str:
     >>> advice([LayerError("conv", "CONV_2D", 30.0, 24.0, 28.0, 0.8), LayerError("fc", "DENSE", 40.0, 30.0, 27.0, 0.2)])
     "Layer 'conv' adds 80% of the noise at the answer; if accuracy is lost, try --keep-float conv."
     """
+    worst = worst_layer(errors)
+    if worst is None:
+        return ""
+    name, share = worst
+    return f"Layer {name!r} adds {share:.0%} of the noise at the answer; if accuracy is lost, try --keep-float {name}."
+
+
+def worst_layer(errors: Iterable[LayerError]) -> tuple[str, float] | None:
+    """Returns the layer that adds most of the noise at the answer, with its share; None where no layer adds any."""
     shares: dict[str, float] = {}
     for error in errors:
         if error.layer:
             shares[error.layer] = shares.get(error.layer, 0.0) + error.noise_share
-    if not shares:
-        return ""
-    first = max(shares, key=lambda layer: shares[layer])
-    return (
-        f"Layer {first!r} adds {shares[first]:.0%} of the noise at the answer; if accuracy is lost,"
-        f" try --keep-float {first}."
-    )
+    return max(shares.items(), key=lambda item: item[1], default=None)
 
 
 def _own_noise(pair: OpPair, exact: Any, quantized: Any, values: Values) -> tuple[np.ndarray, np.ndarray]:

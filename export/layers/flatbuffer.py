@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from export.tflite.graph import read_graph
+from export.tflite.graph import Artifact, read_graph
 from fl_mobile.errors import VerifyError
 
 PARSE_ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
 NO_TENSOR = -1  # an optional input that is left out, such as the bias of a dense layer
 
 
-def read_model(data: bytes) -> Any:
-    """Returns ``data`` as a ``ModelT`` of ``schema_py_generated``.
+def read_model(artifact: Artifact) -> Any:
+    """Returns ``artifact`` as a ``ModelT`` of ``schema_py_generated``.
 
     Raises:
-        VerifyError: ``data`` is damaged, or holds loops or branches, whose bodies are subgraphs of their own.
+        VerifyError: It is damaged, or holds loops or branches, whose bodies are subgraphs of their own.
     """
     from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
 
-    read_graph(data)  # checks the lengths of what it walks; the object reader trusts them and reads more
+    data = read_graph(artifact).data  # whose lengths were checked: the object reader trusts them, and reads more
     try:
         model = read_model_from_bytearray(bytearray(data))
     except PARSE_ERRORS as error:

@@ -18,7 +18,7 @@ from export.layers.flatbuffer import NO_TENSOR, is_constant, op_name, prune_dead
 from export.layers.names import FloatTwin, belongs
 from export.layers.pairs import paired
 from export.model.serving import SIGNATURE
-from export.tflite.graph import read_graph
+from export.tflite.graph import Artifact, Graph, read_graph
 from fl_mobile.errors import ExportError, VerifyError
 
 # Least operation version that takes a stored type, by number in the schema (tflite/converter/tools/versioning/
@@ -26,8 +26,8 @@ from fl_mobile.errors import ExportError, VerifyError
 _VERSIONS = {"DEQUANTIZE": {9: 2, 7: 3}, "QUANTIZE": {7: 2}}
 
 
-def keep_in_float(data: bytes, twin: FloatTwin, layers: Sequence[str]) -> bytes:
-    """Returns the quantised artifact ``data`` with every operation of ``layers`` taken from its float32 twin.
+def keep_in_float(artifact: Artifact, twin: FloatTwin, layers: Sequence[str]) -> Graph:
+    """Returns the quantised ``artifact`` with every operation of ``layers`` taken from its float32 twin.
 
     Args:
         twin: Float32 artifact of the same weights.
@@ -36,8 +36,9 @@ def keep_in_float(data: bytes, twin: FloatTwin, layers: Sequence[str]) -> bytes:
     Raises:
         ExportError: The two artifacts do not hold the same operations, or no operation of ``layers`` was quantised.
     """
+    before = read_graph(artifact)
     try:
-        exact, quantized = read_model(twin.data), read_model(data)
+        exact, quantized = twin.model, read_model(before)
         pairs = paired(exact, quantized)
     except VerifyError as error:
         raise ExportError(f"layers cannot be kept in float: {error}") from error
@@ -48,10 +49,10 @@ def keep_in_float(data: bytes, twin: FloatTwin, layers: Sequence[str]) -> bytes:
         and any(belongs(path, name) for path in twin.paths(pair.tensor) for name in layers)
     }
     _Graft(exact, quantized).replace(kept)
-    made = write_model(quantized)
-    before, after = (read_graph(file).signature(SIGNATURE) for file in (data, made))
-    if before != after:
-        raise ExportError(f"keeping {', '.join(layers)} in float changed the signature from {before} to {after}")
+    made = read_graph(write_model(quantized))
+    was, now = (graph.signature(SIGNATURE) for graph in (before, made))
+    if was != now:
+        raise ExportError(f"keeping {', '.join(layers)} in float changed the signature from {was} to {now}")
     return made
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from export.convert.conversion import Converter, convert_here
 from export.convert.recipes import RECIPES
-from export.convert.to_tflite import to_tflite
+from export.convert.saved import SavedModels, saved_models
+from export.convert.to_tflite import make_artifact
 from export.layers.flatbuffer import read_model
 from export.layers.pairs import paired
+from export.model.forms import InputForms
+from export.model.serving import described
+from export.tflite.graph import Artifact, Graph, read_graph
 from fl_mobile.errors import ExportError, nearest
 
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -22,16 +26,31 @@ class FloatTwin:
     """The float32 artifact of the weights that a quantised one holds, with what Keras calls its layers.
 
     Attributes:
-        data: Flatbuffer of recipe ``float32``.
+        artifact: Flatbuffer of recipe ``float32``.
         root: Name of the Keras model.
         layers: Names of all its layers, nested ones too.
         kernels: Those of ``layers`` that own a weight of rank 2 or more.
     """
 
-    data: bytes
+    artifact: Artifact
     root: str
     layers: frozenset[str]
     kernels: frozenset[str]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The flatbuffer, walked once."""
+        return read_graph(self.artifact)
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes."""
+        return self.graph.data
+
+    @cached_property
+    def model(self) -> Any:
+        """The flatbuffer as a ``ModelT``, which nobody may change."""
+        return read_model(self.graph)
 
     def paths(self, tensor: str) -> list[str]:
         """Returns the layers behind a fused operation, outer names first: ``["block/conv", "block/relu"]``.
@@ -66,15 +85,22 @@ class FloatTwin:
         return (owners or paths or [""])[0]
 
 
-def float_twin(model: Any, input_dtype: str | Mapping[str, str] | None, convert: Converter = convert_here) -> FloatTwin:
-    """Returns the float32 artifact of ``model`` with the names of its layers; arguments as of ``to_tflite``.
+def float_twin(model: Any, input_dtype: InputForms = None) -> FloatTwin:
+    """Returns ``twin_of`` a model for which no SavedModel was written yet; arguments as of ``to_tflite``."""
+    with saved_models(described(model, input_dtype)) as saved:
+        return twin_of(saved)
+
+
+def twin_of(saved: SavedModels) -> FloatTwin:
+    """Returns the float32 artifact of a model with the names of its layers.
 
     Raises:
         ExportError: As ``to_tflite``.
     """
+    model = saved.described.model
     layers = list(_nested(model))
     return FloatTwin(
-        data=to_tflite(model, RECIPES["float32"], input_dtype=input_dtype, convert=convert),
+        artifact=make_artifact(saved, RECIPES["float32"], None),
         root=model.name,
         layers=frozenset(layer.name for layer in layers),
         kernels=frozenset(layer.name for layer in layers if _owns_kernel(layer)),
@@ -87,8 +113,7 @@ def check_layers(twin: FloatTwin, wanted: Sequence[str]) -> None:
     Raises:
         ExportError: No such layer, or one that leaves no operation behind; the message lists those that do.
     """
-    model = read_model(twin.data)
-    present = {path for pair in paired(model, model) for path in twin.paths(pair.tensor)}
+    present = {path for pair in paired(twin.model, twin.model) for path in twin.paths(pair.tensor)}
     for name in wanted:
         if any(belongs(path, name) for path in present):
             continue

@@ -10,6 +10,8 @@ import numpy as np
 
 from export.convert.quiet import captured_stderr
 from export.layers.flatbuffer import activations, slice_model, write_model
+from export.model.frames import in_batches
+from export.tflite.graph import Artifact, read_graph
 from fl_mobile.errors import VerifyError
 
 Values = dict[int, np.ndarray]
@@ -50,11 +52,11 @@ def scale_of(model: Any, index: int) -> Scale:
     return Scale(np.dtype(names[tensor.type].lower()), factor, int(quantization.zeroPoint[0]) if scaled else 0)
 
 
-def every_tensor(data: bytes, model: Any, frames: Mapping[str, np.ndarray]) -> Values:
+def every_tensor(artifact: Artifact, model: Any, frames: Mapping[str, np.ndarray]) -> Values:
     """Returns what each computed tensor of the artifact holds, as stored, ``[n, ...]``.
 
     Args:
-        data: The flatbuffer.
+        artifact: The flatbuffer.
         model: The same as ``ModelT``.
         frames: Input name → ``[n, ...]``.
     """
@@ -66,15 +68,16 @@ def every_tensor(data: bytes, model: Any, frames: Mapping[str, np.ndarray]) -> V
     with captured_stderr():
         # A delegate would own the tensors between its operations; the builtin kernels leave every one readable.
         interpreter = Interpreter(
-            model_content=data,
+            model_content=read_graph(artifact).data,
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             experimental_preserve_all_tensors=True,
         )
         interpreter.allocate_tensors()
         ends = {entry.name.decode(): int(entry.tensorIndex) for entry in model.signatureDefs[0].inputs}
-        for number in range(len(next(iter(frames.values())))):
+        batch = int(graph.tensors[int(graph.inputs[0])].shape[0])
+        for part, _ in in_batches(frames, batch):
             for name, index in ends.items():
-                interpreter.set_tensor(index, frames[name][number][None])
+                interpreter.set_tensor(index, part[name])
             interpreter.invoke()
             for index in wanted:
                 rows[index].append(interpreter.get_tensor(index))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from export.convert.recipes import Recipe
-from export.layers.error import LayerError, advice, layer_errors
+from export.layers.error import LayerError, advice, layer_errors, worst_layer
 from export.layers.names import FloatTwin, check_layers
+from export.tflite.graph import Artifact
 from fl_mobile.errors import ExportError, VerifyError
 
 
@@ -29,6 +30,11 @@ class LayerReport:
     not_measured: str = ""
 
     @property
+    def worst(self) -> tuple[str, float] | None:
+        """The layer whose noise reaches the answer most, with its share of all noise there; None when none is known."""
+        return worst_layer(self.errors)
+
+    @property
     def advice(self) -> str:
         """Which layer to keep in float first; empty when nothing was measured."""
         return advice(self.errors)
@@ -43,11 +49,16 @@ class LayerReport:
         }
 
 
-def measure_layers(data: bytes, twin: FloatTwin, frames: Mapping[str, np.ndarray], kept: Sequence[str]) -> LayerReport:
-    """Returns the report of the artifact ``data``; one that cannot be compared with its twin says why."""
+def measure_layers(
+    artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.ndarray], kept: Sequence[str]
+) -> LayerReport:
+    """Returns the report of ``artifact``; one that cannot be compared with its twin says why.
+
+    Layers are told for people; what cannot be measured about them never costs the artifact.
+    """
     try:
-        return LayerReport(tuple(kept), layer_errors(data, twin, frames))
-    except VerifyError as error:
+        return LayerReport(tuple(kept), layer_errors(artifact, twin, frames))
+    except (VerifyError, RuntimeError, ValueError) as error:  # native code has errors of its own
         return LayerReport(tuple(kept), (), str(error))
 
 

@@ -22,6 +22,12 @@ from fl_mobile.errors import ExportError
 
 OUTPUT = "probabilities"
 IMAGE_INPUT = "image"
+# What Keras calls an input's dtype → what an artifact can be given that holds the same numbers.
+_DTYPES = {
+    **dict.fromkeys(("float32", "float16", "bfloat16", "float64"), "float32"),
+    **dict.fromkeys(("int32", "int64", "int16", "int8", "uint16", "uint32"), "int32"),
+    "uint8": "uint8",
+}
 _AUTOMATIC_INPUT = re.compile(r"(input_layer|keras_tensor|input)(_\d+)?$")
 
 
@@ -32,19 +38,21 @@ class Opening:
     Attributes:
         structure: What the model is called with, a placeholder for each tensor: one, a list or a dictionary.
         names: One per placeholder, in ``keras.tree`` order.
-        shapes: The same with a batch of 1, e.g. ``(1, 28, 28, 1)``.
+        shapes: The same with the batch, e.g. ``(1, 28, 28, 1)``.
+        dtypes: What the model computes on, ``"float32"``, ``"int32"`` or ``"uint8"`` each.
     """
 
     structure: Any
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
 
 
-def opening_of(model: Any) -> Opening:
-    """Returns where tensors enter ``model``.
+def opening_of(model: Any, batch: int = 1) -> Opening:
+    """Returns where tensors enter ``model``, ``batch`` rows at a time.
 
     Raises:
-        ExportError: It is no built Keras 3 model, or an input is not a float tensor of fixed size.
+        ExportError: It is no built Keras 3 model, or an input is not a tensor of numbers and of fixed size.
     """
     import keras
 
@@ -61,9 +69,10 @@ def opening_of(model: Any) -> Opening:
     if given is None:
         raise ExportError(f"model {model.name!r}: expected inputs in one list or dictionary, got them nested")
     for name, placeholder in zip(given, placeholders, strict=True):
-        _check_input(model, name, placeholder)
-    shapes = tuple((1, *map(int, placeholder.shape[1:])) for placeholder in placeholders)
-    return Opening(structure, _input_names(given, shapes), shapes)
+        _check_input(model, name, placeholder, batch)
+    shapes = tuple((batch, *map(int, placeholder.shape[1:])) for placeholder in placeholders)
+    dtypes = tuple(_DTYPES[str(placeholder.dtype)] for placeholder in placeholders)
+    return Opening(structure, _input_names(given, shapes, dtypes), shapes, dtypes)
 
 
 def answers_of(model: Any, opening: Opening, tensors: Sequence[Any]) -> dict[str, Any]:
@@ -128,11 +137,16 @@ def _names_in(structure: Any, leaves: Sequence[Any], otherwise: Sequence[str]) -
     return list(otherwise) if flat else None
 
 
-def _check_input(model: Any, name: str, placeholder: Any) -> None:
+def _check_input(model: Any, name: str, placeholder: Any, batch: int) -> None:
     shape, dtype = tuple(placeholder.shape), str(placeholder.dtype)
-    if not dtype.startswith(("float", "bfloat")):
+    if dtype not in _DTYPES:
         raise ExportError(
-            f"model {model.name!r}: expected a float Input (Keras' default), got dtype {dtype} of {name!r}"
+            f"model {model.name!r}: expected an Input of numbers ({', '.join(_DTYPES)}), got dtype {dtype} of {name!r}"
+        )
+    if shape and shape[0] not in (None, batch):
+        raise ExportError(
+            f"model {model.name!r}: {name!r} was built for batches of {shape[0]}, asked for {batch}. Build it without"
+            " batch_size, or export it with that one."
         )
     if len(shape) < 2 or any(dim is None for dim in shape[1:]):
         raise ExportError(
@@ -141,11 +155,11 @@ def _check_input(model: Any, name: str, placeholder: Any) -> None:
         )
 
 
-def _input_names(given: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
+def _input_names(given: Sequence[str], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> tuple[str, ...]:
     wanted = ["" if _AUTOMATIC_INPUT.match(name) else name for name in given]
     if len(given) > 1:
         return _steady(wanted, "input")
-    if len(shapes[0]) == 4:
+    if len(shapes[0]) == 4 and dtypes[0] != "int32":
         return (IMAGE_INPUT,)
     return (wanted[0] if wanted[0].isidentifier() else "features",)
 

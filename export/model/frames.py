@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from export.model.serving import Entry, Frames, Serving, list_ends
+from export.model.forms import Entry
+from export.model.serving import Frames, Serving, list_ends
 from fl_mobile.errors import ExportError
 
 
@@ -48,6 +49,18 @@ def take(frames: Frames, rows: Any) -> Frames:
     return {name: part[rows] for name, part in frames.items()}
 
 
+def in_batches(frames: Mapping[str, np.ndarray], size: int) -> Iterator[tuple[Frames, int]]:
+    """Yields ``size`` frames at a time, and how many of them count: the last is repeated where too few are left.
+
+    >>> [(part["a"].tolist(), count) for part, count in in_batches({"a": np.arange(3)}, 2)]
+    [([0, 1], 2), ([2, 2], 1)]
+    """
+    total = len(next(iter(frames.values())))
+    for start in range(0, total, size):
+        rows = np.minimum(np.arange(start, start + size), total - 1)
+        yield {name: part[rows] for name, part in frames.items()}, min(size, total - start)
+
+
 def _by_input(serving: Serving, x: Any, what: str) -> list[tuple[Entry, Any]]:
     names = [entry.name for entry in serving.inputs]
     if isinstance(x, Mapping):
@@ -73,13 +86,30 @@ def _checked(entry: Entry, x: Any, what: str) -> np.ndarray:
         raise ExportError(f"{what}: expected numbers, got dtype {x.dtype}")
     if not np.isfinite(x).all():
         raise ExportError(f"{what}: {int((~np.isfinite(x)).sum())} of {x.size} values are not finite")
+    if entry.dtype == "int32":
+        return _whole(x, what)
     if not entry.is_image:
-        return x.astype(np.float32)
+        return _in_span(entry, x.astype(np.float32), what)
     if x.dtype != np.uint8:
         if x.min() < 0 or x.max() > 255 or (x != np.round(x)).any() or (x.dtype.kind == "f" and 0 < x.max() <= 1):
             raise ExportError(
                 f"{what}: expected raw pixels, whole numbers 0..255, got {x.dtype} from {x.min():g} to {x.max():g}."
-                " The model normalises inside itself; give the frames as the camera does (uint8)."
+                " A model that normalises inside itself takes frames as the camera gives them (uint8); of one that does"
+                " not say input_dtype='float32' (--input float32)."
             )
         x = x.astype(np.uint8)
+    return x
+
+
+def _whole(x: np.ndarray, what: str) -> np.ndarray:
+    limits = np.iinfo(np.int32)
+    if (x != np.round(x)).any() or x.min() < limits.min or x.max() > limits.max:
+        raise ExportError(f"{what}: expected whole numbers (int32), got {x.dtype} from {x.min():g} to {x.max():g}")
+    return x.astype(np.int32)
+
+
+def _in_span(entry: Entry, x: np.ndarray, what: str) -> np.ndarray:
+    if entry.span is not None and (x.min() < entry.span[0] or x.max() > entry.span[1]):
+        low, high = entry.span
+        raise ExportError(f"{what}: expected {low:g} to {high:g} as declared, got {x.min():g} to {x.max():g}")
     return x

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from export.report.facts import TrainingFacts
-from export.report.report import BundleReport, Variant
+from export.report.report import BundleReport, Variant, points, told
 
 UNKNOWN = "unknown: whoever exported this did not say"
 _SEEN = {None: "unknown", True: "no", False: "yes"}
@@ -74,17 +74,16 @@ def _accuracy(report: BundleReport) -> list[str]:
         "",
         "| file | accuracy | difference to Keras | same class as Keras | bytes |",
         "|---|--:|--:|--:|--:|",
-        f"| Keras model | {report.keras_accuracy:.2%} | | | |",
+        f"| Keras model | {told(report.keras_accuracy, '.2%')} | | | |",
         *(_row(variant) for variant in report.variants),
     ]
 
 
 def _row(variant: Variant) -> str:
     parity = variant.parity
-    points = 100 * (parity.accuracy - parity.keras_accuracy)
     return (
-        f"| `{variant.file}` | {parity.accuracy:.2%} | {points:+.2f} pt | {parity.argmax_agreement:.2%}"
-        f" | {variant.bytes:,} |"
+        f"| `{variant.file}` | {told(parity.accuracy, '.2%')} | {points(parity.accuracy_diff)}"
+        f" | {told(parity.argmax_agreement, '.2%')} | {variant.bytes:,} |"
     )
 
 

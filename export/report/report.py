@@ -7,7 +7,7 @@ measures that.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import Any
 from export.bundle.folder import sha256
 from export.convert.recipes import Recipe, find_recipe
 from export.layers import LayerReport, layer_lines
-from export.model.serving import SIGNATURE, End, Entry, Serving
+from export.model.forms import Entry
+from export.model.serving import SIGNATURE, End, Serving
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tflite.graph import Graph
 from export.tflite.metadata import label_file
 from export.tuning.tune import TuningReport
+from export.variants.outcome import FAILED, Unmade
 from export.verify.parity import Parity
 
 _PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy", "fl-mobile")
@@ -30,6 +32,8 @@ _HEADS = {
     "sigmoid": "ends in sigmoid; left alone",
     "logits": "ends in logits; a softmax was added in the graph",
     "values": "ends in plain values; left alone",
+    "one-sigmoid": "ends in one sigmoid unit; the file answers both classes",
+    "one-logit": "ends in one logit; the file answers the probabilities of both classes",
 }
 
 
@@ -81,12 +85,15 @@ class BundleReport:
         versions: Package → version.
         tunings: How the weights of tuned recipes came about, one per tuning.
         training: What whoever trained the model said about it.
+        unmade: Recipes that were asked for and have no artifact here.
+        targets: Runtimes that decide besides those LiteRT ships, because the user named them.
+        notes: What runtimes that do not decide answered differently.
     """
 
     path: Path
     serving: Serving
     labels: Mapping[str, tuple[str, ...]]
-    keras_accuracy: float
+    keras_accuracy: float | None
     samples: int
     held_out_sha256: str
     calibration_frames: int
@@ -98,12 +105,27 @@ class BundleReport:
     versions: Mapping[str, str]
     tunings: tuple[TuningReport, ...] = ()
     training: TrainingFacts = NOTHING_KNOWN
+    unmade: tuple[Unmade, ...] = ()
+    targets: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Unmade, ...]:
+        """Recipes that were tried and have no artifact."""
+        return tuple(each for each in self.unmade if each.outcome == FAILED)
 
 
-def make_variant(recipe: Recipe, data: bytes, graph: Graph, parity: Parity, layers: LayerReport | None) -> Variant:
-    """Returns the record of the artifact ``data``."""
-    zipped_bytes = len(zlib.compress(data, 9))
-    return Variant(recipe.name, len(data), zipped_bytes, sha256(data), graph, parity, layers)
+def make_variant(recipe: Recipe, graph: Graph, parity: Parity, layers: LayerReport | None) -> Variant:
+    """Returns the record of the artifact ``graph``."""
+    return Variant(
+        recipe=recipe.name,
+        bytes=graph.file_bytes,
+        zipped_bytes=len(zlib.compress(graph.data, 9)),
+        sha256=sha256(graph.data),
+        graph=graph,
+        parity=parity,
+        layers=layers,
+    )
 
 
 def tool_versions() -> dict[str, str]:
@@ -130,6 +152,8 @@ def to_json(report: BundleReport) -> dict[str, Any]:
         "calibration": {"frames": report.calibration_frames, "sha256": report.calibration_sha256},
         "tunings": [tuning.to_json() for tuning in report.tunings],
         "variants": [_variant_json(variant) for variant in report.variants],
+        "unmade": [each.to_json() for each in report.unmade],
+        "targets": list(report.targets),
         "runtimes": {"replayed": list(report.runtimes), "missing": dict(report.missing_runtimes)},
         "training": asdict(report.training),
         "provenance": dict(report.provenance),
@@ -147,7 +171,7 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
         "zipped_bytes": variant.zipped_bytes,
         "sha256": variant.sha256,
         "accuracy": parity.accuracy,
-        "accuracy_diff": parity.accuracy - parity.keras_accuracy,
+        "accuracy_diff": parity.accuracy_diff,
         "argmax_agreement": parity.argmax_agreement,
         "tie_flips": parity.tie_flips,
         "max_abs_diff": parity.max_abs_diff,
@@ -180,12 +204,13 @@ def to_markdown(report: BundleReport) -> str:
         "",
         *(_entry_line(entry) for entry in serving.inputs),
         *(_end_line(end, report) for end in serving.outputs),
-        f"Keras: {report.keras_accuracy:.2%} of {report.samples} held-out frames,"
+        f"Keras: {told(report.keras_accuracy, '.2%')} of {report.samples} held-out frames,"
         f" {serving.parameters:,} parameters, weights `{serving.weights_sha256[:16]}…`.",
         "",
         "| recipe | bytes | zipped | accuracy | Δ Keras | same class | max Δp | mean Δp | for |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         *(_row(variant) for variant in report.variants),
+        *_unmade_lines(report.unmade),
         "",
         "Accuracy and differences: LiteRT on the whole held-out set. Operations: TFLite builtins only.",
         f"Golden frames replayed on: {', '.join(report.runtimes)}."
@@ -207,8 +232,17 @@ def to_markdown(report: BundleReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _unmade_lines(unmade: Sequence[Unmade]) -> list[str]:
+    if not unmade:
+        return []
+    rows = (f"- `{each.recipe}` {each.outcome}: {each.reason} {each.advice}".rstrip() for each in unmade)
+    return ["", "Not in this bundle:", "", *rows]
+
+
 def _entry_line(entry: Entry) -> str:
     ending = ", raw pixels 0–255; the graph normalises by itself." if entry.is_image else "."
+    if entry.span is not None:
+        ending = f", values from {entry.span[0]:g} to {entry.span[1]:g}."
     return f"Input `{entry.name}`: {entry.dtype} {'×'.join(map(str, entry.shape))}{ending}"
 
 
@@ -221,9 +255,26 @@ def _end_line(end: End, report: BundleReport) -> str:
 
 def _row(variant: Variant) -> str:
     parity, suits = variant.parity, find_recipe(variant.recipe).suits
-    diff_points = 100 * (parity.accuracy - parity.keras_accuracy)
     return (
-        f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {parity.accuracy:.2%}"
-        f" | {diff_points:+.2f} pt | {parity.argmax_agreement:.2%} | {parity.max_abs_diff:.2g}"
+        f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {told(parity.accuracy, '.2%')}"
+        f" | {points(parity.accuracy_diff)} | {told(parity.argmax_agreement, '.2%')} | {parity.max_abs_diff:.2g}"
         f" | {parity.mean_abs_diff:.2g} | {suits} |"
     )
+
+
+def told(value: float | None, form: str) -> str:
+    """Returns ``value`` as people read it; a dash where there is none, because the model has no classes.
+
+    >>> told(0.5, ".1%"), told(None, ".1%")
+    ('50.0%', '–')
+    """
+    return "–" if value is None else format(value, form)
+
+
+def points(share: float | None) -> str:
+    """Returns a difference of shares in points.
+
+    >>> points(-0.0125), points(None)
+    ('-1.25 pt', '–')
+    """
+    return "–" if share is None else f"{100 * share:+.2f} pt"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from export.convert.quiet import captured_stderr
+from export.model.frames import in_batches
 from export.model.serving import SIGNATURE
 from export.runtimes.litert import LITERT
 from export.runtimes.litert_compiled import LITERT_COMPILED
@@ -17,7 +18,7 @@ from export.runtimes.litert_js import LITERT_JS
 from export.runtimes.runtime import Runtime, Session
 from export.runtimes.tf_lite import TF_LITE
 from export.runtimes.tflite_runtime import TFLITE_RUNTIME
-from export.tflite.graph import Signature, TensorInfo, read_graph
+from export.tflite.graph import Artifact, Signature, TensorInfo, read_graph
 from fl_mobile.errors import ConfigError, VerifyError, nearest
 
 RUNTIMES: dict[str, Runtime] = {
@@ -51,8 +52,8 @@ def choose_runtimes(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names)) or [name for name in RUNTIMES if name not in missing]
 
 
-def open_session(runtime: str, data: bytes, *, signature: str = SIGNATURE, threads: int = 1) -> Session:
-    """Returns a reusable session of ``runtime`` over ``data``.
+def open_session(runtime: str, artifact: Artifact, *, signature: str = SIGNATURE, threads: int = 1) -> Session:
+    """Returns a reusable session of ``runtime`` over ``artifact``.
 
     The bytes are walked by ``read_graph`` first: native loaders get nothing that is cut short or needs Flex.
 
@@ -61,12 +62,12 @@ def open_session(runtime: str, data: bytes, *, signature: str = SIGNATURE, threa
         VerifyError: The bytes are damaged, need operations the runtime lacks, or it refuses them.
     """
     _require(runtime)
-    graph = read_graph(data)
+    graph = read_graph(artifact)
     graph.signature(signature)
     if graph.foreign_ops:
         raise VerifyError(f"the artifact needs {', '.join(graph.foreign_ops)}, which no plain runtime has")
     try:
-        return RUNTIMES[runtime].load(data, signature, threads)
+        return RUNTIMES[runtime].load(graph.data, signature, threads)
     except Exception as error:  # native loaders raise ValueError, RuntimeError and types of their own
         raise VerifyError(f"runtime {runtime!r} refuses the artifact: {error}") from error
 
@@ -79,52 +80,57 @@ def _require(runtime: str) -> None:
         raise ConfigError(f"runtime {runtime!r} cannot run here: {reason}")
 
 
-def run(runtime: str, data: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(runtime: str, artifact: Artifact, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the raw outputs of one run; for many frames keep the session of ``open_session``."""
-    return open_session(runtime, data).run(inputs)
+    return open_session(runtime, artifact).run(inputs)
 
 
-def run_frames(runtime: str, data: bytes, frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the raw stored rows of every output of the artifact ``data``, ``[n, ...]`` by name, one run per frame.
+def run_frames(runtime: str, artifact: Artifact, frames: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the raw stored rows of every output of ``artifact``, ``[n, ...]`` by name, one run per frame
+    or, of an artifact that takes several at once, per batch.
 
     Args:
         runtime: Name from ``RUNTIMES``.
-        data: The flatbuffer.
+        artifact: The flatbuffer.
         frames: Input name → ``[n, ...]`` in the input's dtype.
 
     Raises:
         ConfigError: As ``open_session``.
         VerifyError: The artifact is damaged, the frames do not fit its inputs, or the runtime fails on one.
     """
-    signature = read_graph(data).signature(SIGNATURE)
+    graph = read_graph(artifact)
+    signature = graph.signature(SIGNATURE)
     count = _check_frames(signature, frames)
     rows = {end.name: np.empty((count, *end.shape[1:]), end.dtype) for end in signature.outputs}
+    done = 0
     with captured_stderr():  # LiteRT reports loading and freeing; the session must be gone before the block ends
-        session = open_session(runtime, data)
-        for index in range(count):
+        session = open_session(runtime, graph)
+        for batch, size in in_batches(frames, signature.inputs[0].shape[0]):
             try:
-                answer = session.run({name: part[index][None] for name, part in frames.items()})
+                answer = session.run(batch)
                 for name, part in rows.items():
-                    part[index] = answer[name][0]
+                    part[done : done + size] = answer[name][:size]
             except Exception as error:  # as in open_session: native code
-                raise VerifyError(f"runtime {runtime!r} fails on frame {index}: {error}") from error
+                raise VerifyError(f"runtime {runtime!r} fails on frame {done}: {error}") from error
+            done += size
         del session
     return rows
 
 
-def answers(runtime: str, data: bytes, frames: np.ndarray) -> np.ndarray:
+def answers(runtime: str, artifact: Artifact, frames: np.ndarray) -> np.ndarray:
     """Returns ``run_frames`` of an artifact with one input and one output as one array.
 
     Raises:
         ConfigError: As ``open_session``.
         VerifyError: As ``run_frames``, or the artifact has several inputs or outputs.
     """
-    signature = read_graph(data).signature(SIGNATURE)
+    graph = read_graph(artifact)
+    signature = graph.signature(SIGNATURE)
     if len(signature.inputs) != 1 or len(signature.outputs) != 1:
         raise VerifyError(
             f"expected one input and one output, got {len(signature.inputs)} and {len(signature.outputs)}"
         )
-    return run_frames(runtime, data, {signature.inputs[0].name: frames})[signature.outputs[0].name]
+    return run_frames(runtime, graph, {signature.inputs[0].name: frames})[signature.outputs[0].name]
 
 
 def _check_frames(signature: Signature, frames: Mapping[str, np.ndarray]) -> int:

@@ -26,35 +26,57 @@ _FRAMES = "frames.npz"
 _CHILD = "import sys; from export.runtimes.isolated import main; main(sys.argv[1:])"
 
 
+Rows = dict[str, np.ndarray]
+
+
 def isolated_answers(
     runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: Mapping[str, np.ndarray]
-) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+) -> dict[tuple[str, str], Rows]:
+    """Returns ``isolated_replies`` when every one of them is rows.
+
+    Raises:
+        VerifyError: The first that is none.
+    """
+    rows = {}
+    for key, reply in isolated_replies(runtimes, artifacts, frames).items():
+        if isinstance(reply, VerifyError):
+            raise reply
+        rows[key] = reply
+    return rows
+
+
+def isolated_replies(
+    runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: Mapping[str, np.ndarray]
+) -> dict[tuple[str, str], Rows | VerifyError]:
     """Returns the raw rows of every output by (runtime, artifact name), one child per runtime, all at the same time.
+
+    An artifact that was refused, failed, ran out of time or killed its child has a ``VerifyError`` instead, which
+    names both; those after it get a child of their own.
 
     Args:
         runtimes: Installed runtimes of ``RUNTIMES``.
         artifacts: Plain name → flatbuffer bytes that ``read_graph`` accepted.
         frames: Input name → ``[k, ...]`` in the artifacts' input dtype.
-
-    Raises:
-        VerifyError: An artifact was refused, failed, ran out of time or killed its child; the message names both.
     """
     with scratch_folder("replay") as name:
         folder = Path(name)
         _save(folder / _FRAMES, frames)
         for artifact, data in artifacts.items():
             (folder / f"{artifact}.tflite").write_bytes(data)
-        children = {runtime: _start(runtime, folder, list(artifacts)) for runtime in runtimes}
-        try:
-            return {
-                (runtime, artifact): rows
-                for runtime, child in children.items()
-                for artifact, rows in _collect(runtime, child, folder, list(artifacts)).items()
-            }
-        finally:
-            for child in children.values():
-                child.kill()
-                child.communicate()
+        replies: dict[tuple[str, str], Rows | VerifyError] = {}
+        pending = {runtime: list(artifacts) for runtime in runtimes}
+        while pending := {runtime: names for runtime, names in pending.items() if names}:
+            children = {runtime: _start(runtime, folder, names) for runtime, names in pending.items()}
+            try:
+                for runtime, child in children.items():
+                    found = _collect(runtime, child, folder, pending[runtime])
+                    replies.update({(runtime, artifact): reply for artifact, reply in found.items()})
+                    pending[runtime] = pending[runtime][len(found) :]
+            finally:
+                for child in children.values():
+                    child.kill()
+                    child.communicate()
+        return {(runtime, artifact): replies[runtime, artifact] for runtime in runtimes for artifact in artifacts}
 
 
 def _start(runtime: str, folder: Path, artifacts: list[str]) -> subprocess.Popen[bytes]:
@@ -69,7 +91,8 @@ def _start(runtime: str, folder: Path, artifacts: list[str]) -> subprocess.Popen
 
 def _collect(
     runtime: str, child: subprocess.Popen[bytes], folder: Path, artifacts: list[str]
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, Rows | VerifyError]:
+    """Returns the replies of one child up to the artifact that killed it."""
     try:
         _, chatter = child.communicate(timeout=_TIME_LIMIT_SECONDS)
         ended = f"ended with code {child.returncode}"
@@ -77,16 +100,19 @@ def _collect(
         child.kill()
         _, chatter = child.communicate()
         ended = f"did not finish within {_TIME_LIMIT_SECONDS} s"
-    rows = {}
+    replies: dict[str, Rows | VerifyError] = {}
     for artifact in artifacts:
         answer, refusal = folder / f"{runtime}-{artifact}.npz", folder / f"{runtime}-{artifact}.txt"
-        if refusal.exists():
-            raise VerifyError(f"{artifact}.tflite on {runtime}: {refusal.read_text(encoding='utf-8')}")
-        if not answer.exists():
+        where = f"{artifact}.tflite on {runtime}"
+        if answer.exists():
+            replies[artifact] = _load(answer)
+        elif refusal.exists():
+            replies[artifact] = VerifyError(f"{where}: {refusal.read_text(encoding='utf-8')}")
+        else:
             last = chatter.decode(errors="replace").strip().splitlines()[-1:]
-            raise VerifyError(f"{artifact}.tflite on {runtime}: its process {ended} {' '.join(last)}".rstrip())
-        rows[artifact] = _load(answer)
-    return rows
+            replies[artifact] = VerifyError(f"{where}: its process {ended} {' '.join(last)}".rstrip())
+            break
+    return replies
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

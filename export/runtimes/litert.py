@@ -16,4 +16,5 @@ LITERT = Runtime(
     lambda: missing_module("ai_edge_litert.interpreter", "pip install 'ai-edge-litert>=2.1'"),
     _load,
     "LiteRT Interpreter (ai-edge-litert), CPU",
+    ships=True,
 )

@@ -62,4 +62,5 @@ LITERT_COMPILED = Runtime(
     lambda: missing_module("ai_edge_litert.compiled_model", "pip install 'ai-edge-litert>=2.1'"),
     _load,
     "LiteRT CompiledModel (ai-edge-litert), CPU",
+    ships=True,
 )

@@ -48,5 +48,6 @@ LITERT_JS = Runtime(
     _missing,
     _load,
     "LiteRT.js 2.5.3 in headless Chromium, WebAssembly on the CPU",
+    ships=True,
     on_request=True,
 )

@@ -27,6 +27,8 @@ class Runtime:
         load: Makes a session from flatbuffer bytes that ``read_graph`` accepted, a signature key and a number of
             threads. May raise anything on bytes it does not like; ``open_session`` translates.
         what: For people.
+        ships: Whether apps of today are built with it, so that a difference on it is a fault. The others are asked and
+            told; they decide where the user names them as targets.
         on_request: Whether it is only used when somebody names it, because it starts more than a library.
     """
 
@@ -34,6 +36,7 @@ class Runtime:
     missing: Callable[[], str | None]
     load: Callable[[bytes, str, int], Session]
     what: str
+    ships: bool = False
     on_request: bool = False
 
 

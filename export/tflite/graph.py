@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -36,7 +36,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """A named entry point with its tensors in file order."""
+    """A named entry point with its tensors in the order of the graph's own inputs and outputs."""
 
     key: str
     inputs: tuple[TensorInfo, ...]
@@ -45,24 +45,29 @@ class Signature:
 
 @dataclass(frozen=True)
 class Graph:
-    """Summary of one ``.tflite`` file.
+    """One ``.tflite`` file and what was read from it. Hand this on: walking a file of megabytes takes its time.
 
     Attributes:
+        data: The file.
         ops: Operation names in execution order, all subgraphs; custom ones as ``CUSTOM:<name>``.
         signatures: Named entry points.
         tensors: Number of tensors.
         weights: Number of stored model weights: constants that are float or quantised. Shape vectors, axes and
             the like are plain integers and do not count.
         description: The producer's note.
-        bytes: Length of the file.
     """
 
+    data: bytes = field(repr=False)
     ops: tuple[str, ...]
     signatures: tuple[Signature, ...]
     tensors: int
     weights: int
     description: str
-    bytes: int
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the file."""
+        return len(self.data)
 
     @property
     def foreign_ops(self) -> tuple[str, ...]:
@@ -82,12 +87,20 @@ class Graph:
         raise VerifyError(f"the artifact has no signature {key!r} (found: {found}). Export it again.")
 
 
-def read_graph(data: bytes) -> Graph:
-    """Reads the summary of ``data``.
+Artifact = bytes | Graph
+"""A ``.tflite`` file: its bytes, or what was read from them already."""
+
+
+def read_graph(artifact: Artifact) -> Graph:
+    """Returns what is in ``artifact``; a ``Graph`` is returned as it is.
 
     Raises:
-        VerifyError: ``data`` is not a well-formed TFLite flatbuffer.
+        VerifyError: It is not a well-formed TFLite flatbuffer.
     """
+    return artifact if isinstance(artifact, Graph) else _read(artifact)
+
+
+def _read(data: bytes) -> Graph:
     if len(data) > MAX_BYTES:
         raise VerifyError(f"a TFLite flatbuffer is at most {MAX_BYTES} bytes, this one has {len(data)}")
     if len(data) < 8 or data[4:8] != MAGIC:
@@ -112,16 +125,16 @@ def _summarise(model: Any, data: bytes) -> Graph:
     tensors = [list(_vector(g.Tensors, g.TensorsLength(), limit)) for g in subgraphs]
     ops = tuple(names[op.OpcodeIndex()] for g in subgraphs for op in _vector(g.Operators, g.OperatorsLength(), limit))
     signatures = tuple(
-        _read_signature(s, tensors[s.SubgraphIndex()], limit)
+        _read_signature(s, subgraphs[s.SubgraphIndex()], tensors[s.SubgraphIndex()], limit)
         for s in _vector(model.SignatureDefs, model.SignatureDefsLength(), limit)
     )
     return Graph(
+        data=data,
         ops=ops,
         signatures=signatures,
         tensors=sum(len(group) for group in tensors),
         weights=sum(_weights(t, buffers, limit) for group in tensors for t in group),
         description=(model.Description() or b"").decode(),
-        bytes=limit,
     )
 
 
@@ -151,14 +164,20 @@ def _op_name(code: Any) -> str:
     return f"CUSTOM:{(code.CustomCode() or b'').decode()}" if name == "CUSTOM" else name
 
 
-def _read_signature(entry: Any, tensors: list[Any], limit: int) -> Signature:
-    def ends(maps: Iterator[Any]) -> tuple[TensorInfo, ...]:
-        return tuple(_tensor_info(m.Name().decode(), tensors[m.TensorIndex()], limit) for m in maps)
+def _read_signature(entry: Any, graph: Any, tensors: list[Any], limit: int) -> Signature:
+    def ends(maps: Iterator[Any], order: Iterator[Any]) -> tuple[TensorInfo, ...]:
+        place = {int(index): at for at, index in enumerate(order)}
+        listed = sorted(maps, key=lambda m: place.get(m.TensorIndex(), len(place)))
+        return tuple(_tensor_info(m.Name().decode(), tensors[m.TensorIndex()], limit) for m in listed)
 
     return Signature(
         key=entry.SignatureKey().decode(),
-        inputs=ends(_vector(entry.Inputs, entry.InputsLength(), limit)),
-        outputs=ends(_vector(entry.Outputs, entry.OutputsLength(), limit)),
+        inputs=ends(
+            _vector(entry.Inputs, entry.InputsLength(), limit), _vector(graph.Inputs, graph.InputsLength(), limit)
+        ),
+        outputs=ends(
+            _vector(entry.Outputs, entry.OutputsLength(), limit), _vector(graph.Outputs, graph.OutputsLength(), limit)
+        ),
     )
 
 

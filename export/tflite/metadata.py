@@ -15,6 +15,7 @@ from typing import Any
 
 from export.model.serving import SIGNATURE
 from export.tflite.attach import attach, detach
+from export.tflite.graph import Artifact, Graph, TensorInfo, read_graph
 from export.tflite.metadata_schema import decode, encode
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -39,6 +40,7 @@ class _End:
     name: str
     shape: tuple[int, ...]
     is_frame: bool
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,25 @@ def labels_text(labels: Sequence[str]) -> bytes:
     return "".join(f"{label}\n" for label in labels).encode()
 
 
-def with_metadata(data: bytes, about: About, labels: Mapping[str, Sequence[str]]) -> bytes:
-    """Returns the ``.tflite`` ``data`` with metadata and label files; what it computes is not touched.
+def with_metadata(
+    artifact: Artifact,
+    about: About,
+    labels: Mapping[str, Sequence[str]],
+    spans: Mapping[str, tuple[float, float]] | None = None,
+) -> bytes:
+    """Returns the ``.tflite`` ``artifact`` with metadata and label files; what it computes is not touched.
 
     Args:
-        data: A finished artifact with the signature ``serving_default``.
+        artifact: A finished one with the signature ``serving_default``.
         about: Of the whole model.
         labels: Output name → one label per value; outputs that are no classes are left out.
+        spans: Input name → least and largest value that it is declared to take.
 
     Raises:
-        ExportError: The number of labels is not the number of values, or ``data`` is no fresh artifact.
+        ExportError: The number of labels is not the number of values, or it is no fresh artifact.
     """
-    inputs, outputs = _ends(data)
+    graph = read_graph(artifact)
+    inputs, outputs = _ends(graph, spans or {})
     widths = {end.name: end.shape[-1] for end in outputs}
     for name, names in labels.items():
         if widths.get(name) != len(names):
@@ -100,7 +109,7 @@ def with_metadata(data: bytes, about: About, labels: Mapping[str, Sequence[str]]
         ],
         "min_parser_version": "1.0.0",
     }
-    return attach(data, encode(fields), {file: labels_text(labels[name]) for name, file in files.items()})
+    return attach(graph.data, encode(fields), {file: labels_text(labels[name]) for name, file in files.items()})
 
 
 def read_metadata(data: bytes) -> Metadata:
@@ -140,7 +149,10 @@ def _labels(files: Mapping[str, bytes], name: str) -> tuple[str, ...]:
 
 def _input(end: _End) -> dict[str, Any]:
     if not end.is_frame:
-        return {"name": end.name, "content": {"type": _FEATURE, "content_properties": {}}}
+        feature = {"name": end.name, "content": {"type": _FEATURE, "content_properties": {}}}
+        if end.span is None:
+            return feature
+        return {**feature, "stats": {"max": [end.span[1]], "min": [end.span[0]]}}
     return {
         "name": end.name,
         "description": "Raw pixels 0..255; the graph normalises by itself.",
@@ -158,25 +170,15 @@ def _output(end: _End, file: str | None) -> dict[str, Any]:
     return {**tensor, "description": "One score per class.", "associated_files": [label]}
 
 
-def _ends(data: bytes) -> tuple[list[_End], list[_End]]:
-    """Returns the inputs and outputs in the graph's order: metadata is matched by it, and a signature's may differ."""
-    from ai_edge_litert import schema_py_generated as schema
+def _ends(graph: Graph, spans: Mapping[str, tuple[float, float]]) -> tuple[list[_End], list[_End]]:
+    """Returns inputs and outputs in the graph's order, by which metadata is matched."""
+    try:
+        signature = graph.signature(SIGNATURE)
+    except VerifyError as error:
+        raise ExportError(f"metadata: {error}") from error
 
-    model = schema.Model.GetRootAs(data, 0)
-    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
-    served = next((each for each in signatures if each.SignatureKey() == SIGNATURE.encode()), None)
-    if served is None:
-        raise ExportError(f"metadata needs an artifact with the signature {SIGNATURE!r}")
-    graph = model.Subgraphs(served.SubgraphIndex())
-    maps = [
-        *(served.Inputs(index) for index in range(served.InputsLength())),
-        *(served.Outputs(index) for index in range(served.OutputsLength())),
-    ]
-    names = {entry.TensorIndex(): entry.Name().decode() for entry in maps}
+    def end(tensor: TensorInfo) -> _End:
+        frame = tensor.dtype == "uint8" and len(tensor.shape) == 4
+        return _End(tensor.name, tensor.shape, frame, spans.get(tensor.name))
 
-    def end(index: int) -> _End:
-        tensor = graph.Tensors(index)
-        shape = tuple(int(dim) for dim in tensor.ShapeAsNumpy())
-        return _End(names[index], shape, tensor.Type() == schema.TensorType.UINT8 and len(shape) == 4)
-
-    return [end(int(i)) for i in graph.InputsAsNumpy()], [end(int(i)) for i in graph.OutputsAsNumpy()]
+    return [end(tensor) for tensor in signature.inputs], [end(tensor) for tensor in signature.outputs]

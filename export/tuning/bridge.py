@@ -215,6 +215,11 @@ def graph_of(model: Any) -> Any:
     return function
 
 
+def check_bridged(model: Any) -> None:
+    """Raises ``ExportError`` when ``make_twin`` would refuse ``model``; takes no time."""
+    _refuse(model, graph_of(model))
+
+
 def _refuse(model: Any, function: Any) -> None:
     for operation in function.operations:
         _refuse_unknown(model, operation)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.convert.recipes import Recipe
-from export.tflite.graph import read_graph
+from export.tflite.graph import Artifact, read_graph
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class SizeAccount:
         return abs(self.file_bytes - self.expected_bytes) / self.expected_bytes
 
 
-def account_for(data: bytes, kernel_weights: int, recipe: Recipe) -> SizeAccount:
-    """Returns where the bytes of the artifact ``data`` are.
+def account_for(artifact: Artifact, kernel_weights: int, recipe: Recipe) -> SizeAccount:
+    """Returns where the bytes of ``artifact`` are.
 
     Args:
         kernel_weights: Of the Keras model (``Serving.kernel_weights``).
         recipe: Its recipe. Kernels stored as gaps and values are smaller than ``expected_bytes``.
 
     Raises:
-        VerifyError: ``data`` is not a TFLite flatbuffer.
+        VerifyError: It is not a TFLite flatbuffer.
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    read_graph(data)  # checks every length before the accessors below trust them
+    data = read_graph(artifact).data  # checks every length before the accessors below trust them
     model = schema.Model.GetRootAs(data, 0)
     kernels: dict[int, int] = {}
     for graph in map(model.Subgraphs, range(model.SubgraphsLength())):

@@ -6,14 +6,17 @@ conversion is right; with the model before tuning, at the recipe's own tolerance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+
+import numpy as np
 
 from export.convert.recipes import Recipe, find_recipe
+from export.model.serving import Described, described
+from export.tflite.graph import Graph
 from export.tuning.table import find_tuning
-from export.tuning.tune import TuningReport, TuningSet, tune
-from export.verify.measured import Reference, check_parity, make_reference, measure_parity
+from export.tuning.tune import TuningReport, TuningSet, tune_described
+from export.verify.measured import Reference, check_parity, parity_of, reference_of
 from export.verify.parity import Parity
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -22,48 +25,49 @@ from fl_mobile.errors import ExportError, VerifyError
 class TunedSource:
     """A tuned Keras model with its own answers on the held-out frames."""
 
-    model: Any
+    described: Described
     reference: Reference
     report: TuningReport
 
 
-def tuned_sources(
-    model: Any,
-    rows: Sequence[Recipe],
-    data: TuningSet | None,
-    reference: Reference,
-    say: Callable[[str], None],
-) -> dict[str, TunedSource]:
-    """Returns the tuned models that ``rows`` ask for, by tuning name, in order of first use.
+def tuned_source(
+    found: Described, recipe: Recipe, data: TuningSet | None, reference: Reference, say: Callable[[str], None]
+) -> TunedSource:
+    """Returns the tuned model that ``recipe`` converts.
 
     Raises:
-        ExportError: A row needs tuning and ``data`` is None, or as ``tune``.
+        ExportError: ``data`` is None, or as ``tune``.
         VerifyError: As ``tune``.
     """
-    sources: dict[str, TunedSource] = {}
-    for recipe in rows:
-        if not recipe.tuning or recipe.tuning in sources:
-            continue
-        if data is None:
-            raise ExportError(
-                f"recipe {recipe.name!r} trains the model further and needs a tuning set, got none. Give public or"
-                f" server-side examples (TuningSet), or take {recipe.conversion!r}, which needs none."
-            )
-        dtypes = reference.serving.input_dtypes
-        tuned = tune(model, find_tuning(recipe.tuning), data, input_dtype=dtypes, progress=say)
-        own = make_reference(tuned.model, reference.frames, reference.labels, input_dtype=dtypes)
-        sources[recipe.tuning] = TunedSource(tuned.model, own, tuned.report)
-    return sources
+    if data is None:
+        raise ExportError(needs_tuning_set(recipe))
+    tuned = tune_described(found, find_tuning(recipe.tuning), data, say)
+    own = described(tuned.model, found.serving.input_dtypes)
+    return TunedSource(own, reference_of(own, reference.frames, reference.labels), tuned.report)
 
 
-def check_tuned_artifact(source: TunedSource, recipe: Recipe, data: bytes) -> Parity:
-    """Returns the parity of the artifact ``data`` with the tuned model it was converted from.
+def needs_tuning_set(recipe: Recipe) -> str:
+    """Returns the message for a tuned recipe without examples to tune on."""
+    return (
+        f"recipe {recipe.name!r} trains the model further and needs a tuning set, got none. Give public or"
+        f" server-side examples (TuningSet), or take {recipe.conversion!r}, which needs none."
+    )
+
+
+def check_tuned_artifact(source: TunedSource, recipe: Recipe, graph: Graph, stored: Mapping[str, np.ndarray]) -> Parity:
+    """Returns the parity of an artifact with the tuned model it was converted from.
+
+    Args:
+        source: That model.
+        recipe: The tuned recipe.
+        graph: The artifact.
+        stored: Its rows on the held-out frames, by output.
 
     Raises:
         VerifyError: It is not that model.
     """
     conversion = replace(recipe, tolerance=find_recipe(recipe.conversion).tolerance)
-    return check_parity(measure_parity(source.reference, conversion, data))
+    return check_parity(parity_of(source.reference, conversion, graph, stored))
 
 
 def check_kept(parity: Parity, recipe: Recipe) -> Parity:

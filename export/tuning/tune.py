@@ -18,8 +18,9 @@ import numpy as np
 
 from export.convert.quiet import captured_stderr
 from export.model.ends import OUTPUT
+from export.model.forms import InputForms
 from export.model.frames import frames_for
-from export.model.serving import Serving, describe, predict
+from export.model.serving import Described, Serving, described, predict
 from export.tuning.bridge import make_twin, tf_keras_and_tfmot, with_weights
 from export.tuning.stages import STAGES, Fit, tuned_paths
 from export.tuning.table import Tuning
@@ -157,7 +158,7 @@ def tune(
     tuning: Tuning,
     data: TuningSet,
     *,
-    input_dtype: str | Mapping[str, str] | None = None,
+    input_dtype: InputForms = None,
     progress: Callable[[str], None] | None = None,
 ) -> Tuned:
     """Returns a copy of ``model`` tuned on ``data``; ``model`` itself is not changed.
@@ -175,8 +176,17 @@ def tune(
         ExportError: The model cannot be bridged or tuned, or the data do not fit it.
         VerifyError: A tuned kernel is not what the name promises.
     """
-    say = progress or _silent
-    serving = describe(model, input_dtype)
+    return tune_described(described(model, input_dtype), tuning, data, progress or _silent)
+
+
+def tune_described(found: Described, tuning: Tuning, data: TuningSet, say: Callable[[str], None]) -> Tuned:
+    """Returns what ``tune`` does, of a model that was described before."""
+    model, serving = found.model, found.serving
+    if serving.end.head not in ("softmax", "sigmoid", "logits") or not serving.end.num_classes:
+        raise ExportError(
+            f"model {model.name!r}: tuned recipes take classifiers with one output unit per class. Use recipes without"
+            " tuning, or end the model in Dense(2)."
+        )
     x, end = frames_for(serving, data.x, "tuning frames")[serving.entry.name], serving.end
     if np.max(data.y) >= end.num_classes or np.min(data.y) < 0:
         raise ExportError(f"tuning set: expected classes 0..{end.num_classes - 1}, got up to {np.max(data.y)}")
@@ -200,9 +210,14 @@ def tune(
     return Tuned(
         current,
         TuningReport(
-            *(tuning.name, data.origin, len(x), data.sha256, data.epochs, data.learning_rate),
-            float(first_diff or 0.0),
-            kernels,
+            tuning=tuning.name,
+            origin=data.origin,
+            examples=len(x),
+            sha256=data.sha256,
+            epochs=data.epochs,
+            learning_rate=data.learning_rate,
+            bridge_max_abs_diff=float(first_diff or 0.0),
+            kernels=kernels,
         ),
     )
 

@@ -22,14 +22,14 @@ import numpy as np
 
 from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
 from export.convert.recipes import find_recipe, is_recipe
-from export.model.serving import SIGNATURE, describe
+from export.model.serving import SIGNATURE, Described, described
 from export.report.report import signature_json
-from export.runtimes import choose_runtimes, missing_runtimes, real_values
-from export.runtimes.isolated import isolated_answers
+from export.runtimes import RUNTIMES, choose_runtimes, missing_runtimes, real_values
+from export.runtimes.isolated import isolated_replies
 from export.tflite.graph import Graph, TensorInfo, read_graph
 from export.tflite.metadata import label_file, read_metadata
 from export.verify.golden import Golden, unpack_golden
-from export.verify.measured import check_parity, make_reference, measure_parity
+from export.verify.measured import check_parity, measure_parity, reference_of
 from export.verify.parity import Parity, value_range
 from fl_mobile.errors import VerifyError
 
@@ -38,13 +38,25 @@ from fl_mobile.errors import VerifyError
 class Replay:
     """One artifact on one runtime over the golden frames.
 
-    ``max_abs_diff`` in probability, of an output that is none as a share of the range of its values.
+    ``max_abs_diff`` in probability, of an output that is none as a share of the range of its values; infinite when the
+    runtime did not answer. ``problem`` says what is wrong, empty when nothing is. Where ``decides`` is true there is
+    none, because then the bundle is refused.
     """
 
     recipe: str
     runtime: str
     frames: int
     max_abs_diff: float
+    decides: bool = True
+    problem: str = ""
+
+
+class ReplayError(VerifyError):
+    """Artifacts that answer differently on a runtime that decides; ``problems`` says by recipe what was found."""
+
+    def __init__(self, message: str, problems: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.problems = dict(problems)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,11 @@ class BundleProof:
     missing_runtimes: Mapping[str, str]
     parities: tuple[Parity, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What runtimes that do not decide answered differently, one line each."""
+        return tuple(replay.problem for replay in self.replays if replay.problem)
+
 
 def verify_bundle(
     path: Path,
@@ -84,7 +101,8 @@ def verify_bundle(
         model: The Keras model it was made from, to compare weights and, with ``x`` and ``y``, answers.
         x: Held-out frames, of several inputs as ``frames_for`` takes them.
         y: Their classes, of several outputs by name.
-        runtimes: Names from ``RUNTIMES`` to replay on instead of every installed one that starts no browser.
+        runtimes: Names from ``RUNTIMES`` to replay on instead of every installed one that starts no browser; all of
+            them decide. Otherwise those decide that ship (``Runtime.ships``) and the targets the bundle was made for.
         trust: Whose signature is wanted; by default none is, and the proof says what was not checked.
 
     Raises:
@@ -98,24 +116,35 @@ def verify_bundle(
     with layer("flatbuffer"):
         bundle.expect(ARTIFACTS)
         content = _read_content(bundle, model)
+    deciding = _deciding(chosen, [*runtimes, *content.targets])
     with layer("parity"):
         return BundleProof(
             path=bundle.path,
             signature=bundle.signature,
             files=len(bundle.files),
-            replays=_replay(bundle, content, chosen),
+            replays=_replay(bundle, content, chosen, deciding),
             missing_runtimes={} if runtimes else missing_runtimes(),
-            parities=_against_keras(bundle, content.graphs, model, x, y),
+            parities=_against_keras(content, x, y),
         )
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What the parity layer needs: flatbuffers by recipe, golden frames, and the unit of each output's difference."""
+    """What the parity layer needs.
+
+    Attributes:
+        graphs: Artifacts by recipe.
+        golden: Golden frames.
+        units: Of each output's difference.
+        targets: Runtimes that decide besides those that ship.
+        described: The Keras model, if it was given.
+    """
 
     graphs: Mapping[str, Graph]
     golden: Golden
     units: Mapping[str, float]
+    targets: tuple[str, ...]
+    described: Described | None
 
 
 def _read_content(bundle: Bundle, model: Any) -> _Content:
@@ -127,12 +156,14 @@ def _read_content(bundle: Bundle, model: Any) -> _Content:
         _check_labels(bundle, report, golden)
         _check_complete(bundle, graphs, golden)
         _check_metadata(bundle, report, graphs)
-        _check_weights(bundle, report, graphs, model)
+        found = None if model is None else _described(model, report, graphs)
+        _check_weights(bundle, report, found)
+        targets = tuple(map(str, report.get("targets", ())))
         heads = {end["name"]: end["head"] for end in report["model"]["outputs"]}
         units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise VerifyError(f"{bundle.path}: report.json lacks what a bundle must say ({error!r})") from error
-    return _Content(graphs, golden, units)
+    return _Content(graphs, golden, units, targets, found)
 
 
 def _report_of(bundle: Bundle) -> dict[str, Any]:
@@ -159,7 +190,7 @@ def _check_artifact(bundle: Bundle, variant: Mapping[str, Any]) -> Graph:
         raise VerifyError(f"{where}: {error}") from error
     if graph.foreign_ops:
         raise VerifyError(f"{where}: operations no plain runtime has: {', '.join(graph.foreign_ops)}")
-    found = {"ops": list(graph.ops), "weights": graph.weights, "signature": signature, "bytes": graph.bytes}
+    found = {"ops": list(graph.ops), "weights": graph.weights, "signature": signature, "bytes": graph.file_bytes}
     for key, value in found.items():
         if variant[key] != value:
             raise VerifyError(f"{where}: {key} differ from the report: expected {variant[key]}, found {value}")
@@ -214,24 +245,42 @@ def _check_metadata(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[s
                 raise VerifyError(f"{where}: its metadata names {', '.join(told)}, which are not the signature's")
 
 
-def _replay(bundle: Bundle, content: _Content, runtimes: Sequence[str]) -> tuple[Replay, ...]:
-    graphs, golden, units = content.graphs, content.golden, content.units
-    artifacts = {recipe: bundle.files[f"{recipe}.tflite"] for recipe in graphs}
-    try:
-        stored = isolated_answers(runtimes, artifacts, golden.frames)
-    except VerifyError as error:
-        raise VerifyError(f"{bundle.path}: {error}") from error
-    replays = []
-    for (runtime, recipe), raw in stored.items():
-        where, allowed = f"{bundle.path / recipe}.tflite on {runtime}", find_recipe(recipe).tolerance.replay_abs
-        ends = graphs[recipe].signature(SIGNATURE).outputs
-        worst = float(np.max([_apart(where, end, raw[end.name], golden, recipe) / units[end.name] for end in ends]))
-        if not worst <= allowed:
-            raise VerifyError(
-                f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
-            )
-        replays.append(Replay(recipe, runtime, len(raw[ends[0].name]), worst))
-    return tuple(replays)
+def _deciding(chosen: Sequence[str], wanted: Sequence[str]) -> frozenset[str]:
+    """Returns whose differences are faults; where none that ships is here, all are."""
+    return frozenset(name for name in chosen if RUNTIMES[name].ships or name in wanted) or frozenset(chosen)
+
+
+def _replay(bundle: Bundle, content: _Content, runtimes: Sequence[str], deciding: frozenset[str]) -> tuple[Replay, ...]:
+    artifacts = {recipe: bundle.files[f"{recipe}.tflite"] for recipe in content.graphs}
+    replies = isolated_replies(runtimes, artifacts, content.golden.frames)
+    replays = tuple(
+        _judged(recipe, runtime, reply, content, decides=runtime in deciding)
+        for (runtime, recipe), reply in replies.items()
+    )
+    faults = [replay for replay in replays if replay.decides and replay.problem]
+    if faults:
+        problems = {recipe: "; ".join(r.problem for r in faults if r.recipe == recipe) for recipe in content.graphs}
+        told = {recipe: words for recipe, words in problems.items() if words}
+        raise ReplayError(f"{bundle.path}: {'; '.join(told.values())}", told)
+    return replays
+
+
+def _judged(
+    recipe: str, runtime: str, reply: Mapping[str, np.ndarray] | VerifyError, content: _Content, *, decides: bool
+) -> Replay:
+    frames = len(next(iter(content.golden.frames.values())))
+    if isinstance(reply, VerifyError):
+        return Replay(recipe, runtime, frames, float("inf"), decides, str(reply))
+    where, allowed = f"{recipe}.tflite on {runtime}", find_recipe(recipe).tolerance.replay_abs
+    ends = content.graphs[recipe].signature(SIGNATURE).outputs
+    units, golden = content.units, content.golden
+    worst = float(np.max([_apart(where, end, reply[end.name], golden, recipe) / units[end.name] for end in ends]))
+    problem = (
+        ""
+        if worst <= allowed
+        else f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
+    )
+    return Replay(recipe, runtime, frames, worst, decides, problem)
 
 
 def _apart(where: str, end: TensorInfo, raw: np.ndarray, golden: Golden, recipe: str) -> float:
@@ -242,23 +291,25 @@ def _apart(where: str, end: TensorInfo, raw: np.ndarray, golden: Golden, recipe:
     return float(np.abs(rows - expected).max())
 
 
-def _input_dtypes(graphs: Mapping[str, Graph]) -> dict[str, str]:
-    return {entry.name: entry.dtype for entry in next(iter(graphs.values())).signature(SIGNATURE).inputs}
+def _described(model: Any, report: Mapping[str, Any], graphs: Mapping[str, Graph]) -> Described:
+    """Returns the given model as the bundle was made from it."""
+    entries = next(iter(graphs.values())).signature(SIGNATURE).inputs
+    forms = {entry.name: entry.dtype for entry in entries}
+    return described(model, forms, classes=bool(report["labels"]), batch=entries[0].shape[0])
 
 
-def _check_weights(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph], model: Any) -> None:
+def _check_weights(bundle: Bundle, report: Mapping[str, Any], model: Described | None) -> None:
     if model is None:
         return
-    found, expected = describe(model, _input_dtypes(graphs)).weights_sha256, bundle.manifest.get("weights_sha256")
+    found, expected = model.serving.weights_sha256, bundle.manifest.get("weights_sha256")
     if found != expected or report["model"]["weights_sha256"] != expected:
         raise VerifyError(f"{bundle.path}: made from weights {expected}, the given model has {found}")
 
 
-def _against_keras(bundle: Bundle, graphs: Mapping[str, Graph], model: Any, x: Any, y: Any) -> tuple[Parity, ...]:
-    if model is None or x is None or y is None:
+def _against_keras(content: _Content, x: Any, y: Any) -> tuple[Parity, ...]:
+    if content.described is None or x is None or y is None:
         return ()
-    reference = make_reference(model, x, y, input_dtype=_input_dtypes(graphs))
+    reference = reference_of(content.described, x, y)
     return tuple(
-        check_parity(measure_parity(reference, find_recipe(recipe), bundle.files[f"{recipe}.tflite"]))
-        for recipe in graphs
+        check_parity(measure_parity(reference, find_recipe(recipe), graph)) for recipe, graph in content.graphs.items()
     )

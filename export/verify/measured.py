@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from export.convert.recipes import Recipe
+from export.model.forms import InputForms
 from export.model.frames import count_of, frames_for
-from export.model.serving import SIGNATURE, End, Frames, Serving, describe, predict
+from export.model.serving import SIGNATURE, Described, End, Frames, Serving, described, predict
 from export.runtimes import real_values, run_frames
-from export.tflite.graph import read_graph
-from export.verify.parity import OutputParity, Parity, compare
+from export.tflite.graph import Artifact, Graph, read_graph
+from export.verify.parity import OutputParity, Parity, compare, mean_or_none
 from fl_mobile.errors import ExportError, VerifyError
 
 
@@ -28,7 +29,7 @@ class Reference:
     Attributes:
         serving: How the model is served.
         frames: Input name → ``uint8`` or ``float32[n, ...]``.
-        labels: Output name → ``int64[n]`` true classes, for the outputs that have them.
+        labels: Output name → ``int64[n]`` true classes, for the outputs that have them; may be empty.
         answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
     """
 
@@ -43,24 +44,39 @@ class Reference:
         return count_of(self.frames)
 
     @property
-    def accuracy(self) -> float:
-        """Share of held-out frames Keras gets right, the mean over the outputs with labels."""
-        return float(np.mean([(self.answers[n].argmax(axis=1) == y).mean() for n, y in self.labels.items()]))
+    def accuracy(self) -> float | None:
+        """Share of held-out frames Keras gets right, the mean over the outputs with labels; None without any."""
+        return mean_or_none([float((self.answers[n].argmax(axis=1) == y).mean()) for n, y in self.labels.items()])
 
 
-def make_reference(model: Any, x: Any, y: Any, *, input_dtype: str | Mapping[str, str] | None = None) -> Reference:
+def make_reference(model: Any, x: Any, y: Any, *, input_dtype: InputForms = None) -> Reference:
     """Returns Keras' answers on ``x`` with the true classes ``y``.
 
     Args:
         model: A built Keras 3 model.
-        x: Held-out frames, see ``frames_for``.
-        y: Their classes ``int[n]``; of a model with several outputs a mapping by output name, at least one.
+        x: As of ``reference_of``.
+        y: As of ``reference_of``.
         input_dtype: See ``describe``.
 
     Raises:
         ExportError: ``model`` cannot be served, or ``x`` and ``y`` do not fit it.
     """
-    serving = describe(model, input_dtype)
+    return reference_of(described(model, input_dtype, classes=y is not None), x, y)
+
+
+def reference_of(found: Described, x: Any, y: Any) -> Reference:
+    """Returns Keras' answers on ``x`` with the true classes ``y``.
+
+    Args:
+        found: The model.
+        x: Held-out frames, see ``frames_for``.
+        y: Their classes ``int[n]``; of a model with several outputs a mapping by output name. None when no output is
+            classes: then answers alone are compared.
+
+    Raises:
+        ExportError: ``x`` and ``y`` do not fit the model, or it answers NaN.
+    """
+    serving, model = found.serving, found.model
     frames = frames_for(serving, x, "held-out frames")
     labels = {end.name: _classes(end, part, count_of(frames)) for end, part in _by_output(serving, y)}
     answers = predict(model, serving, frames)
@@ -75,12 +91,13 @@ def make_reference(model: Any, x: Any, y: Any, *, input_dtype: str | Mapping[str
 
 def _by_output(serving: Serving, y: Any) -> list[tuple[End, Any]]:
     names = [end.name for end in serving.outputs]
+    if y is None:
+        return []
     if isinstance(y, Mapping):
         odd = [name for name in y if name not in names]
-        if odd or not y:
+        if odd:
             raise ExportError(
-                f"held-out labels: expected classes of one or more of the outputs {', '.join(names)},"
-                f" got {', '.join(map(str, odd)) or 'none'}"
+                f"held-out labels: expected classes of outputs {', '.join(names)}, got {', '.join(map(str, odd))}"
             )
         return [(end, y[end.name]) for end in serving.outputs if end.name in y]
     if len(names) == 1:
@@ -107,15 +124,25 @@ def _classes(end: End, y: Any, count: int) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def measure_parity(reference: Reference, recipe: Recipe, data: bytes, runtime: str = "litert") -> Parity:
-    """Returns how the artifact ``data`` compares with Keras, without judging.
+def measure_parity(reference: Reference, recipe: Recipe, artifact: Artifact, runtime: str = "litert") -> Parity:
+    """Returns how ``artifact`` compares with Keras, without judging.
 
     Raises:
         VerifyError: The artifact cannot be read or run, or its ends do not fit the model's.
         ConfigError: The runtime is not known or not installed.
     """
-    graph = read_graph(data)
-    stored = run_frames(runtime, data, reference.frames)
+    graph = read_graph(artifact)
+    return parity_of(reference, recipe, graph, run_frames(runtime, graph, reference.frames), runtime=runtime)
+
+
+def parity_of(
+    reference: Reference, recipe: Recipe, graph: Graph, stored: Mapping[str, np.ndarray], *, runtime: str = "litert"
+) -> Parity:
+    """Returns how the rows ``stored`` that ``graph`` answered on the reference's frames compare with Keras.
+
+    Raises:
+        VerifyError: Its ends do not fit the model's.
+    """
     found = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
     outputs = tuple(_of_output(reference, end, found, recipe) for end in reference.serving.outputs)
     several = len(outputs) > 1
@@ -128,7 +155,7 @@ def measure_parity(reference: Reference, recipe: Recipe, data: bytes, runtime: s
         weights=graph.weights,
         kernel_weights=reference.serving.kernel_weights,
         ops=graph.ops,
-        failures=tuple(failures) + _lost_weights(graph.weights, reference.serving.kernel_weights),
+        failures=tuple(failures),
     )
 
 
@@ -158,18 +185,19 @@ def check_parity(parity: Parity) -> Parity:
 
 
 def verify_parity(
-    model: Any, data: bytes, x: Any, y: Any, *, recipe: Recipe, runtime: str = "litert", input_dtype: str | None = None
+    model: Any,
+    artifact: Artifact,
+    x: Any,
+    y: Any,
+    *,
+    recipe: Recipe,
+    runtime: str = "litert",
+    input_dtype: InputForms = None,
 ) -> Parity:
-    """Returns the parity of the artifact ``data`` with ``model`` on held-out ``x`` and ``y``.
+    """Returns the parity of ``artifact`` with ``model`` on held-out ``x`` and ``y``.
 
     Raises:
         VerifyError: The artifact is damaged or is not the model.
         ExportError: The model or data cannot serve as a reference.
     """
-    return check_parity(measure_parity(make_reference(model, x, y, input_dtype=input_dtype), recipe, data, runtime))
-
-
-def _lost_weights(weights: int, kernel_weights: int) -> tuple[str, ...]:
-    if weights >= kernel_weights:
-        return ()
-    return (f"the file holds {weights} weights, the model's kernels alone have {kernel_weights}: weights were lost",)
+    return check_parity(measure_parity(make_reference(model, x, y, input_dtype=input_dtype), recipe, artifact, runtime))

@@ -21,11 +21,12 @@ deviation of √c, and twice that is allowed on top of the recipe's drop.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from export.convert.recipes import Tolerance
+from export.convert.tolerances import Tolerance
 
 _UNDECIDED, _LEAST_UNDECIDED = 0.5, 8
 _MEDIAN_TO_DEVIATION = 1.4826  # of a normal distribution
@@ -72,7 +73,7 @@ class Parity:
         samples: Number of frames.
         outputs: One per output, in the model's order.
         weights: Weights stored in the file.
-        kernel_weights: Weights of rank 2 or more in the Keras model, which the file must hold.
+        kernel_weights: Weights of rank 2 or more in the Keras model.
         ops: Operations of the file in order.
         failures: What exceeded the recipe's tolerance, in words; empty when the artifact passes.
     """
@@ -87,19 +88,25 @@ class Parity:
     failures: tuple[str, ...]
 
     @property
-    def keras_accuracy(self) -> float:
-        """Share Keras gets right, the mean over the outputs with labels."""
-        return float(np.mean([end.keras_accuracy for end in self.outputs if end.keras_accuracy is not None]))
+    def keras_accuracy(self) -> float | None:
+        """Share Keras gets right, the mean over the outputs with labels; None without any."""
+        return mean_or_none([end.keras_accuracy for end in self.outputs if end.keras_accuracy is not None])
 
     @property
-    def accuracy(self) -> float:
-        """Share the artifact gets right, the mean over the outputs with labels."""
-        return float(np.mean([end.accuracy for end in self.outputs if end.accuracy is not None]))
+    def accuracy(self) -> float | None:
+        """Share the artifact gets right, the mean over the outputs with labels; None without any."""
+        return mean_or_none([end.accuracy for end in self.outputs if end.accuracy is not None])
 
     @property
-    def argmax_agreement(self) -> float:
-        """The least share of frames with the same first class of any output with labels."""
-        return min(end.argmax_agreement for end in self.outputs if end.argmax_agreement is not None)
+    def accuracy_diff(self) -> float | None:
+        """``accuracy`` less Keras'; None without labels."""
+        ours, theirs = self.accuracy, self.keras_accuracy
+        return None if ours is None or theirs is None else ours - theirs
+
+    @property
+    def argmax_agreement(self) -> float | None:
+        """The least share of frames with the same first class of any output with labels; None without any."""
+        return min((end.argmax_agreement for end in self.outputs if end.argmax_agreement is not None), default=None)
 
     @property
     def tie_flips(self) -> int:
@@ -164,6 +171,11 @@ def compare(
         + _change_failures(changed & ~ties, noise, tolerance)
         + _accuracy_failures(keras_right, right, ties, classes, tolerance),
     )
+
+
+def mean_or_none(values: Sequence[float]) -> float | None:
+    """Returns the mean, None of nothing."""
+    return float(np.mean(values)) if values else None
 
 
 def value_range(rows: np.ndarray) -> float:

@@ -37,7 +37,7 @@ def head_of(model: Any, probe: np.ndarray) -> str:
     concrete = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(spec)
     outputs = tf.nest.flatten(concrete.structured_outputs)
     check_answers(model, [tuple(out.shape) for out in outputs])
-    last = _last_operation(concrete.graph.as_graph_def(), concrete.outputs[0].op.name)
+    last = last_operation(concrete.graph.as_graph_def(), concrete.outputs[0].op.name)
     if last == "Softmax" and outputs[0].shape[-1] == 1:
         raise ModelError(f"model '{model.name}': a softmax over one output is always 1: use Activation('sigmoid')")
     if last in ("Softmax", "Sigmoid"):
@@ -59,7 +59,7 @@ def check_answers(model: Any, shapes: list[tuple[int | None, ...]]) -> None:
         )
 
 
-def _last_operation(graph: Any, name: str) -> str:
+def last_operation(graph: Any, name: str) -> str:
     """Returns the type of the operation that computes ``name``, seen through casts, reshapes and calls."""
     functions = {function.signature.name: function for function in graph.library.function}
     nodes = {node.name: node for node in graph.node}

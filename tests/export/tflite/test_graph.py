@@ -41,7 +41,7 @@ def test_reads_what_the_interpreter_reads(artifact: bytes) -> None:
     assert np.dtype(entry.dtype) == detail["dtype"]
     assert (entry.scale, entry.zero_point) == detail["quantization"]
     assert graph.tensors == len(interpreter.get_tensor_details())
-    assert graph.bytes == len(artifact)
+    assert graph.file_bytes == len(artifact)
 
 
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\0" * 7, b"\x1c\0\0\0TFL4" + b"\0" * 64], ids=len)

@@ -1,0 +1,142 @@
+"""The held-out part of a dataset as what calibrates and proves a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_sim.datasets import Dataset
+from export import BundleReport, export_model
+from export.bundle.signing import SigningKey
+from export.model.forms import InputForms
+from export.model.serving import Described, described, list_ends
+from export.report.facts import NOTHING_KNOWN, TrainingFacts
+from export.tuning import TuningSet
+from fl_mobile.errors import ExportError
+from fl_mobile.seeds import rng_for
+
+CALIBRATION_EXAMPLES = 100
+NO_OUTPUT = "none"
+Say = Callable[[str], None]
+
+
+def export_with_held_out(
+    model: Any,
+    out: Path,
+    dataset: Dataset,
+    seed: int,
+    *,
+    recipes: Sequence[str],
+    provenance: dict[str, str],
+    say: Say,
+    labels: Sequence[str] | None = None,
+    tuning: TuningSet | None = None,
+    training: TrainingFacts = NOTHING_KNOWN,
+    sign_with: SigningKey | None = None,
+    keep_float: Sequence[str] = (),
+    forms: InputForms = None,
+    output: str = "",
+    batch: int = 1,
+    targets: Sequence[str] = (),
+) -> BundleReport:
+    """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
+
+    The held-out part belongs to the server: no device's example decides a range that ships in the file, and no
+    example that calibrated is counted as proof.
+
+    Args:
+        model: A built Keras 3 model.
+        out: The bundle, a folder that does not exist.
+        dataset: Whose held-out part is used.
+        seed: Of the split.
+        recipes: Variants.
+        provenance: Copied into the bundle.
+        say: Told before each step.
+        labels: Class names; the dataset's by default.
+        tuning: What tuned recipes train on.
+        training: What is known about how the model came about.
+        sign_with: Signs the bundle.
+        keep_float: Layers that 8-bit recipes leave in float.
+        forms: What inputs are given; by default what the dataset holds.
+        output: Of several outputs the one whose classes the dataset's labels are; ``"none"`` if none is.
+        batch: Rows that an artifact answers at once.
+        targets: Runtimes that decide besides those that ship.
+    """
+    calibration, proof = calibration_split(len(dataset.test), seed)
+    classes = output != NO_OUTPUT and answers_classes(model, dataset)
+    found = described(model, form_of(dataset.test.x) if forms is None else forms, classes=classes, batch=batch)
+    end = _labelled(found, dataset.num_classes, output, say) if classes else None
+    if end is None:
+        say("no output is classes of this dataset: answers alone are compared with Keras")
+    names = dataset.labels if labels is None else labels
+    return export_model(
+        found,
+        out,
+        recipes=recipes,
+        labels=None if end is None else {end: names},
+        representative=dataset.test.x[calibration],
+        x_test=dataset.test.x[proof],
+        y_test=None if end is None else {end: dataset.test.y[proof]},
+        targets=targets,
+        provenance=provenance,
+        progress=say,
+        tuning=tuning,
+        training=training,
+        sign_with=sign_with,
+        keep_float=keep_float,
+    )
+
+
+def calibration_split(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rising indices of held-out examples for calibration (100, at most half) and for the proof (the rest).
+
+    >>> calibration, proof = calibration_split(1000, seed=0)
+    >>> len(calibration), len(proof), np.intersect1d(calibration, proof).size
+    (100, 900, 0)
+    """
+    order = rng_for(seed, "calibration").permutation(count)
+    cut = min(CALIBRATION_EXAMPLES, count // 2)
+    return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+def form_of(x: np.ndarray) -> InputForms:
+    """Returns what a model that was trained on examples ``x`` is given, None for what is usual.
+
+    Pictures of floats that are no raw pixels (normalised, spectrograms) stay floats.
+
+    >>> form_of(np.zeros((1, 8, 8, 1), np.uint8)), form_of(np.full((1, 8, 8, 1), 0.5))
+    (None, 'float32')
+    """
+    if x.ndim != 4 or x.dtype.kind != "f":
+        return None
+    raw = x.min() >= 0 and 1 < x.max() <= 255 and bool((x == np.round(x)).all())
+    return None if raw else "float32"
+
+
+def answers_classes(model: Any, dataset: Dataset) -> bool:
+    """Returns whether an output of ``model`` may be scores of the dataset's classes."""
+    shape = getattr(model, "output_shape", None)
+    return not isinstance(shape, tuple) or len(shape) == 2
+
+
+def _labelled(found: Described, num_classes: int, wanted: str, say: Say) -> str | None:
+    """Returns the output whose classes the dataset's labels are, None when there is none."""
+    outputs = found.serving.outputs
+    if wanted:
+        if wanted not in [end.name for end in outputs]:
+            raise ExportError(f"--output {wanted}: the model has {list_ends(outputs)}; 'none' if no output is classes")
+        return wanted
+    if len(outputs) == 1:
+        return outputs[0].name
+    fitting = [end.name for end in outputs if end.num_classes == num_classes]
+    if len(fitting) > 1:
+        raise ExportError(
+            f"{len(fitting)} outputs have {num_classes} classes, as the dataset: {', '.join(fitting)}. Say whose"
+            " classes its labels are: --output NAME"
+        )
+    if fitting:
+        say(f"output {fitting[0]!r}: its classes are the dataset's labels")
+    return fitting[0] if fitting else None

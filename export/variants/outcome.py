@@ -1,0 +1,54 @@
+"""What became of a recipe that has no artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from export.convert.recipes import Recipe
+from export.layers import LayerReport
+from fl_mobile.errors import ExportError
+
+SKIPPED, FAILED = "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class Unmade:
+    """A recipe that was asked for and has no artifact in the bundle.
+
+    Attributes:
+        recipe: Its name.
+        outcome: ``"skipped"`` when it does not suit the model, which is known before anything is converted;
+            ``"failed"`` when it was tried.
+        reason: What was found, one line.
+        advice: The layer that hurts most where layers were measured, and the next thing to try.
+    """
+
+    recipe: str
+    outcome: str
+    reason: str
+    advice: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Returns the record in JSON types."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.recipe} {self.outcome}: {self.reason}{f' {self.advice}' if self.advice else ''}"
+
+
+def advice_for(recipe: Recipe, layers: LayerReport | None) -> str:
+    """Returns what to try after ``recipe`` failed its parity."""
+    other = f"recipe '{recipe.instead}'" if recipe.instead else ""
+    worst = None if layers is None else layers.worst
+    if worst is None:
+        return f"Try {other}." if other else ""
+    name, share = worst
+    return f"Layer {name!r} adds {share:.0%} of the noise at the answer: try --keep-float {name}" + (
+        f", or {other}." if other else "."
+    )
+
+
+def nothing_made(unmade: Sequence[Unmade]) -> ExportError:
+    """Returns the error that says of every recipe why it has no artifact."""
+    return ExportError(f"no artifact could be made, so no bundle was written. {'; '.join(map(str, unmade))}")
