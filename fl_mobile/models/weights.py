@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from typing import Any
 import numpy as np
 
 from fl_mobile.errors import ModelError
+from fl_mobile.models.pairing import (
+    Pairs,
+    layers_of_hdf5,
+    layers_with_weights,
+    pair_in_order,
+    pairs_of_saved_model,
+)
 from fl_mobile.models.private_api import flatten_layers
 
 HEAD = "logits"
@@ -25,12 +33,16 @@ PINNED_SHA256 = {
 }
 _MAX_FILE_BYTES = 2 << 30
 
+BY_NAME, BY_ORDER = "by layer name", "by order, shape and kind"
+_LOG = logging.getLogger("fl_mobile.weights")
 LayerArrays = dict[str, dict[str, Any]]
 """Layer name → variable name (``kernel``) or number (``0``) → array, or HDF5 dataset that is not read yet."""
 
 
-def load_weights(model: Any, weights: str, *, head_may_differ: bool = False) -> None:
-    """Sets every weight of ``model`` from a ``.keras``, ``.weights.h5`` or ``.h5`` file, by layer name.
+def load_weights(model: Any, weights: str, *, head_may_differ: bool = False) -> str:
+    """Sets every weight of ``model`` from a ``.keras``, ``.weights.h5`` or ``.h5`` file or a SavedModel's folder.
+
+    Layers are paired by name. Where names differ, by order, shape and kind; that is told, and returned.
 
     Args:
         weights: The path; ``path#sha256=<hex>`` refuses any other content.
@@ -41,12 +53,44 @@ def load_weights(model: Any, weights: str, *, head_may_differ: bool = False) -> 
     """
     name, _, pin = weights.partition("#sha256=")
     path = Path(name)
+    if path.is_dir():
+        return _from_saved_model(model, path)
     _check_file(path, pin or PINNED_SHA256.get(path.name, ""))
     try:
         with _open_hdf5(path) as file:
-            copy_by_layer(model, _index(file), str(path), head_may_differ=head_may_differ)
+            return _from_hdf5(model, file, path, head_may_differ=head_may_differ)
     except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ModelError(f"weights {path}: cannot be read: {error}. Expected .keras, .weights.h5 or .h5.") from error
+
+
+def _from_hdf5(model: Any, file: Any, path: Path, *, head_may_differ: bool) -> str:
+    try:
+        copy_by_layer(model, _index(file), str(path), head_may_differ=head_may_differ)
+    except ModelError:
+        pairs = pair_in_order(layers_with_weights(model), layers_of_hdf5(file))
+        if pairs is None:
+            raise
+        return _set_in_order(pairs, path)
+    return BY_NAME
+
+
+def _from_saved_model(model: Any, folder: Path) -> str:
+    if not (folder / "saved_model.pb").is_file():
+        raise ModelError(f"weights {folder}: a folder without saved_model.pb. Give a SavedModel, .keras or .h5 file.")
+    try:
+        pairs = pairs_of_saved_model(model, folder)
+    except Exception as error:  # TensorFlow's own errors have no common root with Python's
+        raise ModelError(f"weights {folder}: cannot be read: {str(error).splitlines()[0]}") from None
+    if pairs is None:
+        raise ModelError(f"weights {folder}: its weights are not those of model '{model.name}' in order and shape")
+    return _set_in_order(pairs, folder)
+
+
+def _set_in_order(pairs: Pairs, path: Path) -> str:
+    for variable, value in [(v, np.asarray(value[()], np.float32)) for v, value in pairs]:
+        variable.assign(value)
+    _LOG.warning("weights %s: its layers have other names; paired %s", path, BY_ORDER)
+    return BY_ORDER
 
 
 def load_imagenet(model: Any, application: tuple[str, float], input_shape: tuple[int, ...]) -> None:
