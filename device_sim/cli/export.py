@@ -109,7 +109,12 @@ def export(
     if training:
         from device_sim.cli.program import export_program
 
-        shaping: dict[str, object] = {"--recipe": recipes, "--keep-float": keep_float, "--labels": labels, "--license": license}
+        shaping: dict[str, object] = {
+            "--recipe": recipes,
+            "--keep-float": keep_float,
+            "--labels": labels,
+            "--license": license,
+        }
         shaping |= {"--tuning-data": tuning_data, "--tuning-origin": tuning_origin, "--input": inputs}
         for option, given in {**shaping, "--output": labelled, "--target": targets, "--import": imports}.items():
             if given:
