@@ -58,12 +58,12 @@ def _list_all(output: Format) -> None:
 def _show_one(name: str, changes: list[str], output: Format) -> None:
     from device_sim.client_data.partition import summarize
     from device_sim.experiment.toml import parse_experiment
-    from device_sim.federation.federation import deal_out, open_dataset
+    from device_sim.federation.federation import deal_out, dealt_as, open_dataset
 
     experiment = parse_experiment("", [f"data.dataset={name}", *changes])
     dataset = open_dataset(experiment)
     spread = summarize(dataset.train.y, deal_out(experiment, dataset), dataset.num_classes).as_dict()
-    facts, dealt = _facts(dataset), {"partition": experiment.data.partition, **spread}
+    facts, dealt = _facts(dataset), {"partition": dealt_as(experiment, dataset), **spread}
     if output is Format.JSON:
         print_json({**facts, "dealt_out": dealt})
         return

@@ -166,6 +166,7 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
         federation = open_federation(experiment)
     data, devices = federation.dataset, federation.data.population
     tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
+    tell(f"partition {federation.dealt}")
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
     if is_cold():
         tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")

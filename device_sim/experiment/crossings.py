@@ -101,7 +101,7 @@ _MIXED = "updates of several versions meet in one step"
 CROSSINGS: tuple[Crossing, ...] = (
     Crossing(
         ("train.cohort", "data.devices"),
-        lambda f: f.e.train.cohort > f.e.data.devices,
+        lambda f: f.e.data.counts_devices and f.e.train.cohort > f.e.data.devices,
         "train.cohort ({e.train.cohort}) must not exceed data.devices ({e.data.devices}): a round cannot choose more"
         " devices than there are",
     ),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.crossings import check_crossings
@@ -33,6 +34,9 @@ from fl_mobile.server.admission import WEIGHTINGS, Admission
 from fl_mobile.server.rate import RateControl
 from fl_mobile.wire.pruning_mask import PruningPlan
 
+PARTITIONS = (*PARTITIONERS, "on-demand")
+"""Values of data.partition; on-demand makes the examples of dataset synthetic when a device is asked."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -41,8 +45,10 @@ class Data:
     dataset: str = key("mnist-5k", "a name from `fl-mobile datasets`")
     path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
     test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
-    devices: int = key(100, "phones that hold the training examples")
-    partition: str = key("dirichlet", "iid | dirichlet | shards | quantity-skew | natural | on-demand (synthetic only)")
+    devices: int = key(100, "phones that hold the training examples; natural: left at 100, as many as the data knows")
+    partition: str = key(
+        "", f"{' | '.join(PARTITIONS)}; empty is natural where devices are known, else dirichlet"
+    )
     alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
     examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
@@ -56,6 +62,8 @@ class Data:
         positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        if self.partition:
+            check_known("data.partition", self.partition, PARTITIONS)
         if self.partition == "on-demand" and self.dataset != "synthetic":
             raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
         positive("data", examples_per_device=self.examples_per_device)
@@ -65,6 +73,12 @@ class Data:
             raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
         if self.color not in ("", "rgb", "gray"):
             raise ConfigError(f"data.color must be rgb or gray, got '{self.color}'")
+
+    @property
+    def counts_devices(self) -> bool:
+        """Whether ``devices`` is their number; else data that knows its devices has as many as it has."""
+        natural = self.dataset in DATASETS and DATASETS[self.dataset].natural
+        return self.devices != Data.devices or not natural or self.partition not in ("", "natural")
 
     def options(self) -> DataOptions:
         """Returns the options only some datasets read."""

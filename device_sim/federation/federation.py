@@ -32,6 +32,7 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
+from fl_mobile.errors import ConfigError
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
 from fl_mobile.models.keras_start import import_keras
@@ -70,6 +71,14 @@ class Federation:
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
         return self.algorithm.plan(self.experiment.train.plan(round_num, from_logits=self.engine.from_logits))
+
+    @property
+    def dealt(self) -> str:
+        """How examples came to devices, as a person would say it."""
+        name = dealt_as(self.experiment, self.dataset)
+        if name != "natural" or self.experiment.data.partition:
+            return name
+        return "natural: as the data came; data.partition deals them out otherwise"
 
     @functools.cached_property
     def private(self) -> frozenset[str]:
@@ -209,6 +218,11 @@ def assemble(
         ConfigError, DataError: A file that [fleet] names cannot be used.
     """
     keys, population, fraction = experiment.fleet, data.population, experiment.evaluation.device_test_fraction
+    if experiment.train.cohort > population:
+        raise ConfigError(
+            f"train.cohort ({experiment.train.cohort}) must not exceed the {population} devices that the data comes"
+            " from: a round cannot choose more. Lower it, or deal the examples anew with data.partition"
+        )
     if fraction:
         data = SplitDevices(data, experiment.seed, fraction)
     fleet = open_fleet(
@@ -247,13 +261,24 @@ def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
     return DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
 
 
+def dealt_as(experiment: Experiment, dataset: Dataset) -> str:
+    """Returns the partition: what [data] says, else natural where the data knows its devices, else dirichlet."""
+    return experiment.data.partition or ("dirichlet" if dataset.device_of is None else "natural")
+
+
 def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
     """Returns for each device the rising indices of its training examples, as [data] says."""
-    keys = experiment.data
+    keys, name = experiment.data, dealt_as(experiment, dataset)
+    known = None if dataset.device_of is None or name != "natural" else len(np.unique(dataset.device_of))
+    if known is not None and keys.devices not in (known, type(keys).devices):
+        raise ConfigError(
+            f"data.devices is {keys.devices}, but the data comes from {known} devices, which partition natural keeps:"
+            f" leave data.devices out, or deal the examples anew with data.partition, e.g. dirichlet"
+        )
     return partition(
-        keys.partition,
+        name,
         dataset.train.y,
-        keys.devices,
+        known or keys.devices,
         rng_for(experiment.seed, "partition"),
         alpha=keys.alpha,
         shards_per_device=keys.shards_per_device,

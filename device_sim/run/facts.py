@@ -35,7 +35,7 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
         data_source=dataset["source"],
         data_fingerprint=dataset["fingerprint"],
         train_examples=dataset["train_examples"],
-        partition=_partition(experiment.data),
+        partition=_partition(dataset["partition"], experiment.data),
         privacy=NO_PRIVACY,
         experiment_sha256=summary["experiment_sha256"],
         command="fl-mobile simulate experiment.toml",
@@ -94,6 +94,5 @@ def facts_of_first_weights(experiment: Experiment, *, license: str = "") -> Trai
     )
 
 
-def _partition(data: Data) -> str:
-    decisive = {"dirichlet": f", alpha {data.alpha:g}", "quantity-skew": f", alpha {data.alpha:g}"}
-    return data.partition + decisive.get(data.partition, "")
+def _partition(name: str, data: Data) -> str:
+    return name + (f", alpha {data.alpha:g}" if name in ("dirichlet", "quantity-skew") else "")

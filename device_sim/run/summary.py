@@ -9,7 +9,7 @@ from typing import Any
 
 from device_sim.datasets import DATASETS
 from device_sim.experiment.experiment import experiment_hash
-from device_sim.federation.federation import Federation
+from device_sim.federation.federation import Federation, dealt_as
 from device_sim.run.best import Kept, beside_name
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, Score, scores_of
@@ -66,6 +66,7 @@ def summarise(
         "dataset": {
             "name": dataset.name,
             "source": dataset.source,
+            "partition": dealt_as(federation.experiment, dataset),
             "fingerprint": dataset.fingerprint,
             "train_examples": len(dataset.train),
             "test_examples": len(dataset.test),
