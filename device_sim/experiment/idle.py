@@ -39,7 +39,7 @@ def _dealt(knob: str) -> Idle:
     return Idle(
         keys=(f"data.{knob.replace('_', '-')}",),
         by=("data.partition",),
-        works=lambda e: e.data.partition in (*reading, ""),
+        works=lambda e: (e.data.partition or "dirichlet") in reading,
         told=", ".join(reading),
     )
 
