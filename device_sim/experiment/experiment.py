@@ -46,9 +46,7 @@ class Data:
     path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
     test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
     devices: int = key(100, "phones that hold the training examples; natural: left at 100, as many as the data knows")
-    partition: str = key(
-        "", f"{' | '.join(PARTITIONS)}; empty is natural where devices are known, else dirichlet"
-    )
+    partition: str = key("", f"{' | '.join(PARTITIONS)}; empty is natural where devices are known, else dirichlet")
     alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
     examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
