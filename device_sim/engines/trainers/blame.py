@@ -15,8 +15,16 @@ T = TypeVar("T")
 _MOST = 240
 
 
-def blamed(model: Any, work: Callable[[Sequence[Task]], Sequence[T]], tasks: Sequence[Task]) -> Sequence[T]:
+def blamed(
+    model: Any, work: Callable[[Sequence[Task]], Sequence[T]], tasks: Sequence[Task], *, doing: str = "training"
+) -> Sequence[T]:
     """Returns ``work(tasks)``; what goes wrong in it is told in one line, with the device it goes wrong on.
+
+    Args:
+        model: A Keras model, whose layers are looked for in the text; None where there is none any more.
+        work: Trains or evaluates.
+        tasks: Of one chunk.
+        doing: What ``work`` is.
 
     Raises:
         TrainingError: Its ``details`` hold the whole text.
@@ -30,7 +38,7 @@ def blamed(model: Any, work: Callable[[Sequence[Task]], Sequence[T]], tasks: Seq
         place, reason = where(model, str(found)), reason_of(found)
         on = f"device {device}: " if device is not None else f"devices {tasks[0].device}–{tasks[-1].device}: "
         details = "".join(traceback.format_exception(found))
-        raise TrainingError(f"{on}training failed{place}: {reason}", details=details) from None
+        raise TrainingError(f"{on}{doing} failed{place}: {reason}", details=details) from None
 
 
 def _alone(work: Callable[[Sequence[Task]], Any], tasks: Sequence[Task]) -> tuple[Exception, int] | None:
@@ -45,6 +53,8 @@ def _alone(work: Callable[[Sequence[Task]], Any], tasks: Sequence[Task]) -> tupl
 
 def where(model: Any, text: str) -> str:
     """Returns ``" in layer 'x' (Gather)"``, as far as the text of an error names a node of the graph or a layer."""
+    if model is None:
+        return ""
     kinds = {layer.name: type(layer).__name__ for layer in flatten_layers(model, include_self=False)}
     for node in [*re.findall(r"node ([\w./-]+)", text), *re.findall(r"([\w.-]+(?:/[\w.-]+)+)", text)]:
         parts = node.split("/")

@@ -89,7 +89,7 @@ class KerasTrainer:
         """Returns accuracy and mean loss on each task's examples."""
         if any(t.start for t in tasks):
             return [self.score({**weights, **(t.start or {})}, [replace(t, start=None)], plan)[0] for t in tasks]
-        return list(blamed(self.model, lambda some: self._score(weights, some, plan), tasks))
+        return list(blamed(self.model, lambda some: self._score(weights, some, plan), tasks, doing="evaluation"))
 
     def _score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         import tensorflow as tf

@@ -16,6 +16,7 @@ import numpy as np
 from device_sim.engines.batches import visits
 from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import EXPORTED, Evaluation, Task
+from device_sim.engines.trainers.blame import blamed
 from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError
@@ -158,9 +159,11 @@ class LitertTrainer:
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         """Returns each task's update."""
         EXPORTED.refuse(plan, "litert")
-        return [
-            fit(self._session(plan, len(task.y), pulled=task.pull is not None), weights, task, plan) for task in tasks
-        ]
+
+        def fit_all(some: Sequence[Task]) -> list[Update]:
+            return [fit(self._session(plan, len(t.y), pulled=t.pull is not None), weights, t, plan) for t in some]
+
+        return list(blamed(None, fit_all, tasks))
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""

@@ -78,6 +78,7 @@ def test_a_head_inside_a_function_is_seen() -> None:
     assert head_of(keras.Model(x, Hidden()(keras.layers.Dense(3)(x))), X) == "softmax"
 
 
+@pytest.mark.filterwarnings("ignore:You are using a softmax")
 def test_a_softmax_that_says_nothing_is_refused() -> None:
     import keras
 
