@@ -11,7 +11,7 @@ from fl_mobile.errors import ModelError
 _PASS_THROUGH = frozenset({"Identity", "IdentityN", "Cast", "Reshape", "Squeeze", "StopGradient", "PreventGradient"})
 """Operations that only hand a tensor on, between a model's last activation and its output."""
 
-LINEAR = frozenset({"BiasAdd", "MatMul", "BatchMatMulV2", "Conv2D", "Placeholder"})
+_LINEAR = frozenset({"BiasAdd", "MatMul", "BatchMatMulV2", "Conv2D", "Placeholder"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _DRAWS = 8
 
@@ -42,7 +42,7 @@ def head_of(model: Any, probe: np.ndarray) -> str:
         raise ModelError(f"model '{model.name}': a softmax over one output is always 1: use Activation('sigmoid')")
     if last in ("Softmax", "Sigmoid"):
         return last.lower()
-    return "logits" if last in LINEAR else _head_by_drawing(model, inputs)
+    return "logits" if last in _LINEAR else _head_by_drawing(model, inputs)
 
 
 def check_answers(model: Any, shapes: list[tuple[int | None, ...]]) -> None:
