@@ -1,6 +1,9 @@
 """Adaptive server optimizers of Reddi et al., "Adaptive Federated Optimization", ICLR 2021, Algorithm 2.
 
 ``m ← β₁·m + (1−β₁)·Δ``, a rule for ``v`` each, ``w ← w + η·m/(√v + τ)``; ``v`` starts at τ², no bias correction.
+
+v takes the noise of a lossy codec for signal (unbiased in Δ, it is not in Δ²) and every step gets shorter by it. `ecsq`
+rounds by rate and distortion here, at an eighth of its step: ``docs/combinations.md``.
 """
 
 from __future__ import annotations
@@ -60,4 +63,4 @@ def _adaptive(name: str, title: str, server: Adaptive, second: Second) -> Algori
         return step(state, delta, {p: rate * m[p] / (np.sqrt(v[p]) + tau) for p in m}, {"m": m, "v": v})
 
     init = init_with(m=0.0, v=server.tau**2)
-    return Algorithm(name, f"{title} (Reddi et al. 2021)", unchanged, init, apply)
+    return Algorithm(name, f"{title} (Reddi et al. 2021)", unchanged, init, apply, step_share=0.125)

@@ -80,6 +80,8 @@ class Algorithm:
         device: What devices keep; None keeps nothing.
         sends: Slot of the state that travels down beside the model; empty is none.
         optimizers: Local optimizers its derivation holds for.
+        step_share: What keeps the codec's error, or takes it for signal, has `ecsq` round by rate and distortion, at
+            this share of its step; 0 leaves the codec as it is.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Algorithm:
     device: DeviceState | None = None
     sends: str = ""
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
+    step_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def scaffold(server: ServerPlan) -> Algorithm:
         device=DeviceState(pull, keep, foreseen),
         sends="c",
         optimizers=("sgd",),
+        step_share=0.25,
     )
 
 
@@ -111,4 +112,5 @@ def feddyn(server: Dynamic) -> Algorithm:
     return Algorithm(
         *("feddyn", "FedDyn: dynamic regularisation (Acar et al. 2021)", plan, init_with(term=0.0), apply),
         device=DeviceState(pull, keep),
+        step_share=0.25,
     )

@@ -163,10 +163,10 @@ def parse_codec(text: str) -> Codec:
     return chain(*stages)
 
 
-def contracting(codec: Codec) -> Codec:
+def contracting(codec: Codec, share: float = 0.25) -> Codec:
     """Returns the codec, rounding so that it contracts if it is one that can choose; see `Codec.contracts`.
 
     >>> contracting(parse_codec("ecsq")).name
     'ecsq:step=2,rounding=rdo'
     """
-    return codec.contracting() if isinstance(codec, Ecsq) else codec
+    return codec.contracting(share) if isinstance(codec, Ecsq) else codec

@@ -39,7 +39,8 @@ def assign(
     Args:
         plan: Local training that the experiment asks for in this round, before the algorithm has its say.
     """
-    upload = contracting(agreement.upload) if agreement.algorithm.device else agreement.upload
+    share = agreement.algorithm.step_share
+    upload = contracting(agreement.upload, share) if share else agreement.upload
     if rules.rate_control is not None and isinstance(upload, Ecsq):
         published = upload.step if state.upload_step is None else state.upload_step
         state, upload = replace(state, upload_step=published), upload.with_step(published)

@@ -6,6 +6,7 @@ import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,11 +57,20 @@ MEMORIES = {name: (f"upload.memory={name}",) for name in ("none", "error-feedbac
 SELECTIONS: dict[str, tuple[str, ...]] = {"exact": (), "over 1.5": ("selection.over-selection=1.5",)}
 MODES: dict[str, tuple[str, ...]] = {
     "synchronous": (),
-    "asynchronous": ("clock.mode=asynchronous", "clock.buffer=8", "train.cohort=12"),
+    "asynchronous": ("clock.mode=asynchronous", "clock.buffer=8", "train.cohort=12", "train.rounds=30"),
 }
+"""Asynchronous runs make a quarter more steps: late updates weigh less, and what they lose nobody gets."""
 PARTICIPATIONS: dict[str, tuple[str, ...]] = {"40 %": (), "all": ("train.cohort=20", "train.rounds=14")}
 
-REFUSED = "refused"
+
+class Row(NamedTuple):
+    """What an algorithm meets."""
+
+    codec: str = "default"
+    memory: str = "none"
+    selection: str = "exact"
+    mode: str = "synchronous"
+    participation: str = "40 %"
 
 
 def run(changes: Sequence[str], seed: int) -> tuple[float, float]:
@@ -93,12 +103,10 @@ def reference(algorithm: str, participation: str, seeds: tuple[int, ...]) -> flo
     return mean_accuracy((*ALGORITHMS[algorithm], *PARTICIPATIONS[participation], *changes), seeds)[0]
 
 
-def met(names: tuple[str, str, str, str, str, str]) -> tuple[str, ...]:
-    """Returns the changes that a row of the net makes: algorithm, codec, memory, selection, mode, participation."""
-    tables = (ALGORITHMS, CODECS, MEMORIES, SELECTIONS, MODES, PARTICIPATIONS)
-    parts = [table[name] for table, name in zip(tables, names, strict=True)]
-    algorithm, codec, memory, selection, mode, participation = parts
-    return (*algorithm, *codec, *memory, *selection, *participation, *mode)
+def met(algorithm: str, row: Row) -> tuple[str, ...]:
+    """Returns the changes that make an algorithm meet the rest of a row."""
+    parts = (CODECS[row.codec], MEMORIES[row.memory], SELECTIONS[row.selection], PARTICIPATIONS[row.participation])
+    return sum((ALGORITHMS[algorithm], *parts, MODES[row.mode]), ())
 
 
 def refusal(changes: Sequence[str]) -> str:

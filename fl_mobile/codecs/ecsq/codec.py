@@ -72,13 +72,14 @@ class Ecsq:
         """True for the biased ways of rounding, and below twice the rms for stochastic rounding: (Δ/rms)²/4 < 1."""
         return self.rounding != "stochastic" or (not self.absolute and self.step < 2)
 
-    def contracting(self) -> Ecsq:
-        """Returns a codec of about as many bytes that contracts; packets stay compatible.
+    def contracting(self, share: float = 0.25) -> Ecsq:
+        """Returns a codec that contracts, rounding by rate and distortion; packets stay compatible.
 
-        Rounding by rate and distortion at a quarter of the step: 1.4–1.8 kB where stochastic rounding at step 8 takes
-        1.9–2.5 kB (updates of an MLP with 55,210 weights, ``docs/combinations.md``).
+        Args:
+            share: Its step, as a share of the stochastic one. A quarter takes 1.4–1.8 kB where stochastic rounding at
+                step 8 takes 1.9–2.5 kB (updates of an MLP with 55,210 weights, ``docs/combinations.md``).
         """
-        return self if self.contracts else replace(self, rounding="rdo", step=self.step / 4)
+        return self if self.contracts else replace(self, rounding="rdo", step=self.step * share)
 
     def with_step(self, step: float) -> Ecsq:
         """Returns this codec with another step, for rate control; ids and packets stay compatible."""

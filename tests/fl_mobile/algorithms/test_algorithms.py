@@ -8,9 +8,13 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import ALGORITHMS, Mean
+from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan
+from fl_mobile.server.publish import assign
+from fl_mobile.server.step import ServerRules
 from fl_mobile.tensors import TensorSpec
 from tests.fl_mobile.samples import philox
 
@@ -262,3 +266,17 @@ def test_what_clients_keep_adds_up_to_what_the_server_holds(name):
         for p in paths:
             total = sum(w * own[p] for w, own in zip(weights / weights.sum(), kept, strict=True))
             np.testing.assert_allclose(state.slots[slot][p], total, atol=1e-5)
+
+
+@every_algorithm
+@pytest.mark.parametrize("text", ["ecsq", "q8+deflate", "ecsq:step=64"])
+def test_what_keeps_an_error_or_squares_it_has_clients_round_so_that_it_dies_out(name, text):
+    codec, algorithm = parse_codec(text), ALGORITHMS[name].make(plan_of(name))
+    state = algorithm.init(draw(0), SPEC)
+    agreement = Agreement(SPEC, state.weights, algorithm, codec, parse_codec("none"))
+    published = assign(agreement, ServerRules(), state, FitPlan())[1].upload
+    if name in ("scaffold", "feddyn", "fedadam", "fedyogi", "fedadagrad"):
+        assert published.contracts
+        assert published.wire_name == codec.wire_name
+    else:
+        assert published == codec
