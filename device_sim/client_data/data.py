@@ -103,4 +103,10 @@ def made_data(seed: int, population: int, keys: DataOptions, examples_per_device
     shape, classes, count = keys.shape or SHAPE, keys.classes or CLASSES, keys.examples or 1000
     rng = rng_for(seed, "synthetic", count, classes, *shape)
     rng.permutation(count)  # where the dataset draws its labels
-    return MadeData(seed, population, examples_per_device, draw_patterns(rng, classes, shape), alpha)
+    return MadeData(
+        seed=seed,
+        population=population,
+        examples_per_device=examples_per_device,
+        pattern=draw_patterns(rng, classes, shape),
+        alpha=alpha,
+    )

@@ -29,4 +29,11 @@ def load_digits(request: LoadRequest) -> Dataset:
     if table.shape != (1797, 65):
         raise DataError(f"{path}: expected 1797 rows of 64 pixels and a class, got {table.shape}.")
     x = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    return split_dataset("digits", x, table[:, -1].astype(np.int64), DIGITS, request, source="scikit-learn package")
+    return split_dataset(
+        name="digits",
+        x=x,
+        y=table[:, -1].astype(np.int64),
+        labels=DIGITS,
+        request=request,
+        source="scikit-learn package",
+    )

@@ -36,11 +36,11 @@ def load_image_folder(request: LoadRequest) -> Dataset:
     labels, y = np.unique([label for _, label, _ in files], return_inverse=True)
     x = _read_pictures([path for _, _, path in files], request.options.image_size, request.options.color or "rgb")
     return split_dataset(
-        root.name,
-        x,
-        y.astype(np.int64),
-        tuple(labels.tolist()),
-        request,
+        name=root.name,
+        x=x,
+        y=y.astype(np.int64),
+        labels=tuple(labels.tolist()),
+        request=request,
         source=f"pictures in {root}",
         device_of=np.unique(devices, return_inverse=True)[1].astype(np.int64),
     )

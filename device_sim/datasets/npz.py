@@ -33,7 +33,9 @@ def load_npz(request: LoadRequest) -> Dataset:
     highest = int(y.max(initial=0))
     if not tests:
         labels = _labels(path, arrays, highest)
-        return split_dataset(path.stem, x, y, labels, request, source=str(path), device_of=device_of)
+        return split_dataset(
+            name=path.stem, x=x, y=y, labels=labels, request=request, source=str(path), device_of=device_of
+        )
     if len(tests) == 1:
         raise DataError(f"{path}: holds {tests.pop()} alone; x_test and y_test come together.")
     x_test, y_test = _pair(path, arrays, "x_test", "y_test")

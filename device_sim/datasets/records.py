@@ -166,7 +166,15 @@ def make_dataset(
         if array is not None:
             digest.update(f"|{array.dtype.str}{array.shape}|".encode())
             digest.update(np.ascontiguousarray(array).data)
-    return Dataset(name, train, test, labels, device_of, source, digest.hexdigest())
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        labels=labels,
+        device_of=device_of,
+        source=source,
+        fingerprint=digest.hexdigest(),
+    )
 
 
 def check_classes(what: str, y: np.ndarray, labels: tuple[str, ...]) -> None:

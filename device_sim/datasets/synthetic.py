@@ -25,7 +25,9 @@ def load_synthetic(request: LoadRequest) -> Dataset:
     y = rng.permutation(np.arange(count) % classes).astype(np.int64)
     x = draw_examples(draw_patterns(rng, classes, shape), y, rng)
     labels = tuple(f"pattern-{label}" for label in range(classes))
-    return split_dataset("synthetic", x, y, labels, request, source=f"made from seed {request.seed}")
+    return split_dataset(
+        name="synthetic", x=x, y=y, labels=labels, request=request, source=f"made from seed {request.seed}"
+    )
 
 
 def draw_patterns(rng: np.random.Generator, classes: int, shape: tuple[int, ...]) -> np.ndarray:

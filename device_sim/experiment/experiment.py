@@ -179,7 +179,13 @@ class Server:
 
     def admission(self, max_staleness: int = 0, staleness_exponent: float = 0.5) -> Admission:
         """Returns how much the server believes a packet."""
-        return Admission(self.weighting, self.max_examples, self.clip_norm, max_staleness, staleness_exponent)
+        return Admission(
+            weighting=self.weighting,
+            max_examples=self.max_examples,
+            clip_norm=self.clip_norm,
+            max_staleness=max_staleness,
+            staleness_exponent=staleness_exponent,
+        )
 
 
 @dataclass(frozen=True)

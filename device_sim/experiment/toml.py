@@ -174,7 +174,14 @@ def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sour
     for key, value in raw.items():
         dotted = ".".join((*path, key))
         if key not in places:
-            _check_idle(cls, key, value, path, {by: raw.get(by) for by, _ in rows.values()}, sources)
+            _check_idle(
+                cls=cls,
+                key=key,
+                value=value,
+                path=path,
+                named={by: raw.get(by) for by, _ in rows.values()},
+                sources=sources,
+            )
             continue
         into, name, kind = places[key]
         if is_dataclass(kind):

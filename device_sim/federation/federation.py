@@ -188,7 +188,9 @@ def open_federation(experiment: Experiment, make: Callable[..., Any] | None = No
     )
     try:
         workload = _checked_workload(experiment, dataset, build())
-        return assemble(experiment, dataset, data, engine, workload, build)
+        return assemble(
+            experiment=experiment, dataset=dataset, data=data, engine=engine, workload=workload, build=build
+        )
     except BaseException:
         engine.close()
         raise
@@ -232,12 +234,23 @@ def assemble(
         keys.availability, experiment.seed, population, clock=keys.clock(), availability_file=keys.availability_file
     )
     ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
-    gate = Gate(fleet, presence, keys.rules(), ram_bytes, keys.ram_share)
+    gate = Gate(fleet=fleet, presence=presence, rules=keys.rules(), ram_bytes=ram_bytes, ram_share=keys.ram_share)
     policy = experiment.policy.build(experiment.seed)
     upload, download = parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)
     algorithm = experiment.server.build()
     return Federation(
-        *(experiment, dataset, data, engine, algorithm, upload, download), fleet, gate, policy, workload, build
+        experiment=experiment,
+        dataset=dataset,
+        data=data,
+        engine=engine,
+        algorithm=algorithm,
+        upload=upload,
+        download=download,
+        fleet=fleet,
+        gate=gate,
+        policy=policy,
+        workload=workload,
+        build=build,
     )
 
 
@@ -257,7 +270,13 @@ def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
     """Returns what each device holds, as [data] says."""
     keys = experiment.data
     if keys.partition == "on-demand":
-        return made_data(experiment.seed, keys.devices, keys.options(), keys.examples_per_device, keys.alpha)
+        return made_data(
+            seed=experiment.seed,
+            population=keys.devices,
+            keys=keys.options(),
+            examples_per_device=keys.examples_per_device,
+            alpha=keys.alpha,
+        )
     return DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
 
 

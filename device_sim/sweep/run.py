@@ -71,7 +71,11 @@ def run_sweep(sweep: Sweep, search: Search) -> list[TrialResult]:
                     raise
                 failure = str(error)
         search.tell(scores)
-        done.append(TrialResult(number, trial.label, trial.params, folder, failure, scores))
+        done.append(
+            TrialResult(
+                number=number, label=trial.label, params=trial.params, folder=folder, failure=failure, scores=scores
+            )
+        )
         line = json.loads(json.dumps(asdict(done[-1])))  # as it would be read back: tuples are lists
         if line != earlier:
             log[number : number + 1] = [line]

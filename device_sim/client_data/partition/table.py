@@ -73,8 +73,18 @@ def partition(
     """
     check_known("partition", name, PARTITIONERS)
     row = PARTITIONERS[name]
-    _check(len(y), devices, alpha, shards_per_device, min_examples)
-    owner = row.assign(Deal(y, devices, rng, alpha, shards_per_device, device_of, min_examples))
+    _check(count=len(y), devices=devices, alpha=alpha, shards_per_device=shards_per_device, min_examples=min_examples)
+    owner = row.assign(
+        Deal(
+            y=y,
+            devices=devices,
+            rng=rng,
+            alpha=alpha,
+            shards_per_device=shards_per_device,
+            device_of=device_of,
+            min_examples=min_examples,
+        )
+    )
     counts = np.bincount(owner, minlength=devices)
     if counts.min() < min_examples:
         raise DataError(

@@ -57,7 +57,13 @@ def read_behaviour(path: str | Path) -> Behaviour:
     period = numbers_of(entries, "finish_time", where)
     active, active_start = _times(entries, "active", where)
     inactive, inactive_start = _times(entries, "inactive", where)
-    return Behaviour(period, active, active_start, inactive, inactive_start)
+    return Behaviour(
+        period_seconds=period,
+        active=active,
+        active_start=active_start,
+        inactive=inactive,
+        inactive_start=inactive_start,
+    )
 
 
 def _times(entries: dict[object, dict[object, object]], name: str, where: str) -> tuple[np.ndarray, np.ndarray]:

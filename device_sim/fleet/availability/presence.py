@@ -90,7 +90,7 @@ def always(seed: int, clock: Clock) -> Presence:
 
     def presence(devices: Devices, at_seconds: float) -> Doing:
         yes, full = np.ones(len(devices), bool), np.ones(len(devices))
-        return Doing(yes, yes, ~yes, full, np.full(len(devices), at_seconds))
+        return Doing(online=yes, charging=yes, busy=~yes, battery=full, full_at=np.full(len(devices), at_seconds))
 
     return presence
 
@@ -105,11 +105,11 @@ def diurnal(seed: int, clock: Clock) -> Presence:
         hour_of_day = np.floor(hours).astype(np.int64) % 24  # whole hours: -1e-16 % 24.0 is 24.0
         slot = np.floor(hours * _SLOTS_PER_HOUR).astype(np.int64)
         return Doing(
-            uniforms(seed, "online", index=pair(devices.index, np.floor(hours))) >= OFFLINE[hour_of_day],
-            charging,
-            uniforms(seed, "busy", index=pair(devices.index, slot)) < BUSY[hour_of_day],
-            battery,
-            at_seconds - (hours - full_hours) * HOUR,
+            online=uniforms(seed, "online", index=pair(devices.index, np.floor(hours))) >= OFFLINE[hour_of_day],
+            charging=charging,
+            busy=uniforms(seed, "busy", index=pair(devices.index, slot)) < BUSY[hour_of_day],
+            battery=battery,
+            full_at=at_seconds - (hours - full_hours) * HOUR,
         )
 
     return presence
@@ -125,7 +125,9 @@ def traced(seed: int, population: int, behaviour: Behaviour) -> Presence:
     def presence(devices: Devices, at_seconds: float) -> Doing:
         row = row_of(seed, population, len(behaviour), devices.index)
         active, full = behaviour.is_active(row, at_seconds), np.ones(len(devices))
-        return Doing(active, active, ~active, full, np.full(len(devices), at_seconds))
+        return Doing(
+            online=active, charging=active, busy=~active, battery=full, full_at=np.full(len(devices), at_seconds)
+        )
 
     return presence
 

@@ -52,7 +52,9 @@ class Devices:
 
     def air(self, seed: int, round_num: int) -> Air:
         """Returns what the devices' transfers of one round meet."""
-        return draw_air(seed, round_num, self.index, self.jitter_sigma, self.loss)
+        return draw_air(
+            seed=seed, round_num=round_num, index=self.index, jitter_sigma=self.jitter_sigma, loss=self.loss
+        )
 
     def radio(self) -> RadioColumns:
         """Returns what the devices' radios draw."""

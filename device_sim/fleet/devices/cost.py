@@ -38,7 +38,13 @@ def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int 
         kept += numbers if training else 0
         widest = max(widest, numbers)
     parameters = sum(prod(variable.shape) for variable in model.weights)
-    return Workload(forward, parameters, max(kept, widest), optimizer_slots, frozen)
+    return Workload(
+        forward_macs=forward,
+        parameters=parameters,
+        activations=max(kept, widest),
+        optimizer_slots=optimizer_slots,
+        frozen_macs=frozen,
+    )
 
 
 def _call_symbolically(model: Any, input_shape: Sequence[int]) -> None:

@@ -70,12 +70,21 @@ class Fleet:
         return self._as_in_file(drawn, row)
 
     def _profile(self, index: np.ndarray, row: np.ndarray | None) -> np.ndarray:
-        drawn = _position(PROFILE_NAMES, self.profile, _profiles("share"), self.seed, "profile", index)
+        drawn = _position(
+            names=PROFILE_NAMES,
+            name=self.profile,
+            shares=_profiles("share"),
+            seed=self.seed,
+            key="profile",
+            index=index,
+        )
         given = self.rows.profile[row] if self.rows else -1
         return np.where(given >= 0, given, drawn)
 
     def _link(self, index: np.ndarray, row: np.ndarray | None) -> np.ndarray:
-        drawn = _position(LINK_NAMES, self.link, _links("share"), self.seed, "link", index)
+        drawn = _position(
+            names=LINK_NAMES, name=self.link, shares=_links("share"), seed=self.seed, key="link", index=index
+        )
         given = self.rows.link[row] if self.rows else -1
         return np.where(given >= 0, given, drawn)
 
@@ -99,7 +108,13 @@ def open_fleet(
         ConfigError: No profile or link of that name, or no device.
         DataError: The file is missing or malformed.
     """
-    return Fleet(seed, population, profile, link, read_devices(devices_file) if devices_file else None)
+    return Fleet(
+        seed=seed,
+        population=population,
+        profile=profile,
+        link=link,
+        rows=read_devices(devices_file) if devices_file else None,
+    )
 
 
 def _position(

@@ -61,7 +61,9 @@ def oort(request: Request, ledger: Ledger) -> Choice:
         among=lambda index: np.isnan(ledger.column("rounds", index)),
     )
     penalty = _penalty(request, ledger, request.seconds_of(new.devices))
-    found = _weighted(request, "explore", new.devices, penalty, request.count - len(known))
+    found = _weighted(
+        request=request, purpose="explore", devices=new.devices, weights=penalty, count=request.count - len(known)
+    )
     if len(known) + len(found) < request.count:  # everybody has been seen: exploit more
         known, refused = _exploit(request, ledger, request.count - len(found), 0.0)
     return choice(np.concatenate([known, found]), np.concatenate([refused, new.refused]))
@@ -101,7 +103,7 @@ def _exploit(request: Request, ledger: Ledger, count: int, share: float) -> tupl
             break
     best = willing[scores[willing] >= bar]
     asked = codes[: np.searchsorted(-scores[order], -bar, side="right")]
-    return _weighted(request, "exploit", seen[best], scores[best], count), asked
+    return _weighted(request=request, purpose="exploit", devices=seen[best], weights=scores[best], count=count), asked
 
 
 def _penalty(request: Request, ledger: Ledger, seconds: np.ndarray) -> np.ndarray:
