@@ -145,7 +145,9 @@ def _bundle_checks(path: Path, runtimes: list[str], trust: Trust) -> list[dict[s
     replays = [
         {
             "part": f"{r.recipe}.tflite",
-            "proven": f"{r.frames} golden frames on {r.runtime}, max Δp {r.max_abs_diff:.2g}",
+            "proven": f"told, not judged: {r.problem}"
+            if r.problem
+            else f"{r.frames} golden frames on {r.runtime}, max Δp {r.max_abs_diff:.2g}",
         }
         for r in proof.replays
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,3 +74,55 @@ def test_what_is_no_keras_file_is_refused_by_name(tmp_path: Path, content: bytes
         path.write_bytes(content)
     with pytest.raises(ModelError, match=r"m\.keras"):
         read_model(path)
+
+
+LAYERS = """
+import keras
+
+class Twice(keras.layers.Layer):  # not registered
+    def call(self, x):
+        return 2 * x
+"""
+
+
+def small(*layers: Any) -> Any:
+    import keras
+
+    return keras.Sequential([keras.layers.Input((4,)), *layers, keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_layers_of_ones_own_come_from_the_module_that_is_named(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_layers_of_a_test.py").write_text(LAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_layers_of_a_test as own  # type: ignore[import-not-found]
+
+    model, path = small(own.Twice()), tmp_path / f"m{suffix}"
+    model.save(path)
+    x = np.ones((2, 4), np.float32)
+    again = read_model(path, ["own_layers_of_a_test"])
+    np.testing.assert_array_equal(again(x), model(x))
+    with pytest.raises(ModelError, match=r"--import no_such_module: ModuleNotFoundError"):
+        read_model(path, ["no_such_module"])
+    sys.modules.pop("own_layers_of_a_test", None)
+
+
+def test_each_refusal_says_its_own_remedy(tmp_path: Path) -> None:
+    import keras
+
+    model = small(keras.layers.Lambda(lambda x: x + 1))
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(ModelError, match=r"code out of a file is never run: give the function"):
+        read_model(tmp_path / "code.keras")
+    small().save_weights(tmp_path / "alone.weights.h5")
+    with pytest.raises(ModelError, match=r"It holds weights alone: name the model"):
+        read_model(tmp_path / "alone.weights.h5")
+    small().save(tmp_path / "m.h5")
+    (tmp_path / "m.h5").rename(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match=r"an HDF5 file\. Call it m\.h5"):
+        read_model(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match="a folder that is no run"):
+        read_model(tmp_path)
