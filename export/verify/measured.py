@@ -70,8 +70,8 @@ def reference_of(found: Described, x: Any, y: Any) -> Reference:
     Args:
         found: The model.
         x: Held-out frames, see ``frames_for``.
-        y: Their classes ``int[n]``; of a model with several outputs a mapping by output name. None when no output is
-            classes: then answers alone are compared.
+        y: Their classes ``int[n]``; of a model with several outputs a mapping by output name, at least one. None when
+            no output is classes: then answers alone are compared.
 
     Raises:
         ExportError: ``x`` and ``y`` do not fit the model, or it answers NaN.
@@ -95,9 +95,10 @@ def _by_output(serving: Serving, y: Any) -> list[tuple[End, Any]]:
         return []
     if isinstance(y, Mapping):
         odd = [name for name in y if name not in names]
-        if odd:
+        if odd or not y:
             raise ExportError(
-                f"held-out labels: expected classes of outputs {', '.join(names)}, got {', '.join(map(str, odd))}"
+                f"held-out labels: expected classes of one or more of the outputs {', '.join(names)},"
+                f" got {', '.join(map(str, odd)) or 'none'}; give None when no output is classes"
             )
         return [(end, y[end.name]) for end in serving.outputs if end.name in y]
     if len(names) == 1:
