@@ -31,8 +31,10 @@ def tidy(data: bytes) -> bytes:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
-    for graph in model.subgraphs:
-        _remove_fences(graph, codes, schema)
+    for index, graph in enumerate(model.subgraphs):
+        replaced = _remove_fences(graph, codes)
+        for port in (p for s in model.signatureDefs if s.subgraphIndex == index for p in s.outputs):
+            port.tensorIndex = replaced.get(port.tensorIndex, port.tensorIndex)
     _fill_instead_of_zeros(model, codes, schema)
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
     for graph in model.subgraphs:
@@ -52,8 +54,8 @@ def assignments_last(operators: Sequence[Any], codes: Sequence[str]) -> list[Any
     return sorted(operators, key=lambda op: codes[op.opcodeIndex] == "ASSIGN_VARIABLE")
 
 
-def _remove_fences(graph: Any, codes: Sequence[str], schema: Any) -> None:
-    """Takes every LEAKY_RELU out whose slope is `FENCE`; see `products.multiplied`."""
+def _remove_fences(graph: Any, codes: Sequence[str]) -> dict[int, int]:
+    """Takes every LEAKY_RELU out whose slope is `FENCE` (`products.multiplied`); returns what stands for its result."""
     replaced: dict[int, int] = {}
     kept = []
     for op in graph.operators:
@@ -64,6 +66,7 @@ def _remove_fences(graph: Any, codes: Sequence[str], schema: Any) -> None:
             kept.append(op)
     graph.operators = kept
     graph.outputs = np.array([replaced.get(int(i), int(i)) for i in graph.outputs], "i4")
+    return replaced
 
 
 def _fill_instead_of_zeros(model: Any, codes: Sequence[str], schema: Any) -> None:

@@ -99,7 +99,7 @@ def test_a_signed_program_is_proven_by_the_command_it_prints(signed: tuple[Path,
     proven = fl_mobile(*made.out.splitlines()[-1].split()[3:])
     assert proven.code == 0, proven.err
     assert "verified, signed" in proven.out
-    assert "first losses on litert" in proven.out
+    assert "cases as Keras on litert" in proven.out
     refused = fl_mobile("verify", tmp_path / "program", "--public-key", path / "other.pub.pem")
     assert refused.code == 9
     assert "failed at signature" in the_message(refused)
