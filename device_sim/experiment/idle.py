@@ -8,6 +8,7 @@ from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS
+from fl_mobile.algorithms import Algorithm
 from fl_mobile.records import FitPlan
 
 
@@ -42,6 +43,11 @@ def _dealt(knob: str) -> Idle:
         works=lambda e: (e.data.partition or "dirichlet") in reading,
         told=", ".join(reading),
     )
+
+
+def _counts_steps(algorithm: Algorithm) -> bool:
+    """Whether a client's claim about examples says how many steps it made, whatever it weighs."""
+    return algorithm.per_step or algorithm.device is not None
 
 
 IDLE: tuple[Idle, ...] = (
@@ -103,14 +109,26 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         keys=("server.max-examples",),
         by=("server.weighting", "server.aggregation"),
-        works=lambda e: e.server.weighting == "examples" and e.server.rule().mean,
-        told="examples, and server.aggregation mean",
+        works=lambda e: (e.server.weighting == "examples" and e.server.rule().mean) or _counts_steps(e.server.build()),
+        told="examples and server.aggregation mean, and with algorithms that count steps",
     ),
     Idle(
         keys=("fleet.start-hour", "fleet.time-zones"),
         by=("fleet.availability",),
         works=lambda e: e.fleet.availability == "diurnal",
         told="diurnal",
+    ),
+    Idle(
+        keys=("fleet.charging", "fleet.idle", "fleet.min-battery"),
+        by=("fleet.availability",),
+        works=lambda e: e.fleet.availability == "diurnal",
+        told="diurnal; phones of the others charge unused whenever they are there",
+    ),
+    Idle(
+        keys=("fleet.availability-file",),
+        by=("fleet.availability",),
+        works=lambda e: e.fleet.availability == "trace",
+        told="trace",
     ),
     Idle(
         keys=("clock.buffer", "clock.max-staleness", "clock.staleness-exponent"),
@@ -143,7 +161,8 @@ IDLE: tuple[Idle, ...] = (
         told="examples to tune on",
     ),
 )
-"""Parameters of rows (algorithms, aggregation rules, samplers, policies) need no line here: their rows declare them."""
+"""Parameters of rows (algorithms, aggregation rules, samplers, policies) need no line here: their rows declare them.
+Options of datasets neither: a dataset refuses those it does not read."""
 
 
 def idle_keys(experiment: Any) -> dict[str, Idle]:

@@ -185,6 +185,9 @@ FEDADAM = "[server]\nalgorithm = 'fedadam'\nbeta1 = 0.8\n"
 def test_keys_that_do_nothing_are_refused_where_they_are_written() -> None:
     for text, line, told in (
         ("[server]\n\nbeta1 = 0.8", 3, "server.beta1 does nothing with server.algorithm 'fedavg'; it is read with fed"),
+        ("[fleet]\nmin-battery = 0.5", 2, "fleet.min-battery does nothing with fleet.availability 'always'"),
+        ("[fleet]\navailability = 'diurnal'\navailability-file = 'x'", 3, "fleet.availability-file does nothing with"),
+        ("[data]\nshards-per-device = 3", 2, "data.shards-per-device does nothing with data.partition ''"),
         ("[data]\npartition = 'iid'\nalpha = 0.5", 3, "data.alpha does nothing with data.partition 'iid'"),
         ("[policy]\nmin-update-norm = 1", 2, "policy.name 'every-round'; it is read with event"),
         ("[selection]\nexploration = 0.5", 2, "selection.sampler 'uniform'; it is read with oort"),
@@ -279,3 +282,9 @@ def test_schedules_start_at_the_rate_and_never_rise(schedule: str) -> None:
     rates = [train.plan(t, from_logits=True).learning_rate for t in range(10)]
     assert rates[0] == 0.5
     assert all(a >= b > 0 for a, b in itertools.pairwise(rates))
+
+
+def test_a_claim_about_examples_counts_where_it_tells_the_steps() -> None:
+    parse_experiment("", ["server.algorithm=fednova", "server.weighting=uniform", "server.max-examples=50"])
+    with pytest.raises(ConfigError, match=r"server\.max-examples does nothing with server\.weighting 'uniform'"):
+        parse_experiment("", ["server.weighting=uniform", "server.max-examples=50"])
