@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,33 +14,15 @@ from device_sim.cli.edge import stop_if_interrupted
 from device_sim.cli.output import Format, FormatOption, SetOption, print_json, say
 from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import load_tensorflow
+from device_sim.cli.sweep_job import Job
 
 if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment
     from device_sim.federation.federation import Federation
     from device_sim.run.log import Round
     from device_sim.sweep.results import TrialResult
-    from device_sim.sweep.search import Search
 
 DEFAULT_SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """A sweep as it was asked for, by file or by codecs; ``what`` is the same in JSON types."""
-
-    base: Experiment
-    seeds: int
-    search: Search
-    objectives: tuple[str, ...]
-    what: dict[str, Any]
-    out: Path
-    plot: Path | None
-
-    @property
-    def cost(self) -> str:
-        """The objective that the plot shows accuracy against."""
-        return next((name for name in self.objectives if name.endswith("bytes")), "total-bytes")
 
 
 def sweep(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from device_sim.cli.output import Format, make_table, print_json, print_tables, say, size
 from device_sim.cli.progress import clock
+from device_sim.cli.sweep_job import Job
 from device_sim.sweep.plan import short
 from device_sim.sweep.results import FINAL_ROUNDS, Scores, TrialResult
-
-if TYPE_CHECKING:
-    from device_sim.cli.sweep import Job
 
 SHOWN = 200
 """A grid's dry run lists so many trials as text; ``--format json`` lists them all."""

@@ -180,7 +180,9 @@ def open_federation(experiment: Experiment, make: Callable[..., Any] | None = No
     keys = experiment.engine
     import_keras()
     engine = open_engine(
-        *(keys.name, build, dataset.train.x[:8]),
+        keys.name,
+        build,
+        dataset.train.x[:8],
         plan=experiment.server.build().plan(experiment.train.plan(0, from_logits=True)),
         workers=keys.workers,
         pool=keys.pool,
@@ -236,16 +238,14 @@ def assemble(
     ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
     gate = Gate(fleet=fleet, presence=presence, rules=keys.rules(), ram_bytes=ram_bytes, ram_share=keys.ram_share)
     policy = experiment.policy.build(experiment.seed)
-    upload, download = parse_codec(experiment.upload.codec), parse_codec(experiment.download.codec)
-    algorithm = experiment.server.build()
     return Federation(
         experiment=experiment,
         dataset=dataset,
         data=data,
         engine=engine,
-        algorithm=algorithm,
-        upload=upload,
-        download=download,
+        algorithm=experiment.server.build(),
+        upload=parse_codec(experiment.upload.codec),
+        download=parse_codec(experiment.download.codec),
         fleet=fleet,
         gate=gate,
         policy=policy,

@@ -46,9 +46,12 @@ def lost(run: Run, runs: Sequence[Run]) -> StackChart | Note:
         runs: All of the report: a reason has the same colour for each of them.
     """
     return _stacked(
-        *("lost", "Devices lost", "Asked, but not in the average.", "Every device that was asked is in the average."),
-        [r.dropped for r in run.rounds],
-        _groups(r.dropped for each in runs for r in each.rounds),
+        key="lost",
+        title="Devices lost",
+        says="Asked, but not in the average.",
+        otherwise="Every device that was asked is in the average.",
+        by_round=[r.dropped for r in run.rounds],
+        groups=_groups(r.dropped for each in runs for r in each.rounds),
     )
 
 
@@ -57,9 +60,12 @@ def skipped(run: Run, runs: Sequence[Run]) -> StackChart | Note:
     saved = sum(r.saved_bytes for r in run.rounds)
     spared = f"; {told(saved, BYTES)} were not sent for it" if saved else ""
     return _stacked(
-        *("skipped", "Participations skipped", f"Not asked, or declined{spared}.", "No participation was skipped."),
-        [r.skipped for r in run.rounds],
-        _groups(r.skipped for each in runs for r in each.rounds),
+        key="skipped",
+        title="Participations skipped",
+        says=f"Not asked, or declined{spared}.",
+        otherwise="No participation was skipped.",
+        by_round=[r.skipped for r in run.rounds],
+        groups=_groups(r.skipped for each in runs for r in each.rounds),
     )
 
 

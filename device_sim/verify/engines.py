@@ -202,8 +202,11 @@ class _Both:
         theirs = train_each(self.second, weights, cohort, plan)
         found = [
             UpdateDifference(
-                *(self.rounds, task.device, max_difference(a.delta, b.delta)),
-                *(relative_difference(a.delta, b.delta), allowed),
+                round_num=self.rounds,
+                device=task.device,
+                max_abs=max_difference(a.delta, b.delta),
+                relative=relative_difference(a.delta, b.delta),
+                allowed=allowed,
             )
             for (task, a), (_, b) in zip(mine, theirs, strict=True)
         ]

@@ -88,15 +88,38 @@ def build_training_program(
     local_optimizer(optimizer), loss_row(loss)
     check_layers(model)
     options = Options(
-        *(batch_size, loss, from_logits, optimizer, momentum, clip_norm, label_smoothing, proximal, correction),
-        *(accumulate, input_dtype, shape),
+        batch_size=batch_size,
+        loss=loss,
+        from_logits=from_logits,
+        optimizer=optimizer,
+        momentum=momentum,
+        clip_norm=clip_norm,
+        label_smoothing=label_smoothing,
+        proximal=proximal,
+        correction=correction,
+        accumulate=accumulate,
+        input_dtype=input_dtype,
+        input_shape=shape,
     )
     module, signatures = make_module(model, options)
     tflite = convert_module(module, signatures, model.name)
     weights, ports, versions = read_contract_parts(tflite, keras_bridge.travelling_variables(model))
     contract = Contract(
-        *(model.name, batch_size, optimizer, momentum, loss, from_logits, label_smoothing, clip_norm),
-        *(proximal, correction, accumulate, dropout_layers(model), weights, ports, versions),
+        model=model.name,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        momentum=momentum,
+        loss=loss,
+        from_logits=from_logits,
+        label_smoothing=label_smoothing,
+        clip_norm=clip_norm,
+        proximal=proximal,
+        correction=correction,
+        accumulate=accumulate,
+        dropout_layers=dropout_layers(model),
+        weights=weights,
+        signatures=ports,
+        versions=versions,
         file_bytes=len(tflite),
         sha256=hashlib.sha256(tflite).hexdigest(),
     )

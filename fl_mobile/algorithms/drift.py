@@ -64,7 +64,11 @@ def scaffold(server: ServerPlan) -> Algorithm:
         return {path: value - told[path] / np.float32(scale) for path, value in kept.items()}
 
     return Algorithm(
-        *("scaffold", "SCAFFOLD: control variates (Karimireddy et al. 2020)", unchanged, init_with(c=0.0), apply),
+        name="scaffold",
+        summary="SCAFFOLD: control variates (Karimireddy et al. 2020)",
+        plan=unchanged,
+        init=init_with(c=0.0),
+        apply=apply,
         per_step=True,
         device=DeviceState(pull, keep, foreseen),
         sends="c",
@@ -110,7 +114,11 @@ def feddyn(server: Dynamic) -> Algorithm:
         return {path: value + alpha * told[path] for path, value in kept.items()}
 
     return Algorithm(
-        *("feddyn", "FedDyn: dynamic regularisation (Acar et al. 2021)", plan, init_with(term=0.0), apply),
+        name="feddyn",
+        summary="FedDyn: dynamic regularisation (Acar et al. 2021)",
+        plan=plan,
+        init=init_with(term=0.0),
+        apply=apply,
         device=DeviceState(pull, keep),
         step_share=0.25,
     )
