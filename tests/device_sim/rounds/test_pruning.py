@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from device_sim.federation.federation import Federation
 from device_sim.rounds import SERVERS
 from device_sim.rounds.memory import FleetMemory
 from device_sim.run.folder import create
-from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate, stop_reason
 from fl_mobile import wire
 from fl_mobile.client import answer as client_answer
@@ -31,12 +31,14 @@ from fl_mobile.tensors import Tensors
 from fl_mobile.wire import download
 from fl_mobile.wire.lattice import Lattice, prune_point
 from fl_mobile.wire.pruning_mask import apply_masks, masks_for, sparsity_at, zero_runs
+from tests.device_sim.cli.test_progress import played
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
 
 KERNEL = "out/kernel"
 PRUNING = ("begin-round=1", "end-round=4", "sparsity=0.8", "smallest-kernel=1")
-SPARSE = ("train.rounds=7", *(f"train.pruning.{change}" for change in PRUNING))
+DENSE = ("train.rounds=7",)
+SPARSE = (*DENSE, *(f"train.pruning.{change}" for change in PRUNING))
 DELTA = ("download.mode=delta", "download.step=0.1", "upload.codec=ecsq:step=0.1")
 ASYNCHRONOUS = ("clock.mode=asynchronous", "clock.buffer=2", "clock.max-staleness=9")
 WAYS = {
@@ -74,9 +76,9 @@ class Witness(PooledEngine):
         return iter(chunks)
 
 
-def opened(*changes: str, workers: int = 1) -> tuple[Federation, Witness]:
+def opened(*changes: str, workers: int = 1, pruning: tuple[str, ...] = SPARSE) -> tuple[Federation, Witness]:
     witness = Witness(workers)
-    return numpy_federation(parse_experiment(PLAIN, (*SPARSE, *changes)), witness), witness
+    return numpy_federation(parse_experiment(PLAIN, (*pruning, *changes)), witness), witness
 
 
 def states(federation: Federation, folder: Path) -> Iterator[ServerState]:
@@ -200,8 +202,8 @@ def test_stopped_after_any_round_and_resumed_it_ends_with_the_same_bits(way: str
 
 def test_pruned_updates_are_smaller(tmp_path: Path) -> None:
     sizes = {}
-    for name, changes in {"dense": ("train.pruning.sparsity=0",), "sparse": ()}.items():
-        federation, witness = opened(*DELTA, *changes)
+    for name, pruning in {"dense": DENSE, "sparse": SPARSE}.items():
+        federation, witness = opened(*DELTA, pruning=pruning)
         list(states(federation, tmp_path / name))
         sizes[name] = [np.mean([len(answer.packet) for answer in answers]) for _, answers in witness.seen]
     assert sizes["sparse"][0] == sizes["dense"][0]
@@ -211,8 +213,8 @@ def test_pruned_updates_are_smaller(tmp_path: Path) -> None:
 def test_what_is_pruned_does_not_travel_down(tmp_path: Path) -> None:
     """Also to devices that join when all is pruned: which weights died costs less than moving them would."""
     sizes = {}
-    for name, changes in {"dense": ("train.pruning.sparsity=0",), "sparse": ()}.items():
-        federation, _ = opened(*DELTA, *changes)
+    for name, pruning in {"dense": DENSE, "sparse": SPARSE}.items():
+        federation, _ = opened(*DELTA, pruning=pruning)
         points, held = Shelf(tmp_path / f"{name}-more"), 0
         for state in states(federation, tmp_path / name):
             down: Publication = publish(federation.agreement, state, points)
@@ -230,14 +232,14 @@ def test_a_round_nobody_survives_prunes_all_the_same(tmp_path: Path) -> None:
 
 
 def test_stop_rules_look_at_models_that_are_as_small_as_asked_for() -> None:
-    def said(accuracies: list[float], *changes: str) -> str:
-        rounds = [Round(i, a, 1 - a, None, 1, 1, {}, 0, 0, 0, None, 0.0, 0.0) for i, a in enumerate(accuracies)]
-        return stop_reason(parse_experiment(PLAIN, (*SPARSE, *changes)), rounds)
+    def said(accuracies: list[float], *changes: str, pruning: tuple[str, ...] = SPARSE) -> str:
+        rounds = [replace(played(1)[0], round_num=i, accuracy=a, loss=1 - a) for i, a in enumerate(accuracies)]
+        return stop_reason(parse_experiment(PLAIN, (*pruning, *changes)), rounds)
 
     target = "stop.target-accuracy=0.9"
     assert said([0.95] * 4, target) == ""
     assert said([0.95] * 5, target).startswith("reached")
-    assert said([0.95], target, "train.pruning.sparsity=0").startswith("reached")
-    assert said([0.95], target, "train.pruning.sparsity=0", "train.qat.begin-round=3") == ""
+    assert said([0.95], target, pruning=DENSE).startswith("reached")
+    assert said([0.95], target, "train.qat.begin-round=3", pruning=DENSE) == ""
     assert said([0.9, 0.8, 0.7, 0.6, 0.5], "stop.patience=2") == ""
     assert said([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3], "stop.patience=2").startswith("held-out")
