@@ -32,7 +32,6 @@ from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec
-from tests.device_sim.numpy_engine import NumpyTrainer
 
 NAME = "brandnew"
 
@@ -182,6 +181,8 @@ DATASETS[NAME] = DatasetRow(load_bars, "bars", "120 examples", "none", "nothing 
 
 
 def _softmax_regression(build: Any, probe: np.ndarray) -> Any:
+    from tests.device_sim.numpy_engine import NumpyTrainer
+
     return partial(NumpyTrainer, probe[0].size, 4)
 
 

@@ -119,7 +119,7 @@ MISTAKES = {
     "path of no use": (["--set", "data.path=/tmp"], 3, ["mnist-5k", "reads no path"]),
     "data file missing": (["--set", "data.dataset=npz", "--set", "data.path=nope.npz"], 4, ["nope.npz"]),
     "experiment file missing": (["nope.toml"], 3, ["nope.toml", "fl-mobile new"]),
-    "nothing to resume": (["--resume"], 7, ["holds no run", "without --resume"]),
+    "nothing to resume": (["--resume"], 7, ["holds no run", "`fl-mobile simulate --out run` makes one"]),
 }
 
 

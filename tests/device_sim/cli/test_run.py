@@ -277,7 +277,7 @@ def test_a_run_that_trained_nothing_ends_with_that_and_an_exit_code(tmp_path: Pa
 
 def test_divergence_names_device_and_round_and_leaves_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    ended = fl_mobile("simulate", *SMALL, "--set", "train.learning-rate=1e38", "--out", run)
+    ended = fl_mobile("simulate", *SMALL, "--set", "train.loss=mse", "--set", "train.learning-rate=1e12", "--out", run)
     message = the_message(ended)
     assert ended.code == 6
     for word in ("device ", "round 0", "train.learning-rate"):
