@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.device_sim.warm_start import run_warm
+
 SMALL = (
     *("--set", "data.dataset=digits", "--set", "data.devices=12", "--set", "train.cohort=4"),
     *("--set", "train.epochs=1", "--set", "model.name=logistic", "--set", "output.keep-updates=4"),
@@ -49,8 +51,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "COLUMNS": "100", "PYTHONUNBUFFERED": "1", **more}
 
 
-def fl_mobile(*arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None) -> Ended:
-    """Runs the command to its end; ``before`` runs in the child, e.g. to set a limit."""
+def fl_mobile(
+    *arguments: str | Path, cwd: Path | None = None, before: Callable[[], None] | None = None, cold: bool = False
+) -> Ended:
+    """Runs the command to its end in a process of its own; see `warm_start` for how it starts.
+
+    ``before`` runs in the child, e.g. to set a limit; with it, or ``cold``, Python is started as a shell would.
+    """
+    if not (before or cold):
+        return Ended(*run_warm(list(map(str, arguments)), cwd or Path.cwd(), environment()))
     done = subprocess.run(
         command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(), preexec_fn=before, timeout=1200
     )

@@ -22,9 +22,19 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 SHOWN = ("numpy", "tensorflow", "keras", "ai-edge-litert", "numba")
 SIMULATE = (
     *("simulate", "--out", "run", "--rounds", "2", "--quiet", "--format", "json"),
-    *("--set", "data.dataset=synthetic", "--set", "data.devices=10", "--set", "train.cohort=4"),
-    *("--set", "train.epochs=1", "--set", 'output.recipes=["float32", "int8", "qat-int8"]'),
-    *("--set", "output.tuning-data=synthetic", "--set", "output.tuning-epochs=2"),
+    *(
+        "--set",
+        "data.dataset=synthetic",
+        "--set",
+        "data.devices=10",
+        "--set",
+        "train.cohort=10",
+        "--set",
+        "model.name=mlp",
+    ),
+    *("--set", "train.epochs=5", "--set", 'output.recipes=["float32", "int8", "qat-int8"]'),
+    *("--set", "output.tuning-data=synthetic", "--set", "output.tuning-epochs=6"),
+    *("--set", "output.tuning-origin=devices-agreed"),
 )
 VERIFY = ("verify", "run", "--format", "json")
 
@@ -82,7 +92,7 @@ def try_version(version: str, wheel: Path) -> Row:
         here, there = base / "venv" / "bin", base / "empty"
         try:
             step("venv", python, "-m", "venv", base / "venv", folder=there)
-            step("pip install", here / "pip", "install", "--quiet", wheel, folder=there)
+            step("pip install", here / "pip", "install", "--quiet", "--no-compile", wheel, folder=there)
             listed = json.loads(step("pip list", here / "pip", "list", "--format", "json", folder=there))
             chosen = {each["name"].lower().replace("_", "-"): each["version"] for each in listed}
             packages = tuple(chosen.get(name, "none") for name in SHOWN)

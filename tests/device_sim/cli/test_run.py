@@ -32,7 +32,7 @@ RECIPES = ("--set", 'output.recipes=["float32", "int8"]')
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     """A run of six rounds with its bundle; tests must not change it."""
     path = tmp_path_factory.mktemp("finished") / "run"
-    ended = fl_mobile("simulate", *SMALL, *RECIPES, "--rounds", "6", "--out", path, "--format", "json")
+    ended = fl_mobile("simulate", *SMALL, *RECIPES, "--rounds", "6", "--out", path, "--format", "json", cold=True)
     assert ended.code == 0, ended.err
     return path, ended
 
