@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import re
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from device_sim.engines.records import Trainer
-from fl_mobile.errors import FlMobileError, RunError
+from fl_mobile.errors import ConfigError, FlMobileError, RunError
 
 T = TypeVar("T")
+
+ENDED_SECONDS = 5
+"""How long a worker may take to end by itself once its pipe is closed."""
 
 
 class ProcessWorker:
@@ -25,6 +32,7 @@ class ProcessWorker:
     shares_memory = False
 
     def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
+        _check_guarded(sys.modules["__main__"])
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads in the middle of work
         self._pipe, child = context.Pipe()
         self._process = context.Process(target=_serve, args=(child, open_trainer), daemon=True, name="engine-worker")
@@ -42,9 +50,14 @@ class ProcessWorker:
             fine, result = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join(1)
+            code = self._process.exitcode
+            why = (
+                "if the machine is out of memory, use fewer engine.workers"
+                if code is None or code <= 0  # by a signal
+                else "what it wrote on stderr says why"
+            )
             raise RunError(
-                f"an engine worker process died (exit code {self._process.exitcode}); if the machine is out of memory,"
-                " use fewer engine.workers. Continue with --resume."
+                f"an engine worker process died (exit code {code}); {why}. Continue with --resume."
             ) from None
         if not fine:
             raise result
@@ -54,8 +67,28 @@ class ProcessWorker:
     def close(self) -> None:
         """Ends the process."""
         self._pipe.close()
-        self._process.join(5)
-        self._process.kill()
+        self._process.join(ENDED_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()  # else it stays behind as a zombie as long as this program runs
+
+
+_GUARD = re.compile(r"__name__\s*(==|!=|in\b)|(==|!=)\s*__name__")
+
+
+def _check_guarded(main: ModuleType) -> None:
+    """Raises `ConfigError` for a script that starts its run unguarded: every worker imports it, and would do so too."""
+    file = getattr(main, "__file__", None)  # a notebook and `python -c` have none, and are not imported
+    try:
+        text = "" if file is None else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    if file is not None and not _GUARD.search(text):
+        raise ConfigError(
+            f"{file}: engine.pool processes starts Python anew for every worker and imports this script there, which"
+            ' would start the run again. Put what starts it below `if __name__ == "__main__":`, or use'
+            " engine.pool threads."
+        )
 
 
 def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:

@@ -67,7 +67,18 @@ def test_stderr_shows_progress_and_nothing_of_tensorflow(finished: tuple[Path, E
     assert [line.split()[1] for line in lines if line.startswith("round ")] == [f"{n}/6" for n in range(1, 7)]
     for word in ("accuracy", "loss", "up ", "down ", "ratio", "dropped", "ETA"):
         assert word in lines[-12]
-    known = ("Loading", "12 devices", "engine ", "round ", "model.keras:", "keras:", "float32:", "int8:", "bundle:")
+    known = (
+        "Loading",
+        "12 devices",
+        "partition ",
+        "engine ",
+        "round ",
+        "model.keras:",
+        "keras:",
+        "float32:",
+        "int8:",
+        "bundle:",
+    )
     assert [line for line in lines if not line.startswith(known)] == []
 
 

@@ -22,6 +22,7 @@ from device_sim.run.log import Round, read_rounds, scores_of
 from device_sim.run.loop import restore, simulate, stop_reason
 from device_sim.run.summary import kept_told
 from device_sim.sweep.results import score
+from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.errors import ConfigError, DivergedError, RunError
 from fl_mobile.tensors import Tensors, weights_hash
 from tests.device_sim.faulty_run import open_federation
@@ -150,8 +151,8 @@ def test_stop_rules_look_at_evaluated_rounds_only() -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 def test_a_model_that_is_not_finite_is_noticed_in_rounds_without_evaluation(tmp_path: Path) -> None:
-    changes = ("evaluation.interval=5", "server.algorithm=fedavg", "server.learning-rate=1e39", "fleet.dropout-rate=0")
-    federation = numpy_federation(experiment(*changes))
+    federation = numpy_federation(experiment("evaluation.interval=5", "fleet.dropout-rate=0"))
+    federation = replace(federation, algorithm=ALGORITHMS["fedavg"].build(learning_rate=1e39))  # no key allows that
     with pytest.raises(DivergedError, match=r"round 0: tensor 'out/.*' of the new global model.*learning-rate"):
         list(simulate(federation, create(tmp_path / "run", federation.experiment)))
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.convert import conversion, to_tflite
+from export.convert import conversion
 from export.convert.conversion import convert_apart, convert_here, converter_for
 from export.convert.recipes import CORE_RECIPES, RECIPES, find_recipe
+from export.convert.to_tflite import to_tflite
 from fl_mobile.errors import ExportError
 from tests.export.convert.topologies import Digits
 

@@ -18,7 +18,7 @@ from export.tflite.graph import read_graph
 from export.training import contract_from_json, open_session
 from export.training.layers import keyed_dropout
 from export.training.program import TrainingProgram, build_training_program
-from fl_mobile.errors import DataError, ExportError, SpecMismatch, VerifyError
+from fl_mobile.errors import ConfigError, DataError, ExportError, SpecMismatch, VerifyError
 from fl_mobile.models import keras_bridge
 
 pytestmark = pytest.mark.tf
@@ -302,11 +302,11 @@ def test_what_does_not_fit_is_refused() -> None:
         session.set_weights({})
     with pytest.raises(VerifyError):
         session.train(x, y, learning_rate=0.1, prox_mu=1.0)
-    with pytest.raises(ExportError, match="adamw"):
+    with pytest.raises(ConfigError, match="adamw"):
         build_training_program(model, batch_size=4, optimizer="adamw")
     with pytest.raises(ExportError, match="batch_size"):
         build_training_program(model, batch_size=0)
-    with pytest.raises(ExportError, match="hinge"):
+    with pytest.raises(ConfigError, match="hinge"):
         build_training_program(model, batch_size=4, loss="hinge")
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from export.convert.recipes import RECIPES, TUNED_RECIPES, find_recipe
 from export.convert.to_tflite import to_tflite
-from export.model.serving import SIGNATURE, describe
-from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values
+from export.model.serving import SIGNATURE, describe, described
+from export.runtimes import RUNTIMES, answers, missing_runtimes, real_values, run_frames
 from export.tflite.graph import read_graph
 from export.tuning import TUNINGS, Tuning, TuningSet, check_tuned, find_tuning, tune
 from export.tuning.size import account_for
 from export.tuning.sources import TunedSource, check_tuned_artifact
 from export.tuning.tune import crowded_groups
-from export.verify.measured import make_reference
+from export.verify.measured import reference_of
 from fl_mobile.errors import ConfigError, ExportError, VerifyError
 from fl_mobile.wire.pruning_mask import SMALLEST_KERNEL
 from tests.export.convert.topologies import LABELS, Digits, inputs_for
@@ -41,16 +41,22 @@ def source_of(model: Any, data: Digits) -> Any:
 
     def make(name: str) -> TunedSource:
         tuned = tune(model, find_tuning(name), tuning_set(data))
-        return TunedSource(tuned.model, make_reference(tuned.model, data.x_test, data.y_test), tuned.report)
+        found = described(tuned.model)
+        return TunedSource(found, reference_of(found, data.x_test, data.y_test), tuned.report)
 
     return lru_cache(maxsize=None)(make)
+
+
+def proven(source: TunedSource, recipe: Any, artifact: bytes) -> Any:
+    graph = read_graph(artifact)
+    return check_tuned_artifact(source, recipe, graph, run_frames("litert", graph, source.reference.frames))
 
 
 @pytest.mark.parametrize("recipe", TUNED_RECIPES.values(), ids=TUNED_RECIPES)
 def test_artifact_is_the_tuned_model_and_small(recipe: Any, source_of: Any, model: Any, data: Digits) -> None:
     source = source_of(recipe.tuning)
-    artifact = to_tflite(source.model, recipe, representative=data.x_train[:100])
-    parity = check_tuned_artifact(source, recipe, artifact)
+    artifact = to_tflite(source.described.model, recipe, representative=data.x_train[:100])
+    parity = proven(source, recipe, artifact)
     assert parity.weights >= parity.kernel_weights > 0
     graph = read_graph(artifact)
     assert not graph.foreign_ops
@@ -68,7 +74,7 @@ def test_artifact_is_the_tuned_model_and_small(recipe: Any, source_of: Any, mode
 @pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
 def test_kernels_are_what_the_name_says(tuning: Tuning, source_of: Any, model: Any) -> None:
     report = source_of(tuning.name).report
-    weights = {weight.path: weight.numpy() for weight in source_of(tuning.name).model.weights}
+    weights = {weight.path: weight.numpy() for weight in source_of(tuning.name).described.model.weights}
     large = [v.path for v in model.trainable_variables if len(v.shape) > 1 and math.prod(v.shape) >= SMALLEST_KERNEL]
     assert [kernel.path for kernel in report.kernels] == large
     assert large
@@ -91,7 +97,7 @@ def test_every_row_decodes() -> None:
 def test_tuning_twice_gives_the_same_weights(source_of: Any, model: Any, data: Digits) -> None:
     name = "sparse-80-clustered-16-qat"
     again = tune(model, TUNINGS[name], tuning_set(data)).model.get_weights()
-    first = source_of(name).model.get_weights()
+    first = source_of(name).described.model.get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
@@ -152,7 +158,7 @@ def test_good_kernels_pass() -> None:
 def test_it_catches_an_artifact_of_the_untuned_model(source_of: Any, model: Any, data: Digits) -> None:
     artifact = to_tflite(model, TUNED_RECIPES["sparse-80-float32"])
     with pytest.raises(VerifyError, match="is not the Keras model"):
-        check_tuned_artifact(source_of("sparse-80"), TUNED_RECIPES["sparse-80-float32"], artifact)
+        proven(source_of("sparse-80"), TUNED_RECIPES["sparse-80-float32"], artifact)
 
 
 def test_it_catches_weights_of_another_width(model: Any) -> None:
