@@ -5,7 +5,7 @@ FlMobileError        1   anything below; catch this one at the edge
 ├── ConfigError      3   experiment file, --set, names that no table holds
 ├── DataError        4   a dataset that is missing, malformed or too small
 ├── ModelError       5   a model that cannot be built, read or federated
-│   └── TrainingError    TensorFlow failed in the middle of a step
+│   └── TrainingError  5   TensorFlow failed in the middle of a step
 ├── DivergedError    6   local training produced NaN or Inf
 ├── RunError         7   run folder or checkpoint: exists already, corrupt, from another experiment
 ├── ExportError      8   a model or recipe that cannot become a device artifact

@@ -31,14 +31,14 @@ def distance(a: Tensors, b: Tensors) -> float:
 
 
 def test_error_feedback_and_cafe_bring_a_biased_codec_nearer_to_the_exact_run(tmp_path: Path) -> None:
-    """All devices every round, so no residual grows stale."""
+    """All devices every round, so no residual grows stale; a client keeps at least half of what top-k left out."""
     common = ("train.cohort=7", "train.rounds=30")
     _, exact = play(tmp_path / "exact", *common)
     found = {}
     for memory in ("none", "error-feedback", "cafe"):
         changes = (*common, "upload.codec=flat+topk:0.05", f"upload.memory={memory}")
         found[memory] = distance(play(tmp_path / memory, *changes)[1], exact)
-    assert found["error-feedback"] < 0.5 * found["none"]
+    assert found["error-feedback"] < 0.6 * found["none"]
     assert found["cafe"] < 0.95 * found["none"]
 
 

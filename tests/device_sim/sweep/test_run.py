@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from device_sim.experiment.toml import parse_experiment, to_toml
 from device_sim.run.folder import RunFolder, reopen
 from device_sim.run.log import read_rounds
 from device_sim.sweep.arms import arm_trials
@@ -102,14 +103,15 @@ def test_tpe_learns_where_the_good_learning_rates_are(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_what_diverges_is_kept_as_failed_and_not_run_again(tmp_path: Path) -> None:
     plan, told = plan_in(tmp_path, "random"), list[str]()
-    plan = replace(plan, sampler="grid", space={"train.learning-rate": (0.1, 1e39, 0.2)})
+    base = replace(plan.base, download=replace(plan.base.download, mode="delta"))
+    plan = replace(plan, base=base, sampler="grid", space={"server.learning-rate": (0.9, 1e12, 0.5)})
     _, good, bad, other = run(tmp_path, plan, told)
-    assert "train.learning-rate" in bad.failure
+    assert "Lower the learning rates" in bad.failure
     assert (bad.scores, good.failure, other.failure) == (None, "", "")
     told.clear()
     assert run(tmp_path, plan, told)[2] == bad
     assert told == []
-    diverging = replace(plan.base, train=replace(plan.base.train, learning_rate=1e39))
+    diverging = parse_experiment(to_toml(base), ["server.learning-rate=1e12"])
     with pytest.raises(DivergedError):  # without trial 0 there is nothing to compare with
         run(tmp_path / "other", replace(plan, base=diverging))
 

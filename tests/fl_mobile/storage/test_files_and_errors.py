@@ -152,7 +152,8 @@ def test_exit_codes_and_tree_are_those_of_the_drawing():
         if isinstance(value, type) and issubclass(value, errors.FlMobileError)
     }
     assert {name: str(value.exit_code) for name, value in classes.items()} == drawn
-    assert len(set(drawn.values())) == len(drawn)
+    roots = [name for name, kind in classes.items() if len(kind.__mro__) < 6]  # a kind below another ends as that does
+    assert len({drawn[name] for name in roots}) == len(roots)
     assert not {"0", "2", "12", "130"} & set(drawn.values())
 
 
