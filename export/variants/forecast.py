@@ -18,7 +18,7 @@ from export.tuning.bridge import check_bridged
 from export.variants.outcome import FAILED, SKIPPED, Unmade
 from fl_mobile.errors import ExportError
 
-# Operations of a traced model that every recipe converts, seen in artifacts of all models and topologies of our tests.
+# Operations that TFLite has builtin kernels for, float and integer: a model of these alone is not tried before round 1.
 # A model of these alone needs no trial; one with any other is really converted.
 _CONVERTS = frozenset(
     [
