@@ -2,7 +2,7 @@
 
 ```
 trace model + loss ─▶ replay by RULES ─▶ gradients ─▶ clip, proximal, correction ─▶ optimizer ─▶ convert ─▶ check
-   (Keras layers)       autodiff.py                          optimizers.py            one file, six signatures
+   (Keras layers)       autodiff.py                          fl_mobile.local          one file, six signatures
 ```
 Signatures: ``train``, ``evaluate``, ``infer``, ``get_weights``, ``set_weights`` and, on request, ``set_correction``, or
 ``accumulate`` and ``apply``.
@@ -153,13 +153,3 @@ def example_shape(model: Any, given: tuple[int, ...] | None = None) -> tuple[int
     if None in (given or shape):
         raise ExportError(f"model '{model.name}' takes inputs of shape {shape}: give a fixed input_shape")
     return tuple(given or shape)
-
-
-def example_batch(contract: Contract, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns random ``x``, ``y`` and a full mask that fit the program, for smoke tests and latency."""
-    ports = {p.name: p for p in contract.signature("train").inputs}
-    classes = contract.signature("infer").outputs[0].shape[-1]
-    kind = ports["x"].dtype
-    x = rng.standard_normal(ports["x"].shape) if kind == "float32" else rng.integers(0, 2, ports["x"].shape)
-    y = rng.integers(0, max(classes, 2), ports["y"].shape)
-    return {"x": x.astype(kind), "y": y.astype(np.int32), "mask": np.ones(contract.batch_size, np.float32)}
