@@ -28,7 +28,7 @@ def covering_rows(axes: Mapping[str, Sequence[str]], fits: Callable[[Row], bool]
     for pair in sorted(open_pairs, key=lambda one: sorted(one)):
         if pair not in open_pairs:
             continue
-        row = _completed(dict(pair), axes, open_pairs, fits)
+        row = _completed(dict(sorted(pair)), axes, open_pairs, fits)
         open_pairs.discard(pair)
         if row is not None:
             rows.append(row)
@@ -44,7 +44,7 @@ def _completed(
 ) -> Row | None:
     missing = [axis for axis in axes if axis not in row]
     if not missing:
-        return row
+        return {axis: row[axis] for axis in axes}
     axis = missing[0]
 
     def gain(value: str) -> int:

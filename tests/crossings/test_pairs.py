@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,7 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         "half": ("train.pruning.sparsity=0.5", "train.pruning.end-round=1", "train.pruning.smallest-kernel=1"),
     },
 }
+ROOT = Path(__file__).parents[2]
 LIAR = 1
 """The client whose packets the server refuses: they claim to stand on no example."""
 
@@ -228,3 +231,19 @@ def _check_kept(federation: Federation, memory: FleetMemory, version: int, admit
         assert new == (admitted if keeps else set()), what
     assert memory.client_state(LIAR).residual is None
     assert memory.client_state(LIAR).variate is None
+
+
+def test_the_rows_are_the_same_in_every_process() -> None:
+    """Workers that collect different names refuse to start; sets are ordered by a hash that each process draws."""
+    program = (
+        "from tests.crossings.pairs import covering_rows\n"
+        "axes = {axis: [axis + value for value in 'xyz'] for axis in 'abcde'}\n"
+        "print(covering_rows(axes, lambda row: len(set(''.join(row.values()))) < 9))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, cwd=ROOT, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
