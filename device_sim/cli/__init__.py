@@ -21,6 +21,7 @@ import typer
 from device_sim.cli import quiet
 from device_sim.cli.benchmark import benchmark
 from device_sim.cli.camera import camera
+from device_sim.cli.client import client
 from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
 from device_sim.cli.edge import DEBUG_VARIABLE, exit_codes, reported
@@ -31,11 +32,28 @@ from device_sim.cli.models import models
 from device_sim.cli.new import new
 from device_sim.cli.output import encodable_stdout
 from device_sim.cli.report import report
+from device_sim.cli.serve import serve
 from device_sim.cli.simulate import simulate
 from device_sim.cli.sweep import sweep
 from device_sim.cli.verify import verify
 
-VERBS = (simulate, report, sweep, measure, export, verify, benchmark, keys, camera, datasets, codecs, models, new)
+VERBS = (
+    simulate,
+    serve,
+    client,
+    report,
+    sweep,
+    measure,
+    export,
+    verify,
+    benchmark,
+    keys,
+    camera,
+    datasets,
+    codecs,
+    models,
+    new,
+)
 
 
 def _version(wanted: bool) -> None:

@@ -189,7 +189,7 @@ def open_federation(experiment: Experiment, make: Callable[..., Any] | None = No
         ray_address=keys.ray_address,
     )
     try:
-        workload = _checked_workload(experiment, dataset, build())
+        workload = checked_workload(experiment, dataset, build())
         return assemble(
             experiment=experiment, dataset=dataset, data=data, engine=engine, workload=workload, build=build
         )
@@ -198,7 +198,7 @@ def open_federation(experiment: Experiment, make: Callable[..., Any] | None = No
         raise
 
 
-def _checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Workload:
+def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Workload:
     """Returns what training costs, once it is known that the model can be trained on the data."""
     parts = {f"{dataset.name}, {name} part": getattr(dataset, name) for name in ("train", "test")}
     check_training(model, experiment.train.loss, {n: (p.x, p.y) for n, p in parts.items()}, dataset.num_classes)

@@ -18,7 +18,7 @@ import numpy as np
 from device_sim.engines import Evaluation
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation
-from device_sim.rounds import SERVERS
+from device_sim.rounds import SERVERS, Play
 from device_sim.rounds.memory import FleetMemory
 from device_sim.run.best import best_round, put_best, rewind_best
 from device_sim.run.errors import kept_errors
@@ -32,8 +32,11 @@ from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import fp32_bytes
 
 
-def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
+def simulate(federation: Federation, folder: RunFolder, play: Play | None = None) -> Iterator[Round]:
     """Yields rounds, those already on disk first, until the experiment's stop rule.
+
+    Args:
+        play: One server step; None is that of ``clock.mode`` on simulated clients.
 
     Same experiment, same bytes in every packet and same final weights: whatever the engine's workers, and however
     often the process was killed and started again.
@@ -48,7 +51,7 @@ def simulate(federation: Federation, folder: RunFolder) -> Iterator[Round]:
     rewind_best(folder, state.round_num)
     best = best_round(federation.experiment, rounds)
     yield from rounds
-    play, shown = SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
+    play, shown = play or SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
         with kept_errors(folder, state.round_num):

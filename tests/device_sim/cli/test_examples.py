@@ -23,6 +23,9 @@ pytestmark = [pytest.mark.tf, pytest.mark.slow]
 MAKERS = ("simulate", "keys")
 """Their examples make what other verbs' examples read."""
 
+TOGETHER = ("serve", "client")
+"""Each needs the other: tests/device_sim/deploy/test_commands.py runs their examples side by side."""
+
 DEMO = ("simulate", "--out", "runs/demo", "--rounds", "25", "--quiet")
 """What other verbs find in ``runs/demo`` is `make demo` with fewer rounds: a model that has learnt its digits.
 
@@ -85,7 +88,7 @@ def workplace(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return here
 
 
-@pytest.mark.parametrize("verb", [name for name in NAMES if name not in MAKERS])
+@pytest.mark.parametrize("verb", [name for name in NAMES if name not in (*MAKERS, *TOGETHER)])
 def test_every_example_in_the_help_really_works(workplace: Path, verb: str) -> None:
     for arguments in examples(verb):
         if "litert-js" in arguments and RUNTIMES["litert-js"].missing():

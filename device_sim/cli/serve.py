@@ -1,0 +1,186 @@
+"""``fl-mobile serve``: an experiment on real clients, over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from device_sim.cli.output import Format, FormatOption, SetOption, print_json, say
+from device_sim.cli.progress import follow, waiting
+from device_sim.cli.quiet import while_loading
+from device_sim.cli.simulate import choose_experiment, command_line, default_folder, show
+
+if TYPE_CHECKING:
+    from device_sim.deploy.serve import Service
+    from device_sim.experiment.experiment import Experiment
+
+
+def serve(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="EXPERIMENT.toml", help="As of `simulate`; without it, the defaults.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder; default runs/NAME. A run that is there goes on."),
+    ] = None,
+    changes: SetOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8470,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Certificate chain; needs --tls-key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    database: Annotated[
+        str, typer.Option(metavar="URL", help="SQLAlchemy URL; empty is SQLite in the run folder.")
+    ] = "",
+    minimum: Annotated[int, typer.Option(help="Updates without which a deadline ends no round.")] = 1,
+    seat_seconds: Annotated[float, typer.Option(help="How long a client that was asked is waited for.")] = 3600.0,
+    retry_seconds: Annotated[float, typer.Option(help="Clients that are not needed come again after this.")] = 60.0,
+    cohort: Annotated[
+        str, typer.Option(metavar="first-come|drawn", help="drawn: ask whom `simulate` would draw.")
+    ] = "first-come",
+    linger_seconds: Annotated[float, typer.Option(help="After the last round, so that clients hear of it.")] = 10.0,
+    deal: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write what simulated devices hold, for `client`, and end.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Tell what is wrong with this setup, and end.")] = False,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Stop after model.keras and summary.json.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Serve an experiment to real clients; ends like `simulate`, and goes on with the same command after any crash.
+
+    Examples:
+      fl-mobile serve --check --set data.dataset=digits --set model.name=mlp
+      fl-mobile serve --deal data --set data.dataset=digits --set model.name=mlp
+      fl-mobile serve --out runs/served --set data.dataset=digits --set model.name=mlp --set train.rounds=3
+    """
+    from fl_mobile.errors import ConfigError
+
+    try:
+        from device_sim.deploy.serve import Service
+        from fl_mobile.coordinator.http import Tls
+        from fl_mobile.coordinator.records import Pace
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serve needs {error.name}: pip install 'fl-mobile[serve]'") from None
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key: give both, or neither behind a proxy that ends TLS")
+    if cohort not in ("first-come", "drawn"):
+        raise ConfigError(f"--cohort must be first-come or drawn, got '{cohort}'")
+    tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key)
+    path = out or default_folder(file)
+    goes_on = (path / "experiment.toml").exists()
+    experiment = choose_experiment(file, list(changes or ()), path, resume=goes_on)
+    service = Service(
+        host=host,
+        port=port,
+        tls=tls,
+        database=database,
+        least=minimum,
+        seat_seconds=seat_seconds,
+        drawn=cohort == "drawn",
+        pace=Pace(least_seconds=retry_seconds),
+    )
+    recipes = () if no_export else experiment.output.recipes
+    if deal is not None:
+        _deal(experiment, deal, output)
+    elif check:
+        _check(experiment, service, recipes, output)
+    else:
+        summary = _run(experiment, path, service, recipes, resume=goes_on, linger=linger_seconds, quiet=quiet)
+        show(summary, path, output)
+
+
+def _deal(experiment: Experiment, folder: Path, output: Format) -> None:
+    from device_sim.deploy.examples import deal
+    from device_sim.federation.federation import data_of, open_dataset
+
+    count = deal(data_of(experiment, open_dataset(experiment)), folder)
+    _tell({"clients": count, "folder": str(folder)}, output)
+
+
+def _check(experiment: Experiment, service: Service, recipes: tuple[str, ...], output: Format) -> None:
+    """Opens everything that serving opens, in a folder that is thrown away."""
+    import tempfile
+
+    from device_sim.deploy.opening import deployable, open_deployed
+    from device_sim.deploy.serve import served
+    from device_sim.run import folder as run_folder
+    from device_sim.run.finish import check_before_training
+
+    with while_loading():
+        federation, programs = open_deployed(deployable(experiment))
+    with contextlib.closing(federation.engine), tempfile.TemporaryDirectory() as temporary:
+        if recipes:
+            check_before_training(federation, recipes, say)
+        folder = run_folder.create(Path(temporary) / "run", federation.experiment)
+        with served(federation, folder, programs, service) as serving:
+            told = {"listens": serving.url, "program_bytes": len(programs["training"]), "ready": True}
+    _tell(told, output)
+
+
+def _run(
+    experiment: Experiment,
+    path: Path,
+    service: Service,
+    recipes: tuple[str, ...],
+    *,
+    resume: bool,
+    linger: float,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Serves all rounds that are missing and writes the results; returns the summary."""
+    from device_sim.deploy.opening import deployable, open_deployed
+    from device_sim.deploy.serve import served
+    from device_sim.report.tensorboard import recorded
+    from device_sim.run import folder as run_folder
+    from device_sim.run.finish import check_before_training, finish
+    from device_sim.run.log import read_rounds
+
+    def tell(line: str) -> None:
+        if not quiet:
+            say(line)
+
+    experiment = deployable(experiment)
+    folder, _ = run_folder.reopen(path, experiment) if resume else (None, None)
+    if folder is None:
+        run_folder.refuse_existing(path)
+    with waiting("Loading TensorFlow, data and model, building the phone's program …", quiet=quiet), while_loading():
+        federation, programs = open_deployed(experiment)
+    with contextlib.closing(federation.engine):
+        if recipes:
+            check_before_training(federation, recipes, tell)
+        folder = folder or run_folder.create(path, experiment)
+        with run_folder.locked(folder), served(federation, folder, programs, service) as serving:
+            say(f"serving {path} on {serving.url}")
+            played = recorded(serving.rounds, folder.path)
+            rounds = list(follow(played, experiment.train.rounds, len(read_rounds(folder)), quiet=quiet))
+            with _told_for(linger):
+                return finish(
+                    *(federation, folder, rounds),
+                    command=command_line(),
+                    recipes=recipes,
+                    say=tell,
+                    license=experiment.output.license,
+                )
+
+
+@contextlib.contextmanager
+def _told_for(seconds: float) -> Iterator[None]:
+    """Keeps the block open for so long at least: clients that come now are told that the run is finished."""
+    over = threading.Event()
+    timer = threading.Timer(seconds, over.set)
+    timer.daemon = True
+    timer.start()
+    yield
+    over.wait()
+
+
+def _tell(value: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        print_json(value)
+    else:
+        print("\n".join(f"{name}: {what}" for name, what in value.items()))

@@ -1,0 +1,138 @@
+"""The round master: one server step on what real clients send, in the place of one on simulated clients.
+
+```
+open_step ─▶ coordinator.open_round ─▶ wait: enough, or the deadline ─▶ fold ─▶ server step      the loop does the rest
+```
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from device_sim.federation.federation import Federation
+from device_sim.rounds.crew import gather
+from device_sim.rounds.memory import FleetMemory
+from device_sim.rounds.step import Step, open_step
+from device_sim.rounds.traffic import Traffic
+from device_sim.rounds.training import fold_packets
+from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.judging import judge_by
+from fl_mobile.coordinator.records import OpenRound, most_packet_bytes
+from fl_mobile.protocol.terms import Blob, assignment_to_json
+from fl_mobile.records import RoundReport, ServerState
+from fl_mobile.seeds import hashes
+from fl_mobile.server.publish import VERSIONS_KEPT
+from fl_mobile.server.step import step as server_step
+
+SILENT = "silent"
+"""Clients that were asked and sent nothing that counts; a server cannot know why."""
+
+
+@dataclass(frozen=True)
+class Master:
+    """Plays a server step on the clients of a coordinator; fits `device_sim.run.loop.simulate`.
+
+    Attributes:
+        programs: What clients run, stored already.
+        least: Packets without which a deadline ends no round.
+        seat_seconds: How long a client that was asked is waited for.
+        drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
+        stopped: Whether to leave the round open and end.
+    """
+
+    coordinator: Coordinator
+    programs: Mapping[str, Blob]
+    least: int = 1
+    seat_seconds: float = 3600.0
+    drawn: bool = False
+    stopped: Callable[[], bool] = lambda: False
+
+    def __call__(
+        self, federation: Federation, memory: FleetMemory, state: ServerState, updates: Path
+    ) -> tuple[ServerState, RoundReport, Traffic]:
+        """Returns the next state, what the server saw, and what travelled."""
+        began, start = time.monotonic(), memory.seconds
+        step = open_step(federation, memory, state, updates)
+        number = step.round_num
+        self.coordinator.open_round(self._round(step))
+        seconds = federation.experiment.clock.deadline_seconds or None
+        names = self.coordinator.wait(seconds=seconds, least=self.least, stopped=self.stopped)
+        if self.stopped():
+            raise KeyboardInterrupt
+        packets = [self.coordinator.packet(name) for name in names]
+        folded = fold_packets(federation.engine, packets, step.folding)
+        after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)
+        counts = self.coordinator.counts(number)
+        memory.seconds = start + time.monotonic() - began
+        silent = Counter({SILENT: max(0, counts.asked - counts.packets)})
+        traffic = Traffic(
+            asked=counts.asked,
+            lost=+(counts.refused + silent),
+            upload_bytes=counts.upload_bytes,
+            uploads=counts.packets,
+            download_bytes=counts.download_bytes,
+            downloads=counts.asked,
+            start=start,
+            end=memory.seconds,
+        )
+        return after, report, traffic
+
+    def _round(self, step: Step) -> OpenRound:
+        """Returns the round as clients are asked for it."""
+        keys, number = step.federation.experiment, step.round_num
+        waits, cohort = keys.clock.mode == "synchronous", keys.train.cohort
+        ask = math.ceil(cohort * keys.selection.over_selection) if waits else cohort
+        most = cohort if waits else keys.clock.buffer or max(1, cohort // 2)
+        invited = None
+        if self.drawn:
+            chosen = _drawn(step, ask)
+            ask, most, invited = len(chosen), min(most, len(chosen)), chosen.__contains__
+        return OpenRound(
+            number=number,
+            assignment=assignment_to_json(step.assignment),
+            parts_for=_parts(step, self.coordinator),
+            seed_of=lambda device: int(hashes(keys.seed, number, "train", index=np.array([device]))[0]),
+            judge=judge_by(step.folding),
+            ask=ask,
+            most=most,
+            seat_seconds=self.seat_seconds,
+            asynchronous=not waits,
+            invited=invited,
+            most_bytes=most_packet_bytes(step.agreement.spec),
+            programs=self.programs,
+        )
+
+
+def _drawn(step: Step, wanted: int) -> frozenset[int]:
+    """Returns the clients that the simulator would ask in this round."""
+    crew, _ = gather(
+        step.federation,
+        step.memory,
+        round_num=step.round_num,
+        wanted=wanted,
+        draw=step.round_num,
+        now=step.memory.seconds,
+        under_way=np.zeros(0, np.int64),
+    )
+    return frozenset(crew.devices.index.tolist())
+
+
+def _parts(step: Step, coordinator: Coordinator) -> Callable[[int], Mapping[str, Blob]]:
+    """Returns what a client fetches that holds a version; what nobody can hold counts as the app's model."""
+    made: dict[int, Mapping[str, Blob]] = {}
+
+    def parts(held: int) -> Mapping[str, Blob]:
+        held = held if step.round_num - VERSIONS_KEPT <= held <= step.round_num else 0
+        if held not in made:
+            packets = vars(step.publication.download_for(held))
+            made[held] = {name: coordinator.blobs.put(data) for name, data in packets.items() if data}
+        return made[held]
+
+    return parts

@@ -1,0 +1,88 @@
+"""An experiment as the coordinator serves it: the federation, and what clients fetch before their first round."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from typing import Any
+
+from device_sim.deploy.training import CONTRACT, PROGRAM
+from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
+from device_sim.engines.trainers.litert import LitertTrainer, Programs
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.personal import DITTO
+from device_sim.federation.federation import (
+    Federation,
+    assemble,
+    build_of,
+    checked_workload,
+    data_of,
+    open_dataset,
+)
+from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.errors import ConfigError
+from fl_mobile.models.keras_start import import_keras
+from fl_mobile.protocol.terms import Blob, initial_bytes, terms_to_json
+
+RUNTIME = "litert"
+
+
+def deployable(experiment: Experiment) -> Experiment:
+    """Returns the experiment with the phone's program as its engine.
+
+    Raises:
+        ConfigError: It asks for what only a simulation can do.
+    """
+    why = [
+        ("train.batch-size", experiment.train.batch_size == 0, "a phone's program has a fixed batch; give it a size"),
+        ("policy.name", experiment.policy.name != "every-round", "real clients decide by their own conditions"),
+        ("personal.method", experiment.personal.method == DITTO, "a phone's program trains one model"),
+        (
+            "evaluation.device-test-fraction",
+            experiment.evaluation.device_test_fraction > 0,
+            "the server has no examples of its clients to evaluate on",
+        ),
+    ]
+    for key, refused, reason in why:
+        if refused:
+            raise ConfigError(f"serve: {key} cannot be used with real clients: {reason}")
+    return replace(experiment, engine=replace(experiment.engine, name=RUNTIME, pool="", ray_address=""))
+
+
+def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]:
+    """Returns the federation, evaluated on the phone's own program, and the program's files.
+
+    Raises:
+        DataError, ConfigError, ModelError, ExportError: As `open_federation`.
+    """
+    import json
+
+    dataset = open_dataset(experiment)
+    data, build = data_of(experiment, dataset), build_of(experiment, dataset)
+    import_keras()
+    programs = Programs(build, dataset.train.x[:8])
+    workers = experiment.engine.workers or os.cpu_count() or 1
+    engine = PooledEngine([LocalWorker(LitertTrainer(programs, RUNTIME)) for _ in range(workers)])
+    try:
+        workload = checked_workload(experiment, dataset, build())
+        federation = assemble(
+            experiment=experiment, dataset=dataset, data=data, engine=engine, workload=workload, build=build
+        )
+        plan = federation.plan(0)
+        engine.prepare(plan)
+        pulled = federation.algorithm.device is not None
+        _, (tflite, contract) = programs.get(plan, plan.batch_size, pulled=pulled)
+        return federation, {PROGRAM: tflite, CONTRACT: json.dumps(contract.to_json(), sort_keys=True).encode()}
+    except BaseException:
+        engine.close()
+        raise
+
+
+def publish_terms(federation: Federation, coordinator: Coordinator) -> Blob:
+    """Stores what clients fetch once, and has the coordinator name it."""
+    keys = federation.experiment.server
+    initial = coordinator.blobs.put(initial_bytes(federation.engine.initial))
+    parameters: dict[str, Any] = asdict(keys.of_algorithm)
+    terms = terms_to_json(federation.agreement, federation.engine.spec, federation.private, initial, parameters)
+    coordinator.terms = coordinator.blobs.put(terms)
+    return coordinator.terms

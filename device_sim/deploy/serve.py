@@ -1,0 +1,103 @@
+"""An experiment served from first model to verified bundle: the simulator's loop, on clients that come over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from device_sim.deploy.master import Master
+from device_sim.deploy.opening import publish_terms
+from device_sim.federation.federation import Federation
+from device_sim.run.folder import RunFolder
+from device_sim.run.log import Round
+from device_sim.run.loop import simulate
+from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.http import Tls, serving
+from fl_mobile.coordinator.records import Limits, Pace
+
+SHOWN = ("round_num", "accuracy", "loss", "cohort", "accepted", "upload_bytes", "download_bytes")
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where and how a run is served.
+
+    Attributes:
+        database: URL of SQLAlchemy; empty is SQLite in the run folder.
+        least: Packets without which a deadline ends no round.
+        drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8470
+    tls: Tls | None = None
+    database: str = ""
+    least: int = 1
+    seat_seconds: float = 3600.0
+    drawn: bool = False
+    limits: Limits = field(default_factory=Limits)
+    pace: Pace = field(default_factory=Pace)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A run that is being served.
+
+    Attributes:
+        url: Of the coordinator.
+        rounds: Finishes rounds as clients send them; those already on disk come first.
+    """
+
+    url: str
+    coordinator: Coordinator
+    rounds: Iterator[Round]
+
+
+def coordinator_folder(folder: RunFolder) -> Path:
+    """Returns where the coordinator keeps its files."""
+    return folder.path / "coordinator"
+
+
+@contextlib.contextmanager
+def served(
+    federation: Federation,
+    folder: RunFolder,
+    programs: dict[str, bytes],
+    service: Service,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Serving]:
+    """Serves a run while the block runs. The folder must be locked by this process.
+
+    Raises:
+        ConfigError: The address cannot be used.
+        RunError: The coordinator's database is damaged, or does not fit the checkpoint.
+    """
+    coordinator = Coordinator(
+        coordinator_folder(folder), url=service.database, limits=service.limits, pace=service.pace
+    )
+    try:
+        publish_terms(federation, coordinator)
+        master = Master(
+            coordinator,
+            {name: coordinator.blobs.put(data) for name, data in programs.items()},
+            least=service.least,
+            seat_seconds=service.seat_seconds,
+            drawn=service.drawn,
+            stopped=stopped,
+        )
+        with serving(coordinator, host=service.host, port=service.port, tls=service.tls) as url:
+            yield Serving(url, coordinator, _shown(simulate(federation, folder, master), coordinator))
+    finally:
+        coordinator.close()
+
+
+def _shown(rounds: Iterator[Round], coordinator: Coordinator) -> Iterator[Round]:
+    for done in rounds:
+        line: dict[str, Any] = asdict(done)
+        coordinator.history.append({name: line[name] for name in SHOWN})
+        yield done
+    coordinator.finish()

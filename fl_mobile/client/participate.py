@@ -1,0 +1,283 @@
+"""One visit of a client to a coordinator: asked or not, and if so all that follows, to the receipt.
+
+```
+an answer under way? ─▶ its receipt ─▶ keep
+check in ─▶ retry window ─▶ come back in it
+        └▶ assignment ─▶ model, program ─▶ conditions? ─▶ train ─▶ answer ─▶ (on disk) ─▶ upload ─▶ receipt ─▶ keep
+```
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from fl_mobile.client import kept as disk
+from fl_mobile.client.answer import answer, keep, terms_of
+from fl_mobile.client.kept import Kept, UnderWay
+from fl_mobile.client.receive import receive
+from fl_mobile.client.remote import Refused, Remote
+from fl_mobile.client.state import pull_of
+from fl_mobile.errors import DivergedError, WireError
+from fl_mobile.protocol.forms import number, read, text, whole
+from fl_mobile.protocol.signing import to_base64
+from fl_mobile.protocol.terms import (
+    Blob,
+    Terms,
+    assignment_from_json,
+    blob,
+    initial_of,
+    receipt_from_json,
+    terms_from_json,
+)
+from fl_mobile.records import Assignment, FitPlan, Receipt, Update
+from fl_mobile.seeds import rng_for
+from fl_mobile.tensors import Tensors
+from fl_mobile.wire.download import Download
+
+FREE_DISK_BYTES = 64 << 20
+"""A client with less than this beside what it downloads takes no part: its phone has other worries."""
+
+
+class Trainer(Protocol):
+    """Runs the program that the assignment names, on this client's examples."""
+
+    def __call__(
+        self,
+        program: Mapping[str, bytes],
+        weights: Tensors,
+        plan: FitPlan,
+        *,
+        seed: int,
+        start: Tensors | None,
+        pull: Tensors | None,
+    ) -> Update:
+        """Returns the update relative to ``weights``.
+
+        Args:
+            start: Tensors that begin at values of the client's own.
+            pull: Is added to every step's gradient.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What became of a visit.
+
+    Attributes:
+        round_num: The round that the client took part in; None if it was not asked.
+        receipt: None if it was not asked, or gave up.
+        wait_seconds: When it is to come again.
+        finished: Whether the coordinator needs nobody any more.
+        reason: Why it was not asked, or gave up.
+    """
+
+    round_num: int | None = None
+    receipt: Receipt | None = None
+    wait_seconds: float = 0.0
+    finished: bool = False
+    reason: str = ""
+
+
+class Client:
+    """A device's whole life with one coordinator.
+
+    Args:
+        folder: What it keeps; nobody else's.
+        fit: Trains.
+        fits: Whether conditions allow to go on: charging, idle, unmetered; empty text is yes, else why not.
+        fetched: Blobs that several clients of one process share, by SHA-256.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        folder: Path,
+        fit: Trainer,
+        *,
+        fits: Callable[[], str] = lambda: "",
+        fetched: dict[str, bytes] | None = None,
+        runtime: str = "",
+    ) -> None:
+        self._remote, self._folder, self._fit, self._fits, self._runtime = remote, folder, fit, fits, runtime
+        self._fetched = {} if fetched is None else fetched
+        self._kept = disk.load(folder)
+        self._terms: Terms | None = None
+
+    def enrol(self) -> int:
+        """Returns the device's index in the coordinator's run; a new run is begun as a client that holds nothing."""
+        told = self._remote.get("/v1/run")
+        run, terms = text(64)(told.get("run")), told.get("terms")
+        if terms is None:
+            raise WireError("terms", "the coordinator has no terms yet")
+        body = self._blob(blob(terms))
+        self._terms = terms_from_json(body, self._blob(initial_of(body)))
+        self._remote.run = run
+        if self._kept.run != run or self._kept.device is None:
+            self._remote.device = None
+            told = self._remote.signed("/v1/devices", {"public_key": to_base64(self._remote.key.public)})
+            device = whole(0, 2**32 - 1)(told.get("device"))
+            self._keep(Kept(run=run, device=device))
+        self._remote.device = self._kept.device
+        assert self._kept.device is not None
+        return self._kept.device
+
+    def visit(self) -> Visit:
+        """Checks in, and does what is asked.
+
+        Raises:
+            Refused, Unreachable: The coordinator does not want this client, or cannot be reached.
+            WireError: What came from it is damaged or does not fit; nothing was trained with it.
+        """
+        if self._terms is None:
+            self.enrol()
+        if self._kept.under_way is not None:
+            return self._hand_in(self._kept.under_way)
+        told = self._remote.signed(
+            f"/v1/devices/{self._remote.device}/check-ins",
+            {"held": self._kept.held.version, "runtime": self._runtime, "conditions": {"ready": not self._fits()}},
+        )
+        if told.get("finished") is True:
+            return Visit(finished=True)
+        if "retry" in told:
+            return _come_again(told["retry"])
+        return self._take_part(told["assignment"])
+
+    def _take_part(self, told: Mapping[str, Any]) -> Visit:
+        assert self._terms is not None
+        terms, agreement = self._terms, self._terms.agreement
+        asked = _Asked.read(told)
+        needed = sum(part.bytes for part in asked.parts.values())
+        if why := (self._fits() or _no_room(self._folder, needed)):
+            return self._give_up(asked, why)
+        packets = {name: self._remote.fetch(part) for name, part in asked.parts.items()}
+        download = Download(packets["model"], packets.get("prediction", b""), packets.get("beside", b""))
+        version = asked.assignment.round_num
+        decoded, held = receive(agreement, download, version=version, held=self._kept.held)
+        self._keep(replace(self._kept, held=held))
+        private = {path: terms.whole[path] for path in terms.whole if path in terms.private}
+        start = (self._kept.state.private or private) if private else None
+        pull = pull_of(agreement, decoded, self._kept.state)
+        program = {name: self._blob(part) for name, part in asked.programs.items()}
+        weights = {path: decoded.weights.get(path, first) for path, first in terms.whole.items()}
+        if why := self._fits():
+            return self._give_up(asked, why)
+        try:
+            update = self._fit(program, weights, asked.assignment.plan, seed=asked.seed, start=start, pull=pull)
+            made = answer(
+                terms_of(agreement, asked.assignment, decoded, private),
+                update,
+                rng_for(asked.seed, "codec"),
+                residual=self._kept.state.residual,
+            )
+        except DivergedError:
+            return self._give_up(asked, "diverged")
+        under_way = UnderWay(dict(told), 0, made)
+        self._keep(replace(self._kept, under_way=under_way))
+        return self._hand_in(under_way)
+
+    def _hand_in(self, under_way: UnderWay) -> Visit:
+        """Uploads an answer, or finds out what became of it; what the client keeps follows from the receipt."""
+        assert self._terms is not None
+        asked, made = _Asked.read(under_way.assignment), under_way.answer
+        status, told = self._remote.send(asked.path(under_way.attempt), made.packet, asked.token)
+        receipt, wait = None, 0.0
+        if "receipt" in told:
+            receipt = receipt_from_json(told["receipt"])
+        elif status in (401, 404, 409, 410):  # too late, one way or another: as if it had not been asked
+            wait = _come_again(told["retry"]).wait_seconds if "retry" in told else 0.0
+        else:
+            raise Refused(status, told, "upload")
+        before = self._kept.state
+        state = keep(self._terms.agreement, asked.assignment, before, made, receipt)
+        self._keep(replace(self._kept, state=state, under_way=None))
+        if receipt is not None and not receipt.accepted:  # the same data would give the same packet again
+            self._remote.ask("DELETE", asked.path(under_way.attempt), asked.token)
+        reason = receipt.reason if receipt else str(told.get("reason", ""))
+        return Visit(asked.assignment.round_num, receipt, wait, reason=reason)
+
+    def _give_up(self, asked: _Asked, why: str) -> Visit:
+        self._remote.ask("DELETE", asked.path(0), asked.token)
+        return Visit(asked.assignment.round_num, None, reason=why)
+
+    def _blob(self, wanted: Blob) -> bytes:
+        if wanted.sha256 not in self._fetched:
+            self._fetched[wanted.sha256] = self._remote.fetch(wanted)
+        return self._fetched[wanted.sha256]
+
+    def _keep(self, kept: Kept) -> None:
+        disk.save(self._folder, kept)
+        self._kept = kept
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An assignment as this client reads it."""
+
+    assignment: Assignment
+    device: int
+    seed: int
+    token: str
+    parts: Mapping[str, Blob]
+    programs: Mapping[str, Blob]
+
+    @classmethod
+    def read(cls, told: Any) -> _Asked:
+        form = {
+            "round": whole(0, 2**32 - 1),
+            "plan": _as_it_is,
+            "upload": text(),
+            "clip_norm": number,
+            "max_examples": whole(0, 2**63),
+            "run": text(64),
+            "device": whole(0, 2**32 - 1),
+            "seed": _seed,
+            "token": text(),
+            "seconds": number,
+            "most_bytes": whole(0, 2**40),
+            "parts": _blobs,
+            "programs": _blobs,
+        }
+        got = read(told, form)
+        common = {name: got[name] for name in ("round", "plan", "upload", "clip_norm", "max_examples")}
+        if "model" not in got["parts"]:
+            raise WireError("json", "the assignment names no model")
+        assignment = assignment_from_json(common)
+        return cls(assignment, got["device"], got["seed"], got["token"], got["parts"], got["programs"])
+
+    def path(self, attempt: int) -> str:
+        """Returns where an answer goes."""
+        return f"/v1/rounds/{self.assignment.round_num}/devices/{self.device}/attempts/{attempt}"
+
+
+def _come_again(value: Any) -> Visit:
+    form = {"after_seconds": number, "before_seconds": number, "reason": text()}
+    got = read(value, form, optional={"reason": ""})
+    first, last = got["after_seconds"], got["before_seconds"]
+    return Visit(wait_seconds=max(0.0, first + random.random() * (last - first)), reason=got["reason"])
+
+
+def _no_room(folder: Path, needed: int) -> str:
+    free = shutil.disk_usage(folder).free
+    return "" if free > needed + FREE_DISK_BYTES else "no-room"
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, str) or not value.isdigit() or len(value) > 20:
+        raise ValueError("expected a number of 64 bits as text")
+    return int(value)
+
+
+def _blobs(value: Any) -> dict[str, Blob]:
+    if not isinstance(value, dict) or len(value) > 16:
+        raise ValueError("expected names and what they stand for")
+    return {text(64)(name): blob(part) for name, part in value.items()}

@@ -1,0 +1,210 @@
+"""The coordinator: a store, a writer and the round that is open. The web asks it, a round master drives it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from fl_mobile.coordinator import core
+from fl_mobile.coordinator.blobs import Blobs
+from fl_mobile.coordinator.core import Desk, Place, Signed
+from fl_mobile.coordinator.records import Limits, OpenRound, Pace, Reply
+from fl_mobile.coordinator.store import Store, Transaction, database_url, number_of, promised
+from fl_mobile.coordinator.tables import attempts, devices, seats
+from fl_mobile.coordinator.tokens import Minter
+from fl_mobile.coordinator.writer import Writer
+from fl_mobile.protocol.terms import Blob
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What of a round went over the wire.
+
+    Attributes:
+        asked: Clients.
+        packets: Whole packets that came, refused ones too.
+        refused: Reason → packets.
+    """
+
+    asked: int = 0
+    download_bytes: int = 0
+    packets: int = 0
+    upload_bytes: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class Coordinator:
+    """Everything that serves one run.
+
+    Args:
+        folder: Of the coordinator's files, inside the run's.
+        url: Of the database; empty is SQLite in ``folder``.
+        now: Seconds since 1970.
+        writer: Runs the transactions.
+
+    Attributes:
+        refused: Reason → requests refused since the start.
+        terms: What clients fetch first.
+        history: The finished rounds, for the operator's page.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        url: str = "",
+        limits: Limits | None = None,
+        pace: Pace | None = None,
+        now: Callable[[], float] = time.time,
+        writer: Callable[[Store], Writer] = Writer,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.limits, self.pace, self.now = folder, limits or Limits(), pace or Pace(), now
+        self.blobs = Blobs(folder / "blobs")
+        self._store = Store(url or database_url(folder), Blobs(folder / "packets"))
+        self._writer = writer(self._store)
+        self._minter = Minter(self._store.run, self._store.secret)
+        self._open: OpenRound | None = None
+        self._changed = threading.Condition()
+        self.finished = False
+        self.refused: Counter[str] = Counter()
+        self.terms: Blob | None = None
+        self.history: list[Mapping[str, Any]] = []
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self._store.run
+
+    @property
+    def open(self) -> OpenRound | None:
+        """The round that is open."""
+        return self._open
+
+    def check_token(self, token: str, place: Place) -> None:
+        """Raises `Refusal` unless the token is for this place."""
+        self._minter.check(token, round_num=place.round_num, device=place.device, now=self.now())
+
+    def enrol(self, signed: Signed, public_key: bytes) -> Future[Reply]:
+        """See `core.enrol`."""
+        return self._ask(lambda tx, desk: core.enrol(tx, desk, signed, public_key))
+
+    def check_in(self, signed: Signed, *, device: int, held: int) -> Future[Reply]:
+        """See `core.check_in`."""
+        return self._ask(lambda tx, desk: core.check_in(tx, desk, signed, device=device, held=held))
+
+    def upload(self, place: Place, packet: bytes) -> Future[Reply]:
+        """See `core.upload`."""
+
+        def take(tx: Transaction, desk: Desk) -> Reply:
+            reply = core.upload(tx, desk, place, packet)
+            with self._changed:  # the master looks again after the commit: it asks the writer, whose turn comes then
+                self._changed.notify_all()
+            return reply
+
+        return self._ask(take)
+
+    def look_up(self, place: Place) -> Future[Reply]:
+        """See `core.look_up`."""
+        return self._ask(lambda tx, desk: core.look_up(tx, desk, place))
+
+    def give_up(self, place: Place) -> Future[Reply]:
+        """See `core.give_up`."""
+        return self._ask(lambda tx, desk: core.give_up(tx, desk, place))
+
+    def open_round(self, round_: OpenRound) -> None:
+        """Opens a round, or goes on with it; every round before it is done from now on, its packets are deleted.
+
+        Raises:
+            RunError: The store is ahead of the checkpoint.
+        """
+
+        def begin(tx: Transaction) -> None:
+            core.check_goes_on(tx, round_.number)
+            core.finish(tx, before=round_.number)
+            core.open_round(tx, round_.number)
+
+        self._writer.submit(begin).result()
+        self._clean()
+        self._open = round_
+
+    def wait(self, *, seconds: float | None, least: int, stopped: Callable[[], bool]) -> list[str]:
+        """Returns the round's packets, by SHA-256, once it is sealed: enough are here, or time is over.
+
+        Args:
+            seconds: From now, by the monotonic clock; None waits for all.
+            least: Packets that must be here when time is over.
+            stopped: Asked again and again; the round stays open if it says so, and nothing is returned.
+        """
+        round_ = self._open
+        assert round_ is not None
+        until = None if seconds is None else time.monotonic() + seconds
+        while not stopped():
+            over = until is not None and time.monotonic() >= until
+            packets = self._writer.submit(partial(_sealed, number=round_.number, over=over, least=least)).result()
+            if packets is not None:
+                return packets
+            with self._changed:
+                self._changed.wait(0.25 if self._writer.waits else 0)
+        return []
+
+    def packet(self, sha256: str) -> bytes:
+        """Returns a packet that counts."""
+        return self._store.packets.get(sha256)
+
+    def counts(self, number: int) -> Counts:
+        """Returns what a round has cost so far."""
+        return self._writer.submit(lambda tx: _counts(tx, number)).result()
+
+    def population(self) -> int:
+        """Returns how many devices are enrolled."""
+        return self._writer.submit(lambda tx: number_of(tx.db, devices)).result()
+
+    def finish(self) -> None:
+        """There will be no further round: clients are told so."""
+        self.finished, self._open = True, None
+
+    def close(self) -> None:
+        """Answers what is waiting and closes the database."""
+        self._writer.close()
+        self._store.close()
+
+    def _ask(self, do: Callable[[Transaction, Desk], Reply]) -> Future[Reply]:
+        def work(tx: Transaction) -> Reply:
+            desk = Desk(self._minter, self.limits, self.pace, self.now(), self._open, self.finished)
+            return do(tx, desk)
+
+        return self._writer.submit(work)
+
+    def _clean(self) -> None:
+        def clean(tx: Transaction) -> None:
+            self._store.packets.keep_only(set(promised(tx.db)))
+
+        self._writer.submit(clean).result()
+
+
+def _sealed(tx: Transaction, *, number: int, over: bool, least: int) -> list[str] | None:
+    packets = core.packets_of(tx.db, number)
+    if over and len(packets) >= least:
+        core.seal(tx, number)
+    return packets if core.is_sealed(tx, number) else None
+
+
+def _counts(tx: Transaction, number: int) -> Counts:
+    of_step = attempts.c.step == number
+    asked = select(func.count(), func.coalesce(func.sum(seats.c.download_bytes), 0)).where(seats.c.asked_in == number)
+    clients, down = tx.db.execute(asked).one()
+    sent = select(func.count(), func.coalesce(func.sum(attempts.c.bytes), 0)).where(of_step)
+    packets, up = tx.db.execute(sent).one()
+    why = select(attempts.c.reason, func.count()).where(of_step, attempts.c.reason != "").group_by(attempts.c.reason)
+    refused = Counter({str(row[0]): int(row[1]) for row in tx.db.execute(why)})
+    return Counts(int(clients), int(down), int(packets), int(up), refused)

@@ -1,0 +1,347 @@
+"""The laws of the protocol: one function a request, over a transaction; no sockets, no clock, no threads.
+
+| request | idempotent by | refused with |
+|---|---|---|
+| `enrol`     | public key                        | `signature`, `clock` |
+| `check_in`  | round and device                  | `unknown-device`, `signature`, `clock`, `replayed` |
+| `upload`    | (run, round, device, attempt)     | `not-asked`, `conflict`, `already-counted`, `late`, `attempts` |
+| `look_up`   | is a question                     | `not-asked`, `unknown-attempt` |
+| `give_up`   | round and device                  | `not-asked`, `already-counted` |
+
+Every function checks before it writes: a `Refusal` leaves the transaction as it was. What a judged packet is refused
+for is in its receipt, which is kept and given again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from fl_mobile.coordinator.records import CLOCK_TOLERANCE_MS, Limits, OpenRound, Pace, Refusal, Reply
+from fl_mobile.coordinator.store import Transaction, number_of
+from fl_mobile.coordinator.tables import attempts, devices, rounds, seats
+from fl_mobile.coordinator.tokens import Minter
+from fl_mobile.errors import RunError
+from fl_mobile.protocol.signing import is_signed, message
+from fl_mobile.protocol.terms import receipt_to_json
+from fl_mobile.records import Receipt
+
+ASKED, ANSWERED, OVER = "asked", "answered", "over"
+OPEN, SEALED, DONE = "open", "sealed", "done"
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Who a request says it is from.
+
+    Attributes:
+        method, path, body: The request as it came.
+        time_ms: By the device's clock.
+        signature: ``bytes[64]``.
+    """
+
+    method: str
+    path: str
+    body: bytes
+    time_ms: int
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which packet a request is about."""
+
+    round_num: int
+    device: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every request is answered by, beside the store.
+
+    Attributes:
+        now: Seconds since 1970.
+        open: The round that takes clients and packets; None between rounds.
+        finished: Whether there will be no further round.
+    """
+
+    minter: Minter
+    limits: Limits
+    pace: Pace
+    now: float
+    open: OpenRound | None = None
+    finished: bool = False
+
+
+def enrol(tx: Transaction, desk: Desk, signed: Signed, public_key: bytes) -> Reply:
+    """Gives a device its index; the same key always gets the same one."""
+    _check_signature(desk, signed, public_key, device=None)
+    found = tx.db.execute(select(devices.c.device).where(devices.c.public_key == public_key)).scalar()
+    if found is not None:
+        return Reply(200, {"device": found})
+    last = tx.db.execute(select(func.max(devices.c.device))).scalar()
+    device = 0 if last is None else int(last) + 1
+    tx.db.execute(insert(devices).values(device=device, public_key=public_key, last_ms=0))
+    return Reply(201, {"device": device})
+
+
+def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: int) -> Reply:
+    """Asks a client to take part, or tells it when to come again."""
+    known = tx.db.execute(select(devices.c.public_key, devices.c.last_ms).where(devices.c.device == device)).first()
+    if known is None:
+        raise Refusal(404, "unknown-device", f"no device {device} is enrolled in this run: enrol first")
+    _check_signature(desk, signed, bytes(known.public_key), device=device)
+    if signed.time_ms <= known.last_ms:
+        raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
+    tx.db.execute(update(devices).where(devices.c.device == device).values(last_ms=signed.time_ms))
+    if desk.finished:
+        return Reply(200, {"finished": True})
+    round_ = desk.open
+    if round_ is None or _state(tx.db, round_.number) != OPEN:
+        return later(tx, desk, "between-rounds")
+    seat = _seat(tx.db, round_.number, device)
+    if seat is None:
+        if round_.invited is not None and not round_.invited(device):
+            return later(tx, desk, "not-invited")
+        if round_.asynchronous and _is_under_way(tx.db, device, desk.now):
+            return later(tx, desk, "under-way")
+        if seats_taken(tx.db, round_, desk.now) >= round_.ask:
+            return later(tx, desk, "full")
+    parts = round_.parts_for(held)
+    expires = desk.now + round_.seat_seconds
+    if seat is None:
+        tx.db.execute(
+            insert(seats).values(
+                round=round_.number,
+                device=device,
+                expires=expires,
+                state=ASKED,
+                download_bytes=sum(part.bytes for part in parts.values()),
+                asked_in=round_.number,
+            )
+        )
+    elif seat.state == ASKED:
+        tx.db.execute(update(seats).where(_is(seats, round_.number, device)).values(expires=expires))
+    else:
+        return later(tx, desk, "done")
+    return Reply(200, {"assignment": _assignment(desk, round_, device, expires, parts)})
+
+
+def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
+    """Takes a whole packet and gives its receipt; the same packet again gets the same receipt."""
+    sha256 = hashlib.sha256(packet).hexdigest()
+    seat = _asked(tx.db, place)
+    kept = _attempt(tx.db, place)
+    if kept is not None:
+        if kept.sha256 != sha256:
+            raise Refusal(409, "conflict", "another packet came as this attempt: send yours as the next one")
+        return _receipt_of(kept, repeated=True)
+    if seat.state == ANSWERED:
+        raise Refusal(
+            409, "already-counted", f"device {place.device} has a packet that counts in round {place.round_num}"
+        )
+    if place.attempt >= desk.limits.attempts:
+        raise Refusal(
+            429, "attempts", f"a client has {desk.limits.attempts} attempts in a round, 0 to {desk.limits.attempts - 1}"
+        )
+    round_ = desk.open
+    if round_ is None or _is_late(tx.db, round_, place):
+        raise Refusal(410, "late", "the round is over, this packet does not count", **_retry(tx, desk))
+    placed, receipt = _packets_of(tx.db, round_.number), round_.judge(packet, place.round_num)
+    if receipt.accepted:
+        tx.packets[sha256] = packet
+    values = {
+        "round": place.round_num,
+        "device": place.device,
+        "attempt": place.attempt,
+        "sha256": sha256,
+        "bytes": len(packet),
+        "reason": receipt.reason,
+        "weight": receipt.weight,
+        "local_steps": receipt.local_steps,
+        "step": round_.number,
+        "place": placed,
+    }
+    tx.db.execute(insert(attempts).values(**values))
+    last = place.attempt + 1 >= desk.limits.attempts
+    state = ANSWERED if receipt.accepted else (OVER if last else ASKED)
+    tx.db.execute(update(seats).where(_is(seats, place.round_num, place.device)).values(state=state))
+    if receipt.accepted and placed + 1 >= round_.most:
+        seal(tx, round_.number)
+    return _receipt_of(_attempt(tx.db, place), repeated=False)
+
+
+def look_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
+    """Gives the receipt of a packet again."""
+    _asked(tx.db, place)
+    kept = _attempt(tx.db, place)
+    if kept is None:
+        raise Refusal(404, "unknown-attempt", "no whole packet of this attempt has come: send it, or the rest of it")
+    return _receipt_of(kept, repeated=True)
+
+
+def give_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
+    """A client says that it will send nothing in this round; another one can be asked in its place."""
+    seat = _asked(tx.db, place)
+    if seat.state == ANSWERED:
+        raise Refusal(
+            409, "already-counted", f"device {place.device} has a packet that counts in round {place.round_num}"
+        )
+    tx.db.execute(update(seats).where(_is(seats, place.round_num, place.device)).values(state=OVER))
+    return Reply(200, {"given_up": True})
+
+
+def open_round(tx: Transaction, number: int) -> str:
+    """Opens a round, unless it is open or sealed already; returns its state."""
+    state = _state(tx.db, number)
+    if not state:
+        tx.db.execute(insert(rounds).values(round=number, state=OPEN))
+    return state or OPEN
+
+
+def seal(tx: Transaction, number: int) -> None:
+    """Ends a round's set of packets; from now on it can only be computed from."""
+    tx.db.execute(update(rounds).where(rounds.c.round == number, rounds.c.state == OPEN).values(state=SEALED))
+
+
+def is_sealed(tx: Transaction, number: int) -> bool:
+    """Whether a round has its set of packets."""
+    return _state(tx.db, number) in (SEALED, DONE)
+
+
+def finish(tx: Transaction, before: int) -> None:
+    """Marks every round before ``before`` as done: the checkpoint holds what came of it."""
+    tx.db.execute(update(rounds).where(rounds.c.round < before).values(state=DONE))
+
+
+def check_goes_on(tx: Transaction, number: int) -> None:
+    """Refuses to open a round that is done: its packets are gone.
+
+    Raises:
+        RunError: The checkpoint is older than the database.
+    """
+    newest = tx.db.execute(select(func.max(rounds.c.round)).where(rounds.c.state == DONE)).scalar()
+    if newest is not None and newest >= number:
+        raise RunError(
+            f"round {newest} is finished in the coordinator's database, but the checkpoint goes on with round {number}."
+            " Restore both from the same backup."
+        )
+
+
+def packets_of(db: Connection, step: int) -> list[str]:
+    """Returns the SHA-256 of the packets that count in a step, in the order in which they came."""
+    counts = select(attempts.c.sha256).where(attempts.c.step == step, attempts.c.reason == "")
+    return list(db.execute(counts.order_by(attempts.c.place)).scalars())
+
+
+def seats_taken(db: Connection, round_: OpenRound, now: float) -> int:
+    """Returns how many clients are under way, and in a round of its own cohort those that have answered too."""
+    waited = (seats.c.state == ASKED) & (seats.c.expires > now)
+    if round_.asynchronous:
+        taken = select(func.count()).select_from(seats).where(waited)
+    else:
+        taken = (
+            select(func.count())
+            .select_from(seats)
+            .where(seats.c.asked_in == round_.number, waited | (seats.c.state == ANSWERED))
+        )
+    return int(db.execute(taken).scalar_one())
+
+
+def later(tx: Transaction, desk: Desk, reason: str) -> Reply:
+    """Tells a client that is not needed now when to come again."""
+    return Reply(200, {"retry": {**desk.pace.window(number_of(tx.db, devices)), "reason": reason}})
+
+
+def _check_signature(desk: Desk, signed: Signed, public_key: bytes, *, device: int | None) -> None:
+    now_ms = int(desk.now * 1000)
+    text = message(
+        run=desk.minter.run,
+        method=signed.method,
+        path=signed.path,
+        device=device,
+        time_ms=signed.time_ms,
+        body=signed.body,
+    )
+    if not is_signed(public_key, signed.signature, text):
+        raise Refusal(401, "signature", "the request is not signed with the key of this device, or for another run")
+    if abs(now_ms - signed.time_ms) > CLOCK_TOLERANCE_MS:
+        detail = f"the request's time is {signed.time_ms} ms, here it is {now_ms}: sign it again with the server's time"
+        raise Refusal(401, "clock", detail, server_time_ms=now_ms)
+
+
+def _assignment(desk: Desk, round_: OpenRound, device: int, expires: float, parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **round_.assignment,
+        "run": desk.minter.run,
+        "device": device,
+        "seed": str(round_.seed_of(device)),
+        "token": desk.minter.token(round_num=round_.number, device=device, expires=expires),
+        "seconds": round_.seat_seconds,
+        "most_bytes": round_.most_bytes,
+        "parts": {name: {"sha256": part.sha256, "bytes": part.bytes} for name, part in parts.items()},
+        "programs": {name: {"sha256": part.sha256, "bytes": part.bytes} for name, part in round_.programs.items()},
+    }
+
+
+def _receipt_of(kept: Any, *, repeated: bool) -> Reply:
+    receipt = Receipt(kept.reason, int(kept.weight), float(kept.local_steps))
+    told = {"receipt": receipt_to_json(receipt), "round": kept.round, "attempt": kept.attempt}
+    if receipt.accepted:
+        return Reply(200 if repeated else 201, told)
+    detail = "the packet does not count: train again from this round's model and send the next attempt"
+    return Refusal(422, receipt.reason, detail, **told).reply
+
+
+def _counted(place: Place) -> Refusal:
+    detail = f"device {place.device} has a packet that counts in round {place.round_num}"
+    return Refusal(409, "already-counted", detail)
+
+
+def _retry(tx: Transaction, desk: Desk) -> dict[str, Any]:
+    return {"retry": desk.pace.window(number_of(tx.db, devices))}
+
+
+def _is_late(db: Connection, round_: OpenRound, place: Place) -> bool:
+    if _state(db, round_.number) != OPEN:
+        return True
+    return place.round_num != round_.number if not round_.asynchronous else place.round_num > round_.number
+
+
+def _is_under_way(db: Connection, device: int, now: float) -> bool:
+    waited = (seats.c.device == device) & (seats.c.state == ASKED) & (seats.c.expires > now)
+    return db.execute(select(seats.c.round).where(waited).limit(1)).first() is not None
+
+
+def _packets_of(db: Connection, step: int) -> int:
+    counts = select(func.count()).select_from(attempts).where(attempts.c.step == step, attempts.c.reason == "")
+    return int(db.execute(counts).scalar_one())
+
+
+def _asked(db: Connection, place: Place) -> Any:
+    seat = _seat(db, place.round_num, place.device)
+    if seat is None:
+        raise Refusal(404, "not-asked", f"device {place.device} was not asked in round {place.round_num}: check in")
+    return seat
+
+
+def _state(db: Connection, number: int) -> str:
+    return str(db.execute(select(rounds.c.state).where(rounds.c.round == number)).scalar() or "")
+
+
+def _seat(db: Connection, round_num: int, device: int) -> Any:
+    return db.execute(select(seats).where(_is(seats, round_num, device))).first()
+
+
+def _attempt(db: Connection, place: Place) -> Any:
+    this = _is(attempts, place.round_num, place.device) & (attempts.c.attempt == place.attempt)
+    return db.execute(select(attempts).where(this)).first()
+
+
+def _is(table: Any, round_num: int, device: int) -> Any:
+    return (table.c.round == round_num) & (table.c.device == device)

@@ -1,0 +1,90 @@
+"""The coordinator's HTTP server, on a thread of its own: uvicorn with our limits, stopped without losing a receipt."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.limits import punctual
+from fl_mobile.coordinator.web import make_app
+from fl_mobile.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files of a certificate chain and its key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
+@contextlib.contextmanager
+def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None = None) -> Iterator[str]:
+    """Serves a coordinator while the block runs; gives its URL.
+
+    Args:
+        port: 0 takes a free one.
+
+    Raises:
+        ConfigError: The address or the certificate cannot be used.
+    """
+    listener = _listen(host, port)
+    _allow_many_connections()
+    try:
+        config = uvicorn.Config(
+            make_app(coordinator),  # type: ignore[arg-type]
+            http=punctual(coordinator.limits.header_seconds),
+            h11_max_incomplete_event_size=coordinator.limits.header_bytes,
+            timeout_keep_alive=int(max(1, coordinator.limits.header_seconds)),
+            backlog=4096,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ssl_certfile=None if tls is None else tls.certificate,
+            ssl_keyfile=None if tls is None else tls.key,
+            timeout_graceful_shutdown=5,
+        )
+        config.load()
+    except (OSError, ValueError) as error:
+        listener.close()
+        raise ConfigError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="coordinator-http", daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+            if not thread.is_alive():
+                raise RunError("the HTTP server did not start")
+        address, bound = listener.getsockname()[:2]
+        yield f"{'http' if tls is None else 'https'}://{f'[{address}]' if ':' in address else address}:{bound}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=4096)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port."
+        ) from None
+
+
+def _allow_many_connections() -> None:
+    """Raises the number of open files as far as the system lets us: every connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 16)), hard))

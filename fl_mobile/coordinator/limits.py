@@ -1,0 +1,133 @@
+"""What a connection may take before anybody has looked at what it says: time, rate, length, and a place among others.
+
+`Bounded` wraps an ASGI application and watches bodies; `Punctual` is uvicorn's protocol with a deadline for headers. No
+server bounds a slow body by itself (uvicorn, granian and hypercorn were measured), and uvicorn no slow header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from fl_mobile.coordinator.records import Limits, Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class Bounded:
+    """Refuses bodies that are too long by what they declare, and cuts off those that come too slowly.
+
+    Args:
+        most_bytes: (method, path) → longest body; told before a byte of it is received.
+        refused: Counts refusals by reason.
+    """
+
+    def __init__(self, app: App, limits: Limits, most_bytes: Callable[[str, str], int], refused: Counter[str]) -> None:
+        self._app, self._limits, self._most, self._refused = app, limits, most_bytes, refused
+        self._uploads = 0
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_upload = scope["method"] == "PUT"
+        try:
+            self._check_head(scope)
+            declared = self._check_length(scope)
+            if is_upload and self._uploads >= self._limits.uploads_at_once:
+                raise Refusal(429, "busy", "too many uploads at once: send it again in a while", retry_after_seconds=5)
+            scope["declared_bytes"] = declared
+        except Refusal as refusal:
+            self._refused[refusal.reason] += 1
+            await send_problem(send, refusal)
+            return
+        self._uploads += is_upload
+        try:
+            await self._app(scope, self._punctual(receive), send)
+        finally:
+            self._uploads -= is_upload
+
+    def _check_head(self, scope: MutableMapping[str, Any]) -> None:
+        head = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+        if head > self._limits.header_bytes:  # the parser's own limit sees heads that come in pieces only
+            most = self._limits.header_bytes
+            raise Refusal(431, "long-head", f"path and headers of {head} bytes; here at most {most} are read")
+
+    def _check_length(self, scope: MutableMapping[str, Any]) -> int:
+        headers = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
+        if b"transfer-encoding" in headers:
+            raise Refusal(411, "length-required", "give Content-Length; chunked bodies are not read")
+        text = headers.get(b"content-length", b"0")
+        if not text.isdigit() or len(text) > 18:
+            raise Refusal(400, "length", "Content-Length is no number")
+        declared, most = int(text), self._most(scope["method"], scope["path"])
+        if declared > most:
+            raise Refusal(413, "too-long", f"a body of {declared} bytes; here at most {most} are read", most_bytes=most)
+        return declared
+
+    def _punctual(self, receive: Receive) -> Receive:
+        loop, limits = asyncio.get_running_loop(), self._limits
+        begun, got, ended = loop.time(), 0, False
+
+        async def bounded() -> Message:
+            nonlocal got, ended
+            if ended:  # what follows the body is the client's going away, for which there is no hurry
+                return await receive()
+            late = begun + min(limits.body_seconds, limits.grace_seconds + got / limits.least_bytes_per_second)
+            try:
+                message = await asyncio.wait_for(receive(), late - loop.time())
+            except asyncio.TimeoutError:
+                raise Refusal(
+                    408, "too-slow", f"the body came more slowly than {limits.least_bytes_per_second:g} bytes a second"
+                ) from None
+            got += len(message.get("body", b""))
+            ended = not message.get("more_body", False)
+            return message
+
+        return bounded
+
+
+async def send_problem(send: Send, refusal: Refusal) -> None:
+    """Answers with a problem and closes the connection: its body may not have been read."""
+    reply = refusal.reply
+    body = json.dumps(reply.body).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def punctual(seconds: float) -> type[H11Protocol]:
+    """Returns uvicorn's protocol, closing connections on which no whole request head arrives for ``seconds``."""
+
+    class Punctual(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._answered: Any = self.cycle
+            self._patience = self.loop.call_later(seconds, self._look)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._patience.cancel()
+            super().connection_lost(exc)
+
+        def _look(self) -> None:
+            at_work = self.cycle is not None and not self.cycle.response_complete
+            if not at_work and self.cycle is self._answered:
+                self.transport.close()
+                return
+            self._answered = self.cycle
+            self._patience = self.loop.call_later(seconds, self._look)
+
+    return Punctual

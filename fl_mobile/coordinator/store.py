@@ -1,0 +1,151 @@
+"""What the coordinator must not forget: a database of who was asked and who answered, and the packets themselves.
+
+A transaction's packets are on disk before it commits, so a receipt that was given is never without its packet; a crash
+between the two leaves packets that nobody was promised, which the next start deletes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import SingletonThreadPool
+
+from fl_mobile.coordinator.blobs import Blobs
+from fl_mobile.coordinator.tables import SCHEMA, attempts, facts, metadata, rounds
+from fl_mobile.errors import RunError
+
+
+@dataclass
+class Transaction:
+    """One transaction: reads and writes rows, and packets that are to be kept with them.
+
+    Attributes:
+        packets: SHA-256 → bytes, stored before the rows are.
+    """
+
+    db: Connection
+    packets: dict[str, bytes] = field(default_factory=dict)
+
+
+class Store:
+    """The database of one run and its packets.
+
+    Args:
+        url: Of SQLAlchemy; ``sqlite://`` lives in memory.
+        packets: Where they lie.
+
+    Raises:
+        RunError: The database is damaged, of another version, or lacks packets that it promises.
+    """
+
+    def __init__(self, url: str, packets: Blobs) -> None:
+        self.packets, self._engine, self._where = packets, _engine(url), url.rpartition("/")[2] or url
+        try:
+            self._check_whole()
+            metadata.create_all(self._engine)
+            with self.transaction() as tx:
+                self.run, self.secret = self._facts(tx)
+                self._check_packets(tx)
+        except DatabaseError as error:
+            self.close()
+            raise RunError(
+                f"{self._where}: the database is damaged ({error.orig}). Restore it from a backup."
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commits what the block did, packets first; an exception undoes all of it.
+
+        Raises:
+            OSError, sqlalchemy.exc.OperationalError: The disk refused; nothing was done.
+        """
+        with self._engine.begin() as db:
+            tx = Transaction(db)
+            yield tx
+            if tx.packets:
+                self.packets.put_all(tx.packets)
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._engine.dispose()
+
+    def _facts(self, tx: Transaction) -> tuple[str, bytes]:
+        known: dict[str, str] = {row.name: row.value for row in tx.db.execute(select(facts))}
+        if not known:
+            known = {"schema": str(SCHEMA), "run": secrets.token_hex(8), "secret": secrets.token_hex(32)}
+            tx.db.execute(insert(facts), [{"name": name, "value": value} for name, value in known.items()])
+        if known.get("schema") != str(SCHEMA):
+            raise RunError(
+                f"{self._where}: tables of version {known.get('schema')}, this fl-mobile reads {SCHEMA}. Continue the"
+                " run with the version that made it, or start again with another --out."
+            )
+        return known["run"], bytes.fromhex(known["secret"])
+
+    def _check_whole(self) -> None:
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.connect() as db:
+                told = db.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+            if told != "ok":
+                raise RunError(f"{self._where}: the database is damaged ({told}). Restore it from a backup.")
+
+    def _check_packets(self, tx: Transaction) -> None:
+        wanted = set(promised(tx.db))
+        missing = sorted(name for name in wanted if not self.packets.path(name).exists())
+        if missing:
+            raise RunError(
+                f"{self.packets.path(missing[0])}: missing, one of {len(missing)} packets that have receipts."
+                " Restore the folder from the same backup as the database."
+            )
+        self.packets.keep_only(wanted)
+
+
+def promised(db: Connection) -> list[str]:
+    """Returns the SHA-256 of every packet that counts in a step that is not made yet."""
+    made = select(rounds.c.round).where(rounds.c.state == "done")
+    counts = select(attempts.c.sha256).where(attempts.c.reason == "", attempts.c.step.not_in(made))
+    return list(db.execute(counts).scalars())
+
+
+def number_of(db: Connection, table: Any) -> int:
+    """Returns how many rows a table has."""
+    return int(db.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def database_url(folder: Path) -> str:
+    """Returns the URL of the database in a run's folder."""
+    return f"sqlite:///{folder / 'coordinator.db'}"
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    in_memory = url == "sqlite://"
+    engine = create_engine(
+        url,
+        connect_args={"check_same_thread": False, "timeout": 30},
+        **({"poolclass": SingletonThreadPool} if in_memory else {}),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver would begin by itself, later than we want it
+        if not in_memory:
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # NORMAL may lose what was committed at a loss of power
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,73 @@
+"""The coordinator's tables. SQLite holds them in one file of the run folder; PostgreSQL by URL."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+SCHEMA = 1
+"""Counts up whenever a table changes its meaning."""
+
+metadata = MetaData()
+
+facts = Table("facts", metadata, Column("name", String(40), primary_key=True), Column("value", String, nullable=False))
+"""``schema``, ``run`` (its random name) and ``secret`` (keys tokens)."""
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device", Integer, primary_key=True, autoincrement=False),
+    Column("public_key", LargeBinary(32), nullable=False, unique=True),
+    Column("last_ms", BigInteger, nullable=False),
+)
+"""Index → key, and the time that the device's newest signed request bears."""
+
+rounds = Table(
+    "rounds",
+    metadata,
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(10), nullable=False),
+)
+"""``open`` takes packets, ``sealed`` has its set of them, ``done`` is in the checkpoint."""
+
+seats = Table(
+    "seats",
+    metadata,
+    Column("round", Integer, primary_key=True),
+    Column("device", Integer, primary_key=True),
+    Column("expires", Float, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("download_bytes", BigInteger, nullable=False),
+    Column("asked_in", Integer, nullable=False),
+)
+"""A client that was asked for a version: ``asked``, ``answered`` (a packet counts), ``over`` (none will)."""
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("round", Integer, primary_key=True),
+    Column("device", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("reason", String(40), nullable=False),
+    Column("weight", BigInteger, nullable=False),
+    Column("local_steps", Float, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("place", Integer, nullable=False),
+    ForeignKeyConstraint(["round", "device"], ["seats.round", "seats.device"]),
+)
+"""One whole packet and its receipt; ``reason`` is empty if it counts, in step ``step``, as its ``place``-th."""
+
+Index("attempts_of_a_step", attempts.c.step, attempts.c.place)
+Index("seats_of_a_step", seats.c.asked_in)

@@ -1,0 +1,264 @@
+"""The coordinator over HTTP/1.1: requests in, records to `core` by way of the writer, replies out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from fl_mobile.coordinator import page
+from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.core import Place, Signed
+from fl_mobile.coordinator.limits import App, Bounded
+from fl_mobile.coordinator.parts import SMALL_BYTES, Parts, range_of
+from fl_mobile.coordinator.records import Refusal, Reply
+from fl_mobile.errors import WireError
+from fl_mobile.protocol.forms import flat, parse, text, whole
+from fl_mobile.protocol.signing import KEY_BYTES, SIGNATURE_BYTES, from_base64, to_base64
+
+PROTOCOL = 1
+MOST_NUMBER = 2**32 - 1
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_log = logging.getLogger("fl_mobile.coordinator")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(coordinator: Coordinator) -> App:
+    """Returns the ASGI application; ``docs/protocol.md`` and ``docs/openapi.json`` say what it answers."""
+    web = _Web(coordinator)
+    upload = "/v1/rounds/{round}/devices/{device}/attempts/{attempt}"
+    app = Starlette(
+        routes=[
+            Route("/", web.told(web.page)),
+            Route("/metrics", web.told(web.metrics)),
+            Route("/v1/run", web.told(web.run)),
+            Route("/v1/devices", web.told(web.enrol), methods=["POST"]),
+            Route("/v1/devices/{device}/check-ins", web.told(web.check_in), methods=["POST"]),
+            Route("/v1/blobs/{sha256}", web.told(web.blob)),
+            Route(upload, web.told(web.upload), methods=["PUT"]),
+            Route(upload, web.told(web.look_up), methods=["GET"]),
+            Route(upload, web.told(web.give_up), methods=["DELETE"]),
+        ],
+        exception_handlers={404: web.unknown, 405: web.unknown},
+    )
+    return Bounded(app, coordinator.limits, web.most_bytes, coordinator.refused)
+
+
+class _Web:
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._parts = Parts(coordinator.folder / "parts")
+        self._parts.clear()
+
+    def most_bytes(self, method: str, path: str) -> int:
+        """Returns the longest body of a request."""
+        if method != "PUT":
+            return self._coordinator.limits.json_bytes
+        round_ = self._coordinator.open
+        return round_.most_bytes if round_ else self._coordinator.limits.json_bytes
+
+    def told(self, handler: Handler) -> Handler:
+        """Returns the handler with every refusal told as a problem, and counted."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except Refusal as refusal:
+                return self._problem(request, refusal)
+            except WireError as error:
+                return self._problem(request, Refusal(400, error.reason, str(error)))
+            except ClientDisconnect:
+                self._coordinator.refused["gone"] += 1
+                return Response(status_code=499)  # nobody reads it
+            except OSError as error:
+                _log.error("disk: %s", error)
+                return self._problem(request, Refusal(507, "no-room", "the server's disk does not take it now"))
+
+        return answer
+
+    async def unknown(self, request: Request, _: Exception) -> Response:
+        """Answers what no route does."""
+        return self._problem(request, Refusal(404, "unknown-path", "see /v1/run and docs/protocol.md"))
+
+    async def page(self, request: Request) -> Response:
+        """The operator's page."""
+        return HTMLResponse(await run_in_threadpool(page.html, self._coordinator))
+
+    async def metrics(self, request: Request) -> Response:
+        """Numbers for Prometheus."""
+        told = await run_in_threadpool(page.metrics, self._coordinator)
+        return PlainTextResponse(told, media_type="text/plain; version=0.0.4")
+
+    async def run(self, request: Request) -> Response:
+        """Says which run this is, what its terms are and what time it is."""
+        coordinator, terms = self._coordinator, self._coordinator.terms
+        return _json(
+            Reply(
+                200,
+                {
+                    "protocol": PROTOCOL,
+                    "run": coordinator.run,
+                    "terms": None if terms is None else {"sha256": terms.sha256, "bytes": terms.bytes},
+                    "time_ms": int(coordinator.now() * 1000),
+                    "finished": coordinator.finished,
+                },
+            )
+        )
+
+    async def enrol(self, request: Request) -> Response:
+        """`Coordinator.enrol`."""
+        body = await request.body()
+        got = parse(body, {"public_key": _key, "attestation": flat(8)}, optional={"attestation": {}})
+        return _json(await asyncio.wrap_future(self._coordinator.enrol(_signed(request, body), got["public_key"])))
+
+    async def check_in(self, request: Request) -> Response:
+        """`Coordinator.check_in`."""
+        body, device = await request.body(), _number(request, "device")
+        form = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": flat(16)}
+        got = parse(body, form, optional={"runtime": "", "conditions": {}})
+        asked = self._coordinator.check_in(_signed(request, body), device=device, held=got["held"])
+        return self._counted(await asyncio.wrap_future(asked))
+
+    async def blob(self, request: Request) -> Response:
+        """A program, a model or the terms, with HTTP ranges."""
+        name = request.path_params["sha256"]
+        try:
+            path = self._coordinator.blobs.path(name)
+        except ValueError:
+            raise Refusal(400, "sha256", "expected a SHA-256, 64 hexadecimal digits") from None
+        if not await run_in_threadpool(path.exists):
+            raise Refusal(404, "unknown-blob", "no such blob is served now: check in again")
+        return FileResponse(path, media_type="application/octet-stream", headers={"etag": f'"{name}"'})
+
+    async def upload(self, request: Request) -> Response:
+        """A packet, or a part of one."""
+        place = self._authorised(request)
+        declared = request.scope["declared_bytes"]
+        part = range_of(request.headers.get("content-range"), declared, self.most_bytes("PUT", ""))
+        digest = _digest_of(request)
+        if part.carried == part.whole <= SMALL_BYTES:
+            return await self._take(place, await request.body(), digest)
+        if part.whole == 0:
+            raise Refusal(400, "truncated", "an upload has at least one byte")
+        if part.carried:
+            await self._receive(request, place, part.first)
+        here = await run_in_threadpool(self._parts.received, place)
+        if here < part.whole:
+            return _json(Reply(202, {"received": here}))
+        packet = await run_in_threadpool(self._parts.take, place)
+        try:
+            answer = await self._take(place, packet[: part.whole], digest)
+        except Refusal as refusal:
+            if refusal.status != 507:  # what the disk does not take now, it may in a while
+                await run_in_threadpool(self._parts.drop, place)
+            raise
+        await run_in_threadpool(self._parts.drop, place)
+        return answer
+
+    async def look_up(self, request: Request) -> Response:
+        """The receipt, or how much of the packet is here."""
+        place = self._authorised(request)
+        if here := await run_in_threadpool(self._parts.received, place):
+            return _json(Reply(202, {"received": here}))
+        return _json(await asyncio.wrap_future(self._coordinator.look_up(place)))
+
+    async def give_up(self, request: Request) -> Response:
+        """The client sends nothing in this round."""
+        place = self._authorised(request)
+        await run_in_threadpool(self._parts.drop, place)
+        return _json(await asyncio.wrap_future(self._coordinator.give_up(place)))
+
+    def _authorised(self, request: Request) -> Place:
+        place = Place(_number(request, "round"), _number(request, "device"), _number(request, "attempt"))
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Refusal(401, "token", "an upload needs Authorization: Bearer, with the token of its assignment")
+        self._coordinator.check_token(token.strip(), place)
+        return place
+
+    async def _receive(self, request: Request, place: Place, at: int) -> None:
+        """Writes the body as it comes; what came of a body that broke off stays, for the next part to go on from."""
+        try:
+            async for chunk in request.stream():
+                if chunk:
+                    await run_in_threadpool(self._parts.write, place, at, chunk)
+                    at += len(chunk)
+        except ClientDisconnect:
+            self._coordinator.refused["broken-off"] += 1
+            raise
+
+    async def _take(self, place: Place, packet: bytes, digest: bytes) -> Response:
+        if hashlib.sha256(packet).digest() != digest:
+            raise Refusal(400, "digest", "the bytes that came are not those of Repr-Digest: send them again")
+        return self._counted(await asyncio.wrap_future(self._coordinator.upload(place, packet)))
+
+    def _counted(self, reply: Reply) -> Response:
+        if reply.reason:
+            self._coordinator.refused[reply.reason] += 1
+        return _json(reply)
+
+    def _problem(self, request: Request, refusal: Refusal) -> Response:
+        self._coordinator.refused[refusal.reason] += 1
+        _log.info("%s %s: %d %s", request.method, request.url.path, refusal.status, refusal.reason)
+        response = _json(refusal.reply)
+        if refusal.status in (408, 413):
+            response.headers["connection"] = "close"
+        return response
+
+
+def _json(reply: Reply) -> Response:
+    kind = "application/problem+json" if reply.status >= 400 else "application/json"
+    headers = dict(reply.headers)
+    if reply.status in (429, 503, 507):
+        headers["retry-after"] = "5"
+    return Response(json.dumps(reply.body), reply.status, headers, kind)
+
+
+def _number(request: Request, name: str) -> int:
+    told = request.path_params[name]
+    if not _WHOLE.fullmatch(told) or int(told) > MOST_NUMBER:
+        raise Refusal(404, "unknown-path", f"{name} is a number of 32 bits")
+    return int(told)
+
+
+def _signed(request: Request, body: bytes) -> Signed:
+    time_ms = request.headers.get("fl-time", "")
+    if not _WHOLE.fullmatch(time_ms):
+        raise Refusal(401, "signature", "FL-Time is missing: milliseconds since 1970")
+    try:
+        signature = from_base64(request.headers.get("fl-signature", ""), SIGNATURE_BYTES)
+    except ValueError as error:
+        raise Refusal(401, "signature", f"FL-Signature: {error}") from None
+    return Signed(request.method, request.url.path, body, int(time_ms), signature)
+
+
+def _key(value: Any) -> bytes:
+    return from_base64(text(100)(value), KEY_BYTES)
+
+
+def _digest_of(request: Request) -> bytes:
+    found = _DIGEST.fullmatch(request.headers.get("repr-digest", "").strip())
+    if found is None:
+        raise Refusal(400, "digest", "an upload needs Repr-Digest: sha-256=:BASE64:, of the whole packet (RFC 9530)")
+    return from_base64(found[1], 32)
+
+
+def digest_header(packet: bytes) -> str:
+    """Returns the Repr-Digest of a packet.
+
+    >>> digest_header(b"")
+    'sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:'
+    """
+    return f"sha-256=:{to_base64(hashlib.sha256(packet).digest())}:"

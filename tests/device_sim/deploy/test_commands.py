@@ -1,0 +1,58 @@
+"""`serve` and `client` as commands: the examples of their help, side by side, to the end of a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.device_sim.cli.test_cli import examples
+from tests.device_sim.cli_runs import command, environment, fl_mobile
+
+pytestmark = [pytest.mark.tf, pytest.mark.slow]
+
+
+def started(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path) -> None:
+    check, deal, serve = examples("serve")
+    one, fleet = examples("client")
+    for arguments in (check, deal):
+        ended = fl_mobile(*arguments, cwd=tmp_path)
+        assert ended.code == 0, (arguments, ended.err)
+    server = started(serve, tmp_path)
+    assert server.stderr is not None
+    for line in server.stderr:
+        if "serving" in line:
+            break
+    clients = [started([*arguments, "--state", f"kept-{i}"], tmp_path) for i, arguments in enumerate((one, fleet))]
+    told = [child.communicate(timeout=500) for child in (*clients, server)]
+    assert [child.returncode for child in (*clients, server)] == [0, 0, 0], told
+    summary = json.loads((tmp_path / "runs/served/summary.json").read_text())
+    assert summary["rounds"] == 3
+    assert {artifact["recipe"] for artifact in summary["export"]["artifacts"]} >= {"float32", "int8"}
+    assert fl_mobile("verify", "runs/served", cwd=tmp_path).code == 0
+
+
+def test_a_second_coordinator_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    _, _, serve = examples("serve")
+    server = started([*serve, "--port", "0", "--no-export"], tmp_path)
+    assert server.stderr is not None
+    for line in server.stderr:
+        if "serving" in line:
+            break
+    second = fl_mobile(*serve, "--port", "0", "--no-export", cwd=tmp_path)
+    assert (second.code, "another process" in second.err) == (7, True)
+    server.kill()
+    server.communicate()

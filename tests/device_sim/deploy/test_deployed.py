@@ -1,0 +1,65 @@
+"""A simulated run is the deployed one: the same packets, the same model and the same rounds, over real sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from device_sim.experiment.toml import parse_experiment
+from device_sim.run.folder import create
+from device_sim.run.log import Round
+from device_sim.run.loop import restore, simulate
+from fl_mobile.tensors import weights_hash
+from tests.crossings.test_two_roles import DEFAULT, WAYS
+from tests.device_sim.deploy.loopback import on, serve_and_play
+from tests.device_sim.numpy_engine import numpy_federation
+from tests.device_sim.rounds.test_oracle import PLAIN
+
+SOME = ("train.cohort=4", "train.rounds=4", "fleet.dropout-rate=0", "fleet.link=ideal")
+TRAVELS = ("round_num", "accuracy", "loss", "train_loss", "cohort", "accepted", "upload_bytes", "uploads", "downloads")
+
+
+def told(rounds: list[Round]) -> list[dict[str, object]]:
+    return [{name: getattr(each, name) for name in TRAVELS} for each in rounds]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_clients_over_http_reach_the_simulators_model_to_the_bit(tmp_path: Path, way: str) -> None:
+    federation = numpy_federation(parse_experiment(PLAIN, (*SOME, *WAYS[way])))
+    simulated = create(tmp_path / "simulated", federation.experiment)
+    expected = list(simulate(federation, simulated))
+    deployed = create(tmp_path / "deployed", federation.experiment)
+    rounds, visits = serve_and_play(federation, deployed, tmp_path / "clients", train=on(federation.engine))
+    assert told(rounds) == told(expected)
+    assert [r.download_bytes for r in rounds] == [r.download_bytes for r in expected]
+    assert visits == {"accepted": 16}
+    hashes = [weights_hash(restore(federation, folder)[0].weights) for folder in (simulated, deployed)]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_model(tmp_path: Path) -> None:
+    federation = numpy_federation(parse_experiment(PLAIN, (*SOME, *DEFAULT, "upload.memory=error-feedback")))
+    simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))
+    expected = list(simulate(federation, simulated))
+    train = on(federation.engine)
+    first, _ = serve_and_play(federation, deployed, tmp_path / "clients", train=train, rounds=2)
+    assert len(first) == 2
+    rounds, _ = serve_and_play(federation, deployed, tmp_path / "clients", train=train)
+    assert told(rounds) == told(expected)
+    hashes = [weights_hash(restore(federation, folder)[0].weights) for folder in (simulated, deployed)]
+    assert hashes[0] == hashes[1]
+
+
+def test_an_asynchronous_run_takes_late_packets(tmp_path: Path) -> None:
+    keys = ("clock.mode=asynchronous", "clock.buffer=2", "train.cohort=4", "train.rounds=5", *DEFAULT)
+    federation = numpy_federation(parse_experiment(PLAIN, keys))
+    folder = create(tmp_path / "run", federation.experiment)
+    from dataclasses import replace
+
+    from tests.device_sim.deploy.loopback import QUICK
+
+    rounds, _ = serve_and_play(
+        federation, folder, tmp_path / "clients", train=on(federation.engine), service=replace(QUICK, drawn=False)
+    )
+    assert [r.accepted for r in rounds] == [2] * 5

@@ -1,0 +1,263 @@
+"""The coordinator over real sockets: what honest clients meet, and what others do."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl_mobile.client.remote import Patience, Refused, Remote
+from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.http import serving
+from fl_mobile.coordinator.records import Limits, OpenRound
+from fl_mobile.errors import ConfigError, WireError
+from fl_mobile.protocol.signing import to_base64
+from fl_mobile.protocol.terms import Blob
+from tests.fl_mobile.coordinator.tiny import key_of, packet_of, round_of
+
+LIMITS = Limits(header_seconds=1.0, grace_seconds=0.4, least_bytes_per_second=2000, body_seconds=3.0, header_bytes=8192)
+
+
+@dataclass
+class Served:
+    coordinator: Coordinator
+    url: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return host, int(port)
+
+    def open(self, number: int = 0, **more: Any) -> OpenRound:
+        round_ = round_of(number, **more)
+        self.coordinator.open_round(round_)
+        return round_
+
+    def client(self, device: int = 0) -> Remote:
+        remote = Remote(self.url, key_of(device), Patience(tries=2, timeout_seconds=10))
+        remote.run = self.coordinator.run
+        remote.device = remote.signed("/v1/devices", {"public_key": to_base64(remote.key.public)})["device"]
+        return remote
+
+    def assignment(self, remote: Remote) -> dict[str, Any]:
+        answer = remote.signed(f"/v1/devices/{remote.device}/check-ins", {"held": 0})
+        assert "assignment" in answer, answer
+        return answer["assignment"]
+
+    def raw(self, text: bytes, seconds: float = 5.0) -> bytes:
+        """Returns all that is answered until the server closes or falls silent."""
+        with socket.create_connection(self.address, timeout=seconds) as connection:
+            connection.sendall(text)
+            out = b""
+            try:
+                while more := connection.recv(65536):
+                    out += more
+                    if b"\r\n\r\n" in out:
+                        connection.settimeout(0.3)
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return out
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    coordinator = Coordinator(tmp_path_factory.mktemp("run"), limits=LIMITS)
+    with serving(coordinator, host="127.0.0.1", port=0) as url:
+        yield Served(coordinator, url)
+    coordinator.close()
+
+
+@pytest.fixture
+def opened(served: Served) -> Served:
+    """With a round of its own for every test, whose number rises."""
+    number = 0 if served.coordinator.open is None else served.coordinator.open.number + 1
+    served.open(number)
+    return served
+
+
+def path_of(assignment: dict[str, Any], attempt: int = 0) -> str:
+    return f"/v1/rounds/{assignment['round']}/devices/{assignment['device']}/attempts/{attempt}"
+
+
+def test_a_client_is_asked_uploads_and_gets_the_same_receipt_again(opened: Served) -> None:
+    remote = opened.client()
+    told = opened.assignment(remote)
+    packet = packet_of(told["device"], told["round"])
+    first = remote.send(path_of(told), packet, told["token"])
+    again = remote.send(path_of(told), packet, told["token"])
+    asked = remote.ask("GET", path_of(told), told["token"])
+    assert (first[0], again[0], asked[0]) == (201, 200, 200)
+    assert first[1] == again[1] == asked[1]
+    assert first[1]["receipt"]["accepted"] is True
+
+
+def test_a_packet_that_does_not_count_is_refused_by_reason_and_the_next_attempt_may(opened: Served) -> None:
+    remote = opened.client()
+    told = opened.assignment(remote)
+    good = packet_of(told["device"], told["round"])
+    status, problem = remote.send(path_of(told), good[:-1] + b"!", told["token"])
+    assert (status, problem["reason"], problem["receipt"]["accepted"]) == (422, "checksum", False)
+    assert remote.send(path_of(told, 1), good, told["token"])[0] == 201
+    status, problem = remote.send(path_of(told, 2), packet_of(told["device"], told["round"], 1), told["token"])
+    assert (status, problem["reason"]) == (409, "already-counted")
+
+
+def test_an_upload_goes_on_where_it_broke_off(opened: Served) -> None:
+    remote = opened.client()
+    told = opened.assignment(remote)
+    packet = packet_of(told["device"], told["round"])
+    head = {
+        "Authorization": f"Bearer {told['token']}",
+        "Repr-Digest": f"sha-256=:{to_base64(hashlib.sha256(packet).digest())}:",
+    }
+    connection = http.client.HTTPConnection(*opened.address, timeout=10)
+
+    def put(first: int, last: int) -> tuple[int, dict[str, Any]]:
+        headers = {**head, "Content-Range": f"bytes {first}-{last - 1}/{len(packet)}"}
+        connection.request("PUT", path_of(told), packet[first:last], headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    assert put(0, 10) == (202, {"received": 10})
+    assert put(20, 30)[0] == 409
+    assert put(10, 25) == (202, {"received": 25})
+    assert remote.ask("GET", path_of(told), told["token"]) == (202, {"received": 25})
+    assert put(25, len(packet))[0] == 201
+    assert put(0, 10)[0] in (200, 202)
+    connection.close()
+
+
+def test_a_device_whose_clock_is_a_day_off_is_told_the_time_and_comes_in(opened: Served) -> None:
+    for days in (-1, 1):
+        remote = opened.client()
+        remote.clock_ms = lambda days=days: time.time_ns() // 1_000_000 + days * 86_400_000
+        assert opened.assignment(remote)["round"] == opened.coordinator.open.number  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "reason"),
+    [
+        ({"token": "AAAA.BBBB"}, 401, "token"),
+        ({"device": 4_000_000_000}, 403, "token-of-another"),
+        ({"round": 77}, 403, "token-of-another"),
+    ],
+)
+def test_a_token_is_for_one_device_and_round(opened: Served, change: dict[str, Any], status: int, reason: str) -> None:
+    remote = opened.client()
+    told = {**opened.assignment(remote), **change}
+    answer = remote.send(path_of(told), packet_of(0, 0), told["token"])
+    assert (answer[0], answer[1]["reason"]) == (status, reason)
+
+
+def test_a_late_packet_is_told_when_to_come_again(opened: Served) -> None:
+    remote = opened.client()
+    told = opened.assignment(remote)
+    opened.open(told["round"] + 1)
+    status, problem = remote.send(path_of(told), packet_of(told["device"], told["round"]), told["token"])
+    assert (status, problem["reason"]) == (410, "late")
+    assert problem["retry"]["before_seconds"] > problem["retry"]["after_seconds"] > 0
+
+
+def test_a_request_signed_by_another_key_or_sent_twice_is_refused(opened: Served) -> None:
+    remote, other = opened.client(0), opened.client(1)
+    other.device = remote.device
+    with pytest.raises(Refused, match="signature"):
+        other.signed(f"/v1/devices/{remote.device}/check-ins", {"held": 0})
+    remote.device = 4_000_000
+    with pytest.raises(Refused, match="unknown-device"):
+        remote.signed("/v1/devices/4000000/check-ins", {"held": 0})
+
+
+def test_a_blob_comes_whole_in_ranges_and_damaged_never(opened: Served) -> None:
+    data = bytes(range(256)) * 400
+    blob, remote = opened.coordinator.blobs.put(data), opened.client()
+    assert remote.fetch(blob) == data
+    connection = http.client.HTTPConnection(*opened.address, timeout=10)
+    connection.request("GET", f"/v1/blobs/{blob.sha256}", headers={"Range": "bytes=1000-1999"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (206, data[1000:2000])
+    connection.close()
+    with pytest.raises(Refused, match="unknown-blob"):
+        remote.fetch(Blob("a" * 64, 5))
+    path = opened.coordinator.blobs.path(blob.sha256)
+    path.write_bytes(data[:-1] + b"x")
+    with pytest.raises(WireError, match="another hash"):
+        remote.fetch(blob)
+
+
+HEAD, ATTEMPT = b"Host: x\r\n", b"/v1/rounds/0/devices/7/attempts/0"
+BAD_REQUESTS = {
+    "no path": b"GET /nothing HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "climbing": b"GET /v1/blobs/../../etc/passwd HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "climbing, encoded": b"GET /v1/blobs/..%2f..%2fcoordinator.db HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "a name that is no hash": b"GET /v1/blobs/" + b"A" * 64 + b" HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "method": b"BREW /v1/run HTTP/1.1\r\n" + HEAD + b"\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "a number of many digits": b"POST /v1/devices/"
+    + b"9" * 5000
+    + b"/check-ins HTTP/1.1\r\n"
+    + HEAD
+    + b"Content-Length: 0\r\n\r\n",
+    "json": b"POST /v1/devices HTTP/1.1\r\n" + HEAD + b"Content-Length: 4\r\n\r\n[[[[",
+    "deep json": b"POST /v1/devices HTTP/1.1\r\n" + HEAD + b"Content-Length: 9000\r\n\r\n" + b"[" * 9000,
+    "not utf-8": b"POST /v1/devices HTTP/1.1\r\n" + HEAD + b"Content-Length: 2\r\n\r\n\xff\xfe",
+    "negative length": b"POST /v1/devices HTTP/1.1\r\n" + HEAD + b"Content-Length: -5\r\n\r\n",
+    "declared 10 GB": b"PUT /v1/rounds/0/devices/0/attempts/0 HTTP/1.1\r\n"
+    + HEAD
+    + b"Content-Length: 10000000000\r\n\r\n",
+    "chunked": b"POST /v1/devices HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "no token": b"PUT /v1/rounds/0/devices/0/attempts/0 HTTP/1.1\r\n" + HEAD + b"Content-Length: 2\r\n\r\nhi",
+    "long header": b"GET / HTTP/1.1\r\n" + HEAD + b"X: " + b"y" * 100_000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_a_bad_request_is_4xx_with_a_reason_and_the_next_client_is_served(opened: Served, name: str) -> None:
+    answer = opened.raw(BAD_REQUESTS[name])
+    assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
+    assert opened.client().get("/v1/run")["run"] == opened.coordinator.run
+
+
+def test_a_body_that_trickles_is_cut_off_and_so_is_a_head(opened: Served) -> None:
+    begun = time.monotonic()
+    with socket.create_connection(opened.address, timeout=10) as connection:
+        connection.sendall(b"POST /v1/devices HTTP/1.1\r\n" + HEAD + b"Content-Length: 5000\r\n\r\n" + b"x")
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    with socket.create_connection(opened.address, timeout=10) as connection:
+        connection.sendall(b"GET /v1/run HTT")
+        assert connection.recv(4096) == b""
+    assert time.monotonic() - begun < 8
+
+
+def test_the_page_and_the_metrics_name_no_device(opened: Served) -> None:
+    remote = opened.client()
+    told = opened.assignment(remote)
+    remote.send(path_of(told), packet_of(told["device"], told["round"])[:-1], told["token"])
+    connection = http.client.HTTPConnection(*opened.address, timeout=10)
+    pages = []
+    for path in ("/", "/metrics"):
+        connection.request("GET", path)
+        pages.append(connection.getresponse().read().decode())
+    connection.close()
+    assert "clients asked" in pages[0]
+    assert 'fl_mobile_refused_total{reason="checksum"}' in pages[1]
+    assert to_base64(remote.key.public) not in "".join(pages)
+
+
+def test_a_port_that_is_taken_is_one_line(opened: Served, tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path)
+    with (
+        pytest.raises(ConfigError, match="Choose another --port"),
+        serving(coordinator, host="127.0.0.1", port=opened.address[1]),
+    ):
+        pass
+    coordinator.close()
