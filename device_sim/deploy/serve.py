@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +17,12 @@ from device_sim.federation.federation import Federation
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round
 from device_sim.run.loop import simulate
-from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.coordinator import DISK_SECONDS, Coordinator
 from fl_mobile.coordinator.http import Tls, serving
 from fl_mobile.coordinator.records import Limits, Pace
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_log = logging.getLogger("fl_mobile.coordinator")
 SHOWN = ("round_num", "accuracy", "loss", "cohort", "accepted", "upload_bytes", "download_bytes")
 
 
@@ -90,9 +95,28 @@ def served(
             stopped=stopped,
         )
         with serving(coordinator, host=service.host, port=service.port, tls=service.tls) as url:
-            yield Serving(url, coordinator, _shown(simulate(federation, folder, master), coordinator))
+            yield Serving(
+                url, coordinator, _shown(_patiently(lambda: simulate(federation, folder, master)), coordinator)
+            )
     finally:
         coordinator.close()
+
+
+def _patiently(play: Callable[[], Iterator[Round]]) -> Iterator[Round]:
+    """Yields rounds; while the disk is full it looks again, and goes on from the last round that is safe."""
+    shown = 0
+    while True:
+        try:
+            for done in play():
+                if done.round_num >= shown:
+                    shown = done.round_num + 1
+                    yield done
+            return
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _log.error("%s: %s; waiting for room", error.filename, error.strerror)
+        threading.Event().wait(DISK_SECONDS)
 
 
 def _shown(rounds: Iterator[Round], coordinator: Coordinator) -> Iterator[Round]:

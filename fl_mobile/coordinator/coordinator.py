@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -10,19 +11,25 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 
 from fl_mobile.coordinator import core
 from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.core import Desk, Place, Signed
-from fl_mobile.coordinator.records import Limits, OpenRound, Pace, Reply
+from fl_mobile.coordinator.records import NO_ROOM, Limits, OpenRound, Pace, Refusal, Reply
 from fl_mobile.coordinator.store import Store, Transaction, database_url, number_of, promised
 from fl_mobile.coordinator.tables import attempts, devices, seats
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.coordinator.writer import Writer
 from fl_mobile.protocol.terms import Blob
+
+T = TypeVar("T")
+DISK_SECONDS = 5.0
+"""Between two looks whether the disk has room again."""
+
+_log = logging.getLogger("fl_mobile.coordinator")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Coordinator:
         url: Of the database; empty is SQLite in ``folder``.
         now: Seconds since 1970.
         writer: Runs the transactions.
+        patient: Whether the round master waits for a disk that takes nothing until it does, as clients do.
 
     Attributes:
         refused: Reason → requests refused since the start.
@@ -66,6 +74,7 @@ class Coordinator:
         pace: Pace | None = None,
         now: Callable[[], float] = time.time,
         writer: Callable[[Store], Writer] = Writer,
+        patient: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.limits, self.pace, self.now = folder, limits or Limits(), pace or Pace(), now
@@ -74,7 +83,7 @@ class Coordinator:
         self._writer = writer(self._store)
         self._minter = Minter(self._store.run, self._store.secret)
         self._open: OpenRound | None = None
-        self._changed = threading.Condition()
+        self._changed, self._patient = threading.Condition(), patient
         self.finished = False
         self.refused: Counter[str] = Counter()
         self.terms: Blob | None = None
@@ -133,8 +142,8 @@ class Coordinator:
             core.finish(tx, before=round_.number)
             core.open_round(tx, round_.number)
 
-        self._writer.submit(begin).result()
-        self._clean()
+        self._do(begin)
+        self._do(self._clean)
         self._open = round_
 
     def wait(self, *, seconds: float | None, least: int, stopped: Callable[[], bool]) -> list[str]:
@@ -150,7 +159,7 @@ class Coordinator:
         until = None if seconds is None else time.monotonic() + seconds
         while not stopped():
             over = until is not None and time.monotonic() >= until
-            packets = self._writer.submit(partial(_sealed, number=round_.number, over=over, least=least)).result()
+            packets = self._do(partial(_sealed, number=round_.number, over=over, least=least))
             if packets is not None:
                 return packets
             with self._changed:
@@ -163,11 +172,11 @@ class Coordinator:
 
     def counts(self, number: int) -> Counts:
         """Returns what a round has cost so far."""
-        return self._writer.submit(lambda tx: _counts(tx, number)).result()
+        return self._do(partial(_counts, number=number))
 
     def population(self) -> int:
         """Returns how many devices are enrolled."""
-        return self._writer.submit(lambda tx: number_of(tx.db, devices)).result()
+        return self._do(lambda tx: number_of(tx.db, devices))
 
     def finish(self) -> None:
         """There will be no further round: clients are told so."""
@@ -185,11 +194,20 @@ class Coordinator:
 
         return self._writer.submit(work)
 
-    def _clean(self) -> None:
-        def clean(tx: Transaction) -> None:
-            self._store.packets.keep_only(set(promised(tx.db)))
+    def _do(self, work: Callable[[Transaction], T]) -> T:
+        """Returns what the work returns, as soon as the disk takes it."""
+        while True:
+            try:
+                return self._writer.submit(work).result()
+            except Refusal as refusal:
+                if refusal.status != NO_ROOM or not self._patient:
+                    raise
+                _log.error("%s", refusal.__cause__)
+            with self._changed:
+                self._changed.wait(DISK_SECONDS)
 
-        self._writer.submit(clean).result()
+    def _clean(self, tx: Transaction) -> None:
+        self._store.packets.keep_only(set(promised(tx.db)))
 
 
 def _sealed(tx: Transaction, *, number: int, over: bool, least: int) -> list[str] | None:

@@ -14,6 +14,9 @@ from fl_mobile.tensors import Spec, fp32_bytes
 CLOCK_TOLERANCE_MS = 120_000
 """How far a device's clock may be from ours; the refusal tells it the time, and it tries again."""
 
+NO_ROOM = 507
+"""Status of what the disk did not take; nothing of it was done."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -21,7 +21,7 @@ from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.core import Place, Signed
 from fl_mobile.coordinator.limits import App, Bounded
 from fl_mobile.coordinator.parts import SMALL_BYTES, Parts, range_of
-from fl_mobile.coordinator.records import Refusal, Reply
+from fl_mobile.coordinator.records import NO_ROOM, Refusal, Reply
 from fl_mobile.errors import WireError
 from fl_mobile.protocol.forms import flat, parse, text, whole
 from fl_mobile.protocol.signing import KEY_BYTES, SIGNATURE_BYTES, from_base64, to_base64
@@ -32,28 +32,33 @@ _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _log = logging.getLogger("fl_mobile.coordinator")
 
+_ATTEMPT = "/v1/rounds/{round}/devices/{device}/attempts/{attempt}"
+_ROUTES = {
+    ("/", "GET"): "page",
+    ("/metrics", "GET"): "metrics",
+    ("/v1/run", "GET"): "run",
+    ("/v1/devices", "POST"): "enrol",
+    ("/v1/devices/{device}/check-ins", "POST"): "check_in",
+    ("/v1/blobs/{sha256}", "GET"): "blob",
+    (_ATTEMPT, "PUT"): "upload",
+    (_ATTEMPT, "GET"): "look_up",
+    (_ATTEMPT, "DELETE"): "give_up",
+}
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(coordinator: Coordinator) -> App:
     """Returns the ASGI application; ``docs/protocol.md`` and ``docs/openapi.json`` say what it answers."""
     web = _Web(coordinator)
-    upload = "/v1/rounds/{round}/devices/{device}/attempts/{attempt}"
-    app = Starlette(
-        routes=[
-            Route("/", web.told(web.page)),
-            Route("/metrics", web.told(web.metrics)),
-            Route("/v1/run", web.told(web.run)),
-            Route("/v1/devices", web.told(web.enrol), methods=["POST"]),
-            Route("/v1/devices/{device}/check-ins", web.told(web.check_in), methods=["POST"]),
-            Route("/v1/blobs/{sha256}", web.told(web.blob)),
-            Route(upload, web.told(web.upload), methods=["PUT"]),
-            Route(upload, web.told(web.look_up), methods=["GET"]),
-            Route(upload, web.told(web.give_up), methods=["DELETE"]),
-        ],
-        exception_handlers={404: web.unknown, 405: web.unknown},
-    )
+    routes = [Route(path, web.told(getattr(web, name)), methods=[method]) for (path, method), name in _ROUTES.items()]
+    app = Starlette(routes=routes, exception_handlers={404: web.unknown, 405: web.unknown})
     return Bounded(app, coordinator.limits, web.most_bytes, coordinator.refused)
+
+
+def routes_of() -> list[tuple[str, str]]:
+    """Returns every path with its method."""
+    return list(_ROUTES)
 
 
 class _Web:
@@ -84,7 +89,7 @@ class _Web:
                 return Response(status_code=499)  # nobody reads it
             except OSError as error:
                 _log.error("disk: %s", error)
-                return self._problem(request, Refusal(507, "no-room", "the server's disk does not take it now"))
+                return self._problem(request, Refusal(NO_ROOM, "no-room", "the server's disk does not take it now"))
 
         return answer
 
@@ -161,7 +166,7 @@ class _Web:
         try:
             answer = await self._take(place, packet[: part.whole], digest)
         except Refusal as refusal:
-            if refusal.status != 507:  # what the disk does not take now, it may in a while
+            if refusal.status != NO_ROOM:  # what the disk does not take now, it may in a while
                 await run_in_threadpool(self._parts.drop, place)
             raise
         await run_in_threadpool(self._parts.drop, place)
@@ -221,7 +226,7 @@ class _Web:
 def _json(reply: Reply) -> Response:
     kind = "application/problem+json" if reply.status >= 400 else "application/json"
     headers = dict(reply.headers)
-    if reply.status in (429, 503, 507):
+    if reply.status in (429, 503, NO_ROOM):
         headers["retry-after"] = "5"
     return Response(json.dumps(reply.body), reply.status, headers, kind)
 

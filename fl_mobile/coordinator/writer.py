@@ -15,12 +15,12 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from fl_mobile.coordinator.records import Refusal
+from fl_mobile.coordinator.records import NO_ROOM, Refusal
 from fl_mobile.coordinator.store import Store, Transaction
 
 T = TypeVar("T")
 MOST_TOGETHER = 256
-NO_ROOM = "the server's disk does not take it now, nothing was kept: try again later"
+_TOLD = "the server's disk does not take it now, nothing was kept: try again later"
 
 
 @dataclass
@@ -122,6 +122,6 @@ class AtOnce(Writer):
 
 
 def _refused_by_the_disk(error: Exception) -> Refusal:
-    refusal = Refusal(507, "no-room", NO_ROOM)
+    refusal = Refusal(NO_ROOM, "no-room", _TOLD)
     refusal.__cause__ = error
     return refusal

@@ -71,7 +71,7 @@ def play(experiment: Experiment, folder: Path, train: Callable[..., Trainer] | N
     run = reopen(run_path, experiment)[0] if (run_path / "experiment.toml").exists() else create(run_path, experiment)
     with locked(run):
         pace = Pace(least_seconds=0.001, check_ins_per_second=1e6)
-        coordinator = Coordinator(coordinator_folder(run), pace=pace, writer=AtOnce)
+        coordinator = Coordinator(coordinator_folder(run), pace=pace, writer=AtOnce, patient=False)
         try:
             publish_terms(federation, coordinator)
             trainer = train or on(federation.engine)
