@@ -56,7 +56,7 @@ def serve(
     Examples:
       fl-mobile serve --check --set data.dataset=digits --set model.name=mlp
       fl-mobile serve --deal data --set data.dataset=digits --set model.name=mlp
-      fl-mobile serve --out runs/served --retry-seconds 2 --set data.dataset=digits --set train.rounds=3 --set model.name=mlp
+      fl-mobile serve --out served --retry-seconds 2 --set data.dataset=digits --set train.rounds=3 --set model.name=mlp
     """
     from fl_mobile.errors import ConfigError
 

@@ -39,10 +39,10 @@ def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path)
     clients = [started([*arguments, "--state", f"kept-{i}"], tmp_path) for i, arguments in enumerate((one, fleet))]
     told = [child.communicate(timeout=500) for child in (*clients, server)]
     assert [child.returncode for child in (*clients, server)] == [0, 0, 0], told
-    summary = json.loads((tmp_path / "runs/served/summary.json").read_text())
+    summary = json.loads((tmp_path / "served/summary.json").read_text())
     assert summary["rounds"] == 3
     assert {artifact["recipe"] for artifact in summary["export"]["artifacts"]} >= {"float32", "int8"}
-    assert fl_mobile("verify", "runs/served", cwd=tmp_path).code == 0
+    assert fl_mobile("verify", "served", cwd=tmp_path).code == 0
 
 
 def test_a_second_coordinator_on_the_same_folder_is_refused(tmp_path: Path) -> None:
