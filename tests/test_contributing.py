@@ -26,6 +26,7 @@ LAWS = {
     "local optimizer": "tests/fl_mobile/local/test_optimizers.py",
     "sampler": "tests/device_sim/fleet/test_samplers.py",
     "update policy": "tests/device_sim/fleet/test_policies.py",
+    "attack": "tests/device_sim/attacks/test_attacks.py",
     "partitioner": "tests/device_sim/client_data/test_partition.py",
     "dataset": "tests/device_sim/datasets/test_datasets.py",
     "phone class": "tests/device_sim/fleet/test_tables.py",

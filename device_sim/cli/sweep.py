@@ -76,7 +76,8 @@ def sweep(
       "train.epochs" = { low = 1, high = 5 }
       "upload.codec" = ["ecsq", "q8+deflate", "topk:0.01+q8+deflate"]
 
-    It leaves trials.jsonl, sweep.json, pareto.svg, and best.toml for
+    It leaves trials.jsonl, sweep.json, pareto.svg, for two keys with lists
+    of values heat-map.svg and a table of both, and best.toml for
     `fl-mobile simulate`: with two objectives, the cheapest trial within
     one standard error of the most accurate one.
 
@@ -171,12 +172,17 @@ def _resumable(out: Path) -> Iterator[None]:
 def _leave(job: Job, results: list[TrialResult], best: int | None) -> list[Path]:
     """Draws the plot and writes the best trial's experiment; returns what was written."""
     from device_sim.sweep.files import write_best
+    from device_sim.sweep.heat_map import draw_heat_map
     from device_sim.sweep.picture import plot
 
     written = [job.out / "sweep.json"]
     if job.plot:
         plot(results, job.plot, job.cost)
         written.append(job.plot)
+    if job.plot and (grid := job.grid(results)):
+        picture = job.plot.with_name(f"heat-map{job.plot.suffix}")
+        draw_heat_map(grid, picture)
+        written.append(picture)
     if best is not None:
         write_best(job.out / "best.toml", job.base, results[best])
         written.append(job.out / "best.toml")

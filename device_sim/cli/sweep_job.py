@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from device_sim.experiment.experiment import Experiment
+    from device_sim.sweep.heat_map import Grid
+    from device_sim.sweep.results import TrialResult
     from device_sim.sweep.search import Search
 
 
@@ -22,6 +26,12 @@ class Job:
     what: dict[str, Any]
     out: Path
     plot: Path | None
+
+    def grid(self, results: Sequence[TrialResult]) -> Grid | None:
+        """Returns results over two keys as rows and columns; None of other sweeps."""
+        from device_sim.sweep.heat_map import grid_of
+
+        return grid_of(results, self.base, self.what.get("search", {}))
 
     @property
     def cost(self) -> str:

@@ -30,6 +30,9 @@ def show(job: Job, content: dict[str, Any], results: Sequence[TrialResult], file
             named = _named(result, keys)
             rows.append((*named, *_figures(result.scores), _mark(result.number, content)))
     print_tables([make_table("", (*columns, *_NUMBERS, ""), rows, numbers=_NUMBERS)])
+    if grid := job.grid(results):
+        title = f"accuracy %, {grid.keys[0]} by {grid.keys[1]}"
+        print_tables([make_table(title, ("", *grid.columns), grid.told(), numbers=grid.columns)])
     for result in results:
         if result.failure:
             print(f"failed: trial {result.number}, {result.label}: {result.failure}")

@@ -56,6 +56,7 @@ class Dataset:
         device_of: ``int64[n_train]`` natural device of each training example (a writer, a folder), or None.
         source: Where the bytes came from, in words for a report.
         fingerprint: SHA-256 (hex) over both parts, the labels and ``device_of``: equal means the same data and split.
+        public: Training examples that no device holds, set aside for the server's own update; None if it makes none.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dataset:
     device_of: np.ndarray | None
     source: str
     fingerprint: str
+    public: Samples | None = None
 
     def __post_init__(self) -> None:
         if self.train.x.shape[1:] != self.test.x.shape[1:] or self.train.x.dtype != self.test.x.dtype:

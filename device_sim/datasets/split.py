@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_classes, make_dataset
@@ -26,9 +28,7 @@ def held_out(
         count = min(round(fraction * len(members)), len(members) - 1)
         test[members[:count]] = True
     if device_of is not None:
-        without = np.flatnonzero(~np.isin(device_of, device_of[~test]))
-        _, first = np.unique(device_of[without], return_index=True)
-        test[without[first]] = False
+        test[_first_of_those_without(device_of, test)] = False
     if not test.any():
         counts = np.unique(y, return_counts=True)[1]
         raise DataError(
@@ -36,6 +36,14 @@ def held_out(
             f"({len(y)} examples, {counts.min()} to {counts.max()} per class). Add examples or raise test-fraction."
         )
     return test
+
+
+def _first_of_those_without(device_of: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Returns ``int64[m]``: the first example of every device of whose examples all are ``taken`` ``bool[n]``."""
+    without = np.flatnonzero(~np.isin(device_of, device_of[~taken]))
+    _, first = np.unique(device_of[without], return_index=True)
+    found: np.ndarray = without[first]
+    return found
 
 
 def split_dataset(
@@ -61,4 +69,31 @@ def split_dataset(
         labels,
         source=source,
         device_of=None if device_of is None else device_of[train_rows],
+    )
+
+
+def with_public(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """Returns the dataset with ``count`` training examples set aside, the same share of each class.
+
+    A device that the data knows keeps at least one; a few less are set aside then.
+
+    Raises:
+        DataError: There are not twice as many.
+    """
+    train = dataset.train
+    if not 2 * count <= len(train):
+        raise DataError(
+            f"{dataset.name} has {len(train)} training examples: not enough to set {count} aside for the server's own"
+            " update (server.public-examples); give it fewer than half of them."
+        )
+    rng, taken = rng_for(seed, "public-examples"), np.zeros(len(train), bool)
+    by_class = np.lexsort((rng.permutation(len(train)), train.y))  # shuffled within each class
+    taken[by_class[((np.arange(count) + rng.uniform()) * len(train) / count).astype(np.int64)]] = True
+    if dataset.device_of is not None:
+        taken[_first_of_those_without(dataset.device_of, taken)] = False
+    return replace(
+        dataset,
+        train=Samples(train.x[~taken], train.y[~taken]),
+        device_of=None if dataset.device_of is None else dataset.device_of[~taken],
+        public=Samples(train.x[taken], train.y[taken]),
     )

@@ -56,6 +56,11 @@ class Facts:
         return not AGGREGATORS[self.e.server.aggregation].mean
 
     @property
+    def too_few(self) -> str:
+        """Why a whole cohort is too small for the aggregation rule; empty if it is not."""
+        return self.e.server.rule().too_few(self.e.train.cohort)
+
+    @property
     def waits(self) -> bool:
         """Whether the server waits for a cohort."""
         return self.e.clock.mode != "asynchronous"
@@ -129,6 +134,11 @@ CROSSINGS: tuple[Crossing, ...] = (
         lambda f: f.algorithm.device is not None and not f.waits,
         "server.algorithm '{f.algorithm.name}' cannot be used with clock.mode asynchronous: what a device keeps and"
         " what the server holds would belong to different versions",
+    ),
+    Crossing(
+        ("train.cohort", "server.aggregation"),
+        lambda f: bool(f.too_few),
+        "train.cohort ({e.train.cohort}) is too small for server.aggregation '{e.server.aggregation}': {f.too_few}",
     ),
     Crossing(
         ("server.aggregation", "server.algorithm"),

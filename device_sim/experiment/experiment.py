@@ -13,6 +13,7 @@ from typing import Any
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS, DataOptions
 from device_sim.engines import ENGINES, POOLS
+from device_sim.experiment.attack import AttackPlan
 from device_sim.experiment.crossings import check_crossings
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
 from device_sim.experiment.idle import idle_keys, is_default
@@ -327,6 +328,7 @@ class Experiment:
     policy: UpdatePolicy = field(default_factory=UpdatePolicy)
     clock: Clock = field(default_factory=Clock)
     personal: Personal = field(default_factory=Personal)
+    attack: AttackPlan = field(default_factory=AttackPlan)
     evaluation: Evaluation = field(default_factory=Evaluation)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)

@@ -149,6 +149,12 @@ IDLE: tuple[Idle, ...] = (
         told="ditto",
     ),
     Idle(
+        keys=("attack.share",),
+        by=("attack.name",),
+        works=lambda e: e.attack.name != "none",
+        told="an attack",
+    ),
+    Idle(
         keys=("evaluation.devices",),
         by=("evaluation.device-test-fraction",),
         works=lambda e: e.evaluation.device_test_fraction > 0,

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from device_sim.attacks.attackers import Attackers, open_attackers
 from device_sim.client_data.data import DealtData, DeviceData, made_data
 from device_sim.client_data.held_out import SplitDevices
 from device_sim.client_data.partition import partition
 from device_sim.datasets import Dataset, load_dataset
+from device_sim.datasets.split import with_public
 from device_sim.engines import Engine, open_engine
 from device_sim.engines.checks import check_training
 from device_sim.experiment.experiment import Experiment
@@ -53,6 +55,7 @@ class Federation:
         policy: And who then does.
         workload: What training costs, whatever the phone.
         build: Returns a new model with its first weights.
+        attackers: The malicious devices, if some are.
     """
 
     experiment: Experiment
@@ -67,6 +70,7 @@ class Federation:
     policy: Policy
     workload: Workload
     build: Callable[[], Any]
+    attackers: Attackers | None = None
 
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
@@ -251,19 +255,29 @@ def assemble(
         policy=policy,
         workload=workload,
         build=build,
+        attackers=open_attackers(experiment.attack, experiment.seed, population, dataset),
     )
 
 
 def open_dataset(experiment: Experiment) -> Dataset:
-    """Returns the dataset that [data] names."""
+    """Returns the dataset that [data] names, with what the server keeps of it for an update of its own."""
     keys = experiment.data
-    return load_dataset(
+    dataset = load_dataset(
         keys.dataset,
         seed=experiment.seed,
         path=Path(keys.path) if keys.path else None,
         test_fraction=keys.test_fraction,
         options=keys.options(),
     )
+    return with_servers_part(experiment, dataset)
+
+
+def with_servers_part(experiment: Experiment, dataset: Dataset) -> Dataset:
+    """Returns the dataset with public examples set aside, if the aggregation rule has the server train on some."""
+    server = experiment.server
+    if not server.rule().reference:
+        return dataset
+    return with_public(dataset, server.of_aggregation.public_examples, experiment.seed)
 
 
 def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:

@@ -165,6 +165,29 @@ def _lost(runs: Sequence[Run]) -> list[Element]:
     return _each_run(runs, "lost", lambda run: [devices.lost(run, runs), devices.skipped(run, runs)])
 
 
+def _attacks(runs: Sequence[Run]) -> list[Element]:
+    """Returns who attacked and what got through, run by run."""
+    attacked = [(i, run) for i, run in enumerate(runs) if any(r.malicious for r in run.rounds)]
+    if not attacked:
+        return []
+    rows: list[list[Element | str]] = []
+    for i, run in attacked:
+        counts: Counter[str] = Counter()
+        for done in run.rounds:
+            counts.update(done.malicious)
+        keys, worked = run.experiment.attack, [r.backdoor for r in run.rounds if r.backdoor is not None]
+        rows.append(
+            [
+                *(_named(i, run, runs), keys.name, f"{keys.share:.0%}", run.experiment.server.aggregation),
+                *(f"{counts[name]:,}" for name in ("asked", "accepted", "refused")),
+                f"{worked[-1]:.1%}" if worked else "–",
+            ]
+        )
+    columns = ("run", "attack", "of all devices", "rule", "malicious asked", "accepted", "refused", "backdoor works")
+    chart = series.backdoor(runs)
+    return [*(_figures([("attack", chart, [])]) if chart else []), table(columns, rows)]
+
+
 def _timelines(runs: Sequence[Run]) -> list[Element]:
     missing = Note("No timeline", "This run kept no timeline of a round; see output.timeline-rounds.")
     return _each_run(runs, "timeline", lambda run: [devices.timeline(t) for t in _spread(run.timelines)] or [missing])
@@ -315,6 +338,7 @@ SECTIONS: dict[str, Callable[[Sequence[Run]], list[Element]]] = {
     "Result": _overview,
     "Accuracy": _accuracy,
     "Comparison": _comparison,
+    "Attackers": _attacks,
     "Where devices were lost": _lost,
     "A round's timeline": _timelines,
     "The devices' own accuracy": _devices,

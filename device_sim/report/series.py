@@ -144,6 +144,23 @@ def energy(runs: Sequence[Run]) -> LineChart | Note:
     )
 
 
+def backdoor(runs: Sequence[Run]) -> LineChart | None:
+    """Returns how often a backdoor works after each round; None if no run has one."""
+    attacked = [(i, run) for i, run in enumerate(runs) if any(r.backdoor is not None for r in run.rounds)]
+    if not attacked:
+        return None
+    return LineChart(
+        "backdoor",
+        "Success of the backdoor",
+        "Share of stamped test pictures of other classes that are taken for the attackers' class.",
+        "round",
+        "success, %",
+        tuple(
+            _line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: _percent(r.backdoor)) for i, run in attacked
+        ),
+    )
+
+
 def score_pairs(first: Sequence[Round], other: Sequence[Round]) -> list[tuple[Score, Score]]:
     """Returns the scores of rounds in which both runs were evaluated."""
     others = {score.round_num: score for score in scores_of(other)}
@@ -151,7 +168,11 @@ def score_pairs(first: Sequence[Round], other: Sequence[Round]) -> list[tuple[Sc
 
 
 def _accuracy(done: Round) -> float | None:
-    return None if done.accuracy is None else 100 * done.accuracy
+    return _percent(done.accuracy)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
 
 
 def _line(color: int, run: Run, x: Sequence[float], y: Of = _accuracy) -> Line:

@@ -23,7 +23,7 @@ from device_sim.rounds.memory import FleetMemory, Flight
 from device_sim.rounds.step import Step, open_step
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets
-from device_sim.rounds.trip import ACCEPTED, OFFLINE, Trip, settle_clients, travel, write_down
+from device_sim.rounds.trip import ACCEPTED, OFFLINE, REFUSED, Trip, settle_clients, travel, write_down
 from fl_mobile.errors import RunError
 from fl_mobile.records import RoundReport, ServerState
 from fl_mobile.server.step import step as server_step
@@ -71,6 +71,10 @@ def play_asynchronously(
             version.traffic.lost[flight.outcome] += flight.outcome not in REASONS
     version.train()
     folded = fold_packets(federation.engine, [flight.packet for flight in buffer], step.folding)
+    if federation.attackers:
+        lying = federation.attackers.among(np.array([flight.device for flight in buffer], np.int64))
+        told = [ACCEPTED if one.accepted else REFUSED + one.reason for one in folded.receipts]
+        version.traffic.count_malicious(lying, np.array(told, object))
     after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)
     memory.keep_flights(state.round_num)
     return after, report, version.close()
@@ -140,6 +144,8 @@ class _Version:
         write_down(self._step, trip, outcome == ACCEPTED)
         losses = self.traffic.lost.copy()
         self.traffic.add(trip, outcome)
+        if attackers := self._federation.attackers:
+            self.traffic.malicious["asked"] += int(attackers.among(trip.crew.devices.index).sum())
         self.traffic.lost = losses  # counted when the server hears of them
         self.skipped += count(trip.declined)
 

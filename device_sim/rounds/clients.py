@@ -7,8 +7,9 @@ in the processor's cache: see `Ready.folded`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from device_sim.attacks.attackers import Lies
 from device_sim.engines import Task
 from fl_mobile.client.answer import Answer, Terms, answer
 from fl_mobile.errors import DivergedError
@@ -42,6 +43,7 @@ class Clients:
         norms: Whether `Answer.norm` is to be measured.
         keep: Clients whose raw update is to be returned.
         folding: Aggregates a chunk's packets; None leaves them as they are.
+        lies: What malicious ones do, if there are any.
         far: Whether results cross to another process: packets then go home as they are, unless their sum is smaller.
     """
 
@@ -49,6 +51,7 @@ class Clients:
     norms: bool = False
     keep: frozenset[int] = frozenset()
     folding: Folding | None = None
+    lies: Lies | None = None
     far: bool = False
 
     def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> Ready:
@@ -76,7 +79,10 @@ class Clients:
 
     def _answer(self, task: Task, update: Update) -> Answer:
         rng, kept = rng_for(task.seed, "codec"), task.device in self.keep
+        if self.lies:
+            update = self.lies.update(task.device, update, task.seed)
         try:
-            return answer(self.terms, update, rng, residual=task.residual, norm=self.norms, keep_delta=kept)
+            made = answer(self.terms, update, rng, residual=task.residual, norm=self.norms, keep_delta=kept)
         except DivergedError as error:
             raise DivergedError(f"device {task.device}, round {self.terms.round_num}: {error}") from None
+        return replace(made, packet=self.lies.packet(task.device, made.packet, task.seed)) if self.lies else made

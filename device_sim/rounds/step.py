@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from device_sim.engines import Task, train_each
 from device_sim.federation.federation import Federation
 from device_sim.rounds.memory import FleetMemory
 from fl_mobile.agreement import Agreement
 from fl_mobile.records import Assignment, ServerState
+from fl_mobile.seeds import seed_for
 from fl_mobile.server.fold import Folding
 from fl_mobile.server.publish import Publication, assign, moved_since, publish
 from fl_mobile.server.step import folding_of
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import Decoded
+from fl_mobile.wire.pruning_mask import apply_masks
+
+SERVER = -1
+"""Stands for a device's index where the server trains."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,17 @@ class Step:
         """How packets are aggregated."""
         rules = self.federation.rules
         moved = moved_since(self.memory.shelf, self.round_num, rules.admission.max_staleness)
-        return folding_of(self.agreement, rules, self.assignment, moved)
+        return folding_of(self.agreement, rules, self.assignment, moved, self._reference)
+
+    @property
+    def _reference(self) -> Tensors | None:
+        """What the server trains itself on public examples, as its clients do, if its aggregation rule needs that."""
+        federation, public = self.federation, self.federation.dataset.public
+        if not federation.rules.rule.reference or public is None:
+            return None
+        task = Task(SERVER, public.x, public.y, seed_for(federation.experiment.seed, self.round_num, "server-update"))
+        ((_, update),) = train_each(federation.engine, self.weights, [task], self.assignment.plan)
+        return apply_masks({path: update.delta[path] for path in self.agreement.spec}, self.decoded.masks)
 
     @cached_property
     def weights(self) -> Tensors:

@@ -33,7 +33,7 @@ from device_sim.rounds.trip import (
     write_down,
 )
 from fl_mobile.records import Receipt, RoundReport, ServerState
-from fl_mobile.server.fold import Fold
+from fl_mobile.server.fold import Fold, closed
 from fl_mobile.server.step import step as server_step
 
 _NOBODY = np.zeros(0, np.int64)
@@ -73,6 +73,10 @@ def play_synchronously(
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)
     traffic.skip(skipped + count(trip.declined))
+    if federation.attackers:
+        lying = federation.attackers.among(crew.devices.index)
+        traffic.malicious["asked"] += int(lying.sum())
+        traffic.count_malicious(lying, outcome)
     write_down(step, trip, took_part)
     memory.seconds = traffic.end
     return after, report, traffic
@@ -88,6 +92,7 @@ def _receive(step: Step, trip: Trip, outcome: np.ndarray) -> tuple[Fold, dict[in
         folded.merge(fold_packets(step.federation.engine, others, step.folding, sign=-1))
     else:
         folded = fold_packets(step.federation.engine, [packets[at] for at in arrived], step.folding)
+        folded = closed(folded, step.folding.rule)
         given = folded.receipts
     receipts = dict(zip(arrived.tolist(), given, strict=True))
     for at, receipt in receipts.items():

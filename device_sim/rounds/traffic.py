@@ -30,6 +30,7 @@ class Traffic:
         start: Virtual seconds.
         end: Virtual seconds.
         columns: What became of each device, by column; see ``timeline.jsonl``.
+        malicious: ``asked``, ``accepted`` and ``refused`` malicious devices; empty where nobody attacks.
     """
 
     asked: int = 0
@@ -45,6 +46,13 @@ class Traffic:
     start: float = 0.0
     end: float = 0.0
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    malicious: Counter[str] = field(default_factory=Counter)
+
+    def count_malicious(self, lying: np.ndarray, outcome: np.ndarray) -> None:
+        """Counts what became of the malicious clients among some: ``bool[n]``, ``object[n]``."""
+        told = outcome[lying].tolist()
+        self.malicious["accepted"] += told.count(ACCEPTED)
+        self.malicious["refused"] += sum(name.startswith(REFUSED) for name in told)
 
     def add(self, trip: Trip, outcome: np.ndarray) -> None:
         """Adds a crew's bytes, joules and rows; ``outcome`` is ``object[n]``, ``accepted`` for those that count."""

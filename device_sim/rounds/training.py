@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
+from device_sim.attacks.attackers import Attackers, Lies
 from device_sim.engines import Engine, Task
 from device_sim.experiment.personal import DITTO
+from device_sim.federation.federation import Federation
 from device_sim.rounds.clients import Clients, Ready
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.own import private_of, train_own_models
@@ -59,29 +61,69 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
         DivergedError: Local training gave NaN or Inf; names client and round.
     """
     federation, weights = step.federation, step.weights
-    folding = step.folding if fold and federation.rules.rule.subtractable else None
+    lies = lies_of(federation.attackers, crew.devices.index[who])
+    waits = lies is not None and lies.attack.collude is not None  # who knows all others answers last, out of order
+    folding = step.folding if fold and federation.rules.rule.subtractable and not waits else None
     private = {path: weights[path] for path in weights if path in federation.private}
     clients = Clients(
         terms_of(step.agreement, step.assignment, step.decoded, private),
         norms=federation.experiment.policy.asks_norms,
         keep=_kept(step, crew.devices.index[who]),
         folding=folding,
+        lies=lies,
         far=not federation.engine.shares_memory,
     )
     out = Trained(folded=folding(()) if folding else None)
 
-    def tasks() -> Iterator[Task]:
-        for at in who.tolist():
-            client = int(crew.devices.index[at])
-            yield _task(step, crew, at, step.memory.client_state(client))
+    def train(some: np.ndarray, clients: Clients) -> None:
+        tasks = (_task(step, crew, at, step.memory.client_state(int(crew.devices.index[at]))) for at in some.tolist())
+        for ready in federation.engine.train(weights, tasks, step.assignment.plan, clients):
+            out.add(ready, folding)
 
-    for ready in federation.engine.train(weights, tasks(), step.assignment.plan, clients):
-        out.add(ready, folding)
+    if lies is not None and waits:
+        _train_liars_last(lies, crew, who, clients, train, out)
+    else:
+        train(who, clients)
     for client, made in zip(out.clients, out.answers, strict=True):
-        _write_raw(step, client, made)
+        if client in clients.keep:
+            _write_raw(step, client, made)
     if federation.experiment.personal.method == DITTO:
         train_own_models(step, crew, who)
     return out
+
+
+def lies_of(attackers: Attackers | None, clients: np.ndarray) -> Lies | None:
+    """Returns what the malicious ones of some clients ``int64[n]`` do; None if none of them is."""
+    if attackers is None or not (malicious := attackers.among(clients)).any():
+        return None
+    return Lies(attackers.attack, frozenset(clients[malicious].tolist()))
+
+
+def _train_liars_last(
+    lies: Lies,
+    crew: Crew,
+    who: np.ndarray,
+    clients: Clients,
+    train: Callable[[np.ndarray, Clients], None],
+    out: Trained,
+) -> None:
+    """Has honest clients answer first, and attackers once they know what those have trained; then restores the order.
+
+    Args:
+        train: Trains the crew's clients at some positions into ``out``.
+    """
+    index = crew.devices.index
+    malicious = np.isin(index[who], list(lies.who))
+    honest = who[~malicious]
+    train(honest, replace(clients, keep=frozenset(index[honest].tolist())))
+    seen = [made.delta for made in out.answers if made.delta is not None]
+    out.answers = [
+        made if client in clients.keep else replace(made, delta=None)
+        for client, made in zip(out.clients, out.answers, strict=True)
+    ]
+    train(who[malicious], replace(clients, lies=lies.knowing(seen, clients.terms.layout.spec)))
+    order = np.argsort(np.concatenate([honest, who[malicious]]), kind="stable").tolist()
+    out.clients, out.answers = [out.clients[i] for i in order], [out.answers[i] for i in order]
 
 
 def _task(step: Step, crew: Crew, at: int, kept: ClientState) -> Task:
@@ -92,12 +134,17 @@ def _task(step: Step, crew: Crew, at: int, kept: ClientState) -> Task:
         pull |= {path: np.zeros_like(step.weights[path]) for path in still}
     return Task(
         client,
-        *federation.data.examples(client),
+        *_examples(federation, client, int(crew.seeds[at])),
         int(crew.seeds[at]),
         start=private_of(federation, kept),
         residual=kept.residual,
         pull=pull,
     )
+
+
+def _examples(federation: Federation, client: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    held = federation.data.examples(client)
+    return federation.attackers.examples(client, *held, seed) if federation.attackers else held
 
 
 def fold_packets(engine: Engine, packets: Sequence[bytes], folding: Folding, *, sign: Literal[1, -1] = 1) -> Fold:

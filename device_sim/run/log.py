@@ -43,6 +43,10 @@ class Round:
         joules: Energy all devices of the round spent, radio and computing.
         staleness: Mean number of versions the accepted updates were behind (asynchronous).
         device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
+        malicious: Malicious devices that were ``asked``, and their packets that were ``accepted`` and ``refused``;
+            empty where nobody attacks.
+        backdoor: Share of stamped test examples that are taken for the attackers' class, 0 to 1; None where no
+            backdoor is attempted, or evaluation.interval left it out.
     """
 
     round_num: int
@@ -65,6 +69,8 @@ class Round:
     joules: float = 0.0
     staleness: float = 0.0
     device_accuracy: dict[str, float] = field(default_factory=dict)
+    malicious: dict[str, int] = field(default_factory=dict)
+    backdoor: float | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.federation.federation import Federation
 from device_sim.rounds import SERVERS, Play
 from device_sim.rounds.memory import FleetMemory
+from device_sim.run.backdoor import backdoor_success
 from device_sim.run.best import best_round, put_best, rewind_best
 from device_sim.run.errors import kept_errors
 from device_sim.run.evaluation import distribution, evaluate_devices
@@ -78,6 +79,8 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             joules=traffic.joules,
             staleness=report.staleness,
             device_accuracy=_device_accuracy(federation, memory.shelf, state),
+            malicious=dict(traffic.malicious),
+            backdoor=None if score is None else backdoor_success(federation, state),
         )
         if report.round_num in shown:
             append_timeline(folder, traffic.timeline(report.round_num))

@@ -56,6 +56,7 @@ def summarise(
         "engine": federation.engine.about,
         "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population),
         "devices": _devices(rounds, federation.data.population),
+        "attack": _attack(federation, rounds),
         "model": {
             "name": federation.experiment.model.name,
             "parameters": sum(t.size for t in federation.engine.spec.values()),
@@ -134,6 +135,21 @@ def _devices(rounds: Sequence[Round], population: int) -> dict[str, Any]:
         "asked": sum(r.cohort for r in rounds),
         "accepted": sum(r.accepted for r in rounds),
         "dropped": dict(sorted(dropped.items())),
+    }
+
+
+def _attack(federation: Federation, rounds: Sequence[Round]) -> dict[str, Any] | None:
+    """Returns who attacked and what came of it; None if nobody did."""
+    if federation.attackers is None:
+        return None
+    counts: Counter[str] = Counter()
+    for done in rounds:
+        counts.update(done.malicious)
+    return {
+        "name": federation.experiment.attack.name,
+        "malicious_devices": int(federation.attackers.malicious.sum()),
+        **{name: counts[name] for name in ("asked", "accepted", "refused")},
+        "backdoor_success": next((r.backdoor for r in reversed(rounds) if r.backdoor is not None), None),
     }
 
 

@@ -40,6 +40,11 @@ class Aggregator(Protocol):
         ...
 
 
+def never_too_few(updates: int, **parameters: Any) -> str:
+    """Of a rule that any number of updates will do for."""
+    return ""
+
+
 @dataclass(frozen=True)
 class AggregationRow:
     """One row of `AGGREGATORS`.
@@ -52,14 +57,42 @@ class AggregationRow:
             the weights of late updates are derived for that alone; other rules give every update the same say.
         subtractable: Whether an update can be taken out again to the last bit. Packets are then folded where they are
             made, before it is known who arrives; else the link comes first, and single updates are kept until the end.
+        too_few: (updates, the parameters as keywords) → why so few are too few for what the rule promises; empty if
+            they are not.
+        reference: Whether the rule measures clients by an update of the server's own, the keyword ``reference`` of
+            ``make``: what training on ``public_examples`` examples that no client holds gives, from the same weights.
     """
 
-    make: Callable[[Spec], Aggregator]
+    make: Callable[..., Aggregator]
     summary: str
     parameters: type = NoParameters
     mean: bool = False
     subtractable: bool = False
+    too_few: Callable[..., str] = never_too_few
+    reference: bool = False
+
+    @property
+    def single_updates(self) -> bool:
+        """Whether the server must see every update by itself.
+
+        Masked sums show it none, and no clip bounds what one client moves such a rule by: one that changes its update
+        changes who else is listened to. Neither may be combined with it.
+        """
+        return not self.subtractable
 
     def with_parameters(self, given: Any) -> AggregationRow:
         """Returns the rule with its parameters, a record of ``parameters``."""
-        return replace(self, make=partial(self.make, **asdict(given)))
+        keys = asdict(given)
+        return replace(self, make=partial(self.make, **keys), too_few=partial(self.too_few, **keys))
+
+    def beside(self, reference: Tensors | None) -> AggregationRow:
+        """Returns the rule for one round, with the server's own update if it needs one.
+
+        Raises:
+            ValueError: It needs one and has none; a fault of whoever drives the server.
+        """
+        if not self.reference:
+            return self
+        if reference is None:
+            raise ValueError(f"'{self.summary}' needs the server's own update of the round")
+        return replace(self, make=partial(self.make, reference=reference))

@@ -19,12 +19,15 @@ from typing import Literal
 import numpy as np
 
 from fl_mobile import wire
-from fl_mobile.aggregation import AggregationRow, Aggregator
+from fl_mobile.aggregation import AggregationRow, Aggregator, WeightedMean
 from fl_mobile.errors import WireError
 from fl_mobile.records import FitPlan, Receipt
 from fl_mobile.server.admission import Admission, Admitted, admit
 from fl_mobile.server.statistics import as_moments, moments
 from fl_mobile.tensors import Tensors
+
+TOO_FEW = "too-few"
+"""Why packets do not count that are fewer than the aggregation rule needs."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,17 @@ class Fold:
         self.full_weight += sign * one.full_weight
         self.losses.append((one.header.loss, weight))
         self.staleness[one.late] += sign
+
+
+def closed(folded: Fold, rule: AggregationRow) -> Fold:
+    """Returns a round's fold once all of its packets are in: if they are too few for what the rule promises, none of
+    them counts. What it would give any single one of them could have chosen.
+    """
+    if not folded.accepted or not rule.too_few(folded.accepted):
+        return folded
+    dropped = folded.dropped + Counter({TOO_FEW: folded.accepted})
+    receipts = [Receipt(reason=TOO_FEW) if one.accepted else one for one in folded.receipts]
+    return Fold(WeightedMean({}), dropped=dropped, receipts=receipts)
 
 
 def weighted(values: list[tuple[float, int]]) -> float:

@@ -67,4 +67,9 @@ def from_moments(mean: Tensors, pairs: Mapping[str, str], current: Tensors) -> T
         current: The server's weights.
     """
     spread = {variance: mean[variance] - np.square(mean[path]) for variance, path in pairs.items()}
-    return mean | {path: np.maximum(value, -current[path]) for path, value in spread.items()}  # rounding alone
+    return no_less_than_zero(mean | spread, pairs, current)  # of honest updates rounding alone can be
+
+
+def no_less_than_zero(mean: Tensors, pairs: Mapping[str, str], current: Tensors) -> Tensors:
+    """Returns an update that takes no variance below zero, whatever clients said; arguments as in `from_moments`."""
+    return mean | {path: np.maximum(mean[path], -current[path]) for path in pairs}

@@ -15,9 +15,9 @@ from fl_mobile.algorithms import Mean
 from fl_mobile.client.feedback import plus
 from fl_mobile.records import Assignment, RoundReport, ServerState
 from fl_mobile.server.admission import Admission
-from fl_mobile.server.fold import Fold, Folding, weighted
+from fl_mobile.server.fold import Fold, Folding, closed, weighted
 from fl_mobile.server.rate import RateControl
-from fl_mobile.server.statistics import from_moments, moments
+from fl_mobile.server.statistics import from_moments, moments, no_less_than_zero
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import Decoded
 from fl_mobile.wire.pruning_mask import apply_masks
@@ -43,17 +43,22 @@ class ServerRules:
 
 
 def folding_of(
-    agreement: Agreement, rules: ServerRules, assignment: Assignment, moved: Mapping[int, Tensors] | None = None
+    agreement: Agreement,
+    rules: ServerRules,
+    assignment: Assignment,
+    moved: Mapping[int, Tensors] | None = None,
+    reference: Tensors | None = None,
 ) -> Folding:
     """Returns how the packets of a round are aggregated.
 
     Args:
         moved: Versions behind → how far that version's statistics were from the current ones; late packets need it.
+        reference: The server's own update of the round, of a rule that needs one.
     """
     return Folding(
         round_num=assignment.round_num,
         layout=wire.Layout(agreement.spec, assignment.upload),
-        rule=rules.rule,
+        rule=rules.rule.beside(reference),
         admission=rules.admission,
         plan=assignment.plan,
         per_step=agreement.algorithm.per_step,
@@ -75,11 +80,13 @@ def step(
         decoded: What clients decoded of the version that was published: the prediction they took off their updates
             is added back to the mean, what is pruned in it stays pruned.
     """
+    folded = closed(folded, rules.rule)
     delta, accepted = folded.total.result(), folded.accepted
     after = replace(state, round_num=state.round_num + 1)
     if delta is not None:
-        pairs = moments(agreement.spec) if rules.rule.mean else {}
-        delta = from_moments(_less_stale(delta, folded), pairs, state.weights)
+        pairs = moments(agreement.spec)
+        delta = _less_stale(delta, folded)
+        delta = (from_moments if rules.rule.mean else no_less_than_zero)(delta, pairs, state.weights)
         delta = plus(delta, decoded.prediction)
         per_step = folded.per_step.result() if folded.per_step else None
         mean = Mean(

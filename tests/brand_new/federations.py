@@ -27,6 +27,7 @@ KEYS = {
     "dataset": ("data.dataset=brandnew",),
     "phone class": ("fleet.profile=brandnew",),
     "link": ("fleet.link=brandnew",),
+    "attack": ("attack.name=brandnew", "attack.fraction=0.25"),
     "engine": ("engine.name=brandnew",),
 }
 SMALL = ("engine.name=brandnew", "data.dataset=synthetic", "data.devices=12", "train.cohort=6", "train.rounds=2")

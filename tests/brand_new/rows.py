@@ -5,12 +5,14 @@ Not imported by any suite: it changes the tables of the process that imports it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from device_sim.attacks import ATTACKS, AttackRow
+from device_sim.attacks.base import Attack, Setting
 from device_sim.client_data.partition.assign import Deal
 from device_sim.client_data.partition.table import PARTITIONERS, PartitionRow
 from device_sim.datasets import DATASETS, Dataset, DatasetRow
@@ -29,7 +31,7 @@ from fl_mobile.algorithms import ALGORITHMS, Algorithm, AlgorithmRow, Mean, Serv
 from fl_mobile.algorithms.base import init_with, step, unchanged
 from fl_mobile.codecs import STAGES, Reader, StageRow
 from fl_mobile.parameters import check_parameters, parameter
-from fl_mobile.records import ServerState
+from fl_mobile.records import ServerState, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec
 
@@ -113,6 +115,32 @@ def between_quantiles(spec: Spec, quantile: float = Place.quantile) -> OrderStat
 
 
 AGGREGATORS[NAME] = AggregationRow(between_quantiles, "coordinate-wise mean of two quantiles", Place)
+
+
+# --- attack with a parameter -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Laziness:
+    """[attack] of those that send a part of their update."""
+
+    fraction: float = parameter(0.5, "of the update", at_least=0, below=1)
+
+    def __post_init__(self) -> None:
+        check_parameters(self, "attack")
+
+
+def lazily(update: Update, rng: np.random.Generator, *, fraction: float) -> Update:
+    """Returns an update that is too short."""
+    return replace(update, delta={path: np.float32(fraction) * value for path, value in update.delta.items()})
+
+
+def lazy(keys: Laziness, setting: Setting) -> Attack:
+    """Returns the attack."""
+    return Attack(update=partial(lazily, fraction=keys.fraction))
+
+
+ATTACKS[NAME] = AttackRow(lazy, "sends a part of its update", Laziness)
 
 
 # --- who takes part --------------------------------------------------------------------------------------------------
@@ -204,4 +232,4 @@ def pytest_configure() -> None:
 
     test_algorithms.OURS["damping"] = 0.25
     test_algorithms.ORACLES[NAME] = oracle
-    test_laws.ORACLES[NAME] = lambda rising: (np.quantile(rising, 0.25, axis=0) + np.quantile(rising, 0.75, axis=0)) / 2
+    test_laws.ORACLES[NAME] = lambda rows: (np.quantile(rows, 0.25, axis=0) + np.quantile(rows, 0.75, axis=0)) / 2

@@ -24,6 +24,7 @@ from device_sim.run.folder import create
 from device_sim.run.loop import restore, simulate
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
+from fl_mobile.server.fold import TOO_FEW
 from fl_mobile.server.publish import Publication
 from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors, weights_hash
@@ -35,6 +36,11 @@ FLEET = (
     *("data.devices=12", "train.cohort=5", "train.rounds=3", "fleet.link=mixed", "fleet.profile=mixed"),
     *("fleet.dropout-rate=0.1", "download.codec=q8", "output.recipes=[]"),
 )
+RULES = {
+    **dict.fromkeys(("mean", "median", "trimmed-mean", "norm-bound", "centered-clipping"), ()),
+    "multi-krum": ("server.malicious-share=0.2",),
+    "fltrust": ("server.public-examples=9",),
+}
 AXES: dict[str, dict[str, tuple[str, ...]]] = {
     "mode": {"synchronous": (), "asynchronous": ("clock.mode=asynchronous", "clock.buffer=2")},
     "sampler": {
@@ -50,7 +56,8 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         name: (f"server.algorithm={name}",)
         for name in ("fedavg", "fedsgd", "fedprox", "fedavgm", "fedadam", "fedyogi", "scaffold", "fednova", "feddyn")
     },
-    "aggregation": {name: (f"server.aggregation={name}",) for name in ("mean", "median", "trimmed-mean")},
+    "aggregation": {name: (f"server.aggregation={name}", *more) for name, more in RULES.items()},
+    "attack": {"none": (), "alie": ("attack.name=alie", "attack.share=0.3")},
     "availability": {"always": (), "diurnal": ("fleet.availability=diurnal", "fleet.min-battery=0.2")},
     "policy": {
         "every-round": (),
@@ -216,9 +223,13 @@ def test_what_clients_keep_agrees_with_what_the_server_admitted_and_every_byte_i
             outcome = dict(zip(columns.get("device", []), columns.get("outcome", []), strict=True))
             arrived = {c for c, what in outcome.items() if what == ACCEPTED or what.startswith(REFUSED)}
             admitted = {c for c, what in outcome.items() if what == ACCEPTED}
-            assert admitted == arrived - {LIAR}, "accepted = arrived ∩ admitted"
+            few = {c for c, what in outcome.items() if what == REFUSED + TOO_FEW}
+            assert admitted | few == arrived - {LIAR}, "accepted = arrived ∩ admitted, all of them or too few"
+            assert not admitted or not few
+            assert bool(few) == bool(federation.rules.rule.too_few(len(arrived - {LIAR})) and arrived - {LIAR})
             assert report.accepted == len(admitted)
-            assert report.dropped == ({"examples": 1} if LIAR in arrived else {})
+            told = ({"examples": 1} if LIAR in arrived else {}) | ({TOO_FEW: len(few)} if few else {})
+            assert report.dropped == told
             _check_kept(federation, memory, version, admitted)
 
 

@@ -11,7 +11,7 @@ from device_sim.datasets.records import Dataset, Samples, make_dataset
 from device_sim.engines import Engine, Evaluation, Task, visits
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.experiment.experiment import Experiment
-from device_sim.federation.federation import Federation, assemble
+from device_sim.federation.federation import Federation, assemble, with_servers_part
 from device_sim.fleet.devices.timing import Workload
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for
@@ -93,7 +93,7 @@ def stripes(count: int = 120, classes: int = 3, seed: int = 0) -> Dataset:
 
 def numpy_federation(experiment: Experiment, engine: Engine | None = None) -> Federation:
     """A federation over `stripes` whose devices hold every n-th example."""
-    dataset = stripes()
+    dataset = with_servers_part(experiment, stripes())
     devices = experiment.data.devices
     shards = tuple(np.arange(d, len(dataset.train.y), devices) for d in range(devices))
     data, workload = DealtData(dataset.train, shards), Workload(432, 435, 435)

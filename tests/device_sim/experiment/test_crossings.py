@@ -15,6 +15,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("upload.memory", "server.algorithm"): ("server.algorithm=fednova", "upload.memory=cafe"),
     ("upload.codec", "server.algorithm"): ("upload.codec=q1", "server.algorithm=scaffold"),
     ("server.algorithm", "clock.mode"): ("server.algorithm=feddyn", LATE),
+    ("train.cohort", "server.aggregation"): ("train.cohort=5", "server.aggregation=multi-krum"),
     ("server.aggregation", "server.algorithm"): (ROBUST, "server.algorithm=fednova"),
     ("server.aggregation", "upload.memory"): (ROBUST, "upload.memory=error-feedback"),
     ("server.aggregation", "clock.mode"): (ROBUST, LATE),

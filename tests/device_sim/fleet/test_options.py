@@ -12,6 +12,9 @@ from device_sim.fleet.selection.oort import Guided
 from device_sim.fleet.selection.policies import POLICIES, News, Windows
 from device_sim.fleet.selection.samplers import SAMPLERS, Candidates
 from fl_mobile.aggregation import AGGREGATORS
+from fl_mobile.aggregation.centered_clipping import Clipping
+from fl_mobile.aggregation.fltrust import Root
+from fl_mobile.aggregation.multi_krum import Suspicion
 from fl_mobile.aggregation.order_statistics import Trimming
 from fl_mobile.algorithms import ALGORITHMS, ServerPlan
 from fl_mobile.algorithms.adaptive import Adaptive, AdaptiveMean
@@ -34,6 +37,10 @@ WRONG = [
     (Momentum, "momentum", "server", [-0.1, 1, math.nan]),
     (Dynamic, "alpha", "server", [0, math.nan]),
     (Trimming, "trim", "server", [-0.1, 0.5, math.nan]),
+    (Suspicion, "malicious_share", "server", [0, 0.5, math.nan]),
+    (Clipping, "clip_radius", "server", [-1, math.nan]),
+    (Clipping, "clip_steps", "server", [0, 101]),
+    (Root, "public_examples", "server", [0]),
     (Candidates, "candidates", "selection", [-1]),
     (Guided, "exploration", "selection", [-0.1, 1.1, math.nan]),
     (Guided, "exploration_decay", "selection", [0, 1.1, math.nan]),
