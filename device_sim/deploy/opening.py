@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, replace
 from typing import Any
 
+from device_sim.attacks import NONE
 from device_sim.deploy.training import CONTRACT, PROGRAM
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.engines.trainers.litert import LitertTrainer, Programs
@@ -35,6 +36,12 @@ def deployable(experiment: Experiment) -> Experiment:
     """
     why = [
         ("train.batch-size", experiment.train.batch_size == 0, "a phone's program has a fixed batch; give it a size"),
+        ("attack.name", experiment.attack.name != NONE, "who attacks a real federation does so unasked"),
+        (
+            "server.aggregation",
+            experiment.server.rule().reference,
+            "the coordinator trains no update of its own; use multi-krum or norm-bound",
+        ),
         ("policy.name", experiment.policy.name != "every-round", "real clients decide by their own conditions"),
         ("personal.method", experiment.personal.method == DITTO, "a phone's program trains one model"),
         (
