@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +22,16 @@ from typing import Any
 
 import numpy as np
 
+from device_sim.experiment.as_compiled import left_open, like
 from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.toml import all_keys, parse_experiment, read_experiment
+from device_sim.experiment.toml import all_keys, parse_experiment, read_experiment, to_toml
 from device_sim.federation.federation import Federation, open_federation
 from device_sim.run import folder as run_folder
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.loop import simulate as play
 from fl_mobile.errors import ConfigError, DataError, ModelError
+from fl_mobile.local.compiled import compiled_of
 from fl_mobile.measure.sources import read_updates
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.build import build_model
@@ -36,6 +39,7 @@ from fl_mobile.storage.files import write_atomic
 from fl_mobile.storage.npz import write_arrays
 from fl_mobile.tensors import Tensors
 
+_LOG = logging.getLogger("fl_mobile.compiled")
 Examples = tuple[np.ndarray, np.ndarray]
 Clients = str | Mapping[Any, Any] | Sequence[Any]
 
@@ -169,7 +173,7 @@ def simulate(
     Args:
         model: A function that builds a Keras model (called with those of ``input_shape``, ``num_classes``,
             ``input_scale`` and ``seed`` that it takes), a built Keras model, ``"package.module:function"``, or a name
-            from ``fl-mobile models``.
+            from ``fl-mobile models``. What it was compiled with holds where no key says otherwise.
         clients: Client → ``(x, y)``, as a mapping or a sequence: ``x`` ``uint8[n, height, width, channels]`` pixels or
             ``float32[n, …]``, ``y`` integer classes ``[n]``. Or the name of a dataset, dealt out as ``[data]`` says.
         test: Held-out ``(x, y)`` of the server; without it a fifth of what clients hold is held out.
@@ -202,11 +206,12 @@ def simulate(
             changes.append(f"train.cohort={min(10, population)}")
     if isinstance(model, str):
         changes.append(f"model.name={_toml(model)}")
-    chosen = _experiment(experiment, changes)
+    chosen, open_keys = _experiment(experiment, changes)
     with contextlib.ExitStack() as stack:
         if temporary is not None:
             stack.callback(temporary.cleanup)
         if resume:
+            chosen, open_keys = like(chosen, run_folder.reopen(path)[1], open_keys), frozenset()
             folder, _ = run_folder.reopen(path, chosen)
         else:
             folder = run_folder.create(path, chosen)
@@ -214,7 +219,12 @@ def simulate(
                 write_arrays(path / "data.npz", arrays)
             stack.callback(run_folder.discard, folder)
         build = None if isinstance(model, str) else _builder(model)
-        run = Run(open_federation(chosen, build), folder, temporary)
+        federation = open_federation(chosen, build, open_keys=open_keys, compiled=compiled_of(model))
+        stack.callback(federation.engine.close)
+        if federation.compiled and not resume:
+            _LOG.warning("%s", federation.compiled)
+            write_atomic(folder.experiment, to_toml(federation.experiment).encode())
+        run = Run(federation, folder, temporary)
         stack.pop_all()
     return run
 
@@ -244,12 +254,12 @@ def key_of(name: str) -> str:
     raise ConfigError(f"unknown keyword '{name}'.{hint} `fl-mobile new DIR` writes every key with its meaning.")
 
 
-def _experiment(base: str | Path | Experiment | None, changes: Sequence[str]) -> Experiment:
-    from device_sim.experiment.toml import to_toml
-
+def _experiment(base: str | Path | Experiment | None, changes: Sequence[str]) -> tuple[Experiment, frozenset[str]]:
+    """Returns the experiment and what it leaves open for the model's ``compile()`` to say; a record leaves nothing."""
     if isinstance(base, (str, Path)):
-        return read_experiment(Path(base), changes)
-    return parse_experiment(to_toml(base) if base else "", changes)
+        return read_experiment(Path(base), changes), left_open(Path(base).read_text(encoding="utf-8"), changes)
+    text = to_toml(base) if base else ""
+    return parse_experiment(text, changes), left_open(text, changes)
 
 
 def _toml(value: Any) -> str:

@@ -67,6 +67,7 @@ def simulate(
       fl-mobile simulate --out runs/small --upload-budget 4kB --rounds 2 --no-export
       fl-mobile simulate --out runs/cluster --engine ray --ray-address auto --rounds 5
     """
+    from device_sim.experiment.as_compiled import left_open, like
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import refuse_failed
     from device_sim.run.going_on import check_goes_on
@@ -87,17 +88,19 @@ def simulate(
     changed = [*(changes or ()), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     experiment = choose_experiment(file, changed, path, resume=resume)
     recipes = () if no_export else experiment.output.recipes
+    open_keys = left_open(file.read_text(encoding="utf-8") if file else "", changed)
     if resume:
         folder, stored = run_folder.reopen(path)
+        experiment = like(experiment, stored, open_keys) if file else experiment
         goes_on = check_goes_on(path, stored, experiment, read_rounds(folder))
         summary = read_summary(folder)
         if goes_on or summary is None or not _is_whole(summary, experiment, recipes):
-            summary = run(experiment, path, recipes, resume=True, quiet=quiet)
+            summary = run(experiment, path, recipes, open_keys=frozenset(), resume=True, quiet=quiet)
         else:
             say(f"{path} is finished already ({summary['stop_reason']}); nothing was run.")
     else:
         run_folder.refuse_existing(path)
-        summary = run(experiment, path, recipes, resume=False, quiet=quiet)
+        summary = run(experiment, path, recipes, open_keys=open_keys, resume=False, quiet=quiet)
     show(summary, path, output)
     if summary["devices"]["accepted"] == 0:
         raise RunError(f"{path}: {summary['warnings'][0]}")
@@ -144,8 +147,20 @@ def choose_experiment(file: Path | None, changes: list[str], path: Path, *, resu
     return parse_experiment("", changes)
 
 
-def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume: bool, quiet: bool) -> dict[str, Any]:
-    """Plays all rounds that are missing and writes the results; returns the summary."""
+def run(
+    experiment: Experiment,
+    path: Path,
+    recipes: tuple[str, ...],
+    *,
+    open_keys: frozenset[str],
+    resume: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Plays all rounds that are missing and writes the results; returns the summary.
+
+    Args:
+        open_keys: Keys that nobody wrote, which the model's ``compile()`` may say.
+    """
     from device_sim.federation.federation import open_federation
     from device_sim.report.tensorboard import recorded
     from device_sim.run import folder as run_folder
@@ -163,11 +178,14 @@ def run(experiment: Experiment, path: Path, recipes: tuple[str, ...], *, resume:
 
     sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
     with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
-        federation = open_federation(experiment)
+        federation = open_federation(experiment, open_keys=open_keys)
+    experiment = federation.experiment
     data, devices = federation.dataset, federation.data.population
     tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
     tell(f"partition {federation.dealt}")
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
+    if federation.compiled:
+        tell(federation.compiled)
     if is_cold():
         tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")
     with contextlib.closing(federation.engine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,12 +116,16 @@ def _job(
     plot: Path | None,
     changes: list[str],
 ) -> Job:
+    from device_sim.experiment.as_compiled import left_open
     from device_sim.experiment.toml import parse_experiment, read_experiment, to_toml
+    from device_sim.federation.federation import settled
     from device_sim.sweep import arms, files, plan, search
     from fl_mobile.errors import ConfigError
 
     if not what[0].endswith(".toml"):
         base = read_experiment(experiment, changes) if experiment else parse_experiment("", changes)
+        text = experiment.read_text(encoding="utf-8") if experiment else ""
+        base = settled(base, left_open(text, changes))[0]
         count = DEFAULT_SEEDS if seeds is None else seeds
         told = {"experiment": to_toml(base), "seeds": count}
         listed = search.listed(arms.arm_trials(base, what, count))
@@ -129,6 +134,7 @@ def _job(
         raise ConfigError(f"{what[0]} stands alone: it names its own base; change keys with --set")
     path = Path(what[0])
     planned = files.read_sweep(path, changes, seeds)
+    planned = replace(planned, base=settled(planned.base, files.left_open_by(path, changes))[0])
     folder = out or Path("runs") / path.stem
     told = plan.as_json(planned)
     searched = search.open_search(planned)

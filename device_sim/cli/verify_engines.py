@@ -19,12 +19,15 @@ SMALL = ("train.rounds=3",)
 
 def verify_engines(path: Path | None, changes: Sequence[str], output: Format) -> None:
     """Trains an experiment on both engines, then `show`."""
+    from device_sim.experiment.as_compiled import left_open
     from device_sim.experiment.toml import parse_experiment, read_experiment
+    from device_sim.federation.federation import settled
     from device_sim.verify.engines import compare_engines
 
     experiment = read_experiment(path, changes) if path else parse_experiment("", [*SMALL, *changes])
+    open_keys = left_open(path.read_text(encoding="utf-8") if path else "", changes)
     with waiting("Training on both engines …", quiet=output is Format.JSON), while_loading():
-        found = compare_engines(experiment)
+        found = compare_engines(settled(experiment, open_keys)[0])
     show(found, output)
 
 

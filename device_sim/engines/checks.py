@@ -136,23 +136,3 @@ def _every_node(graph: Any) -> list[Any]:
     """Returns the nodes of a graph and of the functions it calls."""
     definition = graph.as_graph_def()
     return [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-
-
-def compiled_note(model: Any) -> str:
-    """Returns a clause that names what the model's author compiled it with and training does not use, or ""."""
-    if not getattr(model, "compiled", False):
-        return ""
-    optimizer = getattr(model, "optimizer", None)
-    rate = f", learning rate {float(optimizer.learning_rate):g}" if optimizer is not None else ""
-    config = model.get_compile_config() or {}
-    parts = [f"optimizer {type(optimizer).__name__}{rate}"] if optimizer is not None else []
-    parts += [f"{key.replace('_', ' ')} {_named(config[key])}" for key in ("loss", "metrics") if config.get(key)]
-    return f"; not used: the model's own compile ({'; '.join(parts)}): [train] says how it trains" if parts else ""
-
-
-def _named(value: Any) -> str:
-    if isinstance(value, dict) and "class_name" in value:
-        return str(value["class_name"])
-    if isinstance(value, list | tuple):
-        return ", ".join(_named(one) for one in value)
-    return str(value)

@@ -103,7 +103,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Train:
-    """[train]: rounds, and what each chosen device does in one."""
+    """[train]: rounds, and what each chosen device does in one; a model's own compile() says what stands nowhere."""
 
     rounds: int = key(80, "at most this many")
     cohort: int = key(10, "devices chosen each round, without replacement")

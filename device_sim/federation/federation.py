@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from device_sim.datasets import Dataset, load_dataset
 from device_sim.datasets.split import with_public
 from device_sim.engines import Engine, open_engine
 from device_sim.engines.checks import check_training
+from device_sim.experiment.as_compiled import as_compiled, of_outputs
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.fleet.availability.gate import Gate
@@ -35,6 +36,7 @@ from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.errors import ConfigError
+from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
 from fl_mobile.models.keras_start import import_keras
@@ -56,6 +58,7 @@ class Federation:
         workload: What training costs, whatever the phone.
         build: Returns a new model with its first weights.
         attackers: The malicious devices, if some are.
+        compiled: What was taken of the model's own ``compile()`` and what was not, in a line; empty without one.
     """
 
     experiment: Experiment
@@ -71,6 +74,7 @@ class Federation:
     workload: Workload
     build: Callable[[], Any]
     attackers: Attackers | None = None
+    compiled: str = ""
 
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
@@ -167,11 +171,19 @@ class Federation:
         return open_strata(self.experiment.selection.of_sampler.strata, self.fleet, holdings)
 
 
-def open_federation(experiment: Experiment, make: Callable[..., Any] | None = None) -> Federation:
+def open_federation(
+    experiment: Experiment,
+    make: Callable[..., Any] | None = None,
+    *,
+    open_keys: frozenset[str] = frozenset(),
+    compiled: Compiled | None = None,
+) -> Federation:
     """Returns the federation an experiment describes; data first, because its mistakes are the commonest.
 
     Args:
         make: Builds the model in place of what [model] names; takes the arguments of `build_model` but the name.
+        open_keys: Keys that nobody wrote and that the model's ``compile()`` says: `device_sim.experiment.as_compiled`.
+        compiled: What the model was compiled with, where what ``make`` builds does not know it.
 
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
@@ -181,8 +193,10 @@ def open_federation(experiment: Experiment, make: Callable[..., Any] | None = No
     dataset = open_dataset(experiment)
     data = data_of(experiment, dataset)
     build = build_of(experiment, dataset, make)
-    keys = experiment.engine
     import_keras()
+    model, told, keys = build(), "", experiment.engine
+    if compiled := compiled or compiled_of(model):
+        experiment, told = as_compiled(experiment, compiled, open_keys)
     engine = open_engine(
         keys.name,
         build,
@@ -193,13 +207,24 @@ def open_federation(experiment: Experiment, make: Callable[..., Any] | None = No
         ray_address=keys.ray_address,
     )
     try:
-        workload = checked_workload(experiment, dataset, build())
-        return assemble(
+        workload = checked_workload(experiment, dataset, model)
+        federation = assemble(
             experiment=experiment, dataset=dataset, data=data, engine=engine, workload=workload, build=build
         )
+        return replace(federation, compiled=told + of_outputs(compiled, from_logits=engine.from_logits))
     except BaseException:
         engine.close()
         raise
+
+
+def settled(experiment: Experiment, open_keys: frozenset[str]) -> tuple[Experiment, str]:
+    """Returns the experiment as its model was compiled, and a line of that, where nothing else is to be opened yet."""
+    if ":" not in experiment.model.name:  # models of the table are not compiled
+        return experiment, ""
+    dataset = open_dataset(experiment)
+    import_keras()
+    compiled = compiled_of(build_of(experiment, dataset)())
+    return as_compiled(experiment, compiled, open_keys) if compiled else (experiment, "")
 
 
 def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Workload:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.datasets import Dataset
+from device_sim.experiment.as_compiled import as_compiled, left_open
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment, read_experiment
 from device_sim.federation.federation import build_of, open_dataset
@@ -19,11 +21,13 @@ from export.training.program import example_shape
 from export.training.proof.reference import inputs_of
 from fl_mobile.client.private import NONE
 from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.local.compiled import Compiled, compiled_in_file, compiled_of
 from fl_mobile.local.losses import check_outputs
 from fl_mobile.models import MODELS, build_model
 from fl_mobile.models.heads import head_of
 from fl_mobile.records import FitPlan
 
+_LOG = logging.getLogger("fl_mobile.compiled")
 BATCH = 16
 EXAMPLES = 256
 _TRAIN_KEYS = ("batch-size", "optimizer", "momentum", "loss", "clip-gradient-norm")
@@ -84,10 +88,12 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Tr
     known = kind == "run" or any(change.startswith("data.dataset=") for change in _with(dataset, changes))
     data = open_dataset(experiment) if known else None
     model = _model(text, kind, experiment, data)
+    experiment, compiled = _as_compiled(text, kind, experiment, changes, model)
     shape = example_shape(model)
     dtype = _dtype(text, kind, model, data)
     head = head_of(model, np.ones((2, *shape), dtype))
-    loss = _loss(text, kind, experiment, changes, head, int(model.outputs[0].shape[-1]))
+    said = kind != "file" or "train.loss" in _keys(changes) or (compiled is not None and compiled.loss != "")
+    loss = experiment.train.loss if said else _loss_of_head(text, experiment, head, int(model.outputs[0].shape[-1]))
     check_outputs(loss, int(model.outputs[0].shape[-1]), None if data is None else data.num_classes, what=text)
     algorithm = experiment.server.build()
     fit = experiment.train.plan(experiment.train.settled_round, from_logits=head == "logits")
@@ -187,10 +193,22 @@ def _dtype(text: str, kind: str, model: Any, data: Dataset | None) -> str:
     return "int32" if tokens else "float32"
 
 
-def _loss(text: str, kind: str, experiment: Experiment, changes: Sequence[str], head: str, outputs: int) -> str:
-    """Returns the loss; a file does not say what its outputs mean unless its head does."""
-    if kind != "file" or "train.loss" in _keys(changes):
-        return experiment.train.loss
+def _as_compiled(
+    text: str, kind: str, experiment: Experiment, changes: Sequence[str], model: Any
+) -> tuple[Experiment, Compiled | None]:
+    """Returns the experiment as the model was compiled; a run's says it already. What was taken is told."""
+    compiled = None if kind == "run" else compiled_in_file(Path(text)) if kind == "file" else compiled_of(model)
+    if compiled is None:
+        return experiment, None
+    compiled = replace(compiled, learning_rate=0.0)  # an input of every training step, and no part of the program
+    experiment, told = as_compiled(experiment, compiled, left_open("", changes))
+    if told:
+        _LOG.warning("%s: %s", text, told)
+    return experiment, compiled
+
+
+def _loss_of_head(text: str, experiment: Experiment, head: str, outputs: int) -> str:
+    """Returns the loss that a file's head asks for; nothing else in it says what its outputs mean."""
     if head == "softmax":
         return experiment.train.loss
     if head == "sigmoid" and outputs == 1:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from device_sim.experiment.as_compiled import left_open
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import as_toml, parse_experiment, read_experiment, to_toml
 from device_sim.sweep.plan import Range, SweepPlan, Trial, Value
@@ -66,6 +67,13 @@ def read_sweep(path: Path, changes: Sequence[str] = (), seeds: int | None = None
         objectives=tuple(raw.get("objectives", SweepPlan.objectives)),
         where=str(path),
     )
+
+
+def left_open_by(path: Path, changes: Sequence[str] = ()) -> frozenset[str]:
+    """Returns what a sweep's base leaves to the model's ``compile()``; arguments as of `read_sweep`."""
+    raw = _read_toml(path)
+    text = (path.parent / raw["base"]).read_text(encoding="utf-8") if "base" in raw else ""
+    return left_open(text, [*_flat(raw.get("experiment", {})), *changes])
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

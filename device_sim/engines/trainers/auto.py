@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import Evaluation, Task
 from device_sim.engines.trainers.keras import KerasTrainer
 from device_sim.engines.trainers.vectorized import VectorizedTrainer, why_not
@@ -36,8 +35,7 @@ class AutoTrainer:
         self._vectorized = None if reason else VectorizedTrainer(build, probe, self._keras)
         self.spec, self.initial, self.from_logits = self._keras.spec, self._keras.initial, self._keras.from_logits
         self._parameters = sum(tensor.size for tensor in self.spec.values())
-        how = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
-        self.about = how + compiled_note(self._keras.model)
+        self.about = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
 
     def prepare(self, plan: FitPlan) -> None:
         """Refuses nothing, as keras."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import lay_out
-from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import Evaluation, Task
 from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.draws import keyed_draws
@@ -55,7 +54,7 @@ class KerasTrainer:
         check_scratch()  # AutoGraph writes the code it makes to a temporary file; if it cannot, it blames the loops
         self.model = build()
         self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
-        self.about = f"keras: devices and steps looped in one compiled graph{compiled_note(self.model)}"
+        self.about = "keras: devices and steps looped in one compiled graph"
         self.from_logits = head_of(self.model, probe) == "logits"
         self._variables = keras_bridge.travelling_variables(self.model)
         self._fits: dict[tuple[object, ...], Any] = {}

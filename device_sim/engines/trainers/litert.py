@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import visits
-from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import EXPORTED, Evaluation, Task
 from device_sim.engines.trainers.blame import blamed
 from export.training import Contract, TrainingSession
@@ -50,7 +49,6 @@ class Programs:
         self._input_dtype = "uint8" if probe.dtype == np.uint8 else "float32"
         self._input_shape = tuple(probe.shape[1:])
         check_layers(self._model)
-        self.note = compiled_note(self._model)
         self._programs: dict[Key, Program] = {}
         self._building = Lock()
 
@@ -147,8 +145,7 @@ class LitertTrainer:
     def __init__(self, programs: Programs | ExportedPrograms, runtime: str = "litert") -> None:
         self._programs, self._open = programs, SESSIONS[runtime]
         self.spec, self.initial, self.from_logits = programs.spec, programs.initial, programs.from_logits
-        note = programs.note if isinstance(programs, Programs) else ""
-        self.about = f"{runtime}: every device runs the phone's own training program{note}"
+        self.about = f"{runtime}: every device runs the phone's own training program"
         self._sessions: dict[Key, TrainingSession] = {}
 
     def prepare(self, plan: FitPlan) -> None:

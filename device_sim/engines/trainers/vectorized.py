@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import Batches, lay_out
-from device_sim.engines.checks import compiled_note
 from device_sim.engines.records import VECTORIZED, Evaluation, Task
 from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.draws import keyed_draws
@@ -61,8 +60,7 @@ class VectorizedTrainer:
     def __init__(self, build: Callable[[], Any], probe: np.ndarray, keras: KerasTrainer | None = None) -> None:
         self._keras = keras or KerasTrainer(build, probe)
         self._model, self.from_logits = self._keras.model, self._keras.from_logits
-        note = compiled_note(self._model)
-        self.about = f"vectorized: the devices of a chunk train side by side on a device axis{note}"
+        self.about = "vectorized: the devices of a chunk train side by side on a device axis"
         self.spec, self.initial = self._keras.spec, self._keras.initial
         if reason := why_not(self._model):
             raise ConfigError(f'engine vectorized: {reason}; use engine.name = "keras" or "auto"')

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from device_sim.engines import Task
-from device_sim.engines.checks import check_training, compiled_note
+from device_sim.engines.checks import check_training
 from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.keras import KerasTrainer
 from fl_mobile.errors import DataError, FlMobileError, ModelError, TrainingError
@@ -126,12 +126,3 @@ def test_an_error_of_ours_passes_as_it_is() -> None:
 
     with pytest.raises(DataError, match=r"^as it is$"):
         blamed(None, work, [])
-
-
-def test_what_a_model_was_compiled_with_is_named() -> None:
-    model = _net(_dense(2))
-    assert compiled_note(model) == ""
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    note = compiled_note(model)
-    for part in ("Adam, learning rate 0.001", "sparse_categorical_crossentropy", "accuracy", "[train]"):
-        assert part in note
