@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +74,7 @@ def serve(
     path = out or default_folder(file)
     goes_on = (path / "experiment.toml").exists()
     experiment = choose_experiment(file, list(changes or ()), path, resume=goes_on)
+    experiment = _as_compiled(experiment, file, changes or (), path, goes_on=goes_on)
     service = Service(
         host=host,
         port=port,
@@ -92,6 +93,23 @@ def serve(
     else:
         summary = _run(experiment, path, service, recipes, resume=goes_on, linger=linger_seconds, quiet=quiet)
         show(summary, path, output)
+
+
+def _as_compiled(
+    experiment: Experiment, file: Path | None, changes: Sequence[str], path: Path, *, goes_on: bool
+) -> Experiment:
+    """Returns the experiment with what it leaves open as the model was compiled; a run that goes on has it already."""
+    from device_sim.experiment.as_compiled import left_open, like
+    from device_sim.federation.federation import settled
+    from device_sim.run import folder as run_folder
+
+    open_keys = left_open(file.read_text(encoding="utf-8") if file else "", changes)
+    if goes_on:
+        return like(experiment, run_folder.reopen(path)[1], open_keys) if file else experiment
+    experiment, told = settled(experiment, open_keys)
+    if told:
+        say(told)
+    return experiment
 
 
 def _deal(experiment: Experiment, folder: Path, output: Format) -> None:
