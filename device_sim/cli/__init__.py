@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from device_sim.cli import quiet
+from device_sim.cli.audit import audit
 from device_sim.cli.benchmark import benchmark
 from device_sim.cli.camera import camera
 from device_sim.cli.client import client
@@ -44,6 +45,7 @@ VERBS = (
     report,
     sweep,
     measure,
+    audit,
     export,
     verify,
     benchmark,
