@@ -1,11 +1,12 @@
-"""Export against its numbers (issue 6): seconds, memory over 50 conversions, int8 latency, and where the bytes are.
+"""Export against its numbers: seconds, memory over 50 conversions, int8 latency, and where the bytes are.
 
     python benchmarks/exporting.py [--format json] [--seed 0] [--large]
 
 The smart-camera CNN learns the 4,000 training digits of mnist-5k for two epochs; 100 held-out digits calibrate, 900
 prove. Export is timed twice: ``export_model`` in this process, with all its proofs on every runtime, and the command
-from a cold start, with its imports. Latency comes from ``export.benchmark``: processes of their own, recipes in
-turn, so that only the ratio means anything. Memory is what this process holds after free pages were given back,
+from a cold start, with its imports; EfficientNetB0 (224 px, random weights) once in this process, on 100 random
+pictures for calibration and 100 for the proof. Latency comes from ``export.benchmark``: processes of their own,
+recipes in turn, so that only the ratio means anything. Memory is what this process holds after free pages were given back,
 after the fourth conversion (one of each core recipe) and after the fiftieth. ``--large`` does the same with
 MobileNetV2 at 96 px, 0.35 and 1.0 wide (0.4 and 2.3 million weights at random), and takes minutes; it also shows what
 the child process spares: ten conversions here.
@@ -33,7 +34,7 @@ import psutil
 
 from device_sim.datasets import Dataset, load_dataset
 from device_sim.run.held_out import export_with_held_out
-from export import CORE_RECIPES, RECIPES, BundleReport
+from export import CORE_RECIPES, RECIPES, BundleReport, export_model
 from export.benchmark import host_benchmark, open_for_benchmark
 from export.benchmark.latency import host_name
 from export.convert.child import child_environment
@@ -43,7 +44,8 @@ from export.convert.to_tflite import to_tflite
 from export.tuning.size import account_for
 from fl_mobile.models import build_model
 
-MAX_EXPORT_SECONDS, MAX_MEMORY_RATIO, MAX_INT8_RATIO, MAX_SIZE_ERROR = 25.0, 1.2, 0.8, 0.03
+MAX_EXPORT_SECONDS, MAX_EFFICIENTNET_SECONDS = 15.0, 45.0
+MAX_MEMORY_RATIO, MAX_INT8_RATIO, MAX_SIZE_ERROR = 1.2, 0.8, 0.03
 CONVERSIONS = 50
 LARGE_MODELS = ("mobilenet-v2-0.35", "mobilenet-v2-head")
 _COMMAND = "import sys; from device_sim.cli import main; main()"
@@ -73,6 +75,25 @@ def exported(model: Any, data: Dataset, seed: int, folder: Path) -> tuple[Bundle
     command = [sys.executable, "-c", _COMMAND, *asked]
     subprocess.run(command, check=True, env=child_environment(), stdout=subprocess.DEVNULL)
     return report, {"export_model": warm_seconds, "command": time.perf_counter() - started}
+
+
+def efficientnet_seconds(seed: int, folder: Path) -> float:
+    """Returns how long the four core recipes of EfficientNetB0 take; no class is compared, the weights are random."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model = keras.applications.EfficientNetB0(weights=None, classes=10)
+    pictures = np.random.default_rng(seed).integers(0, 256, (200, 224, 224, 3), dtype=np.uint8)
+    started = time.perf_counter()
+    export_model(
+        *(model, folder / "efficientnet"),
+        recipes=CORE_RECIPES,
+        labels=None,
+        representative=pictures[:100],
+        x_test=pictures[100:],
+        y_test=None,
+    )
+    return time.perf_counter() - started
 
 
 def sizes(model: Any, report: BundleReport, frames: np.ndarray) -> list[dict[str, Any]]:
@@ -115,6 +136,7 @@ def measure(seed: int, *, large: bool) -> dict[str, Any]:
     model = trained(data, seed)
     with tempfile.TemporaryDirectory(prefix="fl-mobile-benchmark-") as name:
         report, seconds = exported(model, data, seed, Path(name))
+        seconds["EfficientNetB0"] = efficientnet_seconds(seed, Path(name))
         latency = host_benchmark(open_for_benchmark(Path(name) / "core"))
     frames = data.test.x[:20]
     with converter_for(report.serving.parameters) as convert:
@@ -141,7 +163,7 @@ def failures(found: dict[str, Any]) -> list[str]:
     missed = [
         f"export took {seconds:.1f} s as {what}"
         for what, seconds in found["export_seconds"].items()
-        if seconds > MAX_EXPORT_SECONDS
+        if seconds > (MAX_EFFICIENTNET_SECONDS if what == "EfficientNetB0" else MAX_EXPORT_SECONDS)
     ]
     missed += [
         f"{CONVERSIONS} conversions of {what} grow memory {held['ratio']:.2f} times"
@@ -167,6 +189,7 @@ def table(found: dict[str, Any]) -> str:
     lines += [
         f"| four core recipes, `export_model` | {seconds['export_model']:.1f} s | ≤ {MAX_EXPORT_SECONDS:.0f} s |",
         f"| the same as `fl-mobile export`, cold | {seconds['command']:.1f} s | ≤ {MAX_EXPORT_SECONDS:.0f} s |",
+        f"| the same of EfficientNetB0 | {seconds['EfficientNetB0']:.1f} s | ≤ {MAX_EFFICIENTNET_SECONDS:.0f} s |",
     ]
     for what, held in found["memory"].items():
         grown = f"{held['first_mb']:.0f} → {held['last_mb']:.0f} MB, {held['ratio']:.2f}"

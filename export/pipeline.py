@@ -22,7 +22,7 @@ import numpy as np
 from export.bundle.folder import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
 from export.bundle.signing import SigningKey
 from export.convert.conversion import converter_for
-from export.convert.recipes import Recipe, find_recipe
+from export.convert.recipes import AUTO, RECIPES, Recipe, find_recipe
 from export.convert.to_tflite import needs_frames, unsuited
 from export.model.forms import InputForms
 from export.model.frames import count_of, frames_for, take
@@ -31,15 +31,17 @@ from export.model.serving import Described, Frames, described
 from export.report.card import to_card
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.report.report import BundleReport, to_json, to_markdown, tool_versions
-from export.runtimes import RUNTIMES, choose_runtimes, missing_runtimes
+from export.runtimes import RUNTIMES, missing_runtimes
 from export.tflite.metadata import label_file, labels_text
 from export.tuning.sources import needs_tuning_set
 from export.tuning.tune import TuningSet
-from export.variants.make import Made, Outcomes, Request, make_variants
+from export.variants.attempt import Made, Request
+from export.variants.make import Outcomes, make_variants
 from export.variants.outcome import FAILED, Unmade, nothing_made
 from export.verify.bundle import BundleProof, ReplayError, verify_bundle
 from export.verify.golden import Golden, pack_golden
 from export.verify.measured import reference_of
+from export.verify.targets import check_targets
 from fl_mobile.errors import ExportError
 
 
@@ -69,7 +71,8 @@ def export_model(
     Args:
         model: A built Keras 3 model, or what ``described`` found out about one.
         out: A folder that does not exist.
-        recipes: Names from ``RECIPES``; the order is kept.
+        recipes: Names from ``RECIPES`` and ``TUNED_RECIPES``, or ``"auto"`` for the smallest file that passes; the
+            order is kept.
         labels: One name per class, in output order; of a model with several outputs a mapping by output name. None
             when no output is classes.
         representative: Raw frames for calibrated recipes; their hash goes into the report. Frames of devices only
@@ -81,17 +84,18 @@ def export_model(
         progress: Called with one line before each step.
         input_dtype: ``"uint8"``, ``"int32"``, ``"float32"`` or ``"float32:LOW..HIGH"``, for all inputs or by name; by
             default rank-4 float inputs are ``uint8`` camera frames.
-        batch: Rows that an artifact answers at once.
+        batch: Rows that an artifact answers at once; 0 leaves it open: stored with one, any number after resizing.
         tuning: Public or server-side examples that tuned recipes train on; their hash goes into the report.
         keep_float: Keras layers that recipes with 8-bit weights leave in float32; a report names those that cost most.
         training: What is known about how the model came about; goes into its card. Empty fields are unknown.
         sign_with: Signs the bundle; without it anyone could have made it, and ``verify`` says so.
-        targets: Runtimes of ``RUNTIMES`` that decide besides those that ship; others are asked and told.
+        targets: What decides besides the runtimes that ship: others of ``RUNTIMES``, which are only asked and told
+            otherwise, hardware of ``export.verify.targets``, or ``"tflite-2.14"``.
 
     Raises:
         ExportError: The model or data cannot become an artifact, ``out`` exists, or several recipes were asked for and
             none could be made.
-        ConfigError: A recipe or runtime is not known, or the runtime is not here.
+        ConfigError: A recipe or target is not known, or a runtime is not here.
         ExportError, VerifyError: The only recipe cannot become an artifact, or its artifact is not the model.
     """
     out, say = Path(out), progress or _silent
@@ -99,8 +103,7 @@ def export_model(
     rows = _rows_of(recipes)
     provenance = provenance or {}
     _check_provenance(provenance)
-    if targets:
-        choose_runtimes(targets)
+    check_targets(targets)
     say("keras: answering the held-out frames")
     found = model
     if not isinstance(model, Described):
@@ -114,6 +117,7 @@ def export_model(
         labels=labels_by_output(labels, reference.serving, reference.labels),
         tuning=_tuning_set(rows, tuning),
         training=training,
+        targets=targets,
     )
     with converter_for(reference.serving.parameters) as convert:
         outcomes = make_variants(request, rows, convert, say)
@@ -141,12 +145,16 @@ def _write_what_passes(draft: _Draft, outcomes: Outcomes, say: Callable[[str], N
         try:
             return replace(report, notes=_write(draft, report, made).notes)
         except ReplayError as error:
-            if len(made) == len(error.problems) == 1 and not unmade:
+            if len(made) == len(error.problems) == 1 and not unmade and not any(one.second for one in made.values()):
                 raise
             for recipe, problem in error.problems.items():
                 say(f"{recipe}: left out, {problem}")
-                del made[recipe]
-                unmade.append(Unmade(recipe, FAILED, problem))
+                second = made[recipe].second
+                if second is not None and (stands_in := second()) is not None:
+                    made[recipe] = stands_in
+                else:
+                    del made[recipe]
+                    unmade.append(Unmade(recipe, FAILED, problem))
     if len(unmade) == 1 and outcomes.errors:
         raise next(iter(outcomes.errors.values()))
     raise nothing_made(unmade)
@@ -173,6 +181,7 @@ def _report(draft: _Draft, made: Mapping[str, Made], unmade: Sequence[Unmade], o
         training=request.training,
         unmade=tuple(unmade),
         targets=draft.targets,
+        frontier=outcomes.frontier,
     )
 
 
@@ -209,11 +218,11 @@ def _check_provenance(provenance: Mapping[str, str]) -> None:
 
 def _calibration_frames(rows: Sequence[Recipe], representative: Any, found: Described) -> Frames | None:
     calibrated = [recipe for recipe in rows if recipe.calibrated]
-    if not calibrated:
-        return None
-    if representative is None:
+    if calibrated and representative is None:
         raise ExportError(needs_frames(calibrated[0]))
-    if all(unsuited(found.serving, recipe) for recipe in calibrated):
+    if AUTO in rows and representative is not None:  # without frames it does without recipes that need them
+        calibrated = [*calibrated, *(recipe for recipe in RECIPES.values() if recipe.calibrated)]
+    if not calibrated or all(unsuited(found.serving, recipe) for recipe in calibrated):
         return None
     return frames_for(found.serving, representative, "representative frames")
 

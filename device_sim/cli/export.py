@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,8 @@ from device_sim.cli.trust import prove_command
 
 if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment, Output
+    from device_sim.run.which_model import WhichModel
+    from export import BundleReport
     from export.report.facts import TrainingFacts
 
 _WITH_VALUE = ("--out", "--sign", "--format")
@@ -28,10 +30,21 @@ def export(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the bundle.")],
     recipes: Annotated[
-        list[str] | None, typer.Option("--recipe", help="TFLite variant; may be repeated. Default: the core four.")
+        list[str] | None,
+        typer.Option(
+            "--recipe",
+            help="TFLite variant; repeatable. auto finds the smallest that is still the model. Default: the core four.",
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Whose held-out examples prove the bundle; a run folder knows its own.")
+    ] = None,
+    frames: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Instead of a dataset: an array per input by its name, and y where there are classes.",
+        ),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class names, one a line; default the dataset's.")
@@ -73,14 +86,19 @@ def export(
     ] = "",
     targets: Annotated[
         list[str] | None,
-        typer.Option("--target", metavar="RUNTIME", help="Decides too, e.g. tflite-runtime; LiteRT always does."),
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="Decides too: a runtime (tflite-runtime), hardware (edge-tpu, nnapi …) or tflite-2.14; repeatable.",
+        ),
     ] = None,
     imports: Annotated[
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Module of your own layers that a model file is made of."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows of a batch; default 1, with --training the run's, else 16.")
+        int | None,
+        typer.Option(min=0, help="Rows of a batch, 0 for any number; default 1, with --training the run's, else 16."),
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="--training: sgd, momentum or adam; default the run's.")] = None,
     loss: Annotated[str | None, typer.Option(help="--training: as train.loss; default the run's.")] = None,
@@ -94,11 +112,13 @@ def export(
 
     Examples:
       fl-mobile export runs/demo --out bundles/small --recipe int8
+      fl-mobile export runs/demo --out bundles/smallest --recipe auto
       fl-mobile export runs/demo --out bundles/mixed --recipe int8 --keep-float logits
       fl-mobile export runs/demo/model.keras --out bundles/digits --dataset mnist-5k
       fl-mobile export runs/demo --out bundles/tuned --recipe qat-int8 --tuning-data mine.npz --tuning-origin server
       fl-mobile export runs/demo --out bundles/release --sign keys/release.pem --license Apache-2.0
       fl-mobile export mlp --out bundles/untrained --dataset digits --recipe float32
+      fl-mobile export two_inputs.keras --out bundles/two --frames frames.npz --recipe auto
       fl-mobile export mine.h5 --out bundles/mine --dataset mnist-5k --import my_layers --input float32:0..1
       fl-mobile export smart-camera-cnn --training --out programs/camera --sign keys/release.pem
       fl-mobile export runs/demo --training --out programs/demo
@@ -114,6 +134,7 @@ def export(
             "--keep-float": keep_float,
             "--labels": labels,
             "--license": license,
+            "--frames": frames,
         }
         shaping |= {"--tuning-data": tuning_data, "--tuning-origin": tuning_origin, "--input": inputs}
         for option, given in {**shaping, "--output": labelled, "--target": targets, "--import": imports}.items():
@@ -133,20 +154,39 @@ def export(
     for option, said in (("--optimizer", optimizer), ("--loss", loss)):
         if said is not None:
             raise ConfigError(f"{option} shapes a training program: give --training too, or leave it out")
-    from device_sim.cli.tables import artifact_rows
     from device_sim.federation.federation import open_dataset
-    from device_sim.run.finish import summarise_export
     from device_sim.run.held_out import export_with_held_out
+    from device_sim.run.keras_file import read_model
+    from device_sim.run.own_frames import export_with_frames
     from device_sim.run.tuning_data import open_tuning_set
     from device_sim.run.which_model import WhichModel
     from export import CORE_RECIPES
     from export.bundle.folder import refuse_existing
     from export.bundle.signing import read_signing_key
+    from export.report.facts import TrainingFacts
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     refuse_existing(out)
     tell = (lambda _: None) if quiet else say
     which = WhichModel(model, tuple(imports or ()))
+    shape: dict[str, Any] = {
+        "say": tell,
+        "labels": None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
+        "sign_with": sign_with,
+        "keep_float": keep_float or (),
+        "forms": _forms(inputs or []),
+        "output": labelled,
+        "batch": 1 if batch_size is None else batch_size,
+        "targets": targets or (),
+    }
+    if frames is not None:
+        _refuse_beside_frames(which, {"--dataset": dataset, "--tuning-data": tuning_data, "--set": changes})
+        with while_loading():
+            own_model = read_model(Path(model), which.imports)
+        facts = _with_command(TrainingFacts(model=Path(model).stem, license=license))
+        report = export_with_frames(*(own_model, out, frames), recipes=recipes or CORE_RECIPES, training=facts, **shape)
+        _tell(report, out, sign, recipes or (), output)
+        return
     experiment = which.experiment(dataset, changes or [])
     wanted = _output(experiment, recipes or CORE_RECIPES, tuning_data, tuning_origin)
     data = open_dataset(experiment)
@@ -159,11 +199,7 @@ def export(
         experiment.seed,
         recipes=wanted.recipes,
         provenance={"model": model, "dataset": data.fingerprint},
-        say=tell,
-        labels=None if labels is None else labels.read_text(encoding="utf-8").splitlines(),
-        keep_float=keep_float or (),
         training=_with_command(which.facts(experiment, license)),
-        sign_with=sign_with,
         tuning=open_tuning_set(
             wanted,
             held_out=data.test,
@@ -171,24 +207,46 @@ def export(
             seed=experiment.seed,
             say=tell,
         ),
-        forms=_forms(inputs or []),
-        output=labelled,
-        batch=batch_size or 1,
-        targets=targets or (),
+        **shape,
     )
+    _tell(report, out, sign, recipes or (), output)
+
+
+def _refuse_beside_frames(which: WhichModel, others: Mapping[str, object]) -> None:
+    """Refuses options that name other examples than ``--frames``, and models that know theirs.
+
+    Raises:
+        ConfigError: One of them is given.
+    """
+    from device_sim.run.which_model import FILE
+    from fl_mobile.errors import ConfigError
+
+    if which.kind != FILE:
+        raise ConfigError(f"--frames proves a model file, and {which.text} is none: it has a dataset. Leave it out.")
+    for option, given in others.items():
+        if given:
+            raise ConfigError(f"{option} is about other examples than --frames. Leave one out.")
+
+
+def _tell(report: BundleReport, out: Path, sign: Path | None, named: Sequence[str], output: Format) -> None:
+    """Prints what was made; ends with an error where something that was asked for was not."""
+    from device_sim.cli.tables import artifact_rows, search_table
+    from device_sim.run.finish import summarise_export
+
     summary = summarise_export(report)
     if output is Format.JSON:
         print_json({"bundle": str(out), **summary})
-        _refuse_unmade(summary, named=recipes or ())
+        _refuse_unmade(summary, named=named)
         return
-    print_tables([make_table("", ("artifact", "size", "parity"), artifact_rows(summary))])
+    searched = [search_table(summary["search"])] if summary["search"] else []
+    print_tables([*searched, make_table("", ("artifact", "size", "parity"), artifact_rows(summary))])
     for artifact in summary["artifacts"]:
         if artifact["advice"]:
             print(f"{artifact['file']}: {artifact['advice']}")
     for note in summary["notes"]:
         print(f"Told, not judged: {note}; --target lets that runtime decide")
     print(f"Bundle:   {out}\nProve it: {prove_command(out, sign)}")
-    _refuse_unmade(summary, named=recipes or ())
+    _refuse_unmade(summary, named=named)
 
 
 def _refuse_unmade(summary: dict[str, Any], *, named: Sequence[str]) -> None:

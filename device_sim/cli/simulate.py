@@ -233,12 +233,13 @@ def command_line() -> str:
 
 def show(summary: dict[str, Any], path: Path, output: Format) -> None:
     """Prints the closing table, or the summary as JSON."""
-    from device_sim.cli.tables import summary_table
+    from device_sim.cli.tables import search_table, summary_table
 
     if output is Format.JSON:
         print_json(summary)
         return
-    print_tables([summary_table(summary)])
+    searched = [search_table(summary["export"]["search"])] if (summary["export"] or {}).get("search") else []
+    print_tables([*searched, summary_table(summary)])
     print(f"Run folder: {path}")
     if summary["export"]:
         print(f"Bundle:     {path / 'bundle'}")

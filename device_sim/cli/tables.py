@@ -26,7 +26,7 @@ def artifact_rows(export: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             artifact["file"],
             f"{artifact['bytes']:,} bytes",
-            f"{_accuracy(artifact)}max Δp {artifact['max_abs_diff']:.2g}",
+            f"{_accuracy(artifact)}max Δp {artifact['max_abs_diff']:.2g}{_found(artifact)}",
         )
         for artifact in export["artifacts"]
     ]
@@ -36,6 +36,31 @@ def artifact_rows(export: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     apart = f", {export['calibration_examples']} others calibrated" if export["calibration_examples"] else ""
     told = f"on {export['proof_examples']} held-out examples{apart}; golden frames on {_list(export['replayed_on'])}"
     return [*rows, ("parity", "verified", told)]
+
+
+def search_table(search: Mapping[str, Any]) -> Table:
+    """Returns what recipe ``auto`` tried: bytes against how often and how far each candidate is from Keras."""
+    rows = [
+        (
+            f"{row['name']}{' (written)' if row['name'] == search['chosen'] else ''}",
+            f"{row['bytes']:,}",
+            "–" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
+            "–" if row["agreement"] is None else f"{row['agreement']:.2%}",
+            f"{row['mean_abs_diff']:.2g}",
+            "yes" if row["on_front"] else "",
+            "; ".join(row["failures"]) or "passed",
+        )
+        for row in sorted(search["candidates"], key=lambda row: row["bytes"])
+    ]
+    rows += [
+        (each["recipe"], "–", "–", "–", "–", "", f"{each['outcome']}: {each['reason']}") for each in search["left_out"]
+    ]
+    columns = ("tried", "bytes", "accuracy", "same class", "mean Δp", "front", "outcome")
+    return make_table("auto: every candidate", columns, rows, numbers=columns[1:5])
+
+
+def _found(artifact: Mapping[str, Any]) -> str:
+    return f"; it is {artifact['made_as']}" if artifact.get("made_as") else ""
 
 
 def _accuracy(artifact: Mapping[str, Any]) -> str:

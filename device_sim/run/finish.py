@@ -202,10 +202,13 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
                 "argmax_agreement": variant.parity.argmax_agreement,
                 "max_abs_diff": variant.parity.max_abs_diff,
                 "kept_float": [] if variant.layers is None else list(variant.layers.kept_float),
+                "kept_int16": [] if variant.layers is None else list(variant.layers.kept_int16),
+                "made_as": variant.made_as,
                 "advice": "" if variant.layers is None else variant.layers.advice,
             }
             for variant in report.variants
         ],
+        "search": report.searched,
         "unmade": [each.to_json() for each in report.unmade],
         "notes": list(report.notes),
     }

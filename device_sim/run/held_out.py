@@ -62,7 +62,7 @@ def export_with_held_out(
         keep_float: Layers that 8-bit recipes leave in float.
         forms: What inputs are given; by default what the dataset holds.
         output: Of several outputs the one whose classes the dataset's labels are; ``"none"`` if none is.
-        batch: Rows that an artifact answers at once.
+        batch: Rows that an artifact answers at once; 0 for any number.
         targets: Runtimes that decide besides those that ship.
     """
     calibration, proof = calibration_split(len(dataset.test), seed)

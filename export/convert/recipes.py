@@ -11,8 +11,9 @@ The name decodes: what the weights are stored as, and for ``int*`` what the arit
 | ``int8-legacy`` | int8 | as ``int8``, dense layers per tensor | accelerators and TFLM older than TF 2.16 |
 | ``int16x8`` | int8 | int16 activations | when ``int8`` loses accuracy; slow reference kernels on many CPUs |
 
-Before a conversion the weights may be tuned on public data: ``TUNED_RECIPES``, named ``<tuning>-<conversion>`` with a
-row of ``export.tuning.TUNINGS``, e.g. ``sparse-80-int8``.
+``auto`` is no setting but a search over them (``export.variants.auto``). Before a conversion the weights may be tuned
+on public data: ``TUNED_RECIPES``, named ``<tuning>-<conversion>`` with a row of ``export.tuning.TUNINGS``, e.g.
+``sparse-80-int8``.
 
 Sources: LiteRT ``post_training_quantization.md``; LiteRT#3596 and tflite-micro#2602 for per-channel dense layers.
 To add a recipe: write one function, add one row; ``tests/export/convert/test_recipes.py`` walks this table.
@@ -48,7 +49,7 @@ class Recipe:
         tuning: Row of ``export.tuning.TUNINGS`` that the weights go through first; empty for none.
         instead: Plain recipe to try when this one loses too much; empty for none.
         conversion: For tuned recipes the plain recipe whose tolerance holds between the tuned Keras model and the
-            artifact; ``tolerance`` then holds against the model before tuning.
+            artifact; ``tolerance`` then holds against the model before tuning. Of ``auto`` what it cannot do without.
     """
 
     name: str
@@ -225,11 +226,20 @@ TUNED_RECIPES: dict[str, Recipe] = {
     )
 }
 
+AUTO = replace(
+    RECIPES["float32"],
+    name="auto",
+    tolerance=INT8,
+    suits="the smallest file that is still the model; layers are kept in float32 or int16 where they must",
+    conversion="float32",
+)
+"""A search over ``RECIPES``; what it finds is judged by the tolerance of the recipe it converts by."""
+
 CORE_RECIPES: tuple[str, ...] = ("float32", "float16", "dynamic-int8", "int8")
 
 
 def find_recipe(name: str) -> Recipe:
-    """Returns the row of ``RECIPES`` or ``TUNED_RECIPES`` called ``name``.
+    """Returns the row of ``RECIPES`` or ``TUNED_RECIPES`` called ``name``, or ``AUTO``.
 
     Raises:
         ConfigError: No row has that name; the message holds the nearest.
@@ -237,7 +247,7 @@ def find_recipe(name: str) -> Recipe:
     >>> find_recipe("sparse-80-int8").tuning
     'sparse-80'
     """
-    rows = {**RECIPES, **TUNED_RECIPES}
+    rows = {**RECIPES, **TUNED_RECIPES, AUTO.name: AUTO}
     if name not in rows:
         raise ConfigError(f"recipe {name!r} is not known.{nearest(name, rows)}")
     return rows[name]
@@ -245,4 +255,4 @@ def find_recipe(name: str) -> Recipe:
 
 def is_recipe(name: object) -> bool:
     """Returns whether a row has that name."""
-    return name in RECIPES or name in TUNED_RECIPES
+    return name in RECIPES or name in TUNED_RECIPES or name == AUTO.name

@@ -20,13 +20,14 @@ from export.convert.scratch import scratch_folder
 from export.model.ends import answers_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID
 from export.model.serving import SIGNATURE, Described
-from export.model.tracing import inner_functions_inlined
+from export.model.tracing import inner_functions_inlined, loops_unrolled
 
 
 class SavedModels:
     """The SavedModels of one model; ask `saved_models` for them.
 
-    A float recipe reads the frame as the camera gives it, an integer one is traced from float32: two forms at most.
+    A float recipe reads the frame as the camera gives it, an integer one is traced from float32, and where there are
+    recurrent layers a calibrated one holds them unrolled: few forms.
     """
 
     def __init__(self, described: Described, convert: Converter, root: Path) -> None:
@@ -34,12 +35,17 @@ class SavedModels:
         self._root = root
         self._written: dict[tuple[str, ...], str] = {}
 
-    def folder(self, dtypes: Mapping[str, str]) -> str:
-        """Returns the folder of the SavedModel whose inputs have ``dtypes``, by name; written when first asked for."""
-        key = tuple(dtypes.values())
+    def folder(self, dtypes: Mapping[str, str], *, unrolled: bool = False) -> str:
+        """Returns the folder of a SavedModel, written when first asked for.
+
+        Args:
+            dtypes: Of its inputs, by name.
+            unrolled: Whether it holds recurrent layers step by step.
+        """
+        key = (*dtypes.values(), "unrolled" if unrolled else "")
         if key not in self._written:
             folder = str(self._root / f"form-{len(self._written)}")
-            _write(self.described, dtypes, folder)
+            _write(self.described, dtypes, folder, unrolled=unrolled)
             self._written[key] = folder
         return self._written[key]
 
@@ -56,19 +62,20 @@ def saved_models(described: Described, convert: Converter = convert_here) -> Ite
         yield SavedModels(described, convert, Path(root))
 
 
-def _write(described: Described, dtypes: Mapping[str, str], folder: str) -> None:
+def _write(described: Described, dtypes: Mapping[str, str], folder: str, *, unrolled: bool) -> None:
     import tensorflow as tf
 
     serving = described.serving
     heads = {end.name: end.head for end in serving.outputs}
-    specs = [tf.TensorSpec(entry.shape, dtypes[entry.name], name=entry.name) for entry in serving.inputs]
+    first = None if serving.open_batch else serving.batch
+    specs = [tf.TensorSpec((first, *e.shape[1:]), dtypes[e.name], name=e.name) for e in serving.inputs]
 
     def answer(*frame: Any) -> dict[str, Any]:
         tensors = [tf.cast(part, dtype) for part, dtype in zip(frame, described.opening.dtypes, strict=True)]
         answers = answers_of(described.model, described.opening, tensors)
         return {name: _finished(tf.cast(values, tf.float32), heads[name]) for name, values in answers.items()}
 
-    with inner_functions_inlined():
+    with inner_functions_inlined(), loops_unrolled(described.model, unroll=unrolled):
         serve = tf.function(answer, input_signature=specs).get_concrete_function()
     # The trace itself is saved, not its function, which TensorFlow would trace a second time while it saves.
     module = tf.Module()

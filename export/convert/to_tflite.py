@@ -22,7 +22,7 @@ from export.convert.saved import SavedModels, saved_models
 from export.convert.scratch import check_room
 from export.model.forms import InputForms
 from export.model.frames import frames_for, in_batches
-from export.model.serving import SIGNATURE, Frames, Serving, described
+from export.model.serving import MAX_UNROLLED_STEPS, SIGNATURE, Frames, Serving, described
 from export.tflite.graph import Graph, read_graph
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -62,13 +62,16 @@ def to_tflite(
         return make_artifact(saved, recipe, frames).data
 
 
-def make_artifact(saved: SavedModels, recipe: Recipe, representative: Frames | None) -> Graph:
+def make_artifact(
+    saved: SavedModels, recipe: Recipe, representative: Frames | None, *, unrolled: bool | None = None
+) -> Graph:
     """Returns the artifact of ``recipe``.
 
     Args:
         saved: The model.
         recipe: A row of ``RECIPES`` or ``TUNED_RECIPES``.
         representative: What calibrated recipes measure activation ranges on; others ignore it.
+        unrolled: Whether recurrent layers are held step by step; by default where the recipe needs it.
 
     Raises:
         ExportError: As ``to_tflite``.
@@ -83,13 +86,14 @@ def make_artifact(saved: SavedModels, recipe: Recipe, representative: Frames | N
     # Beside an input that is no frame the converter keeps float ends, and frames begin with a CAST after all.
     integer_frames = recipe.integer_frames and serving.is_image
     traced = {entry.name: "float32" if integer_frames else entry.dtype for entry in serving.inputs}
+    unrolled = serving.unrolled and (recipe.calibrated if unrolled is None else unrolled)
     frames = None
     if recipe.calibrated and representative is not None:
         groups = [part for part, _ in in_batches(representative, serving.batch)]
         frames = {name: np.stack([part[name] for part in groups]).astype(dtype) for name, dtype in traced.items()}
     with captured_stderr() as chatter:
         try:
-            data = saved.convert(saved.folder(traced), recipe, integer_frames, frames)
+            data = saved.convert(saved.folder(traced, unrolled=unrolled), recipe, integer_frames, frames)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             check_room(error)
             raise ExportError(_explain(saved.described.model, recipe, f"{error}\n{chatter()}")) from error
@@ -103,8 +107,8 @@ def unsuited(serving: Serving, recipe: Recipe) -> str:
     if recipe.calibrated and serving.control_flow:
         # Not left to the converter: its calibration of a WHILE kills the process (TF 2.21, keras.layers.LSTM).
         return (
-            f"it holds {', '.join(serving.control_flow)}. Unroll recurrent layers (unroll=True), or take"
-            " 'dynamic-int8'."
+            f"it holds {', '.join(serving.control_flow)}, whose inside cannot be calibrated; recurrent layers of Keras"
+            f" are unrolled, up to {MAX_UNROLLED_STEPS} steps. Take 'dynamic-int8'."
         )
     if recipe.configure is compute_int16 and any(entry.dtype == "int32" for entry in serving.inputs):
         return "int16 activations cannot be calibrated beside int32 inputs such as tokens (TF 2.21). Take 'int8'."

@@ -91,8 +91,12 @@ def float_twin(model: Any, input_dtype: InputForms = None) -> FloatTwin:
         return twin_of(saved)
 
 
-def twin_of(saved: SavedModels) -> FloatTwin:
+def twin_of(saved: SavedModels, *, unrolled: bool = False) -> FloatTwin:
     """Returns the float32 artifact of a model with the names of its layers.
+
+    Args:
+        saved: The model.
+        unrolled: Whether recurrent layers are held step by step, as in artifacts of calibrated recipes.
 
     Raises:
         ExportError: As ``to_tflite``.
@@ -100,7 +104,7 @@ def twin_of(saved: SavedModels) -> FloatTwin:
     model = saved.described.model
     layers = list(_nested(model))
     return FloatTwin(
-        artifact=make_artifact(saved, RECIPES["float32"], None),
+        artifact=make_artifact(saved, RECIPES["float32"], None, unrolled=unrolled),
         root=model.name,
         layers=frozenset(layer.name for layer in layers),
         kernels=frozenset(layer.name for layer in layers if _owns_kernel(layer)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,16 @@ class LayerReport:
     """The layers of one quantised artifact.
 
     Attributes:
-        kept_float: Keras layers that were left in float32 on request.
+        kept_float: Keras layers that were left in float32, on request or by a search.
         errors: Noise of every other operation that adds any, in execution order.
         not_measured: Why ``errors`` is empty though the artifact is quantised; else empty.
+        kept_int16: Layers that a search left on 16-bit activations.
     """
 
     kept_float: tuple[str, ...]
     errors: tuple[LayerError, ...]
     not_measured: str = ""
+    kept_int16: tuple[str, ...] = ()
 
     @property
     def worst(self) -> tuple[str, float] | None:
@@ -43,6 +45,7 @@ class LayerReport:
         """Returns the report in JSON types."""
         return {
             "kept_float": list(self.kept_float),
+            "kept_int16": list(self.kept_int16),
             "errors": [asdict(error) for error in self.errors],
             "advice": self.advice,
             "not_measured": self.not_measured,
@@ -60,6 +63,11 @@ def measure_layers(
         return LayerReport(tuple(kept), layer_errors(artifact, twin, frames))
     except (VerifyError, RuntimeError, ValueError) as error:  # native code has errors of its own
         return LayerReport(tuple(kept), (), str(error))
+
+
+def with_kept(report: LayerReport, kept_float: Sequence[str], kept_int16: Sequence[str]) -> LayerReport:
+    """Returns ``report`` with the layers that are computed otherwise than its recipe says."""
+    return replace(report, kept_float=tuple(kept_float), kept_int16=tuple(kept_int16))
 
 
 def check_keep_float(layers: Sequence[str], recipes: Iterable[Recipe], twin: FloatTwin | None) -> None:
@@ -83,6 +91,8 @@ def layer_lines(recipe: str, report: LayerReport) -> list[str]:
     head = ["", f"## Layers of `{recipe}`", ""]
     if report.kept_float:
         head += [f"Kept in float32: {', '.join(report.kept_float)}.", ""]
+    if report.kept_int16:
+        head += [f"On 16-bit activations: {', '.join(report.kept_int16)}.", ""]
     if report.not_measured:
         return [*head, f"Not measured: {report.not_measured}."]
     return [

@@ -40,16 +40,18 @@ class Opening:
         names: One per placeholder, in ``keras.tree`` order.
         shapes: The same with the batch, e.g. ``(1, 28, 28, 1)``.
         dtypes: What the model computes on, ``"float32"``, ``"int32"`` or ``"uint8"`` each.
+        rows: How many rows its author built it for; None when any number will do.
     """
 
     structure: Any
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
+    rows: int | None = None
 
 
-def opening_of(model: Any, batch: int = 1) -> Opening:
-    """Returns where tensors enter ``model``, ``batch`` rows at a time.
+def opening_of(model: Any, batch: int | None = 1) -> Opening:
+    """Returns where tensors enter ``model``, ``batch`` rows at a time; None asks for those it was built for, or one.
 
     Raises:
         ExportError: It is no built Keras 3 model, or an input is not a tensor of numbers and of fixed size.
@@ -70,9 +72,11 @@ def opening_of(model: Any, batch: int = 1) -> Opening:
         raise ExportError(f"model {model.name!r}: expected inputs in one list or dictionary, got them nested")
     for name, placeholder in zip(given, placeholders, strict=True):
         _check_input(model, name, placeholder, batch)
+    built_for = next((placeholder.shape[0] for placeholder in placeholders if placeholder.shape), None)
+    batch = batch or built_for or 1
     shapes = tuple((batch, *map(int, placeholder.shape[1:])) for placeholder in placeholders)
     dtypes = tuple(_DTYPES[str(placeholder.dtype)] for placeholder in placeholders)
-    return Opening(structure, _input_names(given, shapes, dtypes), shapes, dtypes)
+    return Opening(structure, _input_names(given, shapes, dtypes), shapes, dtypes, built_for)
 
 
 def answers_of(model: Any, opening: Opening, tensors: Sequence[Any]) -> dict[str, Any]:
@@ -137,16 +141,16 @@ def _names_in(structure: Any, leaves: Sequence[Any], otherwise: Sequence[str]) -
     return list(otherwise) if flat else None
 
 
-def _check_input(model: Any, name: str, placeholder: Any, batch: int) -> None:
+def _check_input(model: Any, name: str, placeholder: Any, batch: int | None) -> None:
     shape, dtype = tuple(placeholder.shape), str(placeholder.dtype)
     if dtype not in _DTYPES:
         raise ExportError(
             f"model {model.name!r}: expected an Input of numbers ({', '.join(_DTYPES)}), got dtype {dtype} of {name!r}"
         )
-    if shape and shape[0] not in (None, batch):
+    if batch is not None and shape and shape[0] not in (None, batch):
         raise ExportError(
             f"model {model.name!r}: {name!r} was built for batches of {shape[0]}, asked for {batch}. Build it without"
-            " batch_size, or export it with that one."
+            f" batch_size, or export it with that one (--batch-size {shape[0]})."
         )
     if len(shape) < 2 or any(dim is None for dim in shape[1:]):
         raise ExportError(

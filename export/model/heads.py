@@ -53,7 +53,7 @@ def _only_head(model: Any, opening: Opening, last: str, width: int) -> str:
 
 
 def _answers_on_noise(model: Any, opening: Opening) -> np.ndarray:
-    """Returns what the model answers on eight random frames: pixels, or where a vocabulary is smaller zeros and ones.
+    """Returns what the model answers on a few random frames: pixels, or where a vocabulary is smaller zeros and ones.
 
     Raises:
         ExportError: It can run on neither.
@@ -61,7 +61,7 @@ def _answers_on_noise(model: Any, opening: Opening) -> np.ndarray:
     rng, reason = np.random.default_rng(0), ""
     for levels in (2,) if "int32" in opening.dtypes else (256, 2):
         probe = [
-            rng.integers(0, levels, (8, *shape[1:])).astype(dtype)
+            rng.integers(0, levels, (opening.rows or 8, *shape[1:])).astype(dtype)
             for shape, dtype in zip(opening.shapes, opening.dtypes, strict=True)
         ]
         try:

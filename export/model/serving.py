@@ -19,7 +19,14 @@ import numpy as np
 from export.model.ends import Opening, answers_of, opening_of
 from export.model.forms import Entry, InputForms, entries_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID, heads_of
-from export.model.tracing import check_weights, refuse_half_precision, trace
+from export.model.tracing import (
+    check_weights,
+    loops_unrolled,
+    recurrent_layers,
+    refuse_half_precision,
+    steps_of,
+    trace,
+)
 from fl_mobile.errors import ExportError
 from fl_mobile.tensors import weights_hash
 
@@ -28,6 +35,8 @@ Frames = dict[str, np.ndarray]
 """Input name → ``uint8``, ``int32`` or ``float32[n, ...]``; every input has the same n."""
 
 _BATCH = 256
+# Of each step an unrolled LSTM holds some 20 operations; the file and the time to convert it grow with them.
+MAX_UNROLLED_STEPS = 256
 _CONTROL_FLOW = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 
@@ -63,7 +72,9 @@ class Serving:
     Attributes:
         inputs: In the model's order.
         outputs: In the model's order.
-        control_flow: Loops and branches that depend on data; calibration cannot look inside them.
+        control_flow: Loops and branches that stay where recurrent layers are unrolled; calibration cannot look inside.
+        open_batch: Whether a runtime may give it any number of rows by resizing its inputs; it is stored with one.
+        unrolled: Whether calibrated recipes hold recurrent layers step by step; the others hold their loops.
         parameters: Weights of the Keras model.
         kernel_weights: Those of rank 2 or more. An artifact holds about as many; fewer where equal kernels are
             stored once or inference needs only a product of several (LoRA).
@@ -77,6 +88,8 @@ class Serving:
     parameters: int
     kernel_weights: int
     weights_sha256: str
+    unrolled: bool = False
+    open_batch: bool = False
 
     @property
     def batch(self) -> int:
@@ -143,30 +156,50 @@ def described(model: Any, input_dtype: InputForms = None, *, classes: bool = Tru
             declares a range. By default rank-4 float inputs are ``uint8`` camera frames and all others what Keras
             declares.
         classes: Whether the only output is class scores; nothing is added to one that is not.
-        batch: Rows that an artifact answers at once.
+        batch: Rows that an artifact answers at once; 0 leaves the number open.
 
     Raises:
         ExportError: The model cannot be served from a phone as it is; the message says what to change.
     """
-    if batch < 1:
-        raise ExportError(f"batch: expected 1 or more rows, got {batch}")
-    opening = opening_of(model, batch)
+    if batch < 0:
+        raise ExportError(f"batch: expected 1 or more rows, or 0 for any number, got {batch}")
+    opening = opening_of(model, batch or 1)
     inputs = entries_of(opening, input_dtype)
     concrete, names = trace(model, opening)
     check_weights(model)
     refuse_half_precision(model, concrete)
     outputs = _ends(model, opening, concrete, names, classes=classes)
     weights = [w for w in model.weights if "float" in str(w.dtype)]
-    operations = frozenset(operation.type for operation in concrete.graph.get_operations())
+    operations = _operations(concrete)
+    loops, unrolled = _without_recurrence(model, opening, operations & _CONTROL_FLOW)
     serving = Serving(
         inputs=inputs,
         outputs=outputs,
-        control_flow=tuple(sorted(operations & _CONTROL_FLOW)),
+        control_flow=tuple(sorted(loops)),
         parameters=sum(int(np.prod(w.shape)) for w in weights),
         kernel_weights=sum(int(np.prod(w.shape)) for w in weights if len(w.shape) > 1),
         weights_sha256=weights_hash({str(i): np.asarray(weight) for i, weight in enumerate(model.weights)}),
+        unrolled=unrolled,
+        open_batch=not batch,
     )
     return Described(model, opening, serving, operations)
+
+
+def _operations(concrete: Any) -> frozenset[str]:
+    return frozenset(operation.type for operation in concrete.graph.get_operations())
+
+
+def _without_recurrence(model: Any, opening: Opening, loops: frozenset[str]) -> tuple[frozenset[str], bool]:
+    """Returns the control flow that stays when recurrent layers are unrolled, and whether they are to be."""
+    layers = recurrent_layers(model) if loops else []
+    if not layers or any(steps_of(layer) > MAX_UNROLLED_STEPS for layer in layers):
+        return loops, False
+    try:
+        with loops_unrolled(model):
+            left = _operations(trace(model, opening)[0]) & _CONTROL_FLOW
+    except ExportError:  # a cell of the user's own that only runs in a loop
+        return loops, False
+    return (loops, False) if left else (left, True)
 
 
 def predict(model: Any, serving: Serving, frames: Frames) -> dict[str, np.ndarray]:
@@ -174,16 +207,19 @@ def predict(model: Any, serving: Serving, frames: Frames) -> dict[str, np.ndarra
 
     The softmax is NumPy's in float64, so it shares no code with the exported graph.
     """
-    opening, batches = opening_of(model), []
-    for start in range(0, len(next(iter(frames.values()))), _BATCH):
+    opening, batches = opening_of(model, None), []
+    count = len(next(iter(frames.values())))
+    size = opening.rows or _BATCH
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size if opening.rows else min(start + size, count))
         batch = [
-            np.asarray(frames[entry.name][start : start + _BATCH], dtype)
+            np.asarray(frames[entry.name][np.minimum(rows, count - 1)], dtype)  # the last is repeated to fill one up
             for entry, dtype in zip(serving.inputs, opening.dtypes, strict=True)
         ]
         batches.append(answers_of(model, opening, batch))
     answers = {}
     for end in serving.outputs:
-        rows = np.concatenate([np.asarray(batch[end.name], np.float64) for batch in batches])
+        rows = np.concatenate([np.asarray(batch[end.name], np.float64) for batch in batches])[:count]
         answers[end.name] = _finished(rows, end.head).astype(np.float32)
     return answers
 

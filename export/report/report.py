@@ -23,6 +23,7 @@ from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tflite.graph import Graph
 from export.tflite.metadata import label_file
 from export.tuning.tune import TuningReport
+from export.variants.frontier import Frontier
 from export.variants.outcome import FAILED, Unmade
 from export.verify.parity import Parity
 
@@ -49,6 +50,8 @@ class Variant:
         graph: What the flatbuffer holds.
         parity: Against Keras on the whole held-out set, on LiteRT.
         layers: Noise of every layer; None for artifacts that are not quantised.
+        conversion: Of a searched recipe the plain one whose gates it passed; empty otherwise.
+        made_as: Of a searched recipe what it found, e.g. ``"int8, in float32: logits"``.
     """
 
     recipe: str
@@ -58,6 +61,18 @@ class Variant:
     graph: Graph
     parity: Parity
     layers: LayerReport | None = None
+    conversion: str = ""
+    made_as: str = ""
+
+    @property
+    def gates(self) -> Recipe:
+        """The recipe whose tolerance it was judged by."""
+        return find_recipe(self.conversion or self.recipe)
+
+    @property
+    def suits(self) -> str:
+        """What it is for, and of a searched recipe what was found."""
+        return self.made_as or find_recipe(self.recipe).suits
 
     @property
     def file(self) -> str:
@@ -86,8 +101,9 @@ class BundleReport:
         tunings: How the weights of tuned recipes came about, one per tuning.
         training: What whoever trained the model said about it.
         unmade: Recipes that were asked for and have no artifact here.
-        targets: Runtimes that decide besides those LiteRT ships, because the user named them.
+        targets: Runtimes and hardware that decide besides what LiteRT ships, because the user named them.
         notes: What runtimes that do not decide answered differently.
+        frontier: What recipe ``auto`` tried.
     """
 
     path: Path
@@ -108,6 +124,17 @@ class BundleReport:
     unmade: tuple[Unmade, ...] = ()
     targets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    frontier: Frontier | None = None
+
+    @property
+    def searched(self) -> dict[str, Any] | None:
+        """What recipe ``auto`` tried and chose, in JSON types; None when it was not asked for."""
+        return None if self.frontier is None else self.frontier.to_json(self.chosen)
+
+    @property
+    def chosen(self) -> str:
+        """Name of the candidate that recipe ``auto`` wrote; empty when it wrote none."""
+        return next((variant.made_as for variant in self.variants if variant.made_as), "")
 
     @property
     def failed(self) -> tuple[Unmade, ...]:
@@ -153,6 +180,7 @@ def to_json(report: BundleReport) -> dict[str, Any]:
         "tunings": [tuning.to_json() for tuning in report.tunings],
         "variants": [_variant_json(variant) for variant in report.variants],
         "unmade": [each.to_json() for each in report.unmade],
+        "search": report.searched,
         "targets": list(report.targets),
         "runtimes": {"replayed": list(report.runtimes), "missing": dict(report.missing_runtimes)},
         "training": asdict(report.training),
@@ -162,10 +190,11 @@ def to_json(report: BundleReport) -> dict[str, Any]:
 
 
 def _variant_json(variant: Variant) -> dict[str, Any]:
-    parity, recipe = variant.parity, find_recipe(variant.recipe)
+    parity, recipe = variant.parity, variant.gates
     return {
         "recipe": variant.recipe,
-        "suits": recipe.suits,
+        "conversion": variant.conversion,
+        "suits": variant.suits,
         "file": variant.file,
         "bytes": variant.bytes,
         "zipped_bytes": variant.zipped_bytes,
@@ -202,7 +231,7 @@ def to_markdown(report: BundleReport) -> str:
     lines = [
         "# Exported model",
         "",
-        *(_entry_line(entry) for entry in serving.inputs),
+        *(_entry_line(entry, open_batch=serving.open_batch) for entry in serving.inputs),
         *(_end_line(end, report) for end in serving.outputs),
         f"Keras: {told(report.keras_accuracy, '.2%')} of {report.samples} held-out frames,"
         f" {serving.parameters:,} parameters, weights `{serving.weights_sha256[:16]}…`.",
@@ -211,6 +240,7 @@ def to_markdown(report: BundleReport) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         *(_row(variant) for variant in report.variants),
         *_unmade_lines(report.unmade),
+        *(report.frontier.lines(report.chosen) if report.frontier else ()),
         "",
         "Accuracy and differences: LiteRT on the whole held-out set. Operations: TFLite builtins only.",
         f"Golden frames replayed on: {', '.join(report.runtimes)}."
@@ -239,11 +269,12 @@ def _unmade_lines(unmade: Sequence[Unmade]) -> list[str]:
     return ["", "Not in this bundle:", "", *rows]
 
 
-def _entry_line(entry: Entry) -> str:
+def _entry_line(entry: Entry, *, open_batch: bool) -> str:
     ending = ", raw pixels 0–255; the graph normalises by itself." if entry.is_image else "."
     if entry.span is not None:
         ending = f", values from {entry.span[0]:g} to {entry.span[1]:g}."
-    return f"Input `{entry.name}`: {entry.dtype} {'×'.join(map(str, entry.shape))}{ending}"
+    rows = "1 (any number after resizing)" if open_batch else str(entry.shape[0])
+    return f"Input `{entry.name}`: {entry.dtype} {'×'.join([rows, *map(str, entry.shape[1:])])}{ending}"
 
 
 def _end_line(end: End, report: BundleReport) -> str:
@@ -254,7 +285,7 @@ def _end_line(end: End, report: BundleReport) -> str:
 
 
 def _row(variant: Variant) -> str:
-    parity, suits = variant.parity, find_recipe(variant.recipe).suits
+    parity, suits = variant.parity, variant.suits
     return (
         f"| `{variant.recipe}` | {variant.bytes:,} | {variant.zipped_bytes:,} | {told(parity.accuracy, '.2%')}"
         f" | {points(parity.accuracy_diff)} | {told(parity.argmax_agreement, '.2%')} | {parity.max_abs_diff:.2g}"

@@ -268,11 +268,27 @@ def _describe_kernel(path: str, kernel: np.ndarray) -> KernelReport:
 
 
 def _own_answers(model: Any, serving: Serving, x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns ``float32[n, classes]``: the model's answers where right, else the label (Hinton et al. 2015)."""
+    """Returns ``float32[n, classes]``: the model's answers (Hinton et al. 2015), mended where they are wrong.
+
+    Where it is wrong the true class and the one it took exchange their probabilities. The bare label would pull harder
+    than the model's own answers on what it gets right: of a model that has not learnt much yet (two rounds of
+    ``synthetic``, 45 %) whole classes were lost to those it had got wrong.
+    """
     own = predict(model, serving, {serving.entry.name: x})[OUTPUT]
     own = own / np.maximum(own.sum(axis=1, keepdims=True), 1e-12)
-    right = (own.argmax(axis=1) == labels.argmax(axis=1))[:, None]
-    return np.where(right, own, labels).astype(np.float32)
+    return mended(own, labels.argmax(axis=1)).astype(np.float32)
+
+
+def mended(own: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Returns ``own`` with the largest value of each row at the class ``true``, which gives its own for it.
+
+    >>> mended(np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]), np.array([0, 2])).tolist()
+    [[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]
+    """
+    rows, first = np.arange(len(own)), own.argmax(axis=1)
+    found = own.copy()
+    found[rows, first], found[rows, true] = own[rows, true], own[rows, first]
+    return found
 
 
 def _fit_of(x: np.ndarray, targets: np.ndarray, data: TuningSet, head: str, stage: str) -> Fit:

@@ -3,9 +3,9 @@
 ```
             ┌ float twin (once per model, where a recipe has 8-bit weights)
 model ──────┤
-            └ recipe ─▶ make_artifact ─▶ layers kept in float ─▶ metadata ─▶ LiteRT on the held-out frames ─▶ parity
+            └ recipe ─▶ attempt: convert, layers kept in float, metadata, LiteRT on the held-out frames ─▶ parity
 ```
-Tuned recipes start from a tuned copy of the model, made once per tuning.
+Tuned recipes start from a tuned copy of the model, made once per tuning; ``auto`` searches (``export.variants.auto``).
 """
 
 from __future__ import annotations
@@ -14,81 +14,33 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from export.convert.conversion import Converter
-from export.convert.recipes import Recipe
-from export.convert.saved import SavedModels, saved_models
-from export.convert.to_tflite import make_artifact, unsuited
-from export.layers import FloatTwin, LayerReport, check_keep_float, keep_in_float, measure_layers, twin_of
-from export.model.frames import take
-from export.model.serving import Described, Frames
-from export.report.facts import TrainingFacts
-from export.report.report import Variant, make_variant
-from export.runtimes import run_frames
-from export.tflite.graph import Graph, read_graph
-from export.tflite.metadata import About, with_metadata
-from export.tuning.sources import TunedSource, check_kept, check_tuned_artifact, tuned_source
-from export.tuning.tune import TuningReport, TuningSet
+from export.convert.recipes import AUTO, RECIPES, Recipe
+from export.convert.saved import saved_models
+from export.convert.to_tflite import unsuited
+from export.layers import check_keep_float
+from export.report.report import make_variant
+from export.tuning.sources import check_kept, check_tuned_artifact, tuned_source
+from export.tuning.tune import TuningReport
+from export.variants.attempt import Made, Origin, Request, attempt, layers_of
+from export.variants.auto import Found, nothing_passed, search
+from export.variants.frontier import Frontier
 from export.variants.outcome import FAILED, SKIPPED, Unmade, advice_for
-from export.verify.golden import choose_frames
-from export.verify.measured import Reference, check_parity, parity_of
+from export.verify.measured import check_parity
 from fl_mobile.errors import ExportError, FlMobileError, VerifyError
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is the same for every artifact of a bundle.
-
-    Attributes:
-        described: The Keras model.
-        reference: Its answers on the held-out frames.
-        calibration: Frames that calibrated recipes measure ranges on.
-        keep_float: Keras layers that 8-bit recipes leave in float32.
-        labels: Output name → class names.
-        tuning: What tuned recipes train on.
-        training: What is known about how the model came about.
-    """
-
-    described: Described
-    reference: Reference
-    calibration: Frames | None
-    keep_float: Sequence[str]
-    labels: Mapping[str, tuple[str, ...]]
-    tuning: TuningSet | None
-    training: TrainingFacts
-
-    @property
-    def spans(self) -> dict[str, tuple[float, float]]:
-        """Declared ranges by input name."""
-        return {entry.name: entry.span for entry in self.described.serving.inputs if entry.span is not None}
-
-    @property
-    def golden_rows(self) -> np.ndarray:
-        """Indices of the held-out frames that a bundle keeps."""
-        none = np.zeros(self.reference.samples, np.int64)  # of no classes all are alike: the first frames
-        return choose_frames(next(iter(self.reference.labels.values()), none))
-
-
-@dataclass(frozen=True)
-class Made:
-    """A recipe that passed, with what LiteRT stored in its outputs on the golden frames."""
-
-    variant: Variant
-    graph: Graph
-    golden: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
 class Outcomes:
-    """What became of every recipe, and how tuned weights came about."""
+    """What became of every recipe, how tuned weights came about, and what a search tried."""
 
     made: Mapping[str, Made]
     unmade: tuple[Unmade, ...]
     tunings: tuple[TuningReport, ...]
     errors: Mapping[str, FlMobileError]
+    frontier: Frontier | None
 
 
 def make_variants(request: Request, recipes: Sequence[Recipe], convert: Converter, say: Say) -> Outcomes:
@@ -106,25 +58,34 @@ def make_variants(request: Request, recipes: Sequence[Recipe], convert: Converte
     made: dict[str, Made] = {}
     unmade: list[Unmade] = []
     errors: dict[str, FlMobileError] = {}
+    frontier: Frontier | None = None
     with contextlib.ExitStack() as stack:
         origins = _Origins(request, convert, say, stack)
         if request.keep_float:
-            eight_bits = any(recipe.weight_bits == 8 for recipe in recipes)
-            check_keep_float(request.keep_float, recipes, origins.plain.twin if eight_bits else None)
+            eight_bits = [
+                RECIPES["int8"] if row is AUTO else row for row in recipes if row is AUTO or row.weight_bits == 8
+            ]
+            twin = origins.plain.twin(max(eight_bits, key=lambda row: row.calibrated)) if eight_bits else None
+            check_keep_float(request.keep_float, recipes, twin)
         for recipe in recipes:
             if why := unsuited(request.described.serving, recipe):
                 say(f"{recipe.name}: skipped")
                 unmade.append(Unmade(recipe.name, SKIPPED, why))
                 continue
             try:
-                made[recipe.name] = _make(recipe, origins.of(recipe), request, say)
+                if recipe is AUTO:
+                    found = search(request, origins.plain, say)
+                    frontier = found.frontier
+                    made[recipe.name] = _passed(found)
+                else:
+                    made[recipe.name] = _make(recipe, origins.of(recipe), request, say)
             except _Unlike as error:
                 unmade.append(Unmade(recipe.name, FAILED, str(error), error.advice))
                 errors[recipe.name] = VerifyError(f"{error}{f'. {error.advice}' if error.advice else ''}")
             except (ExportError, VerifyError) as error:
                 unmade.append(Unmade(recipe.name, FAILED, str(error)))
                 errors[recipe.name] = error
-        return Outcomes(made, tuple(unmade), origins.tunings, errors)
+        return Outcomes(made, tuple(unmade), origins.tunings, errors, frontier)
 
 
 class _Unlike(Exception):
@@ -135,36 +96,21 @@ class _Unlike(Exception):
         self.advice = advice
 
 
-class _Origin:
-    """What artifacts are converted from: a Keras model, and for a tuned one how it came about."""
-
-    def __init__(self, saved: SavedModels, tuned: TunedSource | None) -> None:
-        self.saved, self.tuned = saved, tuned
-        self._twin: FloatTwin | None = None
-
-    @property
-    def twin(self) -> FloatTwin:
-        """The float32 artifact, which quantised ones are compared with layer by layer; made when first asked for."""
-        if self._twin is None:
-            self._twin = twin_of(self.saved)
-        return self._twin
-
-
 class _Origins:
     """The plain model and its tuned copies, each made once; a tuning that failed fails again for its next recipe."""
 
     def __init__(self, request: Request, convert: Converter, say: Say, stack: contextlib.ExitStack) -> None:
         self._request, self._convert, self._say, self._stack = request, convert, say, stack
-        self._tuned: dict[str, _Origin | FlMobileError] = {}
-        self.plain = _Origin(stack.enter_context(saved_models(request.described, convert)), None)
+        self._tuned: dict[str, Origin | FlMobileError] = {}
+        self.plain = Origin(stack.enter_context(saved_models(request.described, convert)), None)
 
     @property
     def tunings(self) -> tuple[TuningReport, ...]:
         """How the copies came about."""
-        origins = [origin for origin in self._tuned.values() if isinstance(origin, _Origin)]
+        origins = [origin for origin in self._tuned.values() if isinstance(origin, Origin)]
         return tuple(origin.tuned.report for origin in origins if origin.tuned is not None)
 
-    def of(self, recipe: Recipe) -> _Origin:
+    def of(self, recipe: Recipe) -> Origin:
         """Returns what ``recipe`` converts."""
         if not recipe.tuning:
             return self.plain
@@ -175,56 +121,37 @@ class _Origins:
             raise found
         return found
 
-    def _tune(self, recipe: Recipe) -> _Origin | FlMobileError:
+    def _tune(self, recipe: Recipe) -> Origin | FlMobileError:
         request = self._request
         try:
             source = tuned_source(request.described, recipe, request.tuning, request.reference, self._say)
         except (ExportError, VerifyError) as error:
             return error
         saved = self._stack.enter_context(saved_models(source.described, self._convert))
-        return _Origin(saved, source)
+        return Origin(saved, source)
 
 
-def _make(recipe: Recipe, origin: _Origin, request: Request, say: Say) -> Made:
+def _passed(found: Found) -> Made:
+    if found.made is None:
+        why = nothing_passed(found.frontier)
+        raise _Unlike(VerifyError(why.reason), why.advice)
+    return found.made
+
+
+def _make(recipe: Recipe, origin: Origin, request: Request, say: Say) -> Made:
     say(f"{recipe.name}: converting")
-    graph = _with_layers_kept(_converted(recipe, origin, request), recipe, origin, request.keep_float)
-    graph = read_graph(with_metadata(graph, _about(recipe, request), request.labels, request.spans))
-    reference, rows = request.reference, request.golden_rows
-    say(f"{recipe.name}: comparing with Keras on {reference.samples} frames")
-    stored = run_frames("litert", graph, reference.frames)
-    parity = parity_of(reference, recipe, graph, stored)
-    layers = _layers(recipe, origin, graph, request)
+    graph = origin.converted(recipe, request)
+    say(f"{recipe.name}: comparing with Keras on {request.reference.samples} frames")
+    found = attempt(recipe, graph, request)
+    if found.refused:
+        raise VerifyError("; ".join(found.refused))
+    layers, parity, rows = layers_of(recipe, origin, found.graph, request), found.parity, request.golden_rows
     try:
         if origin.tuned is not None:
-            check_tuned_artifact(origin.tuned, recipe, graph, stored)
+            check_tuned_artifact(origin.tuned, recipe, found.graph, found.stored)
         parity = check_kept(parity, recipe) if recipe.tuning else check_parity(parity)
     except VerifyError as error:
         # What tuning cost is told with its own remedy.
         raise _Unlike(error, "" if recipe.tuning else advice_for(recipe, layers)) from error
-    return Made(make_variant(recipe, graph, parity, layers), graph, {name: part[rows] for name, part in stored.items()})
-
-
-def _converted(recipe: Recipe, origin: _Origin, request: Request) -> Graph:
-    if recipe.name == "float32":
-        return origin.twin.graph
-    return make_artifact(origin.saved, recipe, request.calibration)
-
-
-def _with_layers_kept(graph: Graph, recipe: Recipe, origin: _Origin, layers: Sequence[str]) -> Graph:
-    return keep_in_float(graph, origin.twin, layers) if layers and recipe.weight_bits == 8 else graph
-
-
-def _layers(recipe: Recipe, origin: _Origin, graph: Graph, request: Request) -> LayerReport | None:
-    if recipe.weight_bits != 8:
-        return None
-    return measure_layers(graph, origin.twin, take(request.reference.frames, request.golden_rows), request.keep_float)
-
-
-def _about(recipe: Recipe, request: Request) -> About:
-    return About(
-        name=request.training.model,
-        description=f"Exported by fl-mobile with recipe {recipe.name}, compared with Keras on"
-        f" {request.reference.samples} held-out examples. Model card and report are in its bundle.",
-        version=request.reference.serving.weights_sha256[:16],
-        license=request.training.license,
-    )
+    golden = {name: part[rows] for name, part in found.stored.items()}
+    return Made(make_variant(recipe, found.graph, parity, layers), found.graph, golden)

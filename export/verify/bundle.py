@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
-from export.convert.recipes import find_recipe, is_recipe
+from export.convert.recipes import AUTO, RECIPES, Recipe, find_recipe, is_recipe
 from export.model.serving import SIGNATURE, Described, described
 from export.report.report import signature_json
 from export.runtimes import RUNTIMES, choose_runtimes, missing_runtimes, real_values
@@ -31,6 +31,7 @@ from export.tflite.metadata import label_file, read_metadata
 from export.verify.golden import Golden, unpack_golden
 from export.verify.measured import check_parity, measure_parity, reference_of
 from export.verify.parity import Parity, value_range
+from export.verify.targets import refused_by, runtimes_among
 from fl_mobile.errors import VerifyError
 
 
@@ -116,7 +117,8 @@ def verify_bundle(
     with layer("flatbuffer"):
         bundle.expect(ARTIFACTS)
         content = _read_content(bundle, model)
-    deciding = _deciding(chosen, [*runtimes, *content.targets])
+        _check_targets(bundle, content)
+    deciding = _deciding(chosen, [*runtimes, *runtimes_among(content.targets)])
     with layer("parity"):
         return BundleProof(
             path=bundle.path,
@@ -136,8 +138,9 @@ class _Content:
         graphs: Artifacts by recipe.
         golden: Golden frames.
         units: Of each output's difference.
-        targets: Runtimes that decide besides those that ship.
+        targets: Runtimes and hardware that decide besides the runtimes that ship.
         described: The Keras model, if it was given.
+        gates: Recipe → the one with the tolerance that holds; another for those that were searched.
     """
 
     graphs: Mapping[str, Graph]
@@ -145,6 +148,7 @@ class _Content:
     units: Mapping[str, float]
     targets: tuple[str, ...]
     described: Described | None
+    gates: Mapping[str, Recipe]
 
 
 def _read_content(bundle: Bundle, model: Any) -> _Content:
@@ -160,10 +164,17 @@ def _read_content(bundle: Bundle, model: Any) -> _Content:
         _check_weights(bundle, report, found)
         targets = tuple(map(str, report.get("targets", ())))
         heads = {end["name"]: end["head"] for end in report["model"]["outputs"]}
+        gates = {v["recipe"]: _gates(bundle, v["recipe"], v.get("conversion", "")) for v in report["variants"]}
         units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise VerifyError(f"{bundle.path}: report.json lacks what a bundle must say ({error!r})") from error
-    return _Content(graphs, golden, units, targets, found)
+    return _Content(graphs, golden, units, targets, found, gates)
+
+
+def _gates(bundle: Bundle, recipe: str, conversion: str) -> Recipe:
+    if conversion and (recipe != AUTO.name or conversion not in RECIPES):
+        raise VerifyError(f"{bundle.path / 'report.json'}: {recipe} is not judged by {conversion!r}")
+    return replace(find_recipe(conversion or recipe), name=recipe)
 
 
 def _report_of(bundle: Bundle) -> dict[str, Any]:
@@ -245,6 +256,12 @@ def _check_metadata(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[s
                 raise VerifyError(f"{where}: its metadata names {', '.join(told)}, which are not the signature's")
 
 
+def _check_targets(bundle: Bundle, content: _Content) -> None:
+    for recipe, graph in content.graphs.items():
+        if problems := refused_by(content.targets, graph):
+            raise VerifyError(f"{bundle.path / recipe}.tflite: {'; '.join(problems)}")
+
+
 def _deciding(chosen: Sequence[str], wanted: Sequence[str]) -> frozenset[str]:
     """Returns whose differences are faults; where none that ships is here, all are."""
     return frozenset(name for name in chosen if RUNTIMES[name].ships or name in wanted) or frozenset(chosen)
@@ -271,7 +288,7 @@ def _judged(
     frames = len(next(iter(content.golden.frames.values())))
     if isinstance(reply, VerifyError):
         return Replay(recipe, runtime, frames, float("inf"), decides, str(reply))
-    where, allowed = f"{recipe}.tflite on {runtime}", find_recipe(recipe).tolerance.replay_abs
+    where, allowed = f"{recipe}.tflite on {runtime}", content.gates[recipe].tolerance.replay_abs
     ends = content.graphs[recipe].signature(SIGNATURE).outputs
     units, golden = content.units, content.golden
     worst = float(np.max([_apart(where, end, reply[end.name], golden, recipe) / units[end.name] for end in ends]))
@@ -311,5 +328,6 @@ def _against_keras(content: _Content, x: Any, y: Any) -> tuple[Parity, ...]:
         return ()
     reference = reference_of(content.described, x, y)
     return tuple(
-        check_parity(measure_parity(reference, find_recipe(recipe), graph)) for recipe, graph in content.graphs.items()
+        check_parity(measure_parity(reference, content.gates[recipe], graph))
+        for recipe, graph in content.graphs.items()
     )

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from export.convert.quiet import captured_stderr
 from export.convert.recipes import Recipe
+from export.convert.tolerances import Tolerance
 from export.model.forms import InputForms
-from export.model.frames import count_of, frames_for
+from export.model.frames import count_of, frames_for, take
 from export.model.serving import SIGNATURE, Described, End, Frames, Serving, described, predict
 from export.runtimes import real_values, run_frames
 from export.tflite.graph import Artifact, Graph, read_graph
-from export.verify.parity import OutputParity, Parity, compare, mean_or_none
+from export.verify.parity import OutputParity, Parity, compare, mean_or_none, value_range
 from fl_mobile.errors import ExportError, VerifyError
 
 
@@ -158,6 +160,27 @@ def parity_of(
         ops=graph.ops,
         failures=tuple(failures),
     )
+
+
+def check_any_rows(graph: Graph, frames: Frames, stored: Mapping[str, np.ndarray], tolerance: Tolerance) -> None:
+    """Holds the answers to several frames at once, after LiteRT resized the inputs, against those to single ones.
+
+    Raises:
+        VerifyError: It cannot be resized, or answers otherwise.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    rows = slice(0, 3)
+    with captured_stderr():
+        try:
+            interpreter = Interpreter(model_content=graph.data)
+            found = interpreter.get_signature_runner(SIGNATURE)(**take(frames, rows))
+        except (RuntimeError, ValueError) as error:
+            raise VerifyError(f"its inputs cannot be resized to several rows: {error}") from error
+    for end in graph.signature(SIGNATURE).outputs:
+        once, apart = real_values(end, found[end.name]), real_values(end, stored[end.name][rows])
+        if once.shape != apart.shape or not np.abs(once - apart).max() <= tolerance.replay_abs * value_range(apart):
+            raise VerifyError(f"it answers several rows at once otherwise than one after the other ({end.name})")
 
 
 def _of_output(reference: Reference, end: End, found: Mapping[str, np.ndarray], recipe: Recipe) -> OutputParity:

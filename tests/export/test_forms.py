@@ -190,13 +190,16 @@ def test_what_export_will_refuse_is_known_from_first_weights() -> None:
     import tensorflow as tf
 
     layers = keras.layers
-    lstm = net(layers.LSTM(8), layers.Dense(5), shape=(6, 4))
-    rows = RNG.random((8, 6, 4)).astype(np.float32)
+    lstm = net(layers.LSTM(8), layers.Dense(5), shape=(300, 4))
+    rows = RNG.random((8, 300, 4)).astype(np.float32)
     (skipped,) = check_exportable(lstm, ["float32", "dynamic-int8", "int8"], examples=rows)
     assert (skipped.recipe, skipped.outcome) == ("int8", "skipped")
-    assert "Unroll recurrent layers" in skipped.reason
+    assert "recurrent layers of Keras are unrolled, up to 256 steps" in skipped.reason
     with pytest.raises(ExportError, match="int8 skipped: it holds While"):
         check_exportable(lstm, ["int8"], examples=rows)
+
+    short = net(layers.LSTM(8), layers.Dense(5), shape=(6, 4))
+    assert check_exportable(short, ["dynamic-int8", "int8"], examples=rows[:, :6]) == ()
 
     class Spectrum(layers.Layer):
         def call(self, x: Any) -> Any:

@@ -17,7 +17,7 @@ from export.runtimes import RUNTIMES, isolated
 from export.tflite import graph as graph_module
 from export.verify import bundle as verify_module
 from fl_mobile.errors import ExportError, VerifyError
-from tests.export.convert.topologies import LABELS, Digits
+from tests.export.convert.topologies import LABELS, Digits, branching
 
 pytestmark = pytest.mark.tf
 
@@ -90,23 +90,18 @@ def test_one_recipe_that_fails_costs_no_other(model: Any, data: Digits, tmp_path
     assert "- `int8` failed: " in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_recipe_that_does_not_suit_is_skipped_with_the_reason(
-    model_of: Any, data: Digits, tmp_path: Path, unproven: None
-) -> None:
-    rows = data.x_test[:100, :, :, 0].astype(np.float32)
-    report = exported(
-        model_of("lstm"), tmp_path / "out", data, ["dynamic-int8", "int8"], x_test=rows, representative=rows
-    )
-    assert [variant.recipe for variant in report.variants] == ["dynamic-int8"]
+def test_a_recipe_that_does_not_suit_is_skipped_with_the_reason(data: Digits, tmp_path: Path, unproven: None) -> None:
+    report = exported(branching(), tmp_path / "out", data, ["float32", "int8"])
+    assert [variant.recipe for variant in report.variants] == ["float32"]
     assert [(each.recipe, each.outcome) for each in report.unmade] == [("int8", "skipped")]
-    assert "it holds While. Unroll recurrent layers (unroll=True), or take 'dynamic-int8'" in report.unmade[0].reason
+    assert "it holds If, whose inside cannot be calibrated" in report.unmade[0].reason
+    assert report.unmade[0].reason.endswith("Take 'dynamic-int8'.")
     assert report.failed == ()
 
 
-def test_nothing_is_written_when_all_fail(model_of: Any, data: Digits, tmp_path: Path) -> None:
-    rows = data.x_test[:100, :, :, 0].astype(np.float32)
+def test_nothing_is_written_when_all_fail(data: Digits, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no bundle was written\. int8 skipped: .*; int16x8 skipped: "):
-        exported(model_of("lstm"), tmp_path / "out", data, ["int8", "int16x8"], x_test=rows, representative=rows)
+        exported(branching(), tmp_path / "out", data, ["int8", "int16x8"])
     assert list(tmp_path.iterdir()) == []
 
 
