@@ -6,8 +6,8 @@ The smart-camera CNN learns the 4,000 training digits of mnist-5k for two epochs
 prove. Export is timed twice: ``export_model`` in this process, with all its proofs on every runtime, and the command
 from a cold start, with its imports; EfficientNetB0 (224 px, random weights) once in this process, on 100 random
 pictures for calibration and 100 for the proof. Latency comes from ``export.benchmark``: processes of their own,
-recipes in turn, so that only the ratio means anything. Memory is what this process holds after free pages were given back,
-after the fourth conversion (one of each core recipe) and after the fiftieth. ``--large`` does the same with
+recipes in turn, so that only the ratio means anything. Memory is what this process holds after free pages were given
+back, after the fourth conversion (one of each core recipe) and after the fiftieth. ``--large`` does the same with
 MobileNetV2 at 96 px, 0.35 and 1.0 wide (0.4 and 2.3 million weights at random), and takes minutes; it also shows what
 the child process spares: ten conversions here.
 """

@@ -62,8 +62,8 @@ class WhichModel:
         if not named and not any(change.startswith("data.dataset=") for change in changes):
             raise ConfigError(
                 "--dataset is missing: a bundle is only written after every artifact was compared with Keras on"
-                " held-out examples. Name the dataset the model was trained for; `fl-mobile datasets` lists them. A model"
-                " file that none of them fits takes your own arrays: --frames FILE.npz."
+                " held-out examples. Name the dataset the model was trained for; `fl-mobile datasets` lists them. A"
+                " model file that none of them fits takes your own arrays: --frames FILE.npz."
             )
         return parse_experiment("", [*named, *([] if self.kind == FILE else [f"model.name={self.text}"]), *changes])
 
