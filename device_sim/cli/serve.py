@@ -42,7 +42,10 @@ def serve(
     cohort: Annotated[
         str, typer.Option(metavar="first-come|drawn", help="drawn: ask whom `simulate` would draw.")
     ] = "first-come",
-    linger_seconds: Annotated[float, typer.Option(help="After the last round, so that clients hear of it.")] = 10.0,
+    linger_seconds: Annotated[
+        float | None,
+        typer.Option(help="After the last round, for clients to hear of it; default 3 × --retry-seconds."),
+    ] = None,
     deal: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write what simulated devices hold, for `client`, and end.")
     ] = None,
@@ -91,7 +94,8 @@ def serve(
     elif check:
         _check(experiment, service, recipes, output)
     else:
-        summary = _run(experiment, path, service, recipes, resume=goes_on, linger=linger_seconds, quiet=quiet)
+        linger = 3 * retry_seconds if linger_seconds is None else linger_seconds
+        summary = _run(experiment, path, service, recipes, resume=goes_on, linger=linger, quiet=quiet)
         show(summary, path, output)
 
 

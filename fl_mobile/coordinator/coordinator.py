@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 
-from fl_mobile.coordinator import core
+from fl_mobile.coordinator import core, queries
 from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.core import Desk, Place, Signed
 from fl_mobile.coordinator.records import NO_ROOM, Limits, OpenRound, Pace, Refusal, Reply
-from fl_mobile.coordinator.store import Store, Transaction, database_url, number_of, promised
-from fl_mobile.coordinator.tables import attempts, devices, seats
+from fl_mobile.coordinator.store import Store, Transaction, database_url, promised
+from fl_mobile.coordinator.tables import attempts, seats
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.coordinator.writer import Writer
 from fl_mobile.protocol.terms import Blob
@@ -176,7 +176,7 @@ class Coordinator:
 
     def population(self) -> int:
         """Returns how many devices are enrolled."""
-        return self._do(lambda tx: number_of(tx.db, devices))
+        return self._do(lambda tx: queries.population(tx.db))
 
     def finish(self) -> None:
         """There will be no further round: clients are told so."""

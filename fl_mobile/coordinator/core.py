@@ -19,19 +19,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection
 
+from fl_mobile.coordinator import queries
+from fl_mobile.coordinator.queries import ANSWERED, ASKED, OVER
 from fl_mobile.coordinator.records import CLOCK_TOLERANCE_MS, Limits, OpenRound, Pace, Refusal, Reply
-from fl_mobile.coordinator.store import Transaction, number_of
-from fl_mobile.coordinator.tables import attempts, devices, rounds, seats
+from fl_mobile.coordinator.store import Transaction
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.errors import RunError
 from fl_mobile.protocol.signing import is_signed, message
 from fl_mobile.protocol.terms import receipt_to_json
 from fl_mobile.records import Receipt
 
-ASKED, ANSWERED, OVER = "asked", "answered", "over"
 OPEN, SEALED, DONE = "open", "sealed", "done"
+FULL_SECONDS = 1.0
+"""A round that is full is counted again after this: a seat may have expired."""
 
 
 @dataclass(frozen=True)
@@ -81,54 +83,51 @@ class Desk:
 def enrol(tx: Transaction, desk: Desk, signed: Signed, public_key: bytes) -> Reply:
     """Gives a device its index; the same key always gets the same one."""
     _check_signature(desk, signed, public_key, device=None)
-    found = tx.db.execute(select(devices.c.device).where(devices.c.public_key == public_key)).scalar()
+    found = tx.db.execute(queries.DEVICE_OF_KEY, {"key": public_key}).scalar()
     if found is not None:
         return Reply(200, {"device": found})
-    last = tx.db.execute(select(func.max(devices.c.device))).scalar()
-    device = 0 if last is None else int(last) + 1
-    tx.db.execute(insert(devices).values(device=device, public_key=public_key, last_ms=0))
+    device = queries.population(tx.db)
+    tx.db.execute(queries.ENROL, {"device": device, "public_key": public_key, "last_ms": 0})
     return Reply(201, {"device": device})
 
 
 def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: int) -> Reply:
     """Asks a client to take part, or tells it when to come again."""
-    known = tx.db.execute(select(devices.c.public_key, devices.c.last_ms).where(devices.c.device == device)).first()
+    known = tx.db.execute(queries.KEY_OF_DEVICE, {"d": device}).first()
     if known is None:
         raise Refusal(404, "unknown-device", f"no device {device} is enrolled in this run: enrol first")
+    round_ = desk.open
+    seat = None if round_ is None else queries.seat(tx.db, round_.number, device)
+    if round_ is not None and seat is None and desk.now < round_.full_until:
+        return later(tx, desk, "full")  # says nothing that a stranger could not ask, so it needs no signature
     _check_signature(desk, signed, bytes(known.public_key), device=device)
     if signed.time_ms <= known.last_ms:
         raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
-    tx.db.execute(update(devices).where(devices.c.device == device).values(last_ms=signed.time_ms))
+    tx.db.execute(queries.HEARD_OF, {"d": device, "ms": signed.time_ms})
     if desk.finished:
         return Reply(200, {"finished": True})
-    round_ = desk.open
     if round_ is None or _state(tx.db, round_.number) != OPEN:
         return later(tx, desk, "between-rounds")
-    seat = _seat(tx.db, round_.number, device)
-    if seat is None:
-        if round_.invited is not None and not round_.invited(device):
-            return later(tx, desk, "not-invited")
-        if round_.asynchronous and _is_under_way(tx.db, device, desk.now):
-            return later(tx, desk, "under-way")
-        if seats_taken(tx.db, round_, desk.now) >= round_.ask:
-            return later(tx, desk, "full")
-    parts = round_.parts_for(held)
-    expires = desk.now + round_.seat_seconds
-    if seat is None:
-        tx.db.execute(
-            insert(seats).values(
-                round=round_.number,
-                device=device,
-                expires=expires,
-                state=ASKED,
-                download_bytes=sum(part.bytes for part in parts.values()),
-                asked_in=round_.number,
-            )
-        )
-    elif seat.state == ASKED:
-        tx.db.execute(update(seats).where(_is(seats, round_.number, device)).values(expires=expires))
-    else:
+    if seat is None and (why := _why_not(tx, desk, round_, device)):
+        return later(tx, desk, why)
+    if seat is not None and seat.state != ASKED:
         return later(tx, desk, "done")
+    parts, expires = round_.parts_for(held), desk.now + round_.seat_seconds
+    if seat is None:
+        down = sum(part.bytes for part in parts.values())
+        tx.db.execute(
+            queries.ASK,
+            {
+                "round": round_.number,
+                "device": device,
+                "expires": expires,
+                "state": ASKED,
+                "download_bytes": down,
+                "asked_in": round_.number,
+            },
+        )
+    else:
+        tx.db.execute(queries.ASK_AGAIN, {"r": round_.number, "d": device, "until": expires})
     return Reply(200, {"assignment": _assignment(desk, round_, device, expires, parts)})
 
 
@@ -152,7 +151,7 @@ def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
     round_ = desk.open
     if round_ is None or _is_late(tx.db, round_, place):
         raise Refusal(410, "late", "the round is over, this packet does not count", **_retry(tx, desk))
-    placed, receipt = _packets_of(tx.db, round_.number), round_.judge(packet, place.round_num)
+    placed, receipt = queries.packets(tx.db, round_.number), round_.judge(packet, place.round_num)
     if receipt.accepted:
         tx.packets[sha256] = packet
     values = {
@@ -167,13 +166,13 @@ def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
         "step": round_.number,
         "place": placed,
     }
-    tx.db.execute(insert(attempts).values(**values))
+    tx.db.execute(queries.TAKE, values)
     last = place.attempt + 1 >= desk.limits.attempts
     state = ANSWERED if receipt.accepted else (OVER if last else ASKED)
-    tx.db.execute(update(seats).where(_is(seats, place.round_num, place.device)).values(state=state))
+    _settle(tx, desk, place, state)
     if receipt.accepted and placed + 1 >= round_.most:
         seal(tx, round_.number)
-    return _receipt_of(_attempt(tx.db, place), repeated=False)
+    return _receipt(receipt, place, repeated=False)
 
 
 def look_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
@@ -192,7 +191,7 @@ def give_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
         raise Refusal(
             409, "already-counted", f"device {place.device} has a packet that counts in round {place.round_num}"
         )
-    tx.db.execute(update(seats).where(_is(seats, place.round_num, place.device)).values(state=OVER))
+    _settle(tx, desk, place, OVER)
     return Reply(200, {"given_up": True})
 
 
@@ -200,13 +199,13 @@ def open_round(tx: Transaction, number: int) -> str:
     """Opens a round, unless it is open or sealed already; returns its state."""
     state = _state(tx.db, number)
     if not state:
-        tx.db.execute(insert(rounds).values(round=number, state=OPEN))
+        tx.db.execute(queries.OPEN_ROUND, {"round": number, "state": OPEN})
     return state or OPEN
 
 
 def seal(tx: Transaction, number: int) -> None:
     """Ends a round's set of packets; from now on it can only be computed from."""
-    tx.db.execute(update(rounds).where(rounds.c.round == number, rounds.c.state == OPEN).values(state=SEALED))
+    tx.db.execute(queries.SEAL, {"r": number, "open": OPEN, "sealed": SEALED})
 
 
 def is_sealed(tx: Transaction, number: int) -> bool:
@@ -216,7 +215,7 @@ def is_sealed(tx: Transaction, number: int) -> bool:
 
 def finish(tx: Transaction, before: int) -> None:
     """Marks every round before ``before`` as done: the checkpoint holds what came of it."""
-    tx.db.execute(update(rounds).where(rounds.c.round < before).values(state=DONE))
+    tx.db.execute(queries.FINISH, {"r": before, "done": DONE})
 
 
 def check_goes_on(tx: Transaction, number: int) -> None:
@@ -225,7 +224,7 @@ def check_goes_on(tx: Transaction, number: int) -> None:
     Raises:
         RunError: The checkpoint is older than the database.
     """
-    newest = tx.db.execute(select(func.max(rounds.c.round)).where(rounds.c.state == DONE)).scalar()
+    newest = tx.db.execute(queries.NEWEST, {"done": DONE}).scalar()
     if newest is not None and newest >= number:
         raise RunError(
             f"round {newest} is finished in the coordinator's database, but the checkpoint goes on with round {number}."
@@ -235,27 +234,31 @@ def check_goes_on(tx: Transaction, number: int) -> None:
 
 def packets_of(db: Connection, step: int) -> list[str]:
     """Returns the SHA-256 of the packets that count in a step, in the order in which they came."""
-    counts = select(attempts.c.sha256).where(attempts.c.step == step, attempts.c.reason == "")
-    return list(db.execute(counts.order_by(attempts.c.place)).scalars())
-
-
-def seats_taken(db: Connection, round_: OpenRound, now: float) -> int:
-    """Returns how many clients are under way, and in a round of its own cohort those that have answered too."""
-    waited = (seats.c.state == ASKED) & (seats.c.expires > now)
-    if round_.asynchronous:
-        taken = select(func.count()).select_from(seats).where(waited)
-    else:
-        taken = (
-            select(func.count())
-            .select_from(seats)
-            .where(seats.c.asked_in == round_.number, waited | (seats.c.state == ANSWERED))
-        )
-    return int(db.execute(taken).scalar_one())
+    return list(db.execute(queries.PACKETS_OF, {"s": step}).scalars())
 
 
 def later(tx: Transaction, desk: Desk, reason: str) -> Reply:
     """Tells a client that is not needed now when to come again."""
-    return Reply(200, {"retry": {**desk.pace.window(number_of(tx.db, devices)), "reason": reason}})
+    return Reply(200, {"retry": {**desk.pace.window(queries.population(tx.db)), "reason": reason}})
+
+
+def _why_not(tx: Transaction, desk: Desk, round_: OpenRound, device: int) -> str:
+    """Returns why a client that has no seat gets none; empty if it is asked."""
+    if round_.invited is not None and not round_.invited(device):
+        return "not-invited"
+    if round_.asynchronous and tx.db.execute(queries.UNDER_WAY, {"d": device, "now": desk.now}).first() is not None:
+        return "under-way"
+    if queries.seats_taken(tx.db, round_, desk.now) >= round_.ask:
+        round_.full_until = desk.now + FULL_SECONDS
+        return "full"
+    return ""
+
+
+def _settle(tx: Transaction, desk: Desk, place: Place, state: str) -> None:
+    """Writes what became of a seat; one that is free again can be taken at once."""
+    tx.db.execute(queries.SETTLE, {"r": place.round_num, "d": place.device, "how": state})
+    if desk.open is not None:
+        desk.open.full_until = 0.0
 
 
 def _check_signature(desk: Desk, signed: Signed, public_key: bytes, *, device: int | None) -> None:
@@ -291,7 +294,11 @@ def _assignment(desk: Desk, round_: OpenRound, device: int, expires: float, part
 
 def _receipt_of(kept: Any, *, repeated: bool) -> Reply:
     receipt = Receipt(kept.reason, int(kept.weight), float(kept.local_steps))
-    told = {"receipt": receipt_to_json(receipt), "round": kept.round, "attempt": kept.attempt}
+    return _receipt(receipt, Place(kept.round, kept.device, kept.attempt), repeated=repeated)
+
+
+def _receipt(receipt: Receipt, place: Place, *, repeated: bool) -> Reply:
+    told = {"receipt": receipt_to_json(receipt), "round": place.round_num, "attempt": place.attempt}
     if receipt.accepted:
         return Reply(200 if repeated else 201, told)
     detail = "the packet does not count: train again from this round's model and send the next attempt"
@@ -304,7 +311,7 @@ def _counted(place: Place) -> Refusal:
 
 
 def _retry(tx: Transaction, desk: Desk) -> dict[str, Any]:
-    return {"retry": desk.pace.window(number_of(tx.db, devices))}
+    return {"retry": desk.pace.window(queries.population(tx.db))}
 
 
 def _is_late(db: Connection, round_: OpenRound, place: Place) -> bool:
@@ -313,35 +320,16 @@ def _is_late(db: Connection, round_: OpenRound, place: Place) -> bool:
     return place.round_num != round_.number if not round_.asynchronous else place.round_num > round_.number
 
 
-def _is_under_way(db: Connection, device: int, now: float) -> bool:
-    waited = (seats.c.device == device) & (seats.c.state == ASKED) & (seats.c.expires > now)
-    return db.execute(select(seats.c.round).where(waited).limit(1)).first() is not None
-
-
-def _packets_of(db: Connection, step: int) -> int:
-    counts = select(func.count()).select_from(attempts).where(attempts.c.step == step, attempts.c.reason == "")
-    return int(db.execute(counts).scalar_one())
-
-
 def _asked(db: Connection, place: Place) -> Any:
-    seat = _seat(db, place.round_num, place.device)
+    seat = queries.seat(db, place.round_num, place.device)
     if seat is None:
         raise Refusal(404, "not-asked", f"device {place.device} was not asked in round {place.round_num}: check in")
     return seat
 
 
 def _state(db: Connection, number: int) -> str:
-    return str(db.execute(select(rounds.c.state).where(rounds.c.round == number)).scalar() or "")
-
-
-def _seat(db: Connection, round_num: int, device: int) -> Any:
-    return db.execute(select(seats).where(_is(seats, round_num, device))).first()
+    return str(db.execute(queries.STATE, {"r": number}).scalar() or "")
 
 
 def _attempt(db: Connection, place: Place) -> Any:
-    this = _is(attempts, place.round_num, place.device) & (attempts.c.attempt == place.attempt)
-    return db.execute(select(attempts).where(this)).first()
-
-
-def _is(table: Any, round_num: int, device: int) -> Any:
-    return (table.c.round == round_num) & (table.c.device == device)
+    return db.execute(queries.ATTEMPT, {"r": place.round_num, "d": place.device, "a": place.attempt}).first()

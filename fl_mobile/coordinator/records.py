@@ -94,6 +94,7 @@ class OpenRound:
         invited: Device → whether it may be asked; None asks whoever comes first.
         most_bytes: Longest packet.
         programs: Name → blob: what clients run.
+        full_until: Until then nobody need count the seats again; only a hint, kept by `core`.
     """
 
     number: int
@@ -108,6 +109,7 @@ class OpenRound:
     invited: Callable[[int], bool] | None = None
     most_bytes: int = 1 << 20
     programs: Mapping[str, Blob] = field(default_factory=dict)
+    full_until: float = 0.0
 
 
 @dataclass(frozen=True)

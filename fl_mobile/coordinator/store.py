@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import SingletonThreadPool
 
@@ -114,11 +114,6 @@ def promised(db: Connection) -> list[str]:
     made = select(rounds.c.round).where(rounds.c.state == "done")
     counts = select(attempts.c.sha256).where(attempts.c.reason == "", attempts.c.step.not_in(made))
     return list(db.execute(counts).scalars())
-
-
-def number_of(db: Connection, table: Any) -> int:
-    """Returns how many rows a table has."""
-    return int(db.execute(select(func.count()).select_from(table)).scalar_one())
 
 
 def database_url(folder: Path) -> str:

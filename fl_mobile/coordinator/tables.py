@@ -70,4 +70,5 @@ attempts = Table(
 """One whole packet and its receipt; ``reason`` is empty if it counts, in step ``step``, as its ``place``-th."""
 
 Index("attempts_of_a_step", attempts.c.step, attempts.c.place)
-Index("seats_of_a_step", seats.c.asked_in)
+Index("seats_of_a_step", seats.c.asked_in, seats.c.state)
+Index("seats_of_a_device", seats.c.device, seats.c.state)
