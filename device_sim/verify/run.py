@@ -28,7 +28,8 @@ from device_sim.run.log import read_rounds, scores_of
 from device_sim.run.summary import read_summary
 from export import verify_bundle
 from export.bundle.folder import ANYONE, Trust
-from export.model.serving import describe, predict
+from export.model.serving import SIGNATURE, describe, predict
+from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden
 from fl_mobile.errors import ConfigError, RunError, VerifyError
 from fl_mobile.models import keras_bridge
@@ -170,7 +171,9 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust) -
     _same(folder.bundle.name, "artifacts", sorted(a["recipe"] for a in told["artifacts"]), replayed)
     golden = unpack_golden((folder.bundle / "golden.npz").read_bytes())
     dtypes = {name: str(frames.dtype) for name, frames in golden.frames.items()}
-    found = predict(model, describe(model, dtypes, classes=bool(golden.labels)), dict(golden.frames))
+    entries = read_graph((folder.bundle / f"{replayed[0]}.tflite").read_bytes()).signature(SIGNATURE).inputs
+    serving = describe(model, dtypes, classes=bool(golden.labels), batch=entries[0].shape[0])
+    found = predict(model, serving, dict(golden.frames))
     far = max(float(np.abs(rows - golden.keras[name]).max()) for name, rows in found.items())
     if not far <= SAME_MODEL:
         raise VerifyError(

@@ -29,22 +29,6 @@ _CHILD = "import sys; from export.runtimes.isolated import main; main(sys.argv[1
 Rows = dict[str, np.ndarray]
 
 
-def isolated_answers(
-    runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: Mapping[str, np.ndarray]
-) -> dict[tuple[str, str], Rows]:
-    """Returns ``isolated_replies`` when every one of them is rows.
-
-    Raises:
-        VerifyError: The first that is none.
-    """
-    rows = {}
-    for key, reply in isolated_replies(runtimes, artifacts, frames).items():
-        if isinstance(reply, VerifyError):
-            raise reply
-        rows[key] = reply
-    return rows
-
-
 def isolated_replies(
     runtimes: Sequence[str], artifacts: Mapping[str, bytes], frames: Mapping[str, np.ndarray]
 ) -> dict[tuple[str, str], Rows | VerifyError]:

@@ -36,10 +36,13 @@ INSTEAD = {
 """Operation → the nearest form that has rules."""
 
 RANDOM = (
-    "it draws random numbers, which a phone must draw alike. Dropout and SpatialDropout layers and the dropout of"
-    " recurrent layers can: stochastic depth is Dropout(rate, noise_shape=(None, 1, …)); train noise and augmentation"
-    " on engine keras"
+    "it draws random numbers, which a phone must draw alike, and phones draw uniform, normal and whole numbers, by a"
+    " SeedGenerator or without a seed, but no others. Engine keras trains it"
 )
+
+_DRAWS = re.compile("Random|TruncatedNormal|Multinomial|Shuffle|Stateful(Uniform|Standard)|RngReadAndSkip")
+_SKIPPED = ("Placeholder", "NoOp", "Assert", "StatelessRandomGetKeyCounter", "StatelessRandomGetAlg")
+"""The key of a draw that `answered_draws` answered is used by nobody; a draw that was not answered is refused."""
 
 
 @dataclass
@@ -117,8 +120,10 @@ def replay(graph: Any, feeds: Sequence[Any], cells: Mapping[int, Cell], tape: Ta
     """
     known: dict[str, Any] = {t.name: f for t, f in zip(graph.inputs, feeds, strict=True)}
     for op in graph.get_operations():
-        if op.type in ("Placeholder", "NoOp", "Assert") or is_added(op):
+        if op.type in _SKIPPED or is_added(op):
             continue
+        if _DRAWS.search(op.type):
+            raise _refusal(op, RANDOM)
         row, tensors = _row(op, known, tape)
         outputs = _emit(op, row, [known[t.name] for t in tensors], cells, tape, known)
         known.update({t.name: o for t, o in zip(op.outputs, outputs, strict=True)})
@@ -189,8 +194,6 @@ def _emit(
 
     if op.type in _STATE:
         return _STATE[op.type](op, inputs, cells, tape)
-    if "Random" in op.type or op.type in ("Multinomial", "StatelessMultinomial"):
-        raise _refusal(op, RANDOM)
     if op.type in CALLS:
         function = function_in_graph(op.graph, op.get_attr("f").name)
         row = _row_of(function.name.decode() if isinstance(function.name, bytes) else function.name)

@@ -1,5 +1,7 @@
 """Dropout masks that a phone and a computer draw alike, bit for bit, from integer operations every runtime has.
 
+`draws.py` makes the numbers of other random layers from the same hash.
+
 All arithmetic is on integers below 2P with P = 23159: every product is below 2³¹, no runtime's overflow rule matters,
 and only MUL, ADD, FLOOR_MOD and FLOOR_DIV are needed. The building block is ``mix(t) = t³ mod P`` for 0 ≤ t < 2P, a
 permutation of [0, P) because 3 does not divide P − 1.
@@ -48,27 +50,39 @@ def dropout_mask(seed: int, step: int, layer_index: int, shape: Sequence[int], r
     >>> dropout_mask(7, 0, 0, (2, 5), 0.5).astype(int).tolist()
     [[0, 0, 0, 0, 1], [1, 0, 1, 1, 1]]
     """
-    rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
-    i, j = np.arange(rows, dtype=np.int32)[:, None], np.arange(columns, dtype=np.int32)[None, :]
-    return (_hash(np.int32(seed), np.int32(step), layer_index, i, j) >= threshold(rate)).reshape(shape)
+    return hashes(seed, step, layer_index, shape) >= threshold(rate)
 
 
 def keep_tensor(seed: Any, step: Any, layer_index: int, shape: Sequence[Any], rate: float) -> Any:
-    """Returns the same mask as ``float32[shape]`` of 0 and 1, from scalar ``int32`` tensors ``seed`` and ``step``.
+    """Returns the same mask as ``float32[shape]`` of 0 and 1; arguments as of `hash_tensor`."""
+    import tensorflow as tf
 
-    A pure function of its tensors: it may stand in a loop, and ``tf.vectorized_map`` may map it over seeds. The first
-    axis of ``shape`` may be a scalar ``int32`` tensor, where the batch is not known while tracing; a short batch gets
-    the first rows of a full one's mask.
+    return tf.cast(hash_tensor(seed, step, layer_index, shape) >= threshold(rate), tf.float32)
+
+
+def hashes(seed: int, step: int, number: int, shape: Sequence[int]) -> np.ndarray:
+    """Returns ``int32[shape]`` in [0, P), by the formula above; ``number`` is its ``l``."""
+    rows, columns = (shape[0] if shape else 1), int(np.prod(shape[1:], dtype=np.int64))
+    i, j = np.arange(rows, dtype=np.int32)[:, None], np.arange(columns, dtype=np.int32)[None, :]
+    made: np.ndarray = _hash(np.int32(seed), np.int32(step), number, i, j).reshape(tuple(shape))
+    return made
+
+
+def hash_tensor(seed: Any, step: Any, number: int, shape: Sequence[Any]) -> Any:
+    """Returns the same as a tensor, from scalar ``int32`` tensors ``seed`` and ``step``.
+
+    A pure function of its tensors: it may stand in a loop, and ``tf.vectorized_map`` may map it over seeds. Any length
+    in ``shape`` may be a scalar ``int32`` tensor, where it is not known while tracing; a short batch gets the first
+    rows of a full one.
     """
     import tensorflow as tf
 
-    rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
-    i = np.arange(rows, dtype=np.int32)[:, None] if isinstance(rows, int) else tf.range(rows)[:, None]
-    j = np.arange(columns, dtype=np.int32)[None, :]
-    hashed = _hash(
-        tf.reshape(seed, [1, 1]), tf.reshape(step, [1, 1]), layer_index, tf.convert_to_tensor(i), tf.constant(j)
-    )
-    return tf.reshape(tf.cast(hashed >= threshold(rate), tf.float32), shape)
+    rows, rest = (shape[0] if shape else 1), list(shape[1:])
+    known = all(isinstance(n, int) for n in rest)
+    columns = int(np.prod(rest, dtype=np.int64)) if known else tf.reduce_prod(tf.stack(rest))
+    i, j = (tf.constant(np.arange(n, dtype=np.int32)) if isinstance(n, int) else tf.range(n) for n in (rows, columns))
+    hashed = _hash(tf.reshape(seed, [1, 1]), tf.reshape(step, [1, 1]), number, i[:, None], j[None, :])
+    return tf.reshape(hashed, shape)
 
 
 def _mix(t: Any) -> Any:

@@ -5,8 +5,10 @@
 | BatchNormalization       | statistics of the real examples of a short batch; one fused operation      |
 | Dropout, SpatialDropout  | the integer mask of `dropout.py`, from the program's seed and step         |
 | LSTM, GRU, SimpleRNN     | unrolled over their fixed number of steps; dropout as above                |
+| whatever else draws      | the numbers of `draws.py`, from the program's seed and step                |
+| RandomCrop               | gathers rows and columns, whose number is fixed                            |
 | activity regularisers    | of the real examples of a short batch                                      |
-| other random layers, …   | refused by name, with the nearest form that trains                         |
+| a few others             | refused by name, with the nearest form that trains                         |
 """
 
 from __future__ import annotations
@@ -19,23 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from export.training.draws import drawn_tensor, numbered_draws
 from export.training.dropout import keep_tensor
 from export.training.recurrent import Keep, masks_of_cells
 from fl_mobile.errors import ExportError
-from fl_mobile.models.draws import answered_draws
+from fl_mobile.models.draws import Answer, Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
 
 REFUSED = {
-    "GaussianNoise": "use Dropout",
-    "GaussianDropout": "use Dropout",
-    "AlphaDropout": "use Dropout",
-    "RandomFlip": "augment images before they reach the model",
-    "RandomRotation": "augment images before they reach the model",
-    "RandomZoom": "augment images before they reach the model",
-    "RandomCrop": "augment images before they reach the model",
-    "RandomTranslation": "augment images before they reach the model",
-    "RandomContrast": "augment images before they reach the model",
-    "RandomBrightness": "augment images before they reach the model",
     "ConvLSTM1D": "use Conv1D followed by LSTM",
     "ConvLSTM2D": "use Conv2D followed by LSTM",
     "Conv3D": "use Conv2D over frames",
@@ -105,11 +98,11 @@ def _last(layer: Any) -> int:
 
 
 @contextlib.contextmanager
-def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
+def traced_for_training(model: Any, batch: Batch, *, training: bool) -> Iterator[None]:
     """Lets the model's layers run their device form inside the block.
 
     Raises:
-        ExportError: At its end, if a layer drew numbers that no phone can, or added a loss that counts padding.
+        ExportError: At its end, if a layer drew numbers when it should only answer, or added a loss that counts padding.
     """
     undo = _swap_dropout(model, batch.seed, batch.step)
     drawing: list[str] = []
@@ -119,15 +112,18 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
             kind = type(layer).__name__
             if kind == "BatchNormalization" and layer.trainable:
                 undo.append(swap(layer, "call", _batch_norm(layer, batch)))
+            elif kind == "RandomCrop":
+                undo.append(swap(layer, "transform_images", _crop(layer)))
             elif hasattr(layer, "unroll"):
                 undo.append(swap(layer, "unroll", True))
             if getattr(layer, "activity_regularizer", None) is not None:
                 undo.append(swap(layer, "activity_regularizer", _of_real_examples(layer, batch.mask)))
             else:
                 undo.append(swap(layer, "add_loss", _noting(layer, adding)))
-        with answered_draws(_no_draw(model, drawing)):
+        answer = device_draws(model, batch.seed, batch.step) if training else _no_draw(model, drawing)
+        with answered_draws(_no_seed, answer):
             yield
-        _refuse(drawing, "draws random numbers that no phone can: use Dropout")
+        _refuse(drawing, "draws random numbers outside training, so no two answers of it would be alike")
         _refuse(
             adding, "adds a loss of its own, which would count the padding of short batches: use activity_regularizer"
         )
@@ -136,19 +132,37 @@ def traced_for_training(model: Any, batch: Batch) -> Iterator[None]:
             put_back()
 
 
-def _no_draw(model: Any, drawing: list[str]) -> Callable[[str], Any]:
+def device_draws(model: Any, seed: Any, step: Any) -> Answer:
+    """Returns what a model draws in one training step, besides dropout masks: the numbers of `draws.py`.
+
+    Args:
+        model: A Keras model.
+        seed: Scalar ``int32`` tensor ≥ 0.
+        step: Scalar ``int32`` tensor.
+    """
+    return numbered_draws(dropout_layers(model), lambda draw, numbers: drawn_tensor(draw, numbers, seed, step))
+
+
+def _no_seed(dtype: str) -> Any:
+    """Answers a ``SeedGenerator``, of whose seed nothing is made: what cannot be drawn is refused by `autodiff`."""
+    import tensorflow as tf
+
+    return tf.zeros([2], dtype)
+
+
+def _no_draw(model: Any, drawing: list[str]) -> Answer:
     """Returns an answer for whoever draws, which writes down the layer that is being called."""
     import tensorflow as tf
 
     kinds = {layer.name: type(layer).__name__ for layer in flatten_layers(model, include_self=False)}
 
-    def next_seed(dtype: str) -> Any:
+    def zeros(draw: Draw) -> Any:
         scope = [re.sub(r"_\d+$", "", p) if p not in kinds else p for p in tf.get_current_name_scope().split("/")]
         named = [f"layer '{part}' ({kinds[part]})" for part in scope if part in kinds]
         drawing.append(named[-1] if named else f"model '{model.name}'")
-        return tf.zeros([2], dtype)
+        return tf.zeros(draw.shape, draw.dtype)
 
-    return next_seed
+    return zeros
 
 
 def _noting(layer: Any, adding: list[str]) -> Callable[[Any], None]:
@@ -164,26 +178,15 @@ def _refuse(layers: list[str], reason: str) -> None:
         raise ExportError(f'{layers[0]} {reason}. In simulations, engine.name = "keras" trains it')
 
 
-def keyed_call(model: Any) -> Callable[[Any, Any, Any], Any]:
-    """Returns ``call(x, seed, step)``: the model in training mode, with the dropout masks the device program draws.
-
-    ``seed`` and ``step`` are scalar ``int32`` tensors: the program's ``seed`` input, ≥ 0, and the training steps since
-    the weights were set. The call holds no state and draws nothing, so it may stand in a ``tf.while_loop`` and under
-    ``tf.vectorized_map``; layers are swapped only while it is traced.
-    """
-    import tensorflow as tf
-
-    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-    def call(x: Any, seed: Any, step: Any) -> Any:
-        with keyed_dropout(model, seed, step):
-            return model(x, training=True)
-
-    return call
-
-
 @contextlib.contextmanager
 def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
-    """Lets a Keras model draw the device program's dropout masks inside the block; see `keyed_call`."""
+    """Lets a Keras model draw the device program's dropout masks inside the block.
+
+    Args:
+        model: A Keras model; layers are swapped only inside the block.
+        seed: Scalar ``int32`` tensor: the program's ``seed`` input, ≥ 0.
+        step: Scalar ``int32`` tensor: training steps since the weights were set.
+    """
     undo = _swap_dropout(model, seed, step)
     try:
         yield
@@ -238,6 +241,20 @@ def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]
 def _noise_shape(layer: Any, shape: list[Any]) -> list[Any]:
     given = getattr(layer, "noise_shape", None)
     return shape if given is None else [s if n is None else n for s, n in zip(shape, given, strict=True)]
+
+
+def _crop(layer: Any) -> Callable[..., Any]:
+    """Returns RandomCrop's cut at a drawn corner with a result of known size; every other cut is Keras' own."""
+    import tensorflow as tf
+
+    def transform_images(images: Any, transformation: Any, training: bool = True) -> Any:
+        top, left = transformation
+        if not training or isinstance(top, int) or layer.data_format != "channels_last":
+            return type(layer).transform_images(layer, images, transformation, training=training)
+        rows = tf.gather(tf.cast(images, layer.compute_dtype), top + tf.range(layer.height), axis=-3)
+        return tf.gather(rows, left + tf.range(layer.width), axis=-2)
+
+    return transform_images
 
 
 def _batch_norm(layer: Any, batch: Batch) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any, y: Any, mask: Any, seed: Any, step: Any) -> Any:
         x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
-        with traced_for_training(model, Batch(mask, seed, step)):
+        with traced_for_training(model, Batch(mask, seed, step), training=training):
             out = model(x, training=training)
         kind = {"from_logits": options.from_logits}
         losses = loss_of(options.loss, y, out, smoothing=options.label_smoothing, **kind)
@@ -131,7 +131,7 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
     def forward(x: Any) -> Any:
         x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
         zero, ones = tf.constant(0), tf.ones([options.batch_size])
-        with traced_for_training(model, Batch(ones, zero, zero)):
+        with traced_for_training(model, Batch(ones, zero, zero), training=False):
             return (model(x, training=False),)
 
     graph = _traced(model, forward, [batch_specs(options)["x"]])

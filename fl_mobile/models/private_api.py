@@ -10,6 +10,7 @@ Nothing is imported before a function is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 HELD_WITH = {"keras": "3.15.1", "tensorflow": "2.21.0", "tensorflow-model-optimization": "0.8.1"}
@@ -91,6 +92,31 @@ def function_in_graph(graph: Any, name: str) -> Any:
     ``FuncGraph._get_function``.
     """
     return graph._get_function(name)
+
+
+@dataclass(frozen=True)
+class DrawingKernel:
+    """A function that makes one operation that draws: where it is looked up, what it draws, and whether by a seed."""
+
+    module: Any
+    name: str
+    kind: str
+    seeded: bool
+
+
+def drawing_kernels() -> list[DrawingKernel]:
+    """Returns what all of ``tf.random``, ``tf.nn``, ``tf.image`` and ``keras.random`` draws uniform, normal and whole
+    numbers with; each looks it up in its module when it draws.
+
+    ``tensorflow.python.ops.gen_random_ops`` and ``gen_stateless_random_ops_v2``.
+    """
+    from tensorflow.python.ops import gen_random_ops, gen_stateless_random_ops_v2
+
+    names = [("random_uniform", "uniform"), ("random_standard_normal", "normal"), ("random_uniform_int", "whole")]
+    keyed = [("random_uniform_v2", "uniform"), ("random_normal_v2", "normal"), ("random_uniform_int_v2", "whole")]
+    return [DrawingKernel(gen_random_ops, name, kind, seeded=False) for name, kind in names] + [
+        DrawingKernel(gen_stateless_random_ops_v2, f"stateless_{name}", kind, seeded=True) for name, kind in keyed
+    ]
 
 
 def one_scale_per_dense_layer(converter: Any) -> None:

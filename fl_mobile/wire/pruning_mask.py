@@ -133,12 +133,6 @@ def apply_masks(tensors: Tensors, masks: Mapping[str, np.ndarray]) -> Tensors:
     }
 
 
-def zero_share(tensors: Tensors, paths: list[str]) -> float:
-    """Returns the share of exact zeros among the tensors called ``paths``; 0.0 when there are none."""
-    total = sum(tensors[path].size for path in paths)
-    return sum(int((tensors[path] == 0).sum()) for path in paths) / total if total else 0.0
-
-
 def _mask(kernel: np.ndarray, share: float, run: int) -> np.ndarray:
     groups = np.abs(kernel).reshape(kernel.shape[0] // run, run, *kernel.shape[1:])
     magnitude = groups.astype(np.float64).sum(axis=1)

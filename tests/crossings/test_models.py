@@ -31,9 +31,6 @@ pytestmark = pytest.mark.tf
 PLAN = FitPlan(epochs=2, batch_size=4, learning_rate=0.05, optimizer="momentum")
 RANDOM = ("dropout", "noise", "own draws", "flips", "GRU with dropout", "attention")
 NOT_ON_PHONES = {  # kind → what the refusal names
-    "noise": "GaussianNoise",
-    "own draws": "Noise",
-    "flips": "RandomFlip",
     "a loss of its own": "Sparse",
 }
 

@@ -1,6 +1,7 @@
 """What random layers draw while they train: a function of device, round, step and draw, never of a state.
 
-Dropout draws the masks of the program (`export.training.layers`), every other layer what `answered_draws` gives.
+Dropout draws the masks of the training program (`export.training.dropout`), every other layer its numbers
+(`export.training.draws`); what phones cannot draw comes from TensorFlow, by a keyed seed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def keyed_draws(model: Any, seed: Any, step: Any) -> Iterator[None]:
     """
     import tensorflow as tf
 
-    from export.training.layers import keyed_dropout
+    from export.training.layers import device_draws, keyed_dropout
 
     numbers = count(1)
 
@@ -35,5 +36,5 @@ def keyed_draws(model: Any, seed: Any, step: Any) -> Iterator[None]:
         number = tf.bitwise.bitwise_and(step * _MOST_DRAWS + next(numbers), 0x7FFFFFFF)
         return tf.cast(tf.stack([seed, number]), dtype)
 
-    with answered_draws(next_seed), keyed_dropout(model, seed, step):
+    with answered_draws(next_seed, device_draws(model, seed, step)), keyed_dropout(model, seed, step):
         yield

@@ -16,6 +16,7 @@ from export.training.gradients import (
     normalization,
     pooling,
     products,
+    warp,
 )
 from export.training.gradients import shaping as move
 from export.training.gradients.elementwise import blocked
@@ -56,6 +57,7 @@ RULES: dict[str, Rule] = {
     "SelectV2": Rule(elementwise.select),
     "Identity": Rule(elementwise.identity, elementwise.identity_forward),
     "IdentityN": Rule(elementwise.identity, elementwise.identity_forward),
+    "EnsureShape": Rule(elementwise.identity, elementwise.identity_forward),
     "StopGradient": Rule(blocked, elementwise.identity_forward),
     # no gradient
     "Sign": Rule(blocked),
@@ -126,4 +128,5 @@ RULES: dict[str, Rule] = {
     "BatchToSpaceND": Rule(move.batch_to_space),
     "ResizeNearestNeighbor": Rule(move.resize),
     "ResizeBilinear": Rule(move.resize),
+    "ImageProjectiveTransformV3": Rule(warp.backward, warp.forward),
 }

@@ -68,12 +68,8 @@ def kernel_gradient(x: Any, g: Any, geo: Geometry) -> Any:
 
     batch, oh, ow, depth = shape_of(g)
     (kh, kw), (sh, sw), (dh, dw) = geo.kernel, geo.stride, geo.dilation
-    if sh != sw or (kh > 1 and kw > 1 and dh != dw):
-        raise ValueError(f"strides {geo.stride} or dilations {geo.dilation} differ by axis; take equal ones")
-    if dh > 1 or dw > 1:
-        if sh > 1:
-            raise ValueError("strides and dilation_rate both above 1 are not supported; use one of them")
-        return _dilated_kernel_gradient(x, g, geo)
+    if sh != sw or dh > 1 or dw > 1:
+        return _kernel_gradient_by_position(x, g, geo)
     # Tiles are a multiple of the stride wide, so that the strided kernel meets the same columns in every tile; the
     # gradient is zero beyond its own columns, so no tile sees its neighbour.
     tile = -(-(geo.span(1)) // sw) * sw
@@ -89,14 +85,18 @@ def kernel_gradient(x: Any, g: Any, geo: Geometry) -> Any:
     return tf.reshape(flat, [kh, kw, depth, 1])
 
 
-def _dilated_kernel_gradient(x: Any, g: Any, geo: Geometry) -> Any:
-    """One product and sum per kernel position: slower, for the rare dilated case."""
+def _kernel_gradient_by_position(x: Any, g: Any, geo: Geometry) -> Any:
+    """One product and sum per kernel position: slower, for dilations, and strides that differ by axis."""
     import tensorflow as tf
 
     from export.training.gradients.rule import sum_rows
 
     batch, oh, ow, depth = shape_of(g)
-    x = place(x, geo.before, (geo.span(0), geo.span(1)))
+    x, (sh, sw) = place(x, geo.before, (geo.span(0), geo.span(1))), geo.stride
     starts = [(i * geo.dilation[0], j * geo.dilation[1]) for i in range(geo.kernel[0]) for j in range(geo.kernel[1])]
-    sums = [sum_rows(tf.slice(x, [0, i, j, 0], [batch, oh, ow, depth]) * g) for i, j in starts]
-    return tf.reshape(tf.concat(sums, 0), [*geo.kernel, depth, 1])
+    ends = [(i + (oh - 1) * sh + 1, j + (ow - 1) * sw + 1) for i, j in starts]
+    views = [
+        tf.strided_slice(x, [0, *start, 0], [batch, *end, depth], [1, sh, sw, 1])
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return tf.reshape(tf.concat([sum_rows(view * g) for view in views], 0), [*geo.kernel, depth, 1])

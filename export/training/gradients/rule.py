@@ -46,8 +46,23 @@ class Node:
         if value is None:  # a shape that came through a call is known only in the program
             value = tf.get_static_value(self.inputs[index])
         if value is None:
+            value = _computed(self.op.inputs[index])
+        if value is None:
             raise ValueError(f"input {index} of {self.op.type} is computed at run time; the phone needs it fixed")
         return np.asarray(value)
+
+
+def _computed(tensor: Any) -> np.ndarray | None:
+    """Returns the value of a traced tensor that is arithmetic on constants alone, None if it is not."""
+    import tensorflow as tf
+
+    part = tf.compat.v1.graph_util.extract_sub_graph(tensor.graph.as_graph_def(), [tensor.op.name])
+    if any(node.op in ("Placeholder", "ReadVariableOp") for node in part.node):
+        return None
+    with tf.init_scope():
+        names = [tensor.name]
+        run = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(part, return_elements=names), [])
+        return np.asarray(run()[0])
 
 
 Gradients = Sequence[Any]

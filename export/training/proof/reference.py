@@ -1,6 +1,6 @@
 """A case played by Keras itself: its layers, its GradientTape, its optimizers; a short batch is simply a short batch.
 
-Only the dropout masks are given, from the NumPy formula of `dropout.py`: no two generators draw alike.
+Only what is drawn is given, from the NumPy formulas of `dropout.py` and `draws.py`: no two generators draw alike.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from export.training.draws import drawn_array, numbered_draws
 from export.training.dropout import dropout_mask
-from export.training.layers import dropouts_of, swap, swap_cells
+from export.training.layers import dropout_layers, dropouts_of, swap, swap_cells
 from export.training.options import Options
 from export.training.proof.answers import Answers, shortest
 from export.training.proof.cases import Case, Material
@@ -22,6 +23,7 @@ from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import loss_row, right_answers
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.draws import Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.tensors import Tensors
 
@@ -136,7 +138,7 @@ class Reference:
 
         def work() -> tuple[Any, Any, list[Any]]:
             values = [v.value for v in self._trained]
-            with masks_given(self._model, case.dropout_seed, number), tf.GradientTape() as tape:
+            with draws_given(self._model, case.dropout_seed, number), tf.GradientTape() as tape:
                 out = self._model(self._as_input(x), training=True)
                 loss = tf.reduce_mean(self._losses(y, out))
                 for extra in self._model.losses:
@@ -219,18 +221,22 @@ def unchanged(model: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def masks_given(model: Any, seed: int, step: int) -> Iterator[None]:
-    """Lets Dropout layers and cells use the masks that `dropout_mask` computes with NumPy."""
+def draws_given(model: Any, seed: int, step: int) -> Iterator[None]:
+    """Lets Dropout layers and cells use the masks, and other layers the numbers, that NumPy computes."""
     import tensorflow as tf
 
     def keep(number: int, shape: Sequence[Any], rate: float) -> Any:
         return tf.constant(dropout_mask(seed, step, number, [int(n) for n in shape], rate), tf.float32)
 
+    def make(draw: Draw, numbers: Sequence[int]) -> Any:
+        return tf.constant(drawn_array(draw, numbers, seed, step))
+
     found = dropouts_of(model)
     undo = [swap(layer, "call", _given(layer, index, seed, step)) for index, layer in enumerate(found)]
     undo += swap_cells(model, len(found), keep)
     try:
-        yield
+        with answered_draws(lambda dtype: tf.zeros([2], dtype), numbered_draws(dropout_layers(model), make)):
+            yield
     finally:
         for put_back in reversed(undo):
             put_back()

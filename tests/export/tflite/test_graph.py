@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export.runtimes import RUNTIMES, answers, missing_runtimes, open_session, run
-from export.runtimes.isolated import isolated_answers
+from export.runtimes.isolated import isolated_replies
 from export.tflite.graph import Graph, read_graph
 from fl_mobile.errors import ConfigError, VerifyError
 from tests.export.convert.topologies import Digits
@@ -79,6 +79,15 @@ def test_random_bytes_behind_the_magic() -> None:
         read_or_refuse(bytes(data))
 
 
+def isolated_rows(runtimes: list[str], artifacts: dict[str, bytes], frames: np.ndarray) -> dict[tuple[str, str], Any]:
+    """Returns all replies, or raises the first that is none."""
+    replies = isolated_replies(runtimes, artifacts, {"image": frames})
+    for reply in replies.values():
+        if isinstance(reply, VerifyError):
+            raise reply
+    return replies
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["litert", "litert-compiled"])
 def test_damage_never_takes_this_process_down(runtime: str, artifact: bytes) -> None:
@@ -95,7 +104,7 @@ def test_damage_never_takes_this_process_down(runtime: str, artifact: bytes) -> 
     endings = []
     for mutant in mutants:
         try:
-            isolated_answers([runtime], {"mutant": mutant}, {"image": frames})
+            isolated_rows([runtime], {"mutant": mutant}, frames)
             endings.append("rows")
         except VerifyError as error:
             endings.append("died" if "its process ended" in str(error) else "refused")
@@ -104,14 +113,14 @@ def test_damage_never_takes_this_process_down(runtime: str, artifact: bytes) -> 
 
 def test_a_dying_child_is_a_verify_error(artifact: bytes, data: Digits) -> None:
     with pytest.raises(VerifyError, match=r"b\.tflite on litert: not a TFLite flatbuffer"):
-        isolated_answers(["litert"], {"a": artifact, "b": b"damaged!"}, {"image": data.x_test[:2]})
+        isolated_rows(["litert"], {"a": artifact, "b": b"damaged!"}, data.x_test[:2])
     with pytest.raises(VerifyError, match=r"a\.tflite on nonsense: .*ended with code 1 .*ConfigError"):
-        isolated_answers(["nonsense"], {"a": artifact}, {"image": data.x_test[:2]})
+        isolated_rows(["nonsense"], {"a": artifact}, data.x_test[:2])
 
 
 def test_isolated_answers_are_the_same(artifact: bytes, data: Digits) -> None:
     here = [name for name in ("litert", "litert-compiled", "tf-lite") if name not in missing_runtimes()]
-    rows = isolated_answers(here, {"int8": artifact}, {"image": data.x_test[:4]})
+    rows = isolated_rows(here, {"int8": artifact}, data.x_test[:4])
     assert rows.keys() == {(runtime, "int8") for runtime in here} >= {("litert", "int8")}
     for runtime in here:
         expected = answers(runtime, artifact, data.x_test[:4])

@@ -37,7 +37,7 @@ def convert_gradients(model: Any, batch: int) -> bytes:
     @tf.function(autograph=False)
     def forward(x: Any) -> Any:
         mask, zero = tf.ones([batch]), tf.constant(0)
-        with traced_for_training(model, Batch(mask, zero, zero)):
+        with traced_for_training(model, Batch(mask, zero, zero), training=True):
             return tf.reduce_sum(model(x, training=True) * weights)
 
     graph = forward.get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph

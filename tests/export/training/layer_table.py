@@ -88,7 +88,17 @@ LAYERS: dict[str, Callable[[Pick], Case]] = {
     "conv2d-groups": _grouped,
     "conv1d": lambda pick: ((pick([9, 10]), 3), [L.Conv1D(4, 3, pick([1, 2]), pick(["same", "valid"]))]),
     "depthwise": _depthwise,
-    "depthwise-dilated": lambda pick: (_image(pick, 7), [L.DepthwiseConv2D(3, padding="same", dilation_rate=2)]),
+    "depthwise-dilated": lambda pick: (
+        _image(pick, 7),
+        [L.DepthwiseConv2D(3, pick([1, 2]), pick(["same", "valid"]), dilation_rate=pick([2, (1, 2), (2, 1)]))],
+    ),
+    "depthwise-strides": lambda pick: (
+        _image(pick),
+        [
+            L.DepthwiseConv2D(pick([3, (2, 3)]), pick([(1, 2), (3, 1), (2, 3)]), pick(["same", "valid"])),
+            L.SeparableConv2D(2, 2, pick([(2, 1), (1, 2)]), "same", depth_multiplier=pick([1, 2])),
+        ],
+    ),
     "separable": lambda pick: (_image(pick), [L.SeparableConv2D(4, 3, pick([1, 2]), pick(["same", "valid"]))]),
     "conv2d-transpose": _transposed,
     "batch-norm": lambda pick: (_image(pick), [L.BatchNormalization()]),

@@ -92,11 +92,15 @@ def test_a_mapped_loop_over_devices_draws_every_devices_masks() -> None:
     import keras
     import tensorflow as tf
 
-    from export.training.layers import keyed_call
+    from export.training.layers import keyed_dropout
 
     rate, seeds = 0.4, [3, 2**31 - 1, 77]
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dropout(rate)])
-    call = keyed_call(model)
+
+    @tf.autograph.experimental.do_not_convert
+    def call(x: Any, seed: Any, step: Any) -> Any:
+        with keyed_dropout(model, seed, step):
+            return model(x, training=True)
 
     def two_steps(x: Any, seeds: Any) -> Any:
         total = tf.zeros_like(x)

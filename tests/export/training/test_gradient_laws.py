@@ -142,8 +142,8 @@ def test_an_operation_without_a_rule_is_refused_with_its_layer() -> None:
 @pytest.mark.parametrize(
     ("layer", "instead"),
     [
-        (L.GaussianNoise(0.1, name="noisy"), "use Dropout"),
-        (L.RandomFlip(name="flip"), "augment"),
+        (L.Lambda(lambda x: x, name="mine"), "write it as a Layer"),
+        (L.RandomRotation(0.1, name="turn"), "augmentation in front"),
         (L.BatchNormalization(axis=1, name="first"), "last axis"),
     ],
 )

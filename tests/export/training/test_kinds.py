@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from export.training import open_session
 from export.training.convert import convert_module
 from export.training.program import build_training_program
 from export.training.proof.operations import lost_operations
 from fl_mobile.errors import FlMobileError
+from fl_mobile.models import keras_bridge
 
 pytestmark = pytest.mark.tf
 L = keras.layers
@@ -80,6 +83,84 @@ def test_gradients_that_authors_defined_are_honoured() -> None:
     build_training_program(model_of(L.Dense(4, "silu"), Turned(), Binary(), L.Dense(3)), batch_size=4)
 
 
+class DropPath(L.Layer):
+    """Stochastic depth as KerasCV has it: a branch of an example is kept or not."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate, self.generator = rate, keras.random.SeedGenerator(1)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training:
+            return x
+        shape = (keras.ops.shape(x)[0], *[1] * (len(x.shape) - 1))
+        drawn = keras.random.uniform(shape, seed=self.generator)
+        return x / (1 - self.rate) * keras.ops.floor(1 - self.rate + drawn)
+
+
+class StochasticDepth(DropPath):
+    """The same in TensorFlow's words, as its examples have it."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training:
+            return x
+        shape = (tf.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        return tf.math.divide(x, 1 - self.rate) * tf.floor(1 - self.rate + tf.random.uniform(shape, 0, 1))
+
+
+class Shifted(L.Layer):
+    """Whole numbers: every example's columns are turned by a drawn step."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x + tf.cast(tf.random.uniform((tf.shape(x)[0], 1), 0, 3, tf.int32), x.dtype) if training else x
+
+
+RANDOM: dict[str, tuple[tuple[int, ...], Any]] = {
+    "vectors": (
+        (6,),
+        lambda: [
+            *(L.GaussianNoise(0.3), L.Dense(6, "tanh"), L.GaussianDropout(0.2), L.AlphaDropout(0.3), Shifted()),
+            *(L.Dense(6, "silu"), DropPath(0.4), StochasticDepth(0.4), L.Dropout(0.2), L.GaussianNoise(0.1)),
+        ],
+    ),
+    "sequences": (
+        (4, 3),
+        lambda: [
+            *(L.GaussianNoise(0.3), L.GRU(4, return_sequences=True, dropout=0.3, recurrent_dropout=0.2)),
+            *(L.SpatialDropout1D(0.3), L.AlphaDropout(0.2, noise_shape=(None, 1, 4)), DropPath(0.3)),
+            *(L.LSTM(3, recurrent_dropout=0.4), L.GaussianNoise(0.1)),
+        ],
+    ),
+    "pictures": (
+        (8, 9, 2),
+        lambda: [
+            *(L.RandomFlip(), L.RandomRotation(0.2), L.RandomZoom(0.3, 0.2), L.RandomCrop(7, 6)),
+            *(L.RandomTranslation(0.3, 0.2, fill_mode="constant"), L.RandomContrast(0.4, (-3.0, 3.0))),
+            *(L.RandomBrightness(0.3, (-3.0, 3.0)), L.RandomShear(0.3, 0.2), L.Conv2D(3, 2), L.SpatialDropout2D(0.3)),
+            *(DropPath(0.2), L.GlobalAveragePooling2D()),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_layers_draw_on_phones_what_they_draw_in_keras(kind: str) -> None:
+    """The proof's reference draws with NumPy, so the program's numbers are the formula's; short batches included."""
+    shape, layers = RANDOM[kind]
+    model = model_of(*layers(), L.Dense(3), shape=shape)
+    made = build_training_program(model, batch_size=4, optimizer="momentum")
+    start, rng = keras_bridge.read(model), np.random.default_rng(0)
+    x, y = rng.standard_normal((4, *shape)).astype(np.float32), np.arange(4) % 3
+    session = open_session(made.tflite, made.contract)
+
+    def loss(seed: int, steps: int = 1) -> float:
+        session.set_weights(start)
+        return [session.train(x, y, learning_rate=0.0, seed=seed)[0] for _ in range(steps)][-1]
+
+    assert loss(1) == loss(1)
+    assert len({loss(1), loss(2), loss(1, steps=2)}) == 3, "drawn by seed and by step"
+
+
 class Mean(keras.regularizers.Regularizer):
     def __call__(self, x: Any) -> Any:
         return 0.1 * keras.ops.mean(x * x)
@@ -103,9 +184,14 @@ class Again(L.Layer):
         return tf.recompute_grad(lambda y: tf.nn.relu(y) * 2.0)(x)
 
 
-class Depth(L.Layer):
+class Always(L.Layer):
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal(keras.ops.shape(x))
+
+
+class Gamma(L.Layer):
     def call(self, x: Any, training: bool = False) -> Any:
-        return x * keras.random.uniform((1,)) if training else x
+        return x * keras.random.gamma((1,), 2.0) if training else x
 
 
 class Root(L.Layer):
@@ -119,8 +205,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a constraint": (lambda: L.Dense(4, kernel_constraint=Spectral(), name="odd"), "layer.*'odd'.*(Svd|builtin)"),
     "a branch": (lambda: Branch(name="odd"), "kinds.*no branches on data.*Branch"),
     "recompute_grad": (lambda: Again(name="odd"), "layer 'odd'.*recompute_grad"),
-    "stochastic depth": (lambda: Depth(name="odd"), "layer 'odd'.*random.*Dropout"),
-    "noise": (lambda: L.GaussianNoise(0.1, name="odd"), "layer 'odd'.*Dropout"),
+    "numbers outside training": (lambda: Always(name="odd"), r"layer 'odd' \(Always\) draws.*outside training"),
+    "other numbers": (lambda: Gamma(name="odd"), "layer 'odd'.*Gamma.*random numbers.*keras"),
     "no finite gradient": (lambda: Root(name="odd"), "no finite number"),
 }
 

@@ -251,3 +251,17 @@ def test_canary_author_gradient() -> None:
     own = [gradient for kind, gradient in found.items() if kind.startswith("Identity") and gradient]
     assert own, "an operation says whose gradient it has"
     assert all(callable(gradient) for gradient in own)
+
+
+def test_canary_drawing_kernels() -> None:
+    """That everything that draws comes by them is shown by `tests/export/training/test_draws.py`."""
+    kernels = private_api.drawing_kernels()
+    assert len({(kernel.module, kernel.name) for kernel in kernels}) == 6
+    for kernel in kernels:
+        taken = inspect.signature(getattr(kernel.module, kernel.name)).parameters
+        assert (
+            {"shape", "minval", "maxval"} <= taken.keys()
+            if kernel.kind == "whole"
+            else {"shape", "dtype"} <= taken.keys()
+        )
+        assert ("key" in taken) == kernel.seeded

@@ -18,7 +18,6 @@ from fl_mobile.wire.pruning_mask import (
     sparsity_at,
     spread_runs,
     zero_runs,
-    zero_share,
 )
 
 SPEC: Spec = {
@@ -85,6 +84,11 @@ def test_equal_weights_give_equal_masks_even_when_all_tie() -> None:
     for path, mask in first.items():
         np.testing.assert_array_equal(mask, again[path])
         assert mask.mean() == pytest.approx(0.5, abs=1e-3)
+
+
+def zero_share(tensors: Tensors, paths: list[str]) -> float:
+    """Returns the share of exact zeros among the tensors called ``paths``."""
+    return float(np.mean(np.concatenate([np.ravel(tensors[path] == 0) for path in paths])))
 
 
 def test_zeros_stay_zero_over_rounds() -> None:
