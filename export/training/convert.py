@@ -11,6 +11,7 @@ from export.tflite.graph import read_graph
 from export.training.contract import FORMAT, Signature, Weight, check_bindings, signature_in
 from export.training.tidy import tidy
 from fl_mobile.errors import ExportError, VerifyError
+from fl_mobile.models.private_api import saved_model_to_tflite
 
 
 def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) -> bytes:
@@ -26,10 +27,7 @@ def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) 
             # No custom gradients in the file: they are not ours, and the converter cannot load some of them.
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
             tf.saved_model.save(module, folder, signatures=dict(signatures), options=options)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            converter.experimental_enable_resource_variables = True
-            data = tidy(bytes(converter.convert()))
+            data = tidy(saved_model_to_tflite(folder, list(signatures)))
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             raise ExportError(_explain(model_name, f"{error}\n{chatter()}", signatures)) from error
     foreign = read_graph(data).foreign_ops

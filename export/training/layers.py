@@ -102,7 +102,7 @@ def traced_for_training(model: Any, batch: Batch, *, training: bool) -> Iterator
     """Lets the model's layers run their device form inside the block.
 
     Raises:
-        ExportError: At its end, if a layer drew numbers when it should only answer, or added a loss that counts padding.
+        ExportError: At its end, if a layer drew when it should only answer, or added a loss that counts padding.
     """
     undo = _swap_dropout(model, batch.seed, batch.step)
     drawing: list[str] = []

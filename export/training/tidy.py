@@ -1,6 +1,7 @@
 """Rewrites a converted program: no stored zeros, no fences, variables assigned after everything that reads them.
 
-The converter stores a variable's initial zeros in full, as many bytes as the model has weights.
+The converter stores a variable's initial zeros in full, as many bytes as the model has weights, and a frozen weight
+once for every signature.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def tidy(data: bytes) -> bytes:
     codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
     for graph in model.subgraphs:
         graph.operators = assignments_last(graph.operators, codes)
+    _share_equal_data(model)
     _drop_unused_data(model)
     builder = _AlignedBuilder(len(data))
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -110,6 +112,18 @@ def _constant(model: Any, graph: Any, schema: Any, kind: int, value: np.ndarray)
     tensor.name, tensor.hasRank = f"tidy_{len(model.buffers)}".encode(), True
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
+
+
+def _share_equal_data(model: Any) -> None:
+    """Lets constants of equal bytes share the first buffer that holds them."""
+    first: dict[bytes, int] = {}
+    for index, buffer in enumerate(model.buffers):
+        if buffer.data is not None and len(buffer.data):
+            first.setdefault(bytes(buffer.data), index)
+    for tensor in (t for graph in model.subgraphs for t in graph.tensors):
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data):
+            tensor.buffer = first[bytes(data)]
 
 
 def _drop_unused_data(model: Any) -> None:

@@ -43,7 +43,7 @@ def backward(node: Node, g: Any) -> Gradients:
 
 
 def _corners(node: Node, size: tuple[int, int], out: tuple[int, int]) -> list[tuple[Any, Any, Any]]:
-    """Returns rows, columns and weights of the pixels that each output pixel is made of, each ``float32[b, oh · ow]``."""
+    """Returns rows, columns and weights, each ``float32[b, oh · ow]``, of the pixels an output pixel is made of."""
     import tensorflow as tf
 
     y, x = (tf.constant(n.reshape(1, -1).astype(np.float32)) for n in np.mgrid[: out[0], : out[1]])

@@ -138,15 +138,18 @@ def _after(tflite: bytes) -> dict[str, Counter[str]]:
     from ai_edge_litert import schema_py_generated as schema
 
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
-    codes = [names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
+    # The accessors, not the object form: unpacking a program takes as long as converting it.
+    model = schema.Model.GetRootAs(tflite, 0)
+    rows = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    codes = [names[max(c.BuiltinCode(), c.DeprecatedBuiltinCode())] for c in rows]
     found: dict[str, Counter[str]] = {}
-    for signature in model.signatureDefs:
-        graph, count = model.subgraphs[signature.subgraphIndex], Counter[str]()
-        for op in graph.operators:
-            fused = FUSED.get(getattr(op.builtinOptions, "fusedActivationFunction", 0))
-            for builtin in filter(None, (codes[op.opcodeIndex], fused)):
+    for signature in (model.SignatureDefs(i) for i in range(model.SignatureDefsLength())):
+        graph, count = model.Subgraphs(signature.SubgraphIndex()), Counter[str]()
+        for op in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+            options = schema.BuiltinOptionsCreator(op.BuiltinOptionsType(), op.BuiltinOptions())
+            fused = FUSED.get(getattr(options, "fusedActivationFunction", 0))
+            for builtin in filter(None, (codes[op.OpcodeIndex()], fused)):
                 kind, times = STANDS_FOR.get(builtin, (builtin, 1))
                 count[kind] += times
-        found[signature.signatureKey.decode()] = count
+        found[signature.SignatureKey().decode()] = count
     return found

@@ -265,3 +265,27 @@ def test_canary_drawing_kernels() -> None:
             else {"shape", "dtype"} <= taken.keys()
         )
         assert ("key" in taken) == kernel.seeded
+
+
+def test_canary_saved_model_to_tflite(tmp_path: Path) -> None:
+    """The public converter gives the same operations, which is why the short way may stand for it."""
+    import tensorflow as tf
+
+    from export.tflite.graph import read_graph
+
+    module = tf.Module()
+    module.w = tf.Variable(tf.ones((3, 2)))
+
+    @tf.function(input_signature=[tf.TensorSpec((4, 3), name="x")])
+    def step(x: Any) -> Any:
+        module.w.assign_sub(0.1 * tf.transpose(x[:2]))
+        return {"y": tf.nn.relu(x @ module.w) + 1.0}
+
+    tf.saved_model.save(module, tmp_path, signatures={"step": step})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path))
+    converter.experimental_enable_resource_variables = True
+    public, private = (
+        read_graph(bytes(data))
+        for data in (converter.convert(), private_api.saved_model_to_tflite(str(tmp_path), ["step"]))
+    )
+    assert (private.ops, private.signatures) == (public.ops, public.signatures)
