@@ -115,8 +115,8 @@ class Remote:
 
     def fetch(self, blob: Blob) -> bytes:
         """Returns a blob, going on where a broken connection stopped; its hash is checked before anybody sees it."""
-        data, failed = b"", 0
-        while len(data) < blob.bytes:
+        data, failed, what = b"", 0, f"blob {blob.sha256[:12]}"
+        while True:
             headers = {"Range": f"bytes={len(data)}-"} if data else {}
             try:
                 status, more = self._once("GET", f"/v1/blobs/{blob.sha256}", headers, b"", most=blob.bytes)
@@ -124,15 +124,18 @@ class Remote:
                 more, status = getattr(error, "partial", b""), 206 if data else 200
                 self._close()
                 if not more:
-                    failed = self._failed(failed, f"blob {blob.sha256[:12]}", error)
+                    failed = self._failed(failed, what, error)
                     continue
             if status not in (200, 206):
-                self._raise_or_wait(status, more, failed := failed + 1, f"blob {blob.sha256[:12]}")
+                self._raise_or_wait(status, more, failed := failed + 1, what)
                 continue
             data = data + more if status == 206 else more
-        if hashlib.sha256(data).hexdigest() != blob.sha256:
-            raise WireError("digest", f"{len(data)} bytes came for blob {blob.sha256[:12]}, and they have another hash")
-        return data
+            if len(data) < blob.bytes:
+                continue
+            if hashlib.sha256(data).hexdigest() == blob.sha256:
+                return data
+            failed = self._failed(failed, what, WireError("digest", "the bytes that came have another hash"))
+            data = b""
 
     def send(self, path: str, packet: bytes, token: str) -> tuple[int, dict[str, Any]]:
         """Uploads a packet, going on where it stopped; returns status and answer, whatever it is."""
@@ -146,13 +149,16 @@ class Remote:
             except _CUT as error:
                 self._close()
                 failed = self._failed(failed, path, error)
-                at = self._received(path, auth, whole, at)
+                at = self._received(path, auth, whole)
                 continue
             if status in AGAIN:
                 self._raise_or_wait(status, body, failed := failed + 1, path)
-                at = self._received(path, auth, whole, 0)
+                at = self._received(path, auth, whole)
                 continue
             answer = _object(body)
+            if status == 400 and answer.get("reason") == "digest" and failed + 1 < self.patience.tries:
+                at, failed = 0, failed + 1  # damaged on its way
+                continue
             if status != 202:
                 return status, answer
             at = min(int(answer.get("received", 0)), whole - 1)
@@ -165,7 +171,7 @@ class Remote:
         """Closes the connection."""
         self._close()
 
-    def _received(self, path: str, auth: Mapping[str, str], whole: int, at: int) -> int:
+    def _received(self, path: str, auth: Mapping[str, str], whole: int) -> int:
         """Returns how much of an upload is there, as far as that can be learnt now."""
         with contextlib.suppress(*_CUT, ValueError):
             status, body = self._once("GET", path, auth, b"")
@@ -208,10 +214,11 @@ class Remote:
             method, path, body or None, {**headers, "Content-Length": str(len(body))} if body else dict(headers)
         )
         response = connection.getresponse()
-        data = response.read(max(most, MOST_ANSWER_BYTES) + 1)
-        if not response.isclosed():
+        most = max(most, MOST_ANSWER_BYTES)
+        if response.length is None or response.length > most:
             self._close()
-            raise WireError("too-long", f"{path}: an answer of more than {max(most, MOST_ANSWER_BYTES)} bytes")
+            raise WireError("too-long", f"{path}: an answer of {response.length} bytes; at most {most} are read")
+        data = response.read()  # with a length of its own it would take a broken connection for the end
         if response.will_close:
             self._close()
         return response.status, data

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from fl_mobile.client.remote import Patience, Refused, Remote
+from fl_mobile.client.remote import Patience, Refused, Remote, Unreachable
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.http import serving
 from fl_mobile.coordinator.records import Limits, OpenRound
-from fl_mobile.errors import ConfigError, WireError
+from fl_mobile.errors import ConfigError
 from fl_mobile.protocol.signing import to_base64
 from fl_mobile.protocol.terms import Blob
 from tests.fl_mobile.coordinator.tiny import key_of, packet_of, round_of
@@ -189,7 +189,7 @@ def test_a_blob_comes_whole_in_ranges_and_damaged_never(opened: Served) -> None:
         remote.fetch(Blob("a" * 64, 5))
     path = opened.coordinator.blobs.path(blob.sha256)
     path.write_bytes(data[:-1] + b"x")
-    with pytest.raises(WireError, match="another hash"):
+    with pytest.raises(Unreachable, match="another hash"):
         remote.fetch(blob)
 
 
