@@ -29,6 +29,8 @@ class Agreement:
         delta_step: Models travel as differences on a lattice of this fineness (`wire.lattice`); 0: whole ones do.
         pruning: Which weights become zero in which round.
         seed: Keys the rounding of what the server encodes.
+        bare_packets: Whether updates travel without examples and loss: under differential privacy all that leaves a
+            client is charged or stays there.
     """
 
     spec: Spec
@@ -40,6 +42,7 @@ class Agreement:
     delta_step: float = 0.0
     pruning: PruningPlan = field(default_factory=PruningPlan)
     seed: int = 0
+    bare_packets: bool = False
 
     def lattice(self, version: int) -> Lattice | None:
         """Returns the points that model version ``version`` can take; None where whole models travel."""

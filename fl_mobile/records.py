@@ -6,6 +6,7 @@
 | `Assignment`  | `server.publish`       | clients                       |
 | `Update`      | engines                | `client.answer`               |
 | `Receipt`     | `server.fold`          | `client.answer.keep`          |
+| `PrivacyState`| `privacy.release`      | the next round's `release`    |
 | `ServerState` | `Algorithm.init/apply` | server, checkpoint            |
 | `RoundReport` | `server.step`          | whoever reports               |
 """
@@ -145,6 +146,21 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class PrivacyState:
+    """What a private server remembers from round to round; committed with the model, or neither is.
+
+    Attributes:
+        clip_norm: L2 norm that updates of the next round are clipped to.
+        key: 32 secret bytes that the next round's noise and cohort follow from; a later one says nothing of an earlier.
+        charged: Rounds whose release the ledger has booked.
+    """
+
+    clip_norm: float
+    key: bytes = field(repr=False)
+    charged: int = 0
+
+
+@dataclass(frozen=True)
 class ServerState:
     """The global model between rounds.
 
@@ -155,6 +171,7 @@ class ServerState:
         slots: Server-optimizer state, slot name → tensors (FedAdam: ``m`` and ``v``).
         mean: The last mean update, if clients are to predict from it (CAFe).
         upload_step: Step of the upload codec under rate control; None until the first round has been published.
+        privacy: Under differential privacy, what the next release needs; None until the first round has been published.
     """
 
     round_num: int
@@ -163,6 +180,7 @@ class ServerState:
     slots: Mapping[str, Tensors] = field(default_factory=dict)
     mean: Tensors | None = None
     upload_step: float | None = None
+    privacy: PrivacyState | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     export = summary["export"]
     artifacts = artifact_rows(export) if export else [("artifacts", "none exported", "")]
     warned = [("warning", "", line) for line in summary["warnings"]]
-    rows = [*_training(summary), *warned, *_on_devices(summary.get("federated_evaluation")), *artifacts]
+    rows = [
+        *_training(summary),
+        *_privacy(summary.get("privacy")),
+        *warned,
+        *_on_devices(summary.get("federated_evaluation")),
+        *artifacts,
+    ]
     return make_table("", ("result", "value", "details"), rows)
 
 
@@ -104,6 +110,12 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ),
         ("time", f"{summary['wall_seconds']:.1f} s here", f"{traffic['air_seconds']:.0f} s on air, simulated"),
     ]
+
+
+def _privacy(privacy: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    from device_sim.run.privacy import privacy_told
+
+    return [("privacy", f"ε = {privacy['epsilon']:.4g}", privacy_told(privacy))] if privacy else []
 
 
 def _on_devices(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:

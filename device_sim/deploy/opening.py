@@ -42,6 +42,7 @@ def deployable(experiment: Experiment) -> Experiment:
             experiment.server.rule().reference,
             "the coordinator trains no update of its own; use multi-krum or norm-bound",
         ),
+        ("privacy.mode", experiment.privacy.on, "who takes part there is not drawn in secret, as ε assumes"),
         ("policy.name", experiment.policy.name != "every-round", "real clients decide by their own conditions"),
         ("personal.method", experiment.personal.method == DITTO, "a phone's program trains one model"),
         (

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from device_sim.engines import ENGINES
 from device_sim.experiment.kept import BEST, METRICS
 from device_sim.experiment.personal import DITTO, ONLY_HEAD
+from device_sim.experiment.privacy_crossings import PRIVACY_CROSSINGS
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.client.private import NONE
 from fl_mobile.codecs import Codec, contracting, parse_codec
 from fl_mobile.errors import ConfigError
+from fl_mobile.privacy.claim import SAMPLINGS
 
 if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment
@@ -81,6 +83,11 @@ class Facts:
         return " or ".join(name for name, row in ENGINES.items() if row.abilities.keeps_zeros)
 
     @property
+    def private_samplers(self) -> str:
+        """Samplers that keep what privacy.sampling claims."""
+        return " or ".join(SAMPLINGS[self.e.privacy.sampling].samplers)
+
+    @property
     def qat_engines(self) -> str:
         """Engines that train with rounding."""
         return " or ".join(name for name, row in ENGINES.items() if row.abilities.fake_quant)
@@ -100,8 +107,6 @@ class Crossing:
     meet: Callable[[Facts], bool]
     reason: str
 
-
-_MIXED = "updates of several versions meet in one step"
 
 CROSSINGS: tuple[Crossing, ...] = (
     Crossing(
@@ -230,6 +235,14 @@ CROSSINGS: tuple[Crossing, ...] = (
             ("selection.over-selection", lambda e: e.selection.over_selection > 1, "no round waits for anybody"),
             ("clock.deadline-seconds", lambda e: e.clock.deadline_seconds > 0, "no round waits for anybody"),
         )
+    ),
+    *(
+        Crossing(
+            row.keys,
+            lambda f, row=row: f.e.privacy.on and row.asked(f.e),  # type: ignore[misc]
+            f"{row.told} cannot be used with {row.keys[1]} '{{e.{row.keys[1]}}}': {row.why}; {row.instead}",
+        )
+        for row in PRIVACY_CROSSINGS
     ),
 )
 """Looked through from the top; the first pair that meets is told."""

@@ -20,6 +20,7 @@ from device_sim.experiment.idle import idle_keys, is_default
 from device_sim.experiment.kept import KEEP, LAST, METRICS
 from device_sim.experiment.keys import check_finite, chosen, fill_chosen, key, positive
 from device_sim.experiment.personal import Evaluation, Personal
+from device_sim.experiment.privacy import Privacy
 from device_sim.experiment.tuning import Qat, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
@@ -329,6 +330,7 @@ class Experiment:
     clock: Clock = field(default_factory=Clock)
     personal: Personal = field(default_factory=Personal)
     attack: AttackPlan = field(default_factory=AttackPlan)
+    privacy: Privacy = field(default_factory=Privacy)
     evaluation: Evaluation = field(default_factory=Evaluation)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
@@ -340,6 +342,12 @@ class Experiment:
             if not is_default(self, name):
                 raise ConfigError(idle.refusal(name, self))
         check_crossings(self)
+
+    def admission(self, max_staleness: int) -> Admission:
+        """Returns how much the server believes a packet."""
+        if self.privacy.on:  # the sum clips by itself; what a device says of its examples is nobody's business
+            return Admission(weighting="uniform")
+        return self.server.admission(max_staleness, self.clock.staleness_exponent)
 
 
 def experiment_hash(experiment: Experiment) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS
+from device_sim.experiment.privacy import CENTRAL, Privacy
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.records import FitPlan
 
@@ -101,6 +102,12 @@ IDLE: tuple[Idle, ...] = (
         told="a share above 0",
     ),
     Idle(
+        keys=("server.weighting", "server.max-examples", "server.clip-norm"),
+        by=("privacy.mode",),
+        works=lambda e: not e.privacy.on,
+        told="none; under privacy every update is clipped to privacy.clip-norm and counts once",
+    ),
+    Idle(
         keys=("server.weighting",),
         by=("server.aggregation",),
         works=lambda e: e.server.rule().mean,
@@ -155,6 +162,18 @@ IDLE: tuple[Idle, ...] = (
         told="an attack",
     ),
     Idle(
+        keys=tuple(f"privacy.{f.name.replace('_', '-')}" for f in fields(Privacy) if f.name != "mode"),
+        by=("privacy.mode",),
+        works=lambda e: e.privacy.on,
+        told=CENTRAL,
+    ),
+    Idle(
+        keys=("privacy.clip-rate", "privacy.count-noise"),
+        by=("privacy.clip-quantile", "privacy.mode"),
+        works=lambda e: e.privacy.clip_quantile > 0,
+        told="a quantile above 0",
+    ),
+    Idle(
         keys=("evaluation.devices",),
         by=("evaluation.device-test-fraction",),
         works=lambda e: e.evaluation.device_test_fraction > 0,
@@ -173,7 +192,11 @@ Options of datasets neither: a dataset refuses those it does not read."""
 
 def idle_keys(experiment: Any) -> dict[str, Idle]:
     """Returns the keys that do nothing in an experiment, or in sections by name that are to become one."""
-    return {key: row for row in IDLE if not row.works(experiment) for key in row.keys}
+    found: dict[str, Idle] = {}
+    for row in IDLE:
+        for key in row.keys if not row.works(experiment) else ():
+            found.setdefault(key, row)
+    return found
 
 
 def value_of(experiment: Any, key: str) -> Any:

@@ -22,6 +22,7 @@ from device_sim.engines.checks import check_training
 from device_sim.experiment.as_compiled import as_compiled, of_outputs
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
+from device_sim.federation.private import check_claim, claim_of, rules_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
 from device_sim.fleet.devices.cost import workload_of
@@ -40,6 +41,7 @@ from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
 from fl_mobile.models.keras_start import import_keras
+from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.step import ServerRules
@@ -132,7 +134,18 @@ class Federation:
             delta_step=keys.download.step if keys.download.mode == "delta" else 0.0,
             pruning=keys.train.pruning,
             seed=keys.seed,
+            bare_packets=keys.privacy.on,
         )
+
+    @functools.cached_property
+    def claim(self) -> Claim | None:
+        """What is claimed under differential privacy, if anything is."""
+        return claim_of(self.experiment, self.data.population) if self.experiment.privacy.on else None
+
+    @functools.cached_property
+    def ledger(self) -> Ledger | None:
+        """What every number of rounds costs then."""
+        return open_ledger(self.claim, self.experiment.train.rounds) if self.claim else None
 
     @functools.cached_property
     def rules(self) -> ServerRules:
@@ -140,11 +153,12 @@ class Federation:
         keys = self.experiment
         waits = keys.clock.mode == "synchronous"
         return ServerRules(
-            admission=keys.server.admission(0 if waits else keys.clock.max_staleness, keys.clock.staleness_exponent),
+            admission=keys.admission(0 if waits else keys.clock.max_staleness),
             rule=keys.server.rule(),
             population=self.data.population,
             population_examples=self._examples if self.algorithm.device else 0,
             rate_control=keys.upload.rate_control(fp32_bytes(self.spec)),
+            privacy=rules_of(keys, self.claim) if self.claim else None,
         )
 
     @property
@@ -267,7 +281,7 @@ def assemble(
     ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
     gate = Gate(fleet=fleet, presence=presence, rules=keys.rules(), ram_bytes=ram_bytes, ram_share=keys.ram_share)
     policy = experiment.policy.build(experiment.seed)
-    return Federation(
+    federation = Federation(
         experiment=experiment,
         dataset=dataset,
         data=data,
@@ -282,6 +296,9 @@ def assemble(
         build=build,
         attackers=open_attackers(experiment.attack, experiment.seed, population, dataset),
     )
+    if experiment.privacy.on:
+        check_claim(experiment, federation.spec, data, gate)
+    return federation
 
 
 def open_dataset(experiment: Experiment) -> Dataset:

@@ -207,6 +207,20 @@ def _devices(runs: Sequence[Run]) -> list[Element]:
     return _each_run(runs, "devices", charts)
 
 
+def _privacy(runs: Sequence[Run]) -> list[Element]:
+    charts = [chart for chart in (series.epsilon(runs), series.clip_norm(runs)) if chart]
+    if not charts:
+        return []
+    columns = ("run", "ε", "ε by RDP", "ε without amplification", "what it is about")
+    rows: list[list[Element | str]] = []
+    for i, run in enumerate(runs):
+        last = run.rounds[-1].privacy
+        about = run.closing.privacy if run.closing else "written when the run is finished"
+        values = (last.get(name) for name in ("epsilon", "epsilon_rdp", "epsilon_unamplified"))
+        rows.append([_named(i, run, runs), *("–" if v is None else f"{v:.4g}" for v in values), about])
+    return [*_figures([(f"privacy-{n}", chart, []) for n, chart in enumerate(charts)]), table(columns, rows)]
+
+
 def _costs(runs: Sequence[Run]) -> list[Element]:
     columns = ("run", "model, float32", "mean upload", "traffic per device", "saved by skipping", "energy per update")
     rows: list[list[Element | str]] = []
@@ -342,6 +356,7 @@ SECTIONS: dict[str, Callable[[Sequence[Run]], list[Element]]] = {
     "Where devices were lost": _lost,
     "A round's timeline": _timelines,
     "The devices' own accuracy": _devices,
+    "Privacy": _privacy,
     "Compression and energy": _costs,
     "How it was made": _provenance,
 }

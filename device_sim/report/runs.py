@@ -17,6 +17,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.run.checked import record_of
 from device_sim.run.folder import RunFolder, reopen
 from device_sim.run.log import Round, read_lines, read_rounds, scores_of
+from device_sim.run.privacy import NO_PRIVACY, privacy_told
 from device_sim.run.summary import kept_told, read_summary
 from fl_mobile.errors import ConfigError, RunError
 
@@ -90,6 +91,7 @@ class Closing:
     kept: str
     warnings: tuple[str, ...]
     evaluation: Evaluation | None
+    privacy: str = NO_PRIVACY
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ def _read_closing(summary: dict[str, Any], path: Path) -> Closing:
             "kept": kept_told(summary),
             "warnings": tuple(summary["warnings"]),
             "evaluation": None if evaluated is None else _evaluation(evaluated, str(path)),
+            "privacy": privacy_told(summary.get("privacy")),
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged ({error!r}). Remove it and run again with --resume.") from None

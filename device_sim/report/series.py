@@ -161,6 +161,44 @@ def backdoor(runs: Sequence[Run]) -> LineChart | None:
     )
 
 
+def epsilon(runs: Sequence[Run]) -> LineChart | None:
+    """Returns the ε that the rounds so far have spent, of the runs with [privacy]; None if no run has any."""
+    private = [(i, run) for i, run in enumerate(runs) if any(r.privacy for r in run.rounds)]
+    if not private:
+        return None
+    left_out = f" Without privacy: {_names(runs, private)}." if len(private) < len(runs) else ""
+    return LineChart(
+        "epsilon-rounds",
+        "ε spent",
+        "What all rounds so far reveal of one device at most, by the ledger; what it is about stands below." + left_out,
+        "round",
+        "ε",
+        tuple(
+            _line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: r.privacy.get("epsilon"))
+            for i, run in private
+        ),
+    )
+
+
+def clip_norm(runs: Sequence[Run]) -> LineChart | None:
+    """Returns the clipping norms of private runs, where one of them moved; else None."""
+    norms = [(i, run, {r.privacy["clip_norm"] for r in run.rounds if r.privacy}) for i, run in enumerate(runs)]
+    if not any(len(each) > 1 for _, _, each in norms):
+        return None
+    return LineChart(
+        "clip-norms",
+        "Clipping norm",
+        "L2 norm that updates of the next round are clipped to; it follows a noised quantile of the devices' norms.",
+        "round",
+        "norm",
+        tuple(
+            _line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: r.privacy.get("clip_norm"))
+            for i, run, each in norms
+            if each
+        ),
+    )
+
+
 def score_pairs(first: Sequence[Round], other: Sequence[Round]) -> list[tuple[Score, Score]]:
     """Returns the scores of rounds in which both runs were evaluated."""
     others = {score.round_num: score for score in scores_of(other)}

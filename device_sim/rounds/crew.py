@@ -59,6 +59,7 @@ def gather(
     draw: int,
     now: float,
     under_way: np.ndarray,
+    seed: int | None = None,
 ) -> tuple[Crew, Counter[str]]:
     """Returns the devices that are asked now, and why others were passed over.
 
@@ -67,6 +68,7 @@ def gather(
         wanted: How many to ask; fewer where too few can.
         draw: Keys the choice and all that is random about the devices.
         under_way: ``int64[m]`` devices that are still busy with an earlier asking.
+        seed: Keys the choice alone; None is the experiment's. Under differential privacy it is a secret.
     """
     experiment, data = federation.experiment, federation.data
 
@@ -79,7 +81,7 @@ def gather(
         return flops / federation.fleet.devices(index).train_flops_per_s
 
     request = Request(
-        seed=experiment.seed,
+        seed=experiment.seed if seed is None else seed,
         round_num=round_num,
         population=data.population,
         count=wanted,

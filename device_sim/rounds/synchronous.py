@@ -32,6 +32,8 @@ from device_sim.rounds.trip import (
     travel,
     write_down,
 )
+from fl_mobile.privacy.claim import POISSON
+from fl_mobile.privacy.rules import cohort_seed
 from fl_mobile.records import Receipt, RoundReport, ServerState
 from fl_mobile.server.fold import Fold, closed
 from fl_mobile.server.step import step as server_step
@@ -53,6 +55,7 @@ def play_synchronously(
     """
     experiment, now = federation.experiment, memory.seconds
     wanted = math.ceil(experiment.train.cohort * experiment.selection.over_selection)
+    step = open_step(federation, memory, state, updates)
     crew, skipped = gather(
         federation,
         memory,
@@ -61,11 +64,13 @@ def play_synchronously(
         draw=state.round_num,
         now=now,
         under_way=_NOBODY,
+        seed=cohort_seed(step.state.privacy) if step.state.privacy else None,
     )
-    step = open_step(federation, memory, state, updates)
     deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
     trip = travel(step, crew, deadline=deadline, fold=True)
-    outcome, end = settle(trip, deadline, experiment.train.cohort)
+    # Under Poisson sampling a cap would make who counts depend on all others, and undo what sampling hides.
+    capped = not experiment.privacy.on or experiment.privacy.sampling != POISSON
+    outcome, end = settle(trip, deadline, experiment.train.cohort if capped else len(crew))
     took_part = np.isin(outcome, (ACCEPTED, SURPLUS))
     folded, receipts = _receive(step, trip, outcome)
     after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)

@@ -9,10 +9,9 @@ from typing import Any
 from device_sim.experiment.experiment import Data, Experiment, Train
 from device_sim.experiment.toml import read_experiment
 from device_sim.run.folder import RunFolder
+from device_sim.run.privacy import privacy_told
 from export.report.facts import TrainingFacts
 from fl_mobile.errors import RunError
-
-NO_PRIVACY = "No differential privacy: nothing bounds what the weights reveal of one person's examples"
 
 
 def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license: str = "") -> TrainingFacts:
@@ -28,7 +27,7 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
         model=experiment.model.name,
         license=license,
         rounds=summary["kept"]["round"] + 1,
-        devices=f"{devices['population']:,}, simulated; {devices['accepted']:,} updates were averaged",
+        devices=f"{devices['population']:,}, simulated; {_averaged(experiment, devices)}",
         method=f"{experiment.server.algorithm}, {experiment.train.cohort} devices a round,"
         f" uploads by codec {experiment.upload.codec}{made_small(experiment.train)}",
         dataset=dataset["name"],
@@ -36,7 +35,7 @@ def facts_of_run(experiment: Experiment, summary: Mapping[str, Any], *, license:
         data_fingerprint=dataset["fingerprint"],
         train_examples=dataset["train_examples"],
         partition=_partition(dataset["partition"], experiment.data),
-        privacy=NO_PRIVACY,
+        privacy=privacy_told(summary.get("privacy")),
         experiment_sha256=summary["experiment_sha256"],
         command="fl-mobile simulate experiment.toml",
         held_out_is_new=True,
@@ -92,6 +91,12 @@ def facts_of_first_weights(experiment: Experiment, *, license: str = "") -> Trai
         privacy="Nothing was trained, so no example left a trace in the weights",
         held_out_is_new=True,
     )
+
+
+def _averaged(experiment: Experiment, devices: Mapping[str, Any]) -> str:
+    if experiment.privacy.on:  # how many came is not for everybody to know
+        return f"about {experiment.train.cohort:,} updates a round were added"
+    return f"{devices['accepted']:,} updates were averaged"
 
 
 def _partition(name: str, data: Data) -> str:

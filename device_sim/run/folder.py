@@ -126,20 +126,20 @@ def _no_loss(path: Path) -> bool:
 
 
 def discard(folder: RunFolder) -> None:
-    """Removes a run that failed before its first checkpoint: there is nothing in it to continue from. What it failed
-    of stays, and is no loss to the next run there.
+    """Removes a run that failed before its first round was safe: there is nothing in it to continue from. What it
+    failed of stays, and is no loss to the next run there.
 
     If the disk refuses that as well, or a file of somebody else's lies there, the rest stays and can be resumed:
     experiment.toml is the last to go.
     """
     with contextlib.suppress(OSError):
-        if folder.checkpoint.exists():
-            return
+        if folder.checkpoint.exists() and folder.rounds.exists():
+            return  # that of a private run is there before its first round, and holds a key that nothing came of
         for path in (folder.updates, folder.memory, folder.best, folder.tensorboard):
             if path.exists():
                 shutil.rmtree(path)
         clear_temporaries(folder.path)
-        for path in (folder.rounds, folder.timeline):
+        for path in (folder.rounds, folder.timeline, folder.checkpoint):
             path.unlink(missing_ok=True)
         left = set(os.listdir(folder.path)) - {folder.errors.name}
         if left == {folder.experiment.name, folder.layout.name}:

@@ -21,7 +21,7 @@ from device_sim.run.loop import stop_reason
 from fl_mobile.errors import RunError
 from fl_mobile.storage.files import temporary, write_atomic
 
-ENDINGS = ("train.rounds", "stop.")
+ENDINGS = ("train.rounds", "stop.", "privacy.max-epsilon")
 """Keys that say when a run ends and, but for `TIED_TO_ROUNDS`, nothing of what happens until then."""
 
 TIED_TO_ROUNDS = {"train.schedule": ("cosine",)}
@@ -83,6 +83,12 @@ def _check_rounds(path: Path, stored: Experiment, wanted: int, rounds: Sequence[
                 f" --rounds {wanted} and another --out; --set model.weights={path / 'model.keras'} starts from this"
                 " one's model."
             )
+    if stored.privacy.target_epsilon:
+        raise RunError(
+            f"{path}: privacy.target-epsilon {stored.privacy.target_epsilon:g} was solved for the noise of"
+            f" {stored.train.rounds} rounds, and rounds that are played cannot be given more of it. Start a new run"
+            f" with --rounds {wanted} and another --out."
+        )
     done = len(rounds)
     if wanted < done or (wanted == done and rounds[-1].accuracy is None):
         least = done if wanted < done else done + 1  # the last round of a run is always evaluated

@@ -47,6 +47,7 @@ class Round:
             empty where nobody attacks.
         backdoor: Share of stamped test examples that are taken for the attackers' class, 0 to 1; None where no
             backdoor is attempted, or evaluation.interval left it out.
+        privacy: What the rounds up to this one have spent, by name; empty without [privacy]. See `run.privacy`.
     """
 
     round_num: int
@@ -71,6 +72,7 @@ class Round:
     device_accuracy: dict[str, float] = field(default_factory=dict)
     malicious: dict[str, int] = field(default_factory=dict)
     backdoor: float | None = None
+    privacy: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

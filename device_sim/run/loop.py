@@ -26,6 +26,7 @@ from device_sim.run.errors import kept_errors
 from device_sim.run.evaluation import distribution, evaluate_devices
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, append_round, append_timeline, rewind, scores_of
+from device_sim.run.privacy import begin, budget_spent, spent_by
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import ServerState
 from fl_mobile.server import checkpoint
@@ -51,6 +52,8 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
     state, rounds = restore(federation, folder, memory)
     rewind_best(folder, state.round_num)
     best = best_round(federation.experiment, rounds)
+    if not rounds:
+        state = begin(federation, folder, state, memory.as_json())
     yield from rounds
     play, shown = play or SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
@@ -81,6 +84,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             device_accuracy=_device_accuracy(federation, memory.shelf, state),
             malicious=dict(traffic.malicious),
             backdoor=None if score is None else backdoor_success(federation, state),
+            privacy=spent_by(federation, state),
         )
         if report.round_num in shown:
             append_timeline(folder, traffic.timeline(report.round_num))
@@ -123,7 +127,9 @@ def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
         best = min(settled, key=lambda score: score.loss)
         if settled[-1].round_num - best.round_num >= stop.patience:
             return f"held-out loss has not improved for {stop.patience} rounds"
-    return f"finished {limit} rounds" if len(rounds) >= limit else ""
+    if len(rounds) >= limit:
+        return f"finished {limit} rounds"
+    return budget_spent(experiment, rounds)
 
 
 def timeline_rounds(experiment: Experiment) -> frozenset[int]:

@@ -14,6 +14,7 @@ from device_sim.run.best import Kept, beside_name
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, Score, scores_of
 from device_sim.run.loop import stop_reason
+from device_sim.run.privacy import privacy_of
 from export.report.report import tool_versions
 from fl_mobile.errors import RunError
 from fl_mobile.tensors import fp32_bytes, weights_hash
@@ -57,6 +58,7 @@ def summarise(
         "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population),
         "devices": _devices(rounds, federation.data.population),
         "attack": _attack(federation, rounds),
+        "privacy": privacy_of(federation, rounds),
         "model": {
             "name": federation.experiment.model.name,
             "parameters": sum(t.size for t in federation.engine.spec.values()),

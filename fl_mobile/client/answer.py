@@ -39,6 +39,7 @@ class Terms:
         private: What the updates of tensors that do not travel are relative to.
         foreseen: Is taken off every update as often as the client made a local step: `DeviceState.foreseen`.
         local_steps: Examples of a client → its local steps, as the server counts them.
+        bare: Whether the packet says neither how many examples it stands on, only that there are some, nor the loss.
     """
 
     layout: wire.Layout
@@ -49,6 +50,7 @@ class Terms:
     private: Tensors = field(default_factory=dict)
     foreseen: Tensors = field(default_factory=dict)
     local_steps: Callable[[int], float] = float
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, pri
         private=private,
         foreseen=foreseen,
         local_steps=assignment.local_steps,
+        bare=agreement.bare_packets,
     )
 
 
@@ -119,7 +122,8 @@ def answer(
     steps = np.float32(terms.local_steps(update.num_examples))
     wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
     wanted = apply_masks(wanted, terms.masks)
-    header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, update.num_examples, loss)
+    told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, loss)
+    header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, *told)
     return Answer(
         packet=terms.layout.pack(header, wanted, rng),
         examples=update.num_examples,

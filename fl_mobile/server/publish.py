@@ -10,7 +10,7 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
 from fl_mobile.codecs import contracting
 from fl_mobile.codecs.ecsq import Ecsq
-from fl_mobile.errors import RunError
+from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.records import Assignment, FitPlan, ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.statistics import statistics_of
@@ -44,8 +44,23 @@ def assign(
     if rules.rate_control is not None and isinstance(upload, Ecsq):
         published = upload.step if state.upload_step is None else state.upload_step
         state, upload = replace(state, upload_step=published), upload.with_step(published)
-    plan, admission = agreement.algorithm.plan(plan), rules.admission
-    return state, Assignment(state.round_num, plan, upload, admission.clip_norm, admission.max_examples)
+    plan, admission, clip_norm = agreement.algorithm.plan(plan), rules.admission, rules.admission.clip_norm
+    if rules.privacy:
+        _check_private(agreement)
+        state = state if state.privacy else replace(state, privacy=rules.privacy.start())
+        clip_norm = state.privacy.clip_norm if state.privacy else clip_norm
+    return state, Assignment(state.round_num, plan, upload, clip_norm, admission.max_examples)
+
+
+def _check_private(agreement: Agreement) -> None:
+    """Raises `ConfigError` for what would leave clients beside the clipped sum."""
+    statistics = [path for path, tensor in agreement.spec.items() if not tensor.trainable]
+    if statistics:
+        raise ConfigError(f"under privacy no statistics of clients' examples travel, and '{statistics[0]}' is one")
+    if agreement.algorithm.per_step or agreement.algorithm.device:
+        raise ConfigError(f"under privacy one sum is released a round, and '{agreement.algorithm.name}' needs another")
+    if agreement.memory != "none" or not agreement.bare_packets:
+        raise ConfigError("under privacy packets hold one round's update and nothing else: no memory, bare packets")
 
 
 @dataclass

@@ -13,7 +13,9 @@ from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Mean
 from fl_mobile.client.feedback import plus
-from fl_mobile.records import Assignment, RoundReport, ServerState
+from fl_mobile.errors import ConfigError
+from fl_mobile.privacy import ClippedSum, PrivacyRules, release
+from fl_mobile.records import Assignment, PrivacyState, RoundReport, ServerState
 from fl_mobile.server.admission import Admission
 from fl_mobile.server.fold import Fold, Folding, closed, weighted
 from fl_mobile.server.rate import RateControl
@@ -33,6 +35,7 @@ class ServerRules:
         population: Clients in the federation; 0 is those of a round.
         population_examples: That they hold together, each as clamped; 0 is not known.
         rate_control: What adapts the upload codec's step, if anything does.
+        privacy: How sums are released under differential privacy, in place of ``rule``; None: as they are.
     """
 
     admission: Admission = field(default_factory=Admission)
@@ -40,6 +43,14 @@ class ServerRules:
     population: int = 0
     population_examples: int = 0
     rate_control: RateControl | None = None
+    privacy: PrivacyRules | None = None
+
+    def __post_init__(self) -> None:
+        believed = self.admission
+        if self.privacy and (believed.weighting != "uniform" or believed.clip_norm or believed.max_staleness):
+            raise ConfigError(f"a private sum clips by itself and counts every fresh update once; got {believed}")
+        if self.privacy and self.rate_control:
+            raise ConfigError("no rate control under privacy: the step it publishes follows from clients' packets")
 
 
 def folding_of(
@@ -58,7 +69,7 @@ def folding_of(
     return Folding(
         round_num=assignment.round_num,
         layout=wire.Layout(agreement.spec, assignment.upload),
-        rule=rules.rule.beside(reference),
+        rule=rules.privacy.rule(assignment.clip_norm) if rules.privacy else rules.rule.beside(reference),
         admission=rules.admission,
         plan=assignment.plan,
         per_step=agreement.algorithm.per_step,
@@ -74,14 +85,19 @@ def step(
     decoded: Decoded,
     folded: Fold,
 ) -> tuple[ServerState, RoundReport]:
-    """Returns the state after this round, and what happened in it. With nothing folded the weights stay as they are.
+    """Returns the state after this round, and what happened in it.
+
+    With nothing folded the weights stay as they are; under privacy that nobody came must not show, and noise is added.
 
     Args:
         decoded: What clients decoded of the version that was published: the prediction they took off their updates
             is added back to the mean, what is pruned in it stays pruned.
     """
-    folded = closed(folded, rules.rule)
-    delta, accepted = folded.total.result(), folded.accepted
+    if rules.privacy is None:
+        folded = closed(folded, rules.rule)
+    accepted = folded.accepted
+    delta, privacy = _aggregate(rules, state, folded)
+    state = replace(state, privacy=privacy)
     after = replace(state, round_num=state.round_num + 1)
     if delta is not None:
         pairs = moments(agreement.spec)
@@ -113,11 +129,20 @@ def step(
     return _remembered(agreement, rules, after, report), report
 
 
+def _aggregate(rules: ServerRules, state: ServerState, folded: Fold) -> tuple[Tensors | None, PrivacyState | None]:
+    """Returns what the updates come to, and the state that a release under privacy has been charged to."""
+    if rules.privacy is None:
+        return folded.total.result(), None
+    assert isinstance(folded.total, ClippedSum)
+    assert state.privacy is not None
+    return release(folded.total, rules.privacy, state.privacy, state.round_num)
+
+
 def _share(rules: ServerRules, folded: Fold) -> float:
     """Returns the weight of the accepted updates over that of all clients, as far as that is known."""
     if rules.admission.weighting == "examples" and rules.population_examples:
         return folded.examples / rules.population_examples
-    return folded.accepted / (rules.population or folded.accepted)
+    return folded.accepted / max(1, rules.population or folded.accepted)
 
 
 def _remembered(agreement: Agreement, rules: ServerRules, after: ServerState, report: RoundReport) -> ServerState:

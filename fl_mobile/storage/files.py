@@ -23,16 +23,23 @@ _AT_ONCE = 8
 """A disk commits so many files in little more time than one."""
 
 
-def write_atomic(path: Path, data: bytes | memoryview, *, sync: bool = True) -> None:
+def write_atomic(path: Path, data: bytes | memoryview, *, sync: bool = True, secret: bool = False) -> None:
     """Writes ``data`` to ``path`` so that a crash or full disk leaves the old file or the new one, never half.
 
     Args:
         sync: Off for a file that may be gone after a loss of power until `sync_files` has been called for it.
+        secret: Whether only the file's owner may read it, from its first byte on.
 
     Raises:
         OSError: The disk refused; the temporary file is removed and ``path`` is untouched.
     """
-    replace_atomic(path, lambda tmp: tmp.write_bytes(data), sync=sync)
+
+    def write(tmp: Path) -> None:
+        if secret:
+            tmp.touch(mode=0o600)
+        tmp.write_bytes(data)
+
+    replace_atomic(path, write, sync=sync)
 
 
 def replace_atomic(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:

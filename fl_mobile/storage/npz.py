@@ -26,18 +26,19 @@ MOST_BYTES = 2**40
 """Of files that we wrote ourselves: what they declare is what the archive holds."""
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, sync: bool = True) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, sync: bool = True, secret: bool = False) -> None:
     """Writes the arrays; the same ones always give the same bytes.
 
     Args:
         sync: See `write_atomic`.
+        secret: And there.
 
     Raises:
         OSError: The disk refused; what was at ``path`` is still there.
     """
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomic(path, buffer.getbuffer(), sync=sync)
+    write_atomic(path, buffer.getbuffer(), sync=sync, secret=secret)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,13 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         "private head": ("personal.private=*bias",),
         "ditto": ("personal.method=ditto", "evaluation.device-test-fraction=0.3"),
     },
+    "privacy": {
+        "none": (),
+        "central": (
+            *("privacy.mode=central", "privacy.noise-multiplier=0.5", "privacy.sampling=none-assumed"),
+            *("privacy.clip-quantile=0.5", "privacy.reproducible=true"),
+        ),
+    },
     "pruning": {
         "none": (),
         "half": ("train.pruning.sparsity=0.5", "train.pruning.end-round=1", "train.pruning.smallest-kernel=1"),
@@ -89,6 +96,12 @@ REFUSALS = {
     ("memory", "mode"): "belongs to one round",
     ("mode", "over-selection"): "no round waits",
     ("personal", "pruning"): "masks follow from weights",
+    ("aggregation", "privacy"): "how far one client moves it",
+    ("algorithm", "privacy"): "nobody has charged",
+    ("memory", "privacy"): "comes back in the next update",
+    ("mode", "privacy"): "who is in a buffer depends on all others",
+    ("personal", "privacy"): "accuracies that devices report",
+    ("privacy", "sampler"): "choice of devices that is another one",
 }
 """Pairs of axes of which some values cannot meet, and a word of the reason that is given."""
 

@@ -9,6 +9,9 @@ from device_sim.experiment.toml import all_keys, parse_experiment
 from fl_mobile.errors import ConfigError
 
 ROBUST, PRIVATE, LATE = "server.aggregation=median", "personal.private=*bias", "clock.mode=asynchronous"
+NOISED = ("privacy.mode=central", "privacy.noise-multiplier=1")
+SAMPLED = (*NOISED, "selection.sampler=poisson")
+FIXED = (*NOISED, "privacy.sampling=fixed-size")
 MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.cohort", "data.devices"): ("train.cohort=11", "data.devices=10"),
     ("server.algorithm", "train.optimizer"): ("server.algorithm=scaffold", "train.optimizer=adam"),
@@ -35,6 +38,22 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("upload.budget-bytes", "clock.mode"): ("upload.budget-bytes=1000", LATE),
     ("selection.over-selection", "clock.mode"): ("selection.over-selection=1.5", LATE),
     ("clock.deadline-seconds", "clock.mode"): ("clock.deadline-seconds=60", LATE),
+    ("selection.sampler", "privacy.sampling"): NOISED,
+    ("selection.over-selection", "privacy.sampling"): (*SAMPLED, "selection.over-selection=1.5"),
+    ("fleet.availability", "privacy.sampling"): (*FIXED, "fleet.availability=diurnal"),
+    ("policy.name", "privacy.sampling"): (*FIXED, "policy.name=periodic"),
+    ("policy.min-separation-seconds", "privacy.sampling"): (*FIXED, "policy.min-separation-seconds=5"),
+    ("train.cohort", "privacy.mode"): (*SAMPLED, "train.cohort=1"),
+    ("clock.mode", "privacy.mode"): (*SAMPLED, LATE),
+    ("server.aggregation", "privacy.mode"): (*SAMPLED, ROBUST),
+    ("server.algorithm", "privacy.mode"): (*SAMPLED, "server.algorithm=fednova"),
+    ("upload.memory", "privacy.mode"): (*SAMPLED, "upload.memory=cafe"),
+    ("upload.target-ratio", "privacy.mode"): (*SAMPLED, "upload.target-ratio=100"),
+    ("upload.budget-bytes", "privacy.mode"): (*SAMPLED, "upload.budget-bytes=1000"),
+    ("evaluation.device-test-fraction", "privacy.mode"): (*SAMPLED, "evaluation.device-test-fraction=0.2"),
+    ("output.tuning-origin", "privacy.mode"): (
+        *(*SAMPLED, "output.tuning-origin=devices-agreed", "output.tuning-data=digits"),
+    ),
 }
 
 
