@@ -44,9 +44,12 @@ def curve(claim: Claim, counts: Sequence[int], interval: float = FINE) -> list[l
     z = claim.noise_multiplier / 2 if claim.sampling == FIXED_SIZE else claim.noise_multiplier
     plain = [dp_accounting.get_epsilon_gaussian(z / math.sqrt(t), claim.delta) for t in counts]
     by_rdp = _rdp(claim, counts)
-    best = {POISSON: lambda: _pld(claim, counts, interval), FIXED_SIZE: lambda: by_rdp}.get(
-        claim.sampling, lambda: plain
-    )()
+    if claim.sampling == POISSON:
+        best = _pld(claim, counts, interval)
+    elif claim.sampling == FIXED_SIZE:
+        best = by_rdp
+    else:
+        best = plain
     beside = [None] * len(counts) if claim.sampling == FIXED_SIZE else by_rdp
     return [
         # A round that is booked as sampled costs no more than one that is not; RDP alone sometimes says so.
@@ -111,10 +114,11 @@ def _rdp(claim: Claim, counts: Sequence[int]) -> list[float]:
     from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
     z, fixed = claim.noise_multiplier, claim.sampling == FIXED_SIZE
-    event = {
-        POISSON: lambda: PoissonSampledDpEvent(claim.rate, GaussianDpEvent(z)),
-        FIXED_SIZE: lambda: WithoutReplacement(claim.population, claim.cohort, GaussianDpEvent(z / 2)),
-    }.get(claim.sampling, lambda: GaussianDpEvent(z))()
+    event: Any = GaussianDpEvent(z)
+    if claim.sampling == POISSON:
+        event = PoissonSampledDpEvent(claim.rate, event)
+    elif fixed:
+        event = WithoutReplacement(claim.population, claim.cohort, GaussianDpEvent(z / 2))
     relation = NeighboringRelation.REPLACE_ONE if fixed else NeighboringRelation.ADD_OR_REMOVE_ONE
     accountant = RdpAccountant(neighboring_relation=relation)
     accountant.compose(event)

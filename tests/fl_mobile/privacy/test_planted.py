@@ -148,8 +148,8 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
     "only one round is booked": (accounting, "one.self_compose(t)", "one"),
     "amplified without an assumption": (
         accounting,
-        "lambda: plain",
-        "lambda: _pld(claim, counts, interval)",
+        "        best = plain\n",
+        "        best = _pld(claim, counts, interval)\n",
     ),
     "rounds add up like one": (accounting, "z / math.sqrt(t)", "z"),
     "booked as the round before": (ledger, "return self.spent[at]", "return self.spent[max(0, at - 1)]"),
