@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,22 +13,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_sim.engines import Task
 from device_sim.experiment.toml import parse_experiment, read_experiment, to_toml
 from device_sim.federation.federation import Federation, assemble
 from device_sim.fleet.devices.timing import Workload
+from device_sim.report import page, read_runs
 from device_sim.rounds import SERVERS
 from device_sim.rounds.memory import FleetMemory
+from device_sim.run.best import Kept
+from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder, create, discard
 from device_sim.run.going_on import check_goes_on
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate, stop_reason
 from device_sim.run.privacy import FORECAST, NO_PRIVACY, privacy_of, privacy_told
+from device_sim.run.summary import summarise
 from fl_mobile.errors import ConfigError, DivergedError, RunError
 from fl_mobile.privacy.accounting import curve
-from fl_mobile.records import ServerState
+from fl_mobile.records import FitPlan, ServerState, Update
 from fl_mobile.server import checkpoint
 from fl_mobile.storage.shelf import Shelf
-from fl_mobile.tensors import TensorSpec, weights_hash
+from fl_mobile.tensors import Tensors, TensorSpec, weights_hash
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_engine, numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
 
@@ -136,8 +143,15 @@ def test_a_budget_below_the_first_round_is_told_before_it(tmp_path: Path) -> Non
     assert not folder.checkpoint.exists()
 
 
+class Diverging(NumpyTrainer):
+    """Its loss is no number."""
+
+    def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
+        return [replace(update, metrics={"loss": math.nan}) for update in super().train(weights, tasks, plan)]
+
+
 def test_a_run_that_failed_in_its_first_round_leaves_no_key(tmp_path: Path) -> None:
-    federation = opened(*PRIVATE, "train.learning-rate=1e15")
+    federation = numpy_federation(parse_experiment(PLAIN, PRIVATE), numpy_engine(Diverging(144, 3)))
     folder = create(tmp_path / "run", federation.experiment)
     with pytest.raises(DivergedError, match="round 0"):
         list(simulate(federation, folder))
@@ -244,6 +258,22 @@ def test_the_section_is_written_and_read_again(tmp_path: Path) -> None:
         path = tmp_path / "experiment.toml"
         path.write_text(to_toml(experiment))
         assert read_experiment(path) == experiment
+
+
+def test_report_and_model_card_say_what_epsilon_is_about(tmp_path: Path) -> None:
+    federation, folder, rounds = played(tmp_path / "run", *REPEATED, "privacy.clip-quantile=0.5")
+    made = page(read_runs([folder.path]))
+    for word in ("<h2>Privacy</h2>", "ε spent", "Clipping norm", f"{rounds[-1].privacy['epsilon']:.4g}"):
+        assert word in made
+    plain = create(tmp_path / "plain", opened(*PRIVATE[:4]).experiment)
+    list(simulate(opened(*PRIVATE[:4]), plain))
+    assert "<h2>Privacy</h2>" not in page(read_runs([plain.path]))
+    weights = restore(federation, folder)[0].weights
+    summary = summarise(federation, rounds, Kept(len(rounds) - 1, weights), None, command="x")
+    facts = facts_of_run(federation.experiment, json.loads(json.dumps(summary)))
+    assert facts.privacy == privacy_told(privacy_of(federation, rounds))
+    assert facts.devices == "30, simulated; about 10 updates a round were added", "how many came is not told"
+    assert facts_of_run(federation.experiment, {**summary, "privacy": None}).privacy == NO_PRIVACY
 
 
 def test_private_training_learns(tmp_path: Path) -> None:
