@@ -121,7 +121,7 @@ def export_model(
     )
     with converter_for(reference.serving.parameters) as convert:
         outcomes = make_variants(request, rows, convert, say)
-    draft = _Draft(out, request, dict(provenance), tuple(targets), sign_with)
+    draft = _Draft(out=out, request=request, provenance=dict(provenance), targets=tuple(targets), sign_with=sign_with)
     return _write_what_passes(draft, outcomes, say)
 
 

@@ -95,7 +95,7 @@ def sweep(
 
     if target_accuracy is not None and not 0 <= target_accuracy <= 1:
         raise ConfigError(f"--target-accuracy must be from 0 to 1, e.g. 0.95, got {target_accuracy}")
-    job = _job(what, out, experiment, seeds, plot, changes or [])
+    job = _job(what=what, out=out, experiment=experiment, seeds=seeds, plot=plot, changes=changes or [])
     if dry_run:
         show_cost(forecast(Sweep(job.base, job.seeds, job.out, lambda *run: None), job.search), output)
         return
@@ -129,7 +129,15 @@ def _job(
         count = DEFAULT_SEEDS if seeds is None else seeds
         told = {"experiment": to_toml(base), "seeds": count}
         listed = search.listed(arms.arm_trials(base, what, count))
-        return Job(base, count, listed, ("accuracy", "upload-bytes"), told, out or Path("runs/sweep"), plot)
+        return Job(
+            base=base,
+            seeds=count,
+            search=listed,
+            objectives=("accuracy", "upload-bytes"),
+            what=told,
+            out=out or Path("runs/sweep"),
+            plot=plot,
+        )
     if len(what) > 1 or experiment:
         raise ConfigError(f"{what[0]} stands alone: it names its own base; change keys with --set")
     path = Path(what[0])
@@ -138,7 +146,15 @@ def _job(
     folder = out or Path("runs") / path.stem
     told = plan.as_json(planned)
     searched = search.open_search(planned)
-    return Job(planned.base, planned.seeds, searched, planned.objectives, told, folder, plot or folder / "pareto.svg")
+    return Job(
+        base=planned.base,
+        seeds=planned.seeds,
+        search=searched,
+        objectives=planned.objectives,
+        what=told,
+        out=folder,
+        plot=plot or folder / "pareto.svg",
+    )
 
 
 def run(job: Job, target_accuracy: float | None, *, quiet: bool) -> list[TrialResult]:
@@ -164,7 +180,12 @@ def run(job: Job, target_accuracy: float | None, *, quiet: bool) -> list[TrialRe
         return open_federation(experiment)
 
     with _resumable(job.out):
-        return run_sweep(Sweep(job.base, job.seeds, job.out, watch, target_accuracy, open_one), job.search)
+        return run_sweep(
+            Sweep(
+                base=job.base, seeds=job.seeds, out=job.out, watch=watch, target_accuracy=target_accuracy, open=open_one
+            ),
+            job.search,
+        )
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ class Facts:
     @property
     def keeps(self) -> bool:
         """Whether clients keep something, or the server looks at single steps: both are derived for plain packets."""
-        return self.algorithm.per_step or self.algorithm.device is not None
+        return self.algorithm.per_step or self.algorithm.variate is not None
 
     @property
     def one_say(self) -> bool:
@@ -129,14 +129,14 @@ CROSSINGS: tuple[Crossing, ...] = (
     ),
     Crossing(
         ("upload.codec", "server.algorithm"),
-        lambda f: f.algorithm.device is not None and not contracting(f.codec).contracts,
+        lambda f: f.algorithm.variate is not None and not contracting(f.codec).contracts,
         "upload.codec '{f.codec.name}' cannot be used with server.algorithm '{f.algorithm.name}': it adds more noise"
         " than there is update, and what clients keep would take it up in every round; use ecsq, q4 to q8, or"
         " topk:0.05+q8",
     ),
     Crossing(
         ("server.algorithm", "clock.mode"),
-        lambda f: f.algorithm.device is not None and not f.waits,
+        lambda f: f.algorithm.variate is not None and not f.waits,
         "server.algorithm '{f.algorithm.name}' cannot be used with clock.mode asynchronous: what a device keeps and"
         " what the server holds would belong to different versions",
     ),

@@ -48,7 +48,7 @@ def _dealt(knob: str) -> Idle:
 
 def _counts_steps(algorithm: Algorithm) -> bool:
     """Whether a client's claim about examples says how many steps it made, whatever it weighs."""
-    return algorithm.per_step or algorithm.device is not None
+    return algorithm.per_step or algorithm.variate is not None
 
 
 IDLE: tuple[Idle, ...] = (

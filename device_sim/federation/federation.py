@@ -156,7 +156,7 @@ class Federation:
             admission=keys.admission(0 if waits else keys.clock.max_staleness),
             rule=keys.server.rule(),
             population=self.data.population,
-            population_examples=self._examples if self.algorithm.device else 0,
+            population_examples=self._examples if self.algorithm.variate else 0,
             rate_control=keys.upload.rate_control(fp32_bytes(self.spec)),
             privacy=rules_of(keys, self.claim) if self.claim else None,
         )

@@ -7,13 +7,13 @@ from collections import Counter
 import numpy as np
 
 UNAVAILABLE = ("offline-hours", "not-charging", "metered", "busy", "battery", "ram", "no-examples", "under-way")
-"""The phone cannot, or a rule says it must not: the server looks for another, so that nothing is saved."""
+"""The device cannot, or a rule says it must not: the server looks for another, so that nothing is saved."""
 
 DECLINED = ("period", "min-separation", "few-new-examples")
-"""The phone was chosen and its update policy keeps it out: it neither downloads nor trains nor uploads."""
+"""The device was chosen and its update policy keeps it out: it neither downloads nor trains nor uploads."""
 
 AFTER_TRAINING = ("small-update", "small-drift")
-"""The phone has the model and has trained; its update policy keeps the update: only the upload is saved."""
+"""The device has the model and has trained; its update policy keeps the update: only the upload is saved."""
 
 REASONS = ("", *UNAVAILABLE, *DECLINED, *AFTER_TRAINING)
 """A reason's code is its position; 0 is taking part."""

@@ -107,7 +107,9 @@ def _stacked(
         if any(total[m] for m in members)
     )
     grouped = f" One bar adds up {width} rounds." if width > 1 else ""
-    return StackChart(key, title, says + grouped, "round", "devices", spans, layers)
+    return StackChart(
+        key=key, title=title, says=says + grouped, x_label="round", y_label="devices", spans=spans, layers=layers
+    )
 
 
 def timeline(found: Timeline) -> GanttChart | Note:
@@ -120,17 +122,17 @@ def timeline(found: Timeline) -> GanttChart | Note:
     last = [max(t for t in _times(found, i) if t is not None) for i in range(count)]
     order = sorted(range(count), key=lambda i: (last[i], trips.device[i]))
     chosen = order if count <= MAX_ROWS else [order[n * count // MAX_ROWS] for n in range(MAX_ROWS)]
-    rows = tuple(_row(found, i, last[i], one, unit) for i in chosen)
+    rows = tuple(_row(found=found, i=i, last=last[i], one=one, unit=unit) for i in chosen)
     thinned = f" {MAX_ROWS} of {count:,} devices, evenly by when they were through." if count > MAX_ROWS else ""
     outcomes = ", ".join(f"{n} {name}" for name, n in sorted(Counter(trips.outcome).items(), key=lambda p: (-p[1], p)))
     return GanttChart(
-        f"timeline-{found.round_num}",
-        title,
-        f"{outcomes}. It lasted {told(found.end - found.start, SECONDS)}; the dashed line is its end.{thinned}",
-        f"{unit} since the round began",
-        tuple(Phase(name, _part_color(number)) for number, name in enumerate(PHASES)),
-        rows,
-        (found.end - found.start) / one,
+        key=f"timeline-{found.round_num}",
+        title=title,
+        says=f"{outcomes}. It lasted {told(found.end - found.start, SECONDS)}; the dashed line is its end.{thinned}",
+        x_label=f"{unit} since the round began",
+        phases=tuple(Phase(name, _part_color(number)) for number, name in enumerate(PHASES)),
+        rows=rows,
+        end=(found.end - found.start) / one,
     )
 
 
@@ -147,12 +149,12 @@ def _row(found: Timeline, i: int, last: float, one: float, unit: str) -> Row:
         told(trips.joules[i], JOULES),
     ]
     return Row(
-        f"{trips.device[i]} {trips.profile[i]} {trips.link[i]}",
-        f"device {trips.device[i]} ({trips.profile[i]}, {trips.link[i]}): {trips.outcome[i]}; "
+        label=f"{trips.device[i]} {trips.profile[i]} {trips.link[i]}",
+        hint=f"device {trips.device[i]} ({trips.profile[i]}, {trips.link[i]}): {trips.outcome[i]}; "
         + ", ".join([*lasted, *cost]),
-        spans,
-        (last - found.start) / one,
-        trips.outcome[i],
+        spans=spans,
+        at=(last - found.start) / one,
+        outcome=trips.outcome[i],
     )
 
 
@@ -175,14 +177,14 @@ def device_accuracy(run: Run, runs: Sequence[Run]) -> Histogram | Note:
     if after and after.edges != before.edges:
         return Note(title, "The bins before and after personalisation differ, so they cannot be laid over each other.")
     return Histogram(
-        "device-accuracy",
-        title,
-        " ".join(f"{name}: {_spread(spread)}." for name, spread in kinds),
-        "accuracy on the device's own examples, %",
-        "devices",
-        tuple(100 * edge for edge in before.edges),
-        tuple(Bars(name, _part_color(number), spread.counts) for number, (name, spread) in enumerate(kinds)),
-        _highest_bar(runs),
+        key="device-accuracy",
+        title=title,
+        says=" ".join(f"{name}: {_spread(spread)}." for name, spread in kinds),
+        x_label="accuracy on the device's own examples, %",
+        y_label="devices",
+        edges=tuple(100 * edge for edge in before.edges),
+        bars=tuple(Bars(name, _part_color(number), spread.counts) for number, (name, spread) in enumerate(kinds)),
+        highest=_highest_bar(runs),
     )
 
 
@@ -197,12 +199,12 @@ def device_accuracy_by_round(run: Run) -> LineChart | None:
         for number, (key, label) in enumerate(QUANTILES.items())
     )
     return LineChart(
-        "device-accuracy-rounds",
-        "Accuracy on the devices against rounds",
-        "Of the global model after the round, on each device's own examples.",
-        "round",
-        "accuracy, %",
-        lines,
+        key="device-accuracy-rounds",
+        title="Accuracy on the devices against rounds",
+        says="Of the global model after the round, on each device's own examples.",
+        x_label="round",
+        y_label="accuracy, %",
+        lines=lines,
     )
 
 

@@ -149,7 +149,7 @@ def _read_run(path: Path, label: str) -> Run:
         )
     timelines = _read_timelines(folder.timeline, len(rounds))
     closing = None if summary is None else _read_closing(summary, folder.summary)
-    return Run(label, path, experiment, rounds, timelines, closing)
+    return Run(label=label, path=path, experiment=experiment, rounds=rounds, timelines=timelines, closing=closing)
 
 
 def _read_rounds(folder: RunFolder) -> tuple[Round, ...]:

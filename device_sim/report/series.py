@@ -34,12 +34,12 @@ def upload_ratio(rounds: Sequence[Round]) -> float | None:
 def accuracy_by_round(runs: Sequence[Run]) -> LineChart:
     """Returns held-out accuracy of the global model after each round."""
     return LineChart(
-        "accuracy-rounds",
-        "Accuracy against rounds",
-        "Held-out accuracy of the global model after each round.",
-        "round",
-        "accuracy, %",
-        tuple(_line(i, run, [r.round_num + 1 for r in run.rounds]) for i, run in enumerate(runs)),
+        key="accuracy-rounds",
+        title="Accuracy against rounds",
+        says="Held-out accuracy of the global model after each round.",
+        x_label="round",
+        y_label="accuracy, %",
+        lines=tuple(_line(i, run, [r.round_num + 1 for r in run.rounds]) for i, run in enumerate(runs)),
     )
 
 
@@ -51,12 +51,13 @@ def accuracy_by_time(runs: Sequence[Run]) -> LineChart | Note:
     one, unit = unit_for([run.rounds[-1].sim_seconds for _, run in timed], SECONDS)
     left_out = f" Without simulated time: {_names(runs, timed)}." if len(timed) < len(runs) else ""
     return LineChart(
-        "accuracy-time",
-        "Accuracy against simulated time",
-        "Virtual clock of the fleet at the end of each round: compute, transfer and waiting of the devices." + left_out,
-        f"simulated time, {unit}",
-        "accuracy, %",
-        tuple(_line(i, run, [r.sim_seconds / one for r in run.rounds]) for i, run in timed),
+        key="accuracy-time",
+        title="Accuracy against simulated time",
+        says="Virtual clock of the fleet at the end of each round: compute, transfer and waiting of the devices."
+        + left_out,
+        x_label=f"simulated time, {unit}",
+        y_label="accuracy, %",
+        lines=tuple(_line(i, run, [r.sim_seconds / one for r in run.rounds]) for i, run in timed),
     )
 
 
@@ -66,12 +67,14 @@ def accuracy_by_bytes(runs: Sequence[Run]) -> LineChart:
     ends = [float(total[-1]) for total in totals]
     one, unit = unit_for(ends, BYTES)
     return LineChart(
-        "accuracy-bytes",
-        "Accuracy against bytes",
-        "Lengths of all packets so far, up and down, lost transfers included.",
-        f"travelled, {unit}",
-        "accuracy, %",
-        tuple(_line(i, run, [t / one for t in total]) for i, (run, total) in enumerate(zip(runs, totals, strict=True))),
+        key="accuracy-bytes",
+        title="Accuracy against bytes",
+        says="Lengths of all packets so far, up and down, lost transfers included.",
+        x_label=f"travelled, {unit}",
+        y_label="accuracy, %",
+        lines=tuple(
+            _line(i, run, [t / one for t in total]) for i, (run, total) in enumerate(zip(runs, totals, strict=True))
+        ),
         # The cheapest run would be a vertical stroke at the edge of the dearest one's axis.
         log_x=max(ends) > LOG_FACTOR * min(ends) and min(total[0] for total in totals) > 0,
     )
@@ -81,12 +84,12 @@ def held_out_loss(runs: Sequence[Run]) -> LineChart:
     """Returns held-out loss after each round."""
     rounds = [[r.round_num + 1 for r in run.rounds] for run in runs]
     return LineChart(
-        "loss-rounds",
-        "Loss against rounds",
-        "Mean held-out loss of the global model after each round.",
-        "round",
-        "loss",
-        tuple(_line(i, run, x, lambda r: r.loss) for i, (run, x) in enumerate(zip(runs, rounds, strict=True))),
+        key="loss-rounds",
+        title="Loss against rounds",
+        says="Mean held-out loss of the global model after each round.",
+        x_label="round",
+        y_label="loss",
+        lines=tuple(_line(i, run, x, lambda r: r.loss) for i, (run, x) in enumerate(zip(runs, rounds, strict=True))),
     )
 
 
@@ -99,12 +102,12 @@ def accuracy_difference(runs: Sequence[Run]) -> LineChart:
         y = tuple(100 * (b.accuracy - a.accuracy) for a, b in pairs)
         lines.append(Line(run.label, color, tuple(float(a.round_num + 1) for a, _ in pairs), y))
     return LineChart(
-        "accuracy-difference",
-        f"Accuracy minus that of {first.label}",
-        "Round by round, in points; above the line is better than the first run.",
-        "round",
-        "difference, points",
-        tuple(lines),
+        key="accuracy-difference",
+        title=f"Accuracy minus that of {first.label}",
+        says="Round by round, in points; above the line is better than the first run.",
+        x_label="round",
+        y_label="difference, points",
+        lines=tuple(lines),
         zero=True,
     )
 
@@ -119,12 +122,12 @@ def ratios(runs: Sequence[Run]) -> LineChart | Note:
     if not lines:
         return Note("Compression", "No device sent an update, so there is no ratio.")
     return LineChart(
-        "upload-ratio",
-        "Compression of the uploads",
-        "Float32 bytes of the model divided by the mean packet, with all headers, tables and checksums.",
-        "round",
-        "times smaller",
-        tuple(lines),
+        key="upload-ratio",
+        title="Compression of the uploads",
+        says="Float32 bytes of the model divided by the mean packet, with all headers, tables and checksums.",
+        x_label="round",
+        y_label="times smaller",
+        lines=tuple(lines),
     )
 
 
@@ -135,12 +138,12 @@ def energy(runs: Sequence[Run]) -> LineChart | Note:
         return Note("Energy", "These runs carry no energy: their devices have no battery model.")
     one, unit = unit_for([r.joules for _, run in spent for r in run.rounds], JOULES)
     return LineChart(
-        "energy",
-        "Energy of a round",
-        "Compute and radio of all devices of the round, simulated.",
-        "round",
-        f"energy, {unit}",
-        tuple(_line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: r.joules / one) for i, run in spent),
+        key="energy",
+        title="Energy of a round",
+        says="Compute and radio of all devices of the round, simulated.",
+        x_label="round",
+        y_label=f"energy, {unit}",
+        lines=tuple(_line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: r.joules / one) for i, run in spent),
     )
 
 

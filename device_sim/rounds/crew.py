@@ -47,7 +47,14 @@ class Crew:
     def train(self, federation: Federation, download_bytes: np.ndarray) -> Training:
         """Returns when each has the model and has trained, from the bytes it downloads ``int64[n]``."""
         flops = federation.workload.flops(self.examples, federation.epochs)
-        return train_on(self.devices, self.asked, self.air, self.mishaps, flops, download_bytes)
+        return train_on(
+            devices=self.devices,
+            asked=self.asked,
+            air=self.air,
+            mishaps=self.mishaps,
+            flops=flops,
+            download_bytes=download_bytes,
+        )
 
 
 def gather(
@@ -108,7 +115,9 @@ def gather(
     skipped.pop("under-way", None)
     air = devices.air(experiment.seed, draw)
     asked, seeds = np.full(len(devices), now), hashes(experiment.seed, draw, "train", index=willing)
-    return Crew(asked, seeds, devices, data.counts(willing), air, mishaps), skipped
+    return Crew(
+        asked=asked, seeds=seeds, devices=devices, examples=data.counts(willing), air=air, mishaps=mishaps
+    ), skipped
 
 
 def together(crews: Sequence[Crew]) -> Crew:

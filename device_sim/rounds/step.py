@@ -86,4 +86,11 @@ def open_step(federation: Federation, memory: FleetMemory, state: ServerState, u
     state, assignment = assign(federation.agreement, federation.rules, state, plan)
     late = federation.rules.admission.max_staleness
     publication = publish(federation.agreement, state, memory.shelf, max_staleness=late)
-    return Step(federation, memory, state, assignment, publication, updates)
+    return Step(
+        federation=federation,
+        memory=memory,
+        state=state,
+        assignment=assignment,
+        publication=publication,
+        updates=updates,
+    )

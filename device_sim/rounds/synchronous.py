@@ -73,7 +73,14 @@ def play_synchronously(
     outcome, end = settle(trip, deadline, experiment.train.cohort if capped else len(crew))
     took_part = np.isin(outcome, (ACCEPTED, SURPLUS))
     folded, receipts = _receive(step, trip, outcome)
-    after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)
+    after, report = server_step(
+        agreement=step.agreement,
+        rules=federation.rules,
+        state=step.state,
+        assignment=step.assignment,
+        decoded=step.decoded,
+        folded=folded,
+    )
     settle_clients(step, trip, receipts)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)

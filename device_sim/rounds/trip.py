@@ -100,7 +100,17 @@ def travel(step: Step, crew: Crew, *, deadline: float = np.inf, fold: bool = Fal
     sends = np.zeros(size, bool)
     sends[worked] = declined[worked] == 0
     sending = send(crew.devices, replace(training, finished=sends), crew.air, packet_bytes)
-    return Trip(crew, download_bytes, training, sending, packet_bytes, declined, loss, trained, worked)
+    return Trip(
+        crew=crew,
+        download_bytes=download_bytes,
+        training=training,
+        sending=sending,
+        packet_bytes=packet_bytes,
+        declined=declined,
+        loss=loss,
+        trained=trained,
+        place=worked,
+    )
 
 
 def _download(step: Step, clients: np.ndarray) -> np.ndarray:
@@ -121,7 +131,9 @@ def settle_clients(step: Step, trip: Trip, receipts: dict[int, Receipt]) -> None
         return
     for at, (client, made) in enumerate(zip(trip.trained.clients, trip.trained.answers, strict=True)):
         before = step.memory.client_state(client)  # read again: a cohort's worth of them would not fit into memory
-        after = keep(step.agreement, step.assignment, before, made, receipts.get(at))
+        after = keep(
+            agreement=step.agreement, assignment=step.assignment, before=before, made=made, receipt=receipts.get(at)
+        )
         step.memory.keep_client(client, step.round_num, before, after)
 
 
@@ -132,7 +144,13 @@ def write_down(step: Step, trip: Trip, took_part: np.ndarray) -> None:
         return
     crew, took = trip.crew, took_part
     now = float(crew.asked.max(initial=0.0))
-    spend(federation.gate.presence(crew.devices, now), crew.devices, ledger, trip.joules(), now)
+    spend(
+        doing=federation.gate.presence(crew.devices, now),
+        devices=crew.devices,
+        ledger=ledger,
+        joules=trip.joules(),
+        at_seconds=now,
+    )
     ledger.took_part(
         crew.devices.index[took],
         round_num=step.round_num,

@@ -67,7 +67,13 @@ def evidence_of(federation: Federation, kept: Kept) -> Evidence:
         found = federation.engine.evaluate_each(weights, tasks, federation.plan(kept.round_num))
         return {int(c): score.accuracy for c, score in zip(classes, found, strict=True)}
 
-    return Evidence(kept.round_num, labels, federation.whole(federation.initial), weights, by_class)
+    return Evidence(
+        round_num=kept.round_num,
+        labels=labels,
+        first=federation.whole(federation.initial),
+        kept=weights,
+        by_class=by_class,
+    )
 
 
 def trained_nothing(rounds: Sequence[Round]) -> bool:

@@ -146,11 +146,11 @@ def compare(federation: Federation, second: Engine, names: tuple[str, str]) -> C
     both = _Both(federation.engine, second)
     rounds, alone = (scores_of(_play(replace(federation, engine=engine)))[-1] for engine in (both, second))
     return Comparison(
-        names,
-        tuple(both.differences),
-        (rounds.accuracy, alone.accuracy),
-        (rounds.loss, alone.loss),
-        len(federation.dataset.test),
+        engines=names,
+        updates=tuple(both.differences),
+        accuracy=(rounds.accuracy, alone.accuracy),
+        loss=(rounds.loss, alone.loss),
+        examples=len(federation.dataset.test),
     )
 
 

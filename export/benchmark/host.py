@@ -163,7 +163,9 @@ def host_benchmark(
         for turn in range(_REPEATS):
             for recipe, count in cells:
                 progress(f"{recipe}, {count} threads, process {turn + 1} of {_REPEATS}")
-                found[recipe, count].append(_timed(folder, recipe, runtime, count, -(-runs // _REPEATS)))
+                found[recipe, count].append(
+                    _timed(folder=folder, recipe=recipe, runtime=runtime, threads=count, runs=-(-runs // _REPEATS))
+                )
         for recipe, count in cells:
             progress(f"{recipe}, {count} threads, LiteRT's tool")
             tool[recipe, count] = _tool_median(folder, recipe, count, runs)

@@ -48,12 +48,12 @@ def _load(data: bytes, signature: str, threads: int) -> CompiledSession:
     model = CompiledModel.from_buffer(data, options=options)
     sides = (model.get_input_tensor_details(signature), model.get_output_tensor_details(signature))
     return CompiledSession(
-        model,
-        data,
-        signature,
-        {name: model.create_input_buffer_by_name(signature, name) for name in sides[0]},
-        {name: model.create_output_buffer_by_name(signature, name) for name in sides[1]},
-        {name: (tuple(d["shape"]), np.dtype(d["dtype"])) for side in sides for name, d in side.items()},
+        model=model,
+        data=data,
+        signature=signature,
+        inputs={name: model.create_input_buffer_by_name(signature, name) for name in sides[0]},
+        outputs={name: model.create_output_buffer_by_name(signature, name) for name in sides[1]},
+        forms={name: (tuple(d["shape"]), np.dtype(d["dtype"])) for side in sides for name, d in side.items()},
     )
 
 

@@ -61,7 +61,7 @@ def attach(data: bytes, metadata: bytes, files: Mapping[str, bytes]) -> bytes:
     slots += [0] * (_METADATA + 1 - len(slots))
     version = _u32(data, root + slots[_VERSION]) if slots[_VERSION] else 0
     targets = {slot: _follow(data, root + at) for slot, at in enumerate(slots) if at and slot != _VERSION}
-    head = _head(data, len(slots), version, targets, metadata)
+    head = _head(data=data, slots=len(slots), version=version, targets=targets, metadata=metadata)
     file = io.BytesIO(struct.pack("<I", _root_place(len(slots))) + data[4:_HEADER] + head + data[_HEADER:])
     with zipfile.ZipFile(file, mode="a") as archive:
         for name, content in files.items():

@@ -125,7 +125,7 @@ def replay(graph: Any, feeds: Sequence[Any], cells: Mapping[int, Cell], tape: Ta
         if _DRAWS.search(op.type):
             raise _refusal(op, RANDOM)
         row, tensors = _row(op, known, tape)
-        outputs = _emit(op, row, [known[t.name] for t in tensors], cells, tape, known)
+        outputs = _emit(op=op, row=row, inputs=[known[t.name] for t in tensors], cells=cells, tape=tape, known=known)
         known.update({t.name: o for t, o in zip(op.outputs, outputs, strict=True)})
         tape.alive.extend(outputs)
     return [known[t.name] for t in graph.outputs]
@@ -207,7 +207,12 @@ def _emit(
         return [out]
     rule = RULES.get(row)
     if any(active) and (own := author_gradient(op)) is not None:
-        rule = author_rule(own, rule, known, lambda extra, ins: _emit(extra, extra.type, ins, cells, Tape(), known))
+        rule = author_rule(
+            own,
+            rule,
+            known,
+            lambda extra, ins: _emit(op=extra, row=extra.type, inputs=ins, cells=cells, tape=Tape(), known=known),
+        )
     if any(active) and rule is None:
         raise _refusal(op, INSTEAD.get(op.type, "it has no gradient in TFLite builtin operations") + _near(op.type))
     frozen = tuple(id(t) in tape.frozen for t in inputs)
@@ -295,7 +300,7 @@ def _resource_gather(op: Any, inputs: Sequence[Any], cells: Mapping[int, Cell], 
     if op.get_attr("batch_dims"):
         raise _refusal(op, "gather with batch dimensions is not supported")
     rows = tf.gather(table, tf.cast(inputs[1], tf.int32))
-    node = Node(op, (table, inputs[1]), (id(table) in tape.active, False), (), (rows,))
+    node = Node(op=op, inputs=(table, inputs[1]), needs=(id(table) in tape.active, False), frozen=(), outputs=(rows,))
     if node.needs[0]:
         tape.nodes.append((node, RULES["GatherV2"]))
         tape.active.add(id(rows))

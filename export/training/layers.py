@@ -232,7 +232,7 @@ def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]
             shape[0] = tf.shape(inputs)[0]
         spatial = type(layer).__name__.startswith("Spatial")
         noise = [shape[0], *[1] * (len(shape) - 2), shape[-1]] if spatial else _noise_shape(layer, shape)
-        keep = keep_tensor(seed, step, index, noise, layer.rate)
+        keep = keep_tensor(seed=seed, step=step, layer_index=index, shape=noise, rate=layer.rate)
         return inputs * (keep * (1.0 / (1.0 - layer.rate)))
 
     return call

@@ -97,14 +97,16 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
     module.updates = tf.Variable(0, dtype=tf.int32, trainable=False) if options.accumulate else module.steps
     runs = {t: trace_model(model, options, training=t) for t in (True, False)}
     signatures = {
-        "train": train_signature(module, model, travelling, runs[True], options),
-        "evaluate": _evaluate(module, model, travelling, runs[False], options),
-        "infer": _infer(module, model, travelling, runs[False], options),
+        "train": train_signature(module=module, model=model, travelling=travelling, graph=runs[True], options=options),
+        "evaluate": _evaluate(module=module, model=model, travelling=travelling, graph=runs[False], options=options),
+        "infer": _infer(module=module, model=model, travelling=travelling, graph=runs[False], options=options),
         "get_weights": _get_weights(module),
         "set_weights": _set_weights(module),
     }
     if options.accumulate:
-        signatures["accumulate"] = accumulate_signature(module, model, travelling, runs[True], options)
+        signatures["accumulate"] = accumulate_signature(
+            module=module, model=model, travelling=travelling, graph=runs[True], options=options
+        )
         signatures["apply"] = apply_signature(module, options)
     if options.correction:
         signatures["set_correction"] = _set_correction(module)
@@ -137,7 +139,7 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
     graph = _traced(model, forward, [batch_specs(options)["x"]])
 
     def infer(x: Any) -> dict[str, Any]:
-        return {"outputs": _run_frozen(module, model, weights, graph, [x])[0]}
+        return {"outputs": _run_frozen(module=module, model=model, travelling=weights, graph=graph, feeds=[x])[0]}
 
     signatures = {
         "infer": tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"]),
@@ -152,7 +154,7 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
 def _run_frozen(module: Any, model: Any, travelling: Sequence[Any], graph: Any, feeds: Sequence[Any]) -> Any:
     """Replays the inference graph without gradients; moving statistics are used, not changed."""
     tape, values = Tape(), [v.read_value() for v in module.weights]
-    cells, captured = cells_for(graph, model, travelling, values, tape)
+    cells, captured = cells_for(graph=graph, model=model, travelling=travelling, values=values, tape=tape)
     return replay(graph, [*feeds, *captured], cells, tape)
 
 
@@ -163,7 +165,7 @@ def _evaluate(module: Any, model: Any, travelling: Sequence[Any], graph: Any, op
 
     def evaluate(x: Any, y: Any, mask: Any) -> dict[str, Any]:
         feeds = [x, y, mask, tf.constant(zero), tf.constant(zero)]
-        _, total, right, _ = _run_frozen(module, model, travelling, graph, feeds)
+        _, total, right, _ = _run_frozen(module=module, model=model, travelling=travelling, graph=graph, feeds=feeds)
         return {"loss_sum": tf.reshape(total, [1]), "correct": tf.reshape(right, [1])}
 
     return tf.function(evaluate, autograph=False).get_concrete_function(**batch_specs(options))
@@ -176,7 +178,7 @@ def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, optio
 
     def infer(x: Any) -> dict[str, Any]:
         feeds = [x, tf.zeros([batch], tf.int32), tf.ones([batch]), tf.constant(0), tf.constant(0)]
-        return {"outputs": _run_frozen(module, model, travelling, graph, feeds)[3]}
+        return {"outputs": _run_frozen(module=module, model=model, travelling=travelling, graph=graph, feeds=feeds)[3]}
 
     return tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"])
 

@@ -69,7 +69,11 @@ def masks_of_cells(model: Any, first: int) -> list[CellMasks]:
         for side, rate in (("dropout", cell.dropout), ("recurrent_dropout", cell.recurrent_dropout)):
             if 0 < rate < 1:
                 count = cell.dropout_mask_count if _by_gate(cell) else 1
-                found.append(CellMasks(cell, f"get_{side}_mask", f"_{side}_mask", rate, first, count))
+                found.append(
+                    CellMasks(
+                        cell=cell, method=f"get_{side}_mask", cache=f"_{side}_mask", rate=rate, first=first, count=count
+                    )
+                )
                 first += count
     return found
 

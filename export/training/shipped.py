@@ -128,7 +128,14 @@ def verify_program(
         differences = _replay(bundle.files[PROGRAM], contract, golden, chosen)
         compared = () if model is None else _prove_again(bundle.files[PROGRAM], contract, model)
     weights = sum(math.prod(w.shape) for w in contract.weights)
-    return ProgramProof(bundle.signature, len(bundle.files), weights, len(golden), differences, compared)
+    return ProgramProof(
+        signature=bundle.signature,
+        files=len(bundle.files),
+        weights=weights,
+        cases=len(golden),
+        differences=differences,
+        compared=compared,
+    )
 
 
 def _training_runtimes(names: Sequence[str]) -> list[str]:

@@ -18,11 +18,20 @@ def train_signature(module: Any, model: Any, travelling: Sequence[Any], graph: A
     import tensorflow as tf
 
     def train(x: Any, y: Any, mask: Any, seed: Any, **rates: Any) -> dict[str, Any]:
-        mean, right, gradients, sources, done = _step_of(module, model, travelling, graph, [x, y, mask, seed])
+        mean, right, gradients, sources, done = _step_of(
+            module=module, model=model, travelling=travelling, graph=graph, feeds=[x, y, mask, seed]
+        )
         if options.accumulate:
             done = module.updates.read_value()
             module.updates.assign(done + 1)
-        _update(module, options, gradients, sources, [rates[name] for name in rate_specs(options)], done)
+        _update(
+            module=module,
+            options=options,
+            gradients=gradients,
+            sources=sources,
+            rates=[rates[name] for name in rate_specs(options)],
+            done=done,
+        )
         return {"loss": tf.reshape(mean, [1]), "correct": tf.reshape(right, [1])}
 
     seed = {"seed": tf.TensorSpec([1], tf.int32, "seed")}
@@ -35,7 +44,9 @@ def accumulate_signature(module: Any, model: Any, travelling: Sequence[Any], gra
     import tensorflow as tf
 
     def accumulate(x: Any, y: Any, mask: Any, seed: Any) -> dict[str, Any]:
-        mean, right, gradients, _, _ = _step_of(module, model, travelling, graph, [x, y, mask, seed])
+        mean, right, gradients, _, _ = _step_of(
+            module=module, model=model, travelling=travelling, graph=graph, feeds=[x, y, mask, seed]
+        )
         count = tf.reduce_sum(mask)
         for total, g in zip(module.sums, gradients, strict=True):
             total.assign(total.read_value() + g * count)
@@ -55,7 +66,14 @@ def apply_signature(module: Any, options: Options) -> Any:
         share = 1.0 / tf.maximum(count, 1.0)
         gradients = [total.read_value() * share for total in module.sums]
         sources = [module.weights[i].read_value() for i in module.trainable]
-        _update(module, options, gradients, sources, [rates[name] for name in rate_specs(options)], done)
+        _update(
+            module=module,
+            options=options,
+            gradients=gradients,
+            sources=sources,
+            rates=[rates[name] for name in rate_specs(options)],
+            done=done,
+        )
         module.updates.assign(done + 1)
         empty(module)
         return {"examples": tf.reshape(count, [1])}
@@ -75,7 +93,7 @@ def _step_of(module: Any, model: Any, travelling: Sequence[Any], graph: Any, fee
     for source in sources:
         tape.watch(source)
     done = module.steps.read_value()
-    cells, captured = cells_for(graph, model, travelling, values, tape)
+    cells, captured = cells_for(graph=graph, model=model, travelling=travelling, values=values, tape=tape)
     x, y, mask, seed = feeds
     mean, _, right, _ = replay(graph, [x, y, mask, tf.reshape(seed, []), done, *captured], cells, tape)
     gradients = tape.gradients(mean, sources)

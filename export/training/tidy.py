@@ -88,8 +88,16 @@ def _fill_instead_of_zeros(model: Any, codes: Sequence[str], schema: Any) -> Non
                 continue
             if fill not in model.operatorCodes:
                 model.operatorCodes.append(fill)
-            dims = _constant(model, graph, schema, schema.TensorType.INT32, np.asarray(value.shape, "<i4"))
-            zero = _constant(model, graph, schema, schema.TensorType.FLOAT32, np.asarray(0, "<f4"))
+            dims = _constant(
+                model=model,
+                graph=graph,
+                schema=schema,
+                kind=schema.TensorType.INT32,
+                value=np.asarray(value.shape, "<i4"),
+            )
+            zero = _constant(
+                model=model, graph=graph, schema=schema, kind=schema.TensorType.FLOAT32, value=np.asarray(0, "<f4")
+            )
             made = schema.OperatorT()
             made.opcodeIndex = model.operatorCodes.index(fill)
             made.inputs, made.outputs = np.array([dims, zero], "i4"), np.array([op.inputs[1]], "i4")

@@ -202,7 +202,15 @@ def tune_described(found: Described, tuning: Tuning, data: TuningSet, say: Calla
         paths = tuned_paths(twin, tuning)
         with captured_stderr():  # tf_keras warns of the kernels behind shared values, which have no gradient
             weights = STAGES[stage](
-                twin, tuning, _fit_of(x, smoothed if stage in _LEARNS_ANEW else own_answers, data, end.head, stage)
+                twin,
+                tuning,
+                _fit_of(
+                    x=x,
+                    targets=smoothed if stage in _LEARNS_ANEW else own_answers,
+                    data=data,
+                    head=end.head,
+                    stage=stage,
+                ),
             )
         current = with_weights(model, weights)
     kernels = tuple(_describe_kernel(path, weights[path]) for path in paths)

@@ -124,7 +124,9 @@ class _Origins:
     def _tune(self, recipe: Recipe) -> Origin | FlMobileError:
         request = self._request
         try:
-            source = tuned_source(request.described, recipe, request.tuning, request.reference, self._say)
+            source = tuned_source(
+                found=request.described, recipe=recipe, data=request.tuning, reference=request.reference, say=self._say
+            )
         except (ExportError, VerifyError) as error:
             return error
         saved = self._stack.enter_context(saved_models(source.described, self._convert))

@@ -191,7 +191,14 @@ def _of_output(reference: Reference, end: End, found: Mapping[str, np.ndarray], 
             f"the artifact answers {shape} values a frame for {end.name!r}, the model {keras_rows.shape[1:]}"
         )
     labels, probabilities = reference.labels.get(end.name), end.head != "values"
-    return compare(end.name, found[end.name], keras_rows, labels, recipe.tolerance, probabilities=probabilities)
+    return compare(
+        output=end.name,
+        rows=found[end.name],
+        keras_rows=keras_rows,
+        labels=labels,
+        tolerance=recipe.tolerance,
+        probabilities=probabilities,
+    )
 
 
 def check_parity(parity: Parity) -> Parity:

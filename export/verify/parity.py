@@ -169,7 +169,7 @@ def compare(
         mean_abs_diff=float(diff.mean()),
         failures=failures
         + _change_failures(changed & ~ties, noise, tolerance)
-        + _accuracy_failures(keras_right, right, ties, classes, tolerance),
+        + _accuracy_failures(keras_right=keras_right, right=right, ties=ties, classes=classes, tolerance=tolerance),
     )
 
 

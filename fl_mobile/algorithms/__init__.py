@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from fl_mobile.algorithms.adaptive import Adaptive, AdaptiveMean, fedadagrad, fedadam, fedyogi
 from fl_mobile.algorithms.averaging import Momentum, Proximal, fedavg, fedavgm, fedprox, fedsgd
-from fl_mobile.algorithms.base import Algorithm, AlgorithmRow, DeviceState, Mean, ServerPlan
+from fl_mobile.algorithms.base import Algorithm, AlgorithmRow, ControlVariate, Mean, ServerPlan
 from fl_mobile.algorithms.drift import Dynamic, feddyn, fednova, scaffold
 
-__all__ = ["ALGORITHMS", "Algorithm", "AlgorithmRow", "DeviceState", "Mean", "ServerPlan"]
+__all__ = ["ALGORITHMS", "Algorithm", "AlgorithmRow", "ControlVariate", "Mean", "ServerPlan"]
 
 ALGORITHMS: dict[str, AlgorithmRow] = {
     "fedavg": AlgorithmRow(fedavg),

@@ -63,4 +63,6 @@ def _adaptive(name: str, title: str, server: Adaptive, second: Second) -> Algori
         return step(state, delta, {p: rate * m[p] / (np.sqrt(v[p]) + tau) for p in m}, {"m": m, "v": v})
 
     init = init_with(m=0.0, v=server.tau**2)
-    return Algorithm(name, f"{title} (Reddi et al. 2021)", unchanged, init, apply, step_share=0.125)
+    return Algorithm(
+        name=name, summary=f"{title} (Reddi et al. 2021)", plan=unchanged, init=init, apply=apply, step_share=0.125
+    )

@@ -33,7 +33,9 @@ def fedavg(server: ServerPlan) -> Algorithm:
         moves = {p: rate * d for p, d in mean.delta.items() if state.spec[p].trainable}
         return step(state, mean.delta, moves, state.slots)
 
-    return Algorithm("fedavg", "FedAvg (McMahan et al. 2017)", unchanged, init_with(), apply)
+    return Algorithm(
+        name="fedavg", summary="FedAvg (McMahan et al. 2017)", plan=unchanged, init=init_with(), apply=apply
+    )
 
 
 def fedsgd(server: ServerPlan) -> Algorithm:
@@ -64,4 +66,10 @@ def fedavgm(server: Momentum) -> Algorithm:
         m = {p: beta * old + mean.delta[p] for p, old in state.slots["m"].items()}
         return step(state, mean.delta, {p: rate * v for p, v in m.items()}, {"m": m})
 
-    return Algorithm("fedavgm", "FedAvgM: server momentum (Hsu et al. 2019)", unchanged, init_with(m=0.0), apply)
+    return Algorithm(
+        name="fedavgm",
+        summary="FedAvgM: server momentum (Hsu et al. 2019)",
+        plan=unchanged,
+        init=init_with(m=0.0),
+        apply=apply,
+    )

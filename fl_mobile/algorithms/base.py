@@ -29,7 +29,7 @@ class Mean:
     """What the updates of one server step come to.
 
     Attributes:
-        delta: ``Σ nΔ / Σ n`` over the accepted updates Δ with weights n, less what was foreseen (`DeviceState`).
+        delta: ``Σ nΔ / Σ n`` over the accepted updates Δ with weights n, less what was foreseen (`ControlVariate`).
         per_step: ``Σ nΔ/τ / Σ n``, trainable tensors only, τ being `FitPlan.local_steps` of each device; empty
             unless the algorithm asks for it.
         steps: ``Σ nτ / Σ n``.
@@ -47,7 +47,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class DeviceState:
+class ControlVariate:
     """What a client keeps between rounds, and what it does to its training and to its packet.
 
     Only what was counted is kept, as the server decoded it: server and clients then agree on the sum of all of it. It
@@ -77,7 +77,7 @@ class Algorithm:
         init: First weights and spec → `ServerState` before round 0.
         apply: State and mean update → state of the next round.
         per_step: Whether ``apply`` needs `Mean.per_step`.
-        device: What devices keep; None keeps nothing.
+        variate: What clients keep; None keeps nothing.
         sends: Slot of the state that travels down beside the model; empty is none.
         optimizers: Local optimizers its derivation holds for.
         step_share: What keeps the codec's error, or takes it for signal, has `ecsq` round by rate and distortion, at
@@ -90,7 +90,7 @@ class Algorithm:
     init: Callable[[Tensors, Spec], ServerState]
     apply: Callable[[ServerState, Mean], ServerState]
     per_step: bool = False
-    device: DeviceState | None = None
+    variate: ControlVariate | None = None
     sends: str = ""
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
     step_share: float = 0.0

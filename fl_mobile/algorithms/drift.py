@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fl_mobile.algorithms.base import Algorithm, DeviceState, Mean, ServerPlan, init_with, step, unchanged
+from fl_mobile.algorithms.base import Algorithm, ControlVariate, Mean, ServerPlan, init_with, step, unchanged
 from fl_mobile.parameters import parameter
 from fl_mobile.records import FitPlan, ServerState
 from fl_mobile.tensors import Tensors
@@ -70,7 +70,7 @@ def scaffold(server: ServerPlan) -> Algorithm:
         init=init_with(c=0.0),
         apply=apply,
         per_step=True,
-        device=DeviceState(pull, keep, foreseen),
+        variate=ControlVariate(pull, keep, foreseen),
         sends="c",
         optimizers=("sgd",),
         step_share=0.25,
@@ -89,7 +89,15 @@ def fednova(server: ServerPlan) -> Algorithm:
         return step(state, mean.delta, moves, state.slots)
 
     summary = "FedNova: normalised averaging (Wang et al. 2020)"
-    return Algorithm("fednova", summary, unchanged, init_with(), apply, per_step=True, optimizers=("sgd", "momentum"))
+    return Algorithm(
+        name="fednova",
+        summary=summary,
+        plan=unchanged,
+        init=init_with(),
+        apply=apply,
+        per_step=True,
+        optimizers=("sgd", "momentum"),
+    )
 
 
 def feddyn(server: Dynamic) -> Algorithm:
@@ -119,6 +127,6 @@ def feddyn(server: Dynamic) -> Algorithm:
         plan=plan,
         init=init_with(term=0.0),
         apply=apply,
-        device=DeviceState(pull, keep),
+        variate=ControlVariate(pull, keep),
         step_share=0.25,
     )

@@ -32,14 +32,14 @@ def keeps_anything(agreement: Agreement, *, private: bool) -> bool:
     Args:
         private: Whether some tensors do not travel.
     """
-    return private or agreement.memory == "error-feedback" or agreement.algorithm.device is not None
+    return private or agreement.memory == "error-feedback" or agreement.algorithm.variate is not None
 
 
 def pull_of(agreement: Agreement, decoded: Decoded, state: ClientState) -> Tensors | None:
     """Returns what a client adds to every step's gradient, None if its algorithm keeps nothing on clients."""
-    if agreement.algorithm.device is None:
+    if agreement.algorithm.variate is None:
         return None
-    return agreement.algorithm.device.pull(decoded.beside, variate_of(agreement, state))
+    return agreement.algorithm.variate.pull(decoded.beside, variate_of(agreement, state))
 
 
 def variate_of(agreement: Agreement, state: ClientState) -> Tensors:

@@ -180,4 +180,10 @@ def parse_linear(argument: str | None) -> Linear:
             raise ConfigError(f"linear: '{key}' must be a number, got '{text}'") from None
     clip = options.get("clip", math.nan)
     whole = {key: int(value) for key, value in options.items() if key not in ("clip", "keep")}
-    return Linear(clip, whole.get("bits", 8), whole.get("devices", 100), options.get("keep", 1.0), whole.get("seed", 0))
+    return Linear(
+        clip=clip,
+        bits=whole.get("bits", 8),
+        devices=whole.get("devices", 100),
+        keep=options.get("keep", 1.0),
+        seed=whole.get("seed", 0),
+    )

@@ -92,9 +92,9 @@ def measure(codec: Codec, updates: Sequence[Tensors], spec: Spec, *, seed: int =
         raise DataError(f"there is nothing to measure: {len(updates)} updates of {parameters} values")
     if repeats < 2:
         raise ConfigError(f"the bias test needs at least 2 repeats, got {repeats}")
-    sent = [_send(codec, update, spec, seed, i) for i, update in enumerate(updates)]
+    sent = [_send(codec=codec, update=update, spec=spec, seed=seed, index=i) for i, update in enumerate(updates)]
     sizes = [len(s.packet) for s in sent]
-    bias, unbiased = _bias(codec, updates[0], spec, seed, repeats)
+    bias, unbiased = _bias(codec=codec, update=updates[0], spec=spec, seed=seed, repeats=repeats)
     zeros = sum(int(np.count_nonzero(v == 0)) for s in sent for v in s.decoded.values())
     megabytes = fp32_bytes(spec) / 1e6
     return Measurement(
@@ -216,7 +216,7 @@ class _Sent:
 def _send(codec: Codec, update: Tensors, spec: Spec, seed: int, index: int) -> _Sent:
     rng = rng_for(seed, index, "measure")
     start = time.perf_counter()
-    packet = wire.pack(wire.Header(wire.UPDATE, 0, 0, 1), update, spec, codec, rng)
+    packet = wire.pack(wire.Header(wire.UPDATE, 0, 0, 1), update, spec=spec, codec=codec, rng=rng)
     packed = time.perf_counter()
     decoded = wire.unpack(packet, spec, codec).tensors
     return _Sent(packet, decoded, packed - start, time.perf_counter() - packed)
@@ -227,7 +227,7 @@ def _bias(codec: Codec, update: Tensors, spec: Spec, seed: int, repeats: int) ->
     total = {path: np.zeros(t.shape) for path, t in spec.items()}
     single = 0.0
     for i in range(repeats):  # one at a time: memory must not grow with n
-        decoded = _send(codec, update, spec, seed, -1 - i).decoded
+        decoded = _send(codec=codec, update=update, spec=spec, seed=seed, index=-1 - i).decoded
         single += nmse(update, decoded) / repeats
         total = {path: value + decoded[path] for path, value in total.items()}
     if single <= _EXACT:

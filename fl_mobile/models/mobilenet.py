@@ -11,7 +11,14 @@ from typing import Any
 
 def mobilenet_v2_head(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
     """Returns MobileNetV2 with every layer frozen but the head; frozen batch-norm uses its moving statistics."""
-    model = _mobilenet("MobileNetV2", 1.0, input_shape, num_classes, input_scale, "mobilenet_v2_head")
+    model = _mobilenet(
+        application="MobileNetV2",
+        alpha=1.0,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        input_scale=input_scale,
+        name="mobilenet_v2_head",
+    )
     for layer in model.layers[:-1]:
         layer.trainable = False
     return model
@@ -19,12 +26,26 @@ def mobilenet_v2_head(input_shape: tuple[int, ...], num_classes: int, *, input_s
 
 def mobilenet_v2_035(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
     """Returns MobileNetV2 of width 0.35 that trains as a whole."""
-    return _mobilenet("MobileNetV2", 0.35, input_shape, num_classes, input_scale, "mobilenet_v2_035")
+    return _mobilenet(
+        application="MobileNetV2",
+        alpha=0.35,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        input_scale=input_scale,
+        name="mobilenet_v2_035",
+    )
 
 
 def mobilenet_v1_025(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
     """Returns MobileNet of width 0.25 that trains as a whole."""
-    return _mobilenet("MobileNet", 0.25, input_shape, num_classes, input_scale, "mobilenet_v1_025")
+    return _mobilenet(
+        application="MobileNet",
+        alpha=0.25,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        input_scale=input_scale,
+        name="mobilenet_v1_025",
+    )
 
 
 def _mobilenet(

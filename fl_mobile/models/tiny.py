@@ -15,13 +15,13 @@ def resnet_8(input_shape: tuple[int, ...], num_classes: int, *, input_scale: flo
 
     inputs = keras.Input(input_shape, name="image")
     x = layers.Rescaling(input_scale, name="rescale")(inputs)
-    x = layers.ReLU(name="stem_relu")(_conv_norm(x, 16, 3, 1, "stem"))
+    x = layers.ReLU(name="stem_relu")(_conv_norm(x=x, filters=16, size=3, stride=1, name="stem"))
     for i, (filters, stride) in enumerate(((16, 1), (32, 2), (64, 2)), 1):
         name = f"stack{i}"
-        y = layers.ReLU(name=f"{name}_relu1")(_conv_norm(x, filters, 3, stride, f"{name}_a"))
-        y = _conv_norm(y, filters, 3, 1, f"{name}_b")
+        y = layers.ReLU(name=f"{name}_relu1")(_conv_norm(x=x, filters=filters, size=3, stride=stride, name=f"{name}_a"))
+        y = _conv_norm(x=y, filters=filters, size=3, stride=1, name=f"{name}_b")
         if stride > 1:
-            x = _conv(x, filters, 1, stride, f"{name}_shortcut")
+            x = _conv(x=x, filters=filters, size=1, stride=stride, name=f"{name}_shortcut")
         x = layers.ReLU(name=f"{name}_relu2")(layers.Add(name=f"{name}_add")([x, y]))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(num_classes, kernel_initializer="he_normal", name="logits")(x)
@@ -60,4 +60,6 @@ def _conv(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
 def _conv_norm(x: Any, filters: int, size: int, stride: int, name: str) -> Any:
     from keras import layers
 
-    return layers.BatchNormalization(name=f"{name}_norm")(_conv(x, filters, size, stride, name))
+    return layers.BatchNormalization(name=f"{name}_norm")(
+        _conv(x=x, filters=filters, size=size, stride=stride, name=name)
+    )

@@ -95,4 +95,4 @@ def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admissio
     weight = max(1, round(full_weight * (1 + late) ** -rules.staleness_exponent))
     receipt = Receipt(weight=weight, local_steps=plan.local_steps(examples))
     delta = clip_by_norm(delta, rules.clip_norm) if rules.clip_norm else delta
-    return Admitted(header, delta, receipt, full_weight, late)
+    return Admitted(header=header, delta=delta, receipt=receipt, full_weight=full_weight, late=late)

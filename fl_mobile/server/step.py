@@ -78,6 +78,7 @@ def folding_of(
 
 
 def step(
+    *,
     agreement: Agreement,
     rules: ServerRules,
     state: ServerState,

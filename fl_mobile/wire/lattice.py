@@ -139,12 +139,12 @@ class Lattice:
                 moved[path] = (alive * np.float64(self.step)).astype(np.float32)
             else:
                 moved[path] = weights[path]
-        packet = wire.pack(header, moved, spec, self.codec, rng)
+        packet = wire.pack(header, moved, spec=spec, codec=self.codec, rng=rng)
         if not self.zero_runs:
             return packet
         dead, was = self._dead_runs(point), self._dead_runs(held)
         turns = {path: dead[path].astype(np.float32) - was[path] for path in dead}
-        told = wire.pack(header, turns, _spec_of(turns), TURNS, rng)
+        told = wire.pack(header, turns, spec=_spec_of(turns), codec=TURNS, rng=rng)
         return b"".join((_LENGTH.pack(len(told)), told, packet))
 
     def unpack(self, packet: bytes, held: Tensors) -> tuple[Tensors, Tensors]:

@@ -149,7 +149,11 @@ class Layout:
             raise WireError("codec", f"encoded with codec id {codec_tag:08x}, this round uses '{self.codec.name}'")
         reader = Reader(body)
         reader.take(_HEADER.size)
-        return Header(kind, round_num, base, examples, loss), reader, payload
+        return (
+            Header(kind=kind, round_num=round_num, base_round=base, num_examples=examples, loss=loss),
+            reader,
+            payload,
+        )
 
 
 def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.random.Generator) -> bytes:

@@ -249,7 +249,7 @@ def test_what_clients_keep_agrees_with_what_the_server_admitted_and_every_byte_i
 def _check_kept(federation: Federation, memory: FleetMemory, version: int, admitted: set[int]) -> None:
     for what, keeps in (
         ("residual", federation.agreement.memory == "error-feedback"),
-        ("variate", federation.algorithm.device is not None),
+        ("variate", federation.algorithm.variate is not None),
     ):
         new = {c for c in range(12) if memory.shelf.get_exactly(f"{what}-{c}", version) is not None}
         assert new == (admitted if keeps else set()), what

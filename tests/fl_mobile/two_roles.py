@@ -50,5 +50,12 @@ def federate(
         folded = folding_of(agreement, rules, assignment)([one.packet for one in made])
         for client, receipt in enumerate(folded.receipts):
             kept[client] = keep(agreement, assignment, kept[client], made[client], receipt)
-        state, _ = step(agreement, rules, state, assignment, version.decoded, folded)
+        state, _ = step(
+            agreement=agreement,
+            rules=rules,
+            state=state,
+            assignment=assignment,
+            decoded=version.decoded,
+            folded=folded,
+        )
     return state

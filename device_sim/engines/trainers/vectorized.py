@@ -178,7 +178,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
                 for v, g, kept in zip(values, gradients, slots, strict=True)
             ]
             values = [
-                tf.where(per_device(active, v), limited(i, new), v)
+                tf.raw_ops.Select(condition=active, x=limited(i, new), y=v)  # by row: SelectV2 broadcasts by element
                 for i, (v, (new, _)) in enumerate(zip(values, moved, strict=True))
             ]
             slots = [after for _, after in moved]

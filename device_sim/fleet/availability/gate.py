@@ -1,4 +1,4 @@
-"""Which phones can take part at one moment: memory and availability as the one question samplers ask."""
+"""Which devices can take part at one moment: memory and availability as the one question samplers ask."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from device_sim.fleet.reasons import first_of
 
 @dataclass(frozen=True)
 class Gate:
-    """What a run asks of phones before it chooses among them.
+    """What a run asks of devices before it chooses among them.
 
     Attributes:
         ram_bytes: Training needs; see `timing.Workload.ram_bytes`.
-        ram_share: Part of its memory a phone gives to training.
+        ram_share: Part of its memory a device gives to training.
     """
 
     fleet: Fleet

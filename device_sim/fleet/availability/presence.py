@@ -1,4 +1,4 @@
-"""When phones can: what each is doing at a moment of virtual time, and which rules that breaks."""
+"""When devices can: what each is doing at a moment of virtual time, and which rules that breaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAY_HOURS = 24.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What a phone must be for it to take part.
+    """What a device must be for it to take part.
 
     Attributes:
         charging: On power.
@@ -64,7 +64,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Doing:
-    """What phones are doing at one moment.
+    """What devices are doing at one moment.
 
     Attributes:
         online: ``bool[n]``, switched on and reachable.
@@ -86,7 +86,7 @@ Presence = Callable[[Devices, float], Doing]
 
 
 def always(seed: int, clock: Clock) -> Presence:
-    """Returns phones that lie on a charger, switched on and unused, all day."""
+    """Returns devices that lie on a charger, switched on and unused, all day."""
 
     def presence(devices: Devices, at_seconds: float) -> Doing:
         yes, full = np.ones(len(devices), bool), np.ones(len(devices))
@@ -96,7 +96,7 @@ def always(seed: int, clock: Clock) -> Presence:
 
 
 def diurnal(seed: int, clock: Clock) -> Presence:
-    """Returns phones that follow their owners' days."""
+    """Returns devices that follow their owners' days."""
 
     def presence(devices: Devices, at_seconds: float) -> Doing:
         zone = np.floor(uniforms(seed, "time-zone", index=devices.index) * clock.time_zones)
@@ -116,11 +116,11 @@ def diurnal(seed: int, clock: Clock) -> Presence:
 
 
 PRESENCES: dict[str, Callable[[int, Clock], Presence]] = {"always": always, "diurnal": diurnal}
-"""Without a file; `traced` is what phones did."""
+"""Without a file; `traced` is what devices did."""
 
 
 def traced(seed: int, population: int, behaviour: Behaviour) -> Presence:
-    """Returns phones that do what a trace says: FedScale's active phones are on power, unused and online."""
+    """Returns devices that do what a trace says: FedScale's active devices are on power, unused and online."""
 
     def presence(devices: Devices, at_seconds: float) -> Doing:
         row = row_of(seed, population, len(behaviour), devices.index)
@@ -156,11 +156,11 @@ def open_presence(
 
 
 BUSY = np.repeat([0.03, 0.01, 0.12, 0.25, 0.22, 0.25, 0.35, 0.20], 3)
-"""``float64[24]``: chance that a phone is in use, by local hour. 4.3 hours a day in all, an evening peak and a quiet
+"""``float64[24]``: chance that a device is in use, by local hour. 4.3 hours a day in all, an evening peak and a quiet
 night: the shape and the range of Falaki et al., "Diversity in smartphone usage" (MobiSys 2010); round figures."""
 
 OFFLINE = np.repeat([0.15, 0.15, 0.08, 0.04, 0.04, 0.04, 0.04, 0.10], 3)
-"""``float64[24]``: chance that a phone is off or out of reach, by local hour; round assumptions."""
+"""``float64[24]``: chance that a device is off or out of reach, by local hour; round assumptions."""
 
 _SLOTS_PER_HOUR = 6
 _PLUG_IN_HOUR = 22.5
@@ -219,7 +219,7 @@ def _spent(doing: Doing, devices: Devices, ledger: Ledger) -> np.ndarray:
 
 
 def refusals(doing: Doing, devices: Devices, rules: Rules, battery: np.ndarray) -> np.ndarray:
-    """Returns ``uint8[n]``: the code of the first rule a phone breaks, 0 if it can.
+    """Returns ``uint8[n]``: the code of the first rule a device breaks, 0 if it can.
 
     Args:
         battery: `battery_left`.

@@ -11,7 +11,7 @@ BITS_PER_MEGABIT = 1e6
 
 @dataclass(frozen=True)
 class Radio:
-    """What one kind of radio draws, above an idle phone: power is ``slope * throughput + base``.
+    """What one kind of radio draws, above an idle device: power is ``slope * throughput + base``.
 
     Attributes:
         down_joules_per_megabit: Slope of receiving; watts per Mbit/s are joules per Mbit.

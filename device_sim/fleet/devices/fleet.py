@@ -1,4 +1,4 @@
-"""A fleet of phones that costs nothing until one is asked: device d is a function of (seed, d)."""
+"""A fleet of devices that costs nothing until one is asked: device d is a function of (seed, d)."""
 
 from __future__ import annotations
 

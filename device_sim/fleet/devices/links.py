@@ -1,4 +1,4 @@
-"""The air between phone and server: what a connection is, and what one transfer over it meets.
+"""The air between device and server: what a connection is, and what one transfer over it meets.
 
 Virtual time only. A device keeps its link for the whole run, drawn from the seed; every transfer varies around it.
 """

@@ -29,7 +29,7 @@ def draw_mishaps(
 
     Args:
         dropout_rate: Probability of ``silent``.
-        interruptions_per_hour: Of training; memoryless, so that slow phones and large models are hit more often.
+        interruptions_per_hour: Of training; memoryless, so that slow devices and large models are hit more often.
     """
     patience = -np.log1p(-uniforms(seed, round_num, "interrupted", index=index))
     hours = patience / interruptions_per_hour if interruptions_per_hour else np.full(len(index), np.inf)

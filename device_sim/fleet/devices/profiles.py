@@ -1,4 +1,4 @@
-"""Classes of phones: how fast they train, what fits into them and what a battery holds."""
+"""Classes of devices: how fast they train, what fits into them and what a battery holds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ JOULES_PER_MAH = 3.85 * 3.6
 
 @dataclass(frozen=True)
 class Profile:
-    """One class of phones.
+    """One class of devices.
 
     Attributes:
         train_flops_per_s: Median float32 operations a second that local training sustains.
         flops_sigma: Spread of that within the class: sigma of the logarithm.
         ram_bytes: Fitted memory; `timing.fits_ram` says how much of it training may take.
         battery_joules: Of a full, healthy battery.
-        train_watts: The phone draws above idle while it trains.
+        train_watts: The device draws above idle while it trains.
         idle_watts: Mean draw from unplugged to plugged in, its owner's use included.
         share: Of this class in ``mixed``.
     """
@@ -92,7 +92,7 @@ PROFILES: dict[str, Profile] = {
 
 Speeds are round assumptions between two published anchors. A Pixel 4 infers MobileNetV1 (569 M multiply-accumulates) in
 14 ms on four threads (LiteRT ``performance/measurement.md``), 81 GFLOP/s; training sustains a tenth to a quarter of
-that: small batches, weights that change and cannot be packed, gradients without tuned kernels, a hot phone. FedScale
+that: small batches, weights that change and cannot be packed, gradients without tuned kernels, a hot device. FedScale
 (ICML 2022) publishes devices around 160 ms for MobileNet, 3.7 GFLOP/s, between ``low`` and ``mid`` here.
 
 Watts follow the peak CPU power of phones in Kim and Wu, "AutoScale" (MICRO 2020): 3.6 W for a low-end and 5.5 W for a

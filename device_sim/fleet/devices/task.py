@@ -1,4 +1,4 @@
-"""One round on many phones at once: when each has the model, has trained and has sent, and what that took."""
+"""One round on many devices at once: when each has the model, has trained and has sent, and what that took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from device_sim.fleet.devices.timing import train_seconds
 
 @dataclass(frozen=True)
 class Training:
-    """Phones up to the end of local training.
+    """Devices up to the end of local training.
 
     Attributes:
         downloaded: ``float64[n]`` virtual seconds at which each has the model; inf if it never answered.
@@ -50,7 +50,7 @@ class Sending:
 def train_on(
     devices: Devices, asked: np.ndarray, air: Air, mishaps: Mishaps, flops: np.ndarray, download_bytes: np.ndarray
 ) -> Training:
-    """Returns phones from being asked to the end of training.
+    """Returns devices from being asked to the end of training.
 
     Args:
         asked: ``float64[n]`` virtual seconds.
@@ -67,7 +67,7 @@ def train_on(
 
 
 def send(devices: Devices, training: Training, air: Air, upload_bytes: np.ndarray) -> Sending:
-    """Returns the uploads of phones that finished; of the others nothing goes on air and nothing arrives.
+    """Returns the uploads of devices that finished; of the others nothing goes on air and nothing arrives.
 
     Args:
         upload_bytes: ``int64[n]``, lengths of the real packets.

@@ -1,4 +1,4 @@
-"""Seconds and bytes of local training from what the model costs, and whether a phone can hold it."""
+"""Seconds and bytes of local training from what the model costs, and whether a device can hold it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNTIME_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Workload:
-    """What training one model costs, whatever the phone.
+    """What training one model costs, whatever the device.
 
     Attributes:
         forward_macs: Multiply-accumulates of one example's forward pass.
@@ -54,6 +54,6 @@ def train_seconds(flops: np.ndarray, train_flops_per_s: np.ndarray) -> np.ndarra
 
 
 def fits_ram(needed_bytes: float, ram_bytes: np.ndarray, ram_share: float) -> np.ndarray:
-    """Returns ``bool[n]``: which phones let training have so much of their memory."""
+    """Returns ``bool[n]``: which devices let training have so much of their memory."""
     fits: np.ndarray = needed_bytes <= np.asarray(ram_bytes) * ram_share
     return fits

@@ -5,7 +5,7 @@ clipping and cut-off are the paper's 95 %, the defaults of `Guided` those of the
 ``config_parser.py``). Simplified in three places:
 
 - The statistical utility of a device is examples × mean loss; the paper takes the root mean square of the losses,
-  which phones here do not report.
+  which devices here do not report.
 - The pacer relaxes the preferred duration every ``pacer_rounds``, whatever the utility did; the paper's waits until it
   stops growing.
 - No device is ever barred for having taken part too often.

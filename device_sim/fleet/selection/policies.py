@@ -1,4 +1,4 @@
-"""Whether phones should: update policies, decided on a chosen phone before it downloads and before it uploads.
+"""Whether devices should: update policies, decided on a chosen device before it downloads and before it uploads.
 
 One that declines is not replaced; what it would have cost is saved (`reasons.saved_bytes`).
 """

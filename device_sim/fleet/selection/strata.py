@@ -1,4 +1,4 @@
-"""What a cohort can be stratified by: the phone's class, the label it has most of, or how many examples it has."""
+"""What a cohort can be stratified by: the device's class, the label it has most of, or how many examples it has."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Strata:
 
 
 def by_profile(fleet: Fleet, holdings: Holdings) -> Column:
-    """Returns a stratum for each class of phones."""
+    """Returns a stratum for each class of devices."""
     return lambda index: fleet.devices(index).profile
 
 

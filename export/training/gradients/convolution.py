@@ -72,7 +72,7 @@ def geometry(
         before = tuple(max(r - n, 0) // 2 for r, n in zip(reach, size, strict=True))
     else:
         before = (0, 0)
-    return Geometry(size, kernel, stride, dilation, before, out)
+    return Geometry(size=size, kernel=kernel, stride=stride, dilation=dilation, before=before, out=out)
 
 
 def place(x: Any, before: tuple[int, int], size: tuple[int, int], value: float = 0.0) -> Any:

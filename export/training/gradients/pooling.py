@@ -51,7 +51,7 @@ def max_pool(node: Node, g: Any) -> Gradients:
     x = place(x, geo.before, size, LOWEST)
     starts = [(i, j) for i in range(kh) for j in range(kw)]
     steps, (oh, ow) = geo.stride, geo.out
-    views = [_every(x, i, j, oh, ow, steps, depth) for i, j in starts]
+    views = [_every(x=x, row=i, column=j, oh=oh, ow=ow, steps=steps, depth=depth) for i, j in starts]
     total = None
     for (i, j), share in zip(starts, shares_of(views, best, g), strict=True):
         spread = stretch(stretch(share, 1, steps[0]), 2, steps[1])

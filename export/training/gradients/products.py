@@ -89,8 +89,8 @@ def einsum_forward(node: Node) -> Gradients:
 
 def einsum(node: Node, *gradients: Any) -> Gradients:
     (g,), (a, b, out), (x, y) = gradients, _letters(node), node.inputs
-    dx = contracted(out, b, a, g, y) if node.needs[0] else None
-    dy = contracted(a, out, b, x, g) if node.needs[1] else None
+    dx = contracted(a=out, b=b, out=a, x=g, y=y) if node.needs[0] else None
+    dy = contracted(a=a, b=out, out=b, x=x, y=g) if node.needs[1] else None
     return dx, dy
 
 

@@ -75,7 +75,15 @@ def by_program(session: TrainingSession, case: Case, material: Material) -> Answ
     after = session.get_weights()
     moved = {path: after[path] - value for path, value in material.weights.items()}
     losses, correct = (np.array([pair[i] for pair in (evaluated, *steps)], np.float32) for i in (0, 1))
-    return Answers(outputs, losses[:1], losses[1:], correct, np.zeros_like(correct), moved, material.weights)
+    return Answers(
+        outputs=outputs,
+        evaluated=losses[:1],
+        losses=losses[1:],
+        correct=correct,
+        unsure=np.zeros_like(correct),
+        moved=moved,
+        start=material.weights,
+    )
 
 
 def shortest(material: Material) -> Batch:

@@ -71,7 +71,9 @@ def prove(
     Raises:
         ExportError: It does not; the message names the layer.
     """
-    prover = _Prover(model, options, contract, open_session(tflite, contract), tuple(lost))
+    prover = _Prover(
+        model=model, options=options, contract=contract, session=open_session(tflite, contract), lost=tuple(lost)
+    )
     golden = [prover.at_drawn_starts(name) for name in prover.names()]
     own = prover.at_own_start(examples)
     if lost:

@@ -113,12 +113,18 @@ class Reference:
                 if number + 1 < len(material.batches):
                     continue
                 gradients = [s / float(count) for s in sums]
-            self._step(optimizer, gradients, anchors, case.prox_mu, pull)
+            self._step(optimizer=optimizer, gradients=gradients, anchors=anchors, mu=case.prox_mu, pull=pull)
         after = keras_bridge.read(self._model)
         correct, unsure = (np.array([pair[i] for pair in told], np.float32) for i in (0, 1))
         moved = {path: after[path] - value for path, value in before.items()}
         return Answers(
-            outputs, np.array([evaluated], np.float32), np.array(losses, np.float32), correct, unsure, moved, before
+            outputs=outputs,
+            evaluated=np.array([evaluated], np.float32),
+            losses=np.array(losses, np.float32),
+            correct=correct,
+            unsure=unsure,
+            moved=moved,
+            start=before,
         )
 
     def _write(self, weights: Tensors) -> None:
@@ -226,7 +232,9 @@ def draws_given(model: Any, seed: int, step: int) -> Iterator[None]:
     import tensorflow as tf
 
     def keep(number: int, shape: Sequence[Any], rate: float) -> Any:
-        return tf.constant(dropout_mask(seed, step, number, [int(n) for n in shape], rate), tf.float32)
+        return tf.constant(
+            dropout_mask(seed=seed, step=step, layer_index=number, shape=[int(n) for n in shape], rate=rate), tf.float32
+        )
 
     def make(draw: Draw, numbers: Sequence[int]) -> Any:
         return tf.constant(drawn_array(draw, numbers, seed, step))
@@ -252,7 +260,7 @@ def _given(layer: Any, index: int, seed: int, step: int) -> Callable[..., Any]:
             noise = (shape[0], *[1] * (len(shape) - 2), shape[-1])
         elif getattr(layer, "noise_shape", None) is not None:
             noise = tuple(s if n is None else n for s, n in zip(shape, layer.noise_shape, strict=True))
-        keep = dropout_mask(seed, step, index, noise, layer.rate).astype(np.float32)
+        keep = dropout_mask(seed=seed, step=step, layer_index=index, shape=noise, rate=layer.rate).astype(np.float32)
         return inputs * (keep * np.float32(1.0 / (1.0 - layer.rate)))
 
     return call

@@ -91,7 +91,14 @@ class Ecsq:
 
         values = np.concatenate([tensor.ravel() for tensor in delta.values()]) if delta else np.zeros(0, np.float32)
         matrices = tuple(layout.matrix_shape(tensor.shape) for tensor in delta.values())
-        return payload.encode(values, matrices, (self.step, self.absolute), self.rounding, self.rank, rng)
+        return payload.encode(
+            values=values,
+            matrices=matrices,
+            wanted=(self.step, self.absolute),
+            rounding=self.rounding,
+            rank=self.rank,
+            rng=rng,
+        )
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:
         """Returns the tensors; every size comes from ``spec``."""

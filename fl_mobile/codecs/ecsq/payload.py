@@ -50,10 +50,10 @@ def encode(
     if not step:
         return bytes([ZERO])
     shapes = shapes_of(matrices)
-    payload = _coded(values, shapes, step, rounding, rank, rng)
+    payload = _coded(values=values, shapes=shapes, step=step, rounding=rounding, rank=rank, rng=rng)
     while not payload and rounding == "rdo" and not wanted[1]:  # nothing sent is nothing learnt, round after round
         step /= 2
-        payload = _coded(values, shapes, step, rounding, rank, rng)
+        payload = _coded(values=values, shapes=shapes, step=step, rounding=rounding, rank=rank, rng=rng)
     if not payload:
         return bytes([ZERO])
     return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
@@ -65,7 +65,7 @@ def _coded(
     """Returns the payload with step Δ, empty if every level is 0."""
     residual, factors, numbers, shifts = values, no_factors(shapes), np.zeros(0, np.int64), (0, 0)
     if rank and rounding != "nearest":
-        residual, factors, numbers = extract(values, shapes, step, rounding, rank)
+        residual, factors, numbers = extract(values=values, shapes=shapes, step=step, rounding=rounding, max_rank=rank)
     if rounding == "stochastic":
         levels = stochastic(residual, step, rng)
     elif rounding == "nearest":

@@ -261,7 +261,7 @@ def test_what_clients_keep_adds_up_to_what_the_server_holds(name):
             learning_rate=LOCAL_RATE,
         )
         for i, t in zip(chosen, told, strict=True):
-            kept[i] = algorithm.device.keep(kept[i], t, steps[i] * LOCAL_RATE)
+            kept[i] = algorithm.variate.keep(kept[i], t, steps[i] * LOCAL_RATE)
         state = algorithm.apply(state, mean)
         for p in paths:
             total = sum(w * own[p] for w, own in zip(weights / weights.sum(), kept, strict=True))
