@@ -95,7 +95,15 @@ def canary_bound(
     if count < 10:
         raise ConfigError(f"a model of {size} weights is too small to audit: 10 canaries need {10 * CROWDED}")
     sent, absent = (_directions(rng_for(seed, "canaries", which), count, size) for which in ("sent", "absent"))
-    released, accepted = _released(agreement, rules, plan, shelf, (norm * sent).astype(np.float32), trained, seed)
+    released, accepted = _released(
+        agreement=agreement,
+        rules=rules,
+        plan=plan,
+        shelf=shelf,
+        rows=(norm * sent).astype(np.float32),
+        trained=trained,
+        seed=seed,
+    )
     if noise:
         released = released + rng_for(seed, "audit-noise").normal(0, noise * norm / max(1, accepted), size)
     return bound_of(sent @ released, absent @ released, accepted=accepted, delta=delta)

@@ -195,7 +195,9 @@ def audit_pictures(federation: Federation, question: Question) -> Pictures:
     for size in PICTURES:
         x, y = _batch(federation, size)
         truth = (x / brightest).astype(np.float32)
-        batches.append((truth, _sheets(federation, question, x, y, truth, brightest)))
+        batches.append(
+            (truth, _sheets(federation=federation, question=question, x=x, y=y, truth=truth, brightest=brightest))
+        )
         blank.append(np.array([psnr(one, mean) for one in truth]))
     return tuple(batches), tuple(blank)
 

@@ -185,7 +185,7 @@ def export(
             own_model = read_model(Path(model), which.imports)
         facts = _with_command(TrainingFacts(model=Path(model).stem, license=license))
         report = export_with_frames(*(own_model, out, frames), recipes=recipes or CORE_RECIPES, training=facts, **shape)
-        _tell(report, out, sign, recipes or (), output)
+        _tell(report=report, out=out, sign=sign, named=recipes or (), output=output)
         return
     experiment = which.experiment(dataset, changes or [])
     wanted = _output(experiment, recipes or CORE_RECIPES, tuning_data, tuning_origin)
@@ -209,7 +209,7 @@ def export(
         ),
         **shape,
     )
-    _tell(report, out, sign, recipes or (), output)
+    _tell(report=report, out=out, sign=sign, named=recipes or (), output=output)
 
 
 def _refuse_beside_frames(which: WhichModel, others: Mapping[str, object]) -> None:

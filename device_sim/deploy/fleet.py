@@ -86,7 +86,9 @@ class Fleet:
 
     def _client(self, one: Examples, fetched: dict[str, bytes]) -> Client:
         folder = self.folder / one.name
-        remote = Remote(self.url, device_key(folder), self.patience, self._rest, self.context)
+        remote = Remote(
+            url=self.url, key=device_key(folder), patience=self.patience, rest=self._rest, context=self.context
+        )
         return Client(remote, folder, self.train(one), fits=self.fits, fetched=fetched, runtime="litert")
 
     def _rest(self, seconds: float) -> None:

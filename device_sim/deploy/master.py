@@ -19,7 +19,7 @@ import numpy as np
 from device_sim.federation.federation import Federation
 from device_sim.rounds.crew import gather
 from device_sim.rounds.memory import FleetMemory
-from device_sim.rounds.step import Step, open_step
+from device_sim.rounds.step import Step, close_step, open_step
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets
 from fl_mobile.coordinator.coordinator import Coordinator
@@ -29,7 +29,6 @@ from fl_mobile.protocol.terms import Blob, assignment_to_json
 from fl_mobile.records import RoundReport, ServerState
 from fl_mobile.seeds import hashes
 from fl_mobile.server.publish import VERSIONS_KEPT
-from fl_mobile.server.step import step as server_step
 
 SILENT = "silent"
 """Clients that were asked and sent nothing that counts; a server cannot know why."""
@@ -68,7 +67,7 @@ class Master:
             raise KeyboardInterrupt
         packets = [self.coordinator.packet(name) for name in names]
         folded = fold_packets(federation.engine, packets, step.folding)
-        after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)
+        after, report = close_step(step, folded)
         counts = self.coordinator.counts(number)
         memory.seconds = start + time.monotonic() - began
         silent = Counter({SILENT: max(0, counts.asked - counts.packets)})

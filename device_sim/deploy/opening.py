@@ -78,7 +78,7 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
         )
         plan = federation.plan(0)
         engine.prepare(plan)
-        pulled = federation.algorithm.device is not None
+        pulled = federation.algorithm.variate is not None
         _, (tflite, contract) = programs.get(plan, plan.batch_size, pulled=pulled)
         return federation, {PROGRAM: tflite, CONTRACT: json.dumps(contract.to_json(), sort_keys=True).encode()}
     except BaseException:
@@ -91,6 +91,12 @@ def publish_terms(federation: Federation, coordinator: Coordinator) -> Blob:
     keys = federation.experiment.server
     initial = coordinator.blobs.put(initial_bytes(federation.engine.initial))
     parameters: dict[str, Any] = asdict(keys.of_algorithm)
-    terms = terms_to_json(federation.agreement, federation.engine.spec, federation.private, initial, parameters)
+    terms = terms_to_json(
+        agreement=federation.agreement,
+        spec=federation.engine.spec,
+        private=federation.private,
+        initial=initial,
+        parameters=parameters,
+    )
     coordinator.terms = coordinator.blobs.put(terms)
     return coordinator.terms

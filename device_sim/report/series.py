@@ -153,12 +153,12 @@ def backdoor(runs: Sequence[Run]) -> LineChart | None:
     if not attacked:
         return None
     return LineChart(
-        "backdoor",
-        "Success of the backdoor",
-        "Share of stamped test pictures of other classes that are taken for the attackers' class.",
-        "round",
-        "success, %",
-        tuple(
+        key="backdoor",
+        title="Success of the backdoor",
+        says="Share of stamped test pictures of other classes that are taken for the attackers' class.",
+        x_label="round",
+        y_label="success, %",
+        lines=tuple(
             _line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: _percent(r.backdoor)) for i, run in attacked
         ),
     )

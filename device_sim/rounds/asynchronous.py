@@ -20,13 +20,12 @@ from device_sim.federation.federation import Federation
 from device_sim.fleet.reasons import REASONS, count
 from device_sim.rounds.crew import Crew, gather, together
 from device_sim.rounds.memory import FleetMemory, Flight
-from device_sim.rounds.step import Step, open_step
+from device_sim.rounds.step import Step, close_step, open_step
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets
 from device_sim.rounds.trip import ACCEPTED, OFFLINE, REFUSED, Trip, settle_clients, travel, write_down
 from fl_mobile.errors import RunError
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.server.step import step as server_step
 
 PATIENCE = 10_000
 """Askings in a row that find nobody before the run is given up."""
@@ -75,7 +74,7 @@ def play_asynchronously(
         lying = federation.attackers.among(np.array([flight.device for flight in buffer], np.int64))
         told = [ACCEPTED if one.accepted else REFUSED + one.reason for one in folded.receipts]
         version.traffic.count_malicious(lying, np.array(told, object))
-    after, report = server_step(step.agreement, federation.rules, step.state, step.assignment, step.decoded, folded)
+    after, report = close_step(step, folded)
     memory.keep_flights(state.round_num)
     return after, report, version.close()
 
@@ -140,7 +139,9 @@ class _Version:
         packets = {client: made.packet for client, made in zip(trip.trained.clients, trip.trained.answers, strict=True)}
         for device, what, when in zip(trip.crew.devices.index.tolist(), outcome, resolved.tolist(), strict=True):
             packet = packets[device] if what == ACCEPTED else b""
-            self._memory.flights.append(Flight(device, self._step.round_num, when, what, packet))
+            self._memory.flights.append(
+                Flight(device=device, version=self._step.round_num, resolved=when, outcome=what, packet=packet)
+            )
         write_down(self._step, trip, outcome == ACCEPTED)
         losses = self.traffic.lost.copy()
         self.traffic.add(trip, outcome)

@@ -10,11 +10,12 @@ from device_sim.engines import Task, train_each
 from device_sim.federation.federation import Federation
 from device_sim.rounds.memory import FleetMemory
 from fl_mobile.agreement import Agreement
-from fl_mobile.records import Assignment, ServerState
+from fl_mobile.records import Assignment, RoundReport, ServerState
 from fl_mobile.seeds import seed_for
-from fl_mobile.server.fold import Folding
+from fl_mobile.server.fold import Fold, Folding
 from fl_mobile.server.publish import Publication, assign, moved_since, publish
 from fl_mobile.server.step import folding_of
+from fl_mobile.server.step import step as server_step
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import Decoded
 from fl_mobile.wire.pruning_mask import apply_masks
@@ -62,7 +63,9 @@ class Step:
         """How packets are aggregated."""
         rules = self.federation.rules
         moved = moved_since(self.memory.shelf, self.round_num, rules.admission.max_staleness)
-        return folding_of(self.agreement, rules, self.assignment, moved, self._reference)
+        return folding_of(
+            agreement=self.agreement, rules=rules, assignment=self.assignment, moved=moved, reference=self._reference
+        )
 
     @property
     def _reference(self) -> Tensors | None:
@@ -93,4 +96,16 @@ def open_step(federation: Federation, memory: FleetMemory, state: ServerState, u
         assignment=assignment,
         publication=publication,
         updates=updates,
+    )
+
+
+def close_step(step: Step, folded: Fold) -> tuple[ServerState, RoundReport]:
+    """Returns the state after the step, and what happened in it."""
+    return server_step(
+        agreement=step.agreement,
+        rules=step.federation.rules,
+        state=step.state,
+        assignment=step.assignment,
+        decoded=step.decoded,
+        folded=folded,
     )

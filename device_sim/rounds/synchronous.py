@@ -18,7 +18,7 @@ from device_sim.federation.federation import Federation
 from device_sim.fleet.reasons import count
 from device_sim.rounds.crew import gather
 from device_sim.rounds.memory import FleetMemory
-from device_sim.rounds.step import Step, open_step
+from device_sim.rounds.step import Step, close_step, open_step
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets
 from device_sim.rounds.trip import (
@@ -36,7 +36,6 @@ from fl_mobile.privacy.claim import POISSON
 from fl_mobile.privacy.rules import cohort_seed
 from fl_mobile.records import Receipt, RoundReport, ServerState
 from fl_mobile.server.fold import Fold, closed
-from fl_mobile.server.step import step as server_step
 
 _NOBODY = np.zeros(0, np.int64)
 
@@ -73,14 +72,7 @@ def play_synchronously(
     outcome, end = settle(trip, deadline, experiment.train.cohort if capped else len(crew))
     took_part = np.isin(outcome, (ACCEPTED, SURPLUS))
     folded, receipts = _receive(step, trip, outcome)
-    after, report = server_step(
-        agreement=step.agreement,
-        rules=federation.rules,
-        state=step.state,
-        assignment=step.assignment,
-        decoded=step.decoded,
-        folded=folded,
-    )
+    after, report = close_step(step, folded)
     settle_clients(step, trip, receipts)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)

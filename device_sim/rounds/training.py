@@ -81,7 +81,7 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
             out.add(ready, folding)
 
     if lies is not None and waits:
-        _train_liars_last(lies, crew, who, clients, train, out)
+        _train_liars_last(lies=lies, crew=crew, who=who, clients=clients, train=train, out=out)
     else:
         train(who, clients)
     for client, made in zip(out.clients, out.answers, strict=True):

@@ -88,7 +88,7 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Tr
     known = kind == "run" or any(change.startswith("data.dataset=") for change in _with(dataset, changes))
     data = open_dataset(experiment) if known else None
     model = _model(text, kind, experiment, data)
-    experiment, compiled = _as_compiled(text, kind, experiment, changes, model)
+    experiment, compiled = _as_compiled(text=text, kind=kind, experiment=experiment, changes=changes, model=model)
     shape = example_shape(model)
     dtype = _dtype(text, kind, model, data)
     head = head_of(model, np.ones((2, *shape), dtype))
@@ -103,7 +103,14 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Tr
     plan = algorithm.plan(FitPlan(**{**vars(fit), "loss": loss}))
     examples = None if data is None else (data.test.x[:EXAMPLES], data.test.y[:EXAMPLES])
     batch = experiment.train.batch_size if kind == "run" or "train.batch-size" in _keys(changes) else BATCH
-    return Trainable(model, plan, algorithm.device is not None, dtype, batch or BATCH, examples)
+    return Trainable(
+        model=model,
+        plan=plan,
+        correction=algorithm.device is not None,
+        input_dtype=dtype,
+        batch_size=batch or BATCH,
+        examples=examples,
+    )
 
 
 def open_model(text: str) -> Any:

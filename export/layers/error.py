@@ -76,7 +76,13 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
             continue  # masks of an embedding, places: quantisation leaves them alone
         signal, noise = _own_noise(pair, exact, quantized, values)
         if noise.any():
-            found.append((pair, _ratio(signal, noise), _at_answers(exact, pair, few, noise, answers.values())))
+            found.append(
+                (
+                    pair,
+                    _ratio(signal, noise),
+                    _at_answers(exact=exact, pair=pair, values=few, noise=noise, answers=answers.values()),
+                )
+            )
     total = sum(at_answers for *_, at_answers in found) or _TINY
     return tuple(
         LayerError(

@@ -49,7 +49,7 @@ def keep_in_float(artifact: Artifact, twin: FloatTwin, layers: Sequence[str]) ->
         for pair in pairs
         if _types(exact, pair.exact) != _types(quantized, pair.quantized) and _is_of(pair, twin, layers)
     }
-    return _grafted(before, exact, quantized, kept, layers)
+    return _grafted(before=before, source=exact, target=quantized, kept=kept, layers=layers)
 
 
 def keep_in_int16(artifact: Artifact, wide: Artifact, twin: FloatTwin, layers: Sequence[str]) -> Graph:
@@ -76,7 +76,7 @@ def keep_in_int16(artifact: Artifact, wide: Artifact, twin: FloatTwin, layers: S
         for mine, other in zip(ours, theirs, strict=True)
         if _types(source, other.quantized) != _types(quantized, mine.quantized) and _is_of(mine, twin, layers)
     }
-    return _grafted(before, source, quantized, kept, layers)
+    return _grafted(before=before, source=source, target=quantized, kept=kept, layers=layers)
 
 
 def _is_of(pair: OpPair, twin: FloatTwin, layers: Sequence[str]) -> bool:

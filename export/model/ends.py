@@ -76,7 +76,9 @@ def opening_of(model: Any, batch: int | None = 1) -> Opening:
     batch = batch or built_for or 1
     shapes = tuple((batch, *map(int, placeholder.shape[1:])) for placeholder in placeholders)
     dtypes = tuple(_DTYPES[str(placeholder.dtype)] for placeholder in placeholders)
-    return Opening(structure, _input_names(given, shapes, dtypes), shapes, dtypes, built_for)
+    return Opening(
+        structure=structure, names=_input_names(given, shapes, dtypes), shapes=shapes, dtypes=dtypes, rows=built_for
+    )
 
 
 def answers_of(model: Any, opening: Opening, tensors: Sequence[Any]) -> dict[str, Any]:

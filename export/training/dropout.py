@@ -64,7 +64,9 @@ def hashes(seed: int, step: int, number: int, shape: Sequence[int]) -> np.ndarra
     """Returns ``int32[shape]`` in [0, P), by the formula above; ``number`` is its ``l``."""
     rows, columns = (shape[0] if shape else 1), int(np.prod(shape[1:], dtype=np.int64))
     i, j = np.arange(rows, dtype=np.int32)[:, None], np.arange(columns, dtype=np.int32)[None, :]
-    made: np.ndarray = _hash(np.int32(seed), np.int32(step), number, i, j).reshape(tuple(shape))
+    made: np.ndarray = _hash(seed=np.int32(seed), step=np.int32(step), layer=number, row=i, column=j).reshape(
+        tuple(shape)
+    )
     return made
 
 
@@ -81,7 +83,9 @@ def hash_tensor(seed: Any, step: Any, number: int, shape: Sequence[Any]) -> Any:
     known = all(isinstance(n, int) for n in rest)
     columns = int(np.prod(rest, dtype=np.int64)) if known else tf.reduce_prod(tf.stack(rest))
     i, j = (tf.constant(np.arange(n, dtype=np.int32)) if isinstance(n, int) else tf.range(n) for n in (rows, columns))
-    hashed = _hash(tf.reshape(seed, [1, 1]), tf.reshape(step, [1, 1]), number, i[:, None], j[None, :])
+    hashed = _hash(
+        seed=tf.reshape(seed, [1, 1]), step=tf.reshape(step, [1, 1]), layer=number, row=i[:, None], column=j[None, :]
+    )
     return tf.reshape(hashed, shape)
 
 

@@ -85,7 +85,7 @@ def make_variants(request: Request, recipes: Sequence[Recipe], convert: Converte
             except (ExportError, VerifyError) as error:
                 unmade.append(Unmade(recipe.name, FAILED, str(error)))
                 errors[recipe.name] = error
-        return Outcomes(made, tuple(unmade), origins.tunings, errors, frontier)
+        return Outcomes(made=made, unmade=tuple(unmade), tunings=origins.tunings, errors=errors, frontier=frontier)
 
 
 class _Unlike(Exception):

@@ -168,7 +168,7 @@ def _read_content(bundle: Bundle, model: Any) -> _Content:
         units = {name: value_range(rows) if heads[name] == "values" else 1.0 for name, rows in golden.keras.items()}
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise VerifyError(f"{bundle.path}: report.json lacks what a bundle must say ({error!r})") from error
-    return _Content(graphs, golden, units, targets, found, gates)
+    return _Content(graphs=graphs, golden=golden, units=units, targets=targets, described=found, gates=gates)
 
 
 def _gates(bundle: Bundle, recipe: str, conversion: str) -> Recipe:
@@ -287,17 +287,31 @@ def _judged(
 ) -> Replay:
     frames = len(next(iter(content.golden.frames.values())))
     if isinstance(reply, VerifyError):
-        return Replay(recipe, runtime, frames, float("inf"), decides, str(reply))
+        return Replay(
+            recipe=recipe,
+            runtime=runtime,
+            frames=frames,
+            max_abs_diff=float("inf"),
+            decides=decides,
+            problem=str(reply),
+        )
     where, allowed = f"{recipe}.tflite on {runtime}", content.gates[recipe].tolerance.replay_abs
     ends = content.graphs[recipe].signature(SIGNATURE).outputs
     units, golden = content.units, content.golden
-    worst = float(np.max([_apart(where, end, reply[end.name], golden, recipe) / units[end.name] for end in ends]))
+    worst = float(
+        np.max(
+            [
+                _apart(where=where, end=end, raw=reply[end.name], golden=golden, recipe=recipe) / units[end.name]
+                for end in ends
+            ]
+        )
+    )
     problem = (
         ""
         if worst <= allowed
         else f"{where}: golden outputs differ by up to {worst:.3g} in probability, allowed {allowed:g}"
     )
-    return Replay(recipe, runtime, frames, worst, decides, problem)
+    return Replay(recipe=recipe, runtime=runtime, frames=frames, max_abs_diff=worst, decides=decides, problem=problem)
 
 
 def _apart(where: str, end: TensorInfo, raw: np.ndarray, golden: Golden, recipe: str) -> float:

@@ -109,9 +109,23 @@ def load(folder: Path) -> Kept:
         under_way = None
         if (told := meta["under_way"]) is not None:
             packet, own = arrays["packet"].tobytes(), tensors("own") or {}
-            made = Answer(packet, told["examples"], told["loss"], float("nan"), tensors("wanted"), None, own)
+            made = Answer(
+                packet=packet,
+                examples=told["examples"],
+                loss=told["loss"],
+                norm=float("nan"),
+                wanted=tensors("wanted"),
+                delta=None,
+                private=own,
+            )
             under_way = UnderWay(told["assignment"], told["attempt"], made)
         state = ClientState(**{name: tensors(name) for name in _STATE})
-        return Kept(meta["run"], meta["device"], Held(meta["held"], tensors("point")), state, under_way)
+        return Kept(
+            run=meta["run"],
+            device=meta["device"],
+            held=Held(meta["held"], tensors("point")),
+            state=state,
+            under_way=under_way,
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged ({error}); remove it to begin as a client that holds nothing") from None

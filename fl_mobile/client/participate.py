@@ -194,7 +194,9 @@ class Client:
         else:
             raise Refused(status, told, "upload")
         before = self._kept.state
-        state = keep(self._terms.agreement, asked.assignment, before, made, receipt)
+        state = keep(
+            agreement=self._terms.agreement, assignment=asked.assignment, before=before, made=made, receipt=receipt
+        )
         self._keep(replace(self._kept, state=state, under_way=None))
         if receipt is not None and not receipt.accepted:  # the same data would give the same packet again
             self._remote.ask("DELETE", asked.path(under_way.attempt), asked.token)

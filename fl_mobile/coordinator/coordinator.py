@@ -225,4 +225,6 @@ def _counts(tx: Transaction, number: int) -> Counts:
     packets, up = tx.db.execute(sent).one()
     why = select(attempts.c.reason, func.count()).where(of_step, attempts.c.reason != "").group_by(attempts.c.reason)
     refused = Counter({str(row[0]): int(row[1]) for row in tx.db.execute(why)})
-    return Counts(int(clients), int(down), int(packets), int(up), refused)
+    return Counts(
+        asked=int(clients), download_bytes=int(down), packets=int(packets), upload_bytes=int(up), refused=refused
+    )

@@ -128,7 +128,9 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
         )
     else:
         tx.db.execute(queries.ASK_AGAIN, {"r": round_.number, "d": device, "until": expires})
-    return Reply(200, {"assignment": _assignment(desk, round_, device, expires, parts)})
+    return Reply(
+        200, {"assignment": _assignment(desk=desk, round_=round_, device=device, expires=expires, parts=parts)}
+    )
 
 
 def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:

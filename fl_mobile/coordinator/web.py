@@ -246,7 +246,7 @@ def _signed(request: Request, body: bytes) -> Signed:
         signature = from_base64(request.headers.get("fl-signature", ""), SIGNATURE_BYTES)
     except ValueError as error:
         raise Refusal(401, "signature", f"FL-Signature: {error}") from None
-    return Signed(request.method, request.url.path, body, int(time_ms), signature)
+    return Signed(method=request.method, path=request.url.path, body=body, time_ms=int(time_ms), signature=signature)
 
 
 def _key(value: Any) -> bytes:

@@ -105,6 +105,6 @@ def _answering(original: Callable[..., Any], kind: str, *, seeded: bool) -> Call
         given.apply_defaults()
         low, high = (given.arguments.get(name) for name in ("minval", "maxval"))
         dtype = tf.as_dtype(given.arguments["dtype"]) if low is None else tf.convert_to_tensor(low).dtype
-        return answer(Draw(kind, given.arguments["shape"], dtype, low, high))
+        return answer(Draw(kind=kind, shape=given.arguments["shape"], dtype=dtype, low=low, high=high))
 
     return kernel

@@ -167,7 +167,13 @@ def assignment_from_json(value: Any) -> Assignment:
         codec = parse_codec(got["upload"])
     except ConfigError as error:
         raise WireError("codec", str(error)) from None
-    return Assignment(got["round"], got["plan"], codec, got["clip_norm"], got["max_examples"])
+    return Assignment(
+        round_num=got["round"],
+        plan=got["plan"],
+        upload=codec,
+        clip_norm=got["clip_norm"],
+        max_examples=got["max_examples"],
+    )
 
 
 def receipt_to_json(receipt: Receipt) -> dict[str, Any]:
