@@ -155,6 +155,8 @@ def _released(
         return answer(terms, update, rng_for(seed, "canary-codec", number)).packet
 
     folded = folding_of(agreement, rules, assignment)(packet(i, row) for i, row in enumerate(rows))
-    after, report = step(agreement, rules, state, assignment, decoded, folded)
+    after, report = step(
+        agreement=agreement, rules=rules, state=state, assignment=assignment, decoded=decoded, folded=folded
+    )
     moved = {path: after.weights[path] - state.weights[path] for path in trained}
     return laid_out(moved, trained), report.accepted

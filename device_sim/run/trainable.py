@@ -106,7 +106,7 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Tr
     return Trainable(
         model=model,
         plan=plan,
-        correction=algorithm.device is not None,
+        correction=algorithm.variate is not None,
         input_dtype=dtype,
         batch_size=batch or BATCH,
         examples=examples,
