@@ -39,7 +39,14 @@ class ServerRound:
         sends = self.agreement.algorithm.sends
         beside = dict(self.state.slots[sends]) if sends else {}
         decoded = Decoded(self.state.round_num, self.state.weights, beside=beside)
-        return step(self.agreement, self.rules, self.state, self.assignment, decoded, folded)
+        return step(
+            agreement=self.agreement,
+            rules=self.rules,
+            state=self.state,
+            assignment=self.assignment,
+            decoded=decoded,
+            folded=folded,
+        )
 
     def play(self, packets: Iterable[bytes]) -> tuple[ServerState, RoundReport]:
         return self.finish(self.folding(packets))
