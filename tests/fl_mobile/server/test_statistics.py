@@ -72,7 +72,14 @@ class Server:
         moved = moved_since(self.points, self.state.round_num, self.rules.admission.max_staleness)
         folded = folding_of(self.agreement, self.rules, assignment, moved)(packets)
         assert not folded.dropped
-        self.state, _ = step(self.agreement, self.rules, self.state, assignment, self.decoded, folded)
+        self.state, _ = step(
+            agreement=self.agreement,
+            rules=self.rules,
+            state=self.state,
+            assignment=assignment,
+            decoded=self.decoded,
+            folded=folded,
+        )
         self.publish()
 
 
