@@ -171,12 +171,13 @@ def epsilon(runs: Sequence[Run]) -> LineChart | None:
         return None
     left_out = f" Without privacy: {_names(runs, private)}." if len(private) < len(runs) else ""
     return LineChart(
-        "epsilon-rounds",
-        "ε spent",
-        "What all rounds so far reveal of one device at most, by the ledger; what it is about stands below." + left_out,
-        "round",
-        "ε",
-        tuple(
+        key="epsilon-rounds",
+        title="ε spent",
+        says="What all rounds so far reveal of one device at most, by the ledger; what it is about stands below."
+        + left_out,
+        x_label="round",
+        y_label="ε",
+        lines=tuple(
             _line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: r.privacy.get("epsilon"))
             for i, run in private
         ),
@@ -189,12 +190,12 @@ def clip_norm(runs: Sequence[Run]) -> LineChart | None:
     if not any(len(each) > 1 for _, _, each in norms):
         return None
     return LineChart(
-        "clip-norms",
-        "Clipping norm",
-        "L2 norm that updates of the next round are clipped to; it follows a noised quantile of the devices' norms.",
-        "round",
-        "norm",
-        tuple(
+        key="clip-norms",
+        title="Clipping norm",
+        says="L2 norm that updates of the next round are clipped to; follows a noised quantile of the clients' norms.",
+        x_label="round",
+        y_label="norm",
+        lines=tuple(
             _line(i, run, [r.round_num + 1 for r in run.rounds], lambda r: r.privacy.get("clip_norm"))
             for i, run, each in norms
             if each

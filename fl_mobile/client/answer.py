@@ -37,7 +37,7 @@ class Terms:
         prediction: Is taken off every update, under CAFe.
         masks: What is pruned in the version the clients train from; it is zero in all that leaves them.
         private: What the updates of tensors that do not travel are relative to.
-        foreseen: Is taken off every update as often as the client made a local step: `DeviceState.foreseen`.
+        foreseen: Is taken off every update as often as the client made a local step: `ControlVariate.foreseen`.
         local_steps: Examples of a client → its local steps, as the server counts them.
         bare: Whether the packet says neither how many examples it stands on, only that there are some, nor the loss.
     """
@@ -78,7 +78,7 @@ class Answer:
 
 def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, private: Tensors) -> Terms:
     """Returns what the answers of a round need."""
-    device = agreement.algorithm.device
+    device = agreement.algorithm.variate
     foreseen = device.foreseen(decoded.beside, assignment.plan.learning_rate) if device and device.foreseen else {}
     return Terms(
         layout=wire.Layout(agreement.spec, assignment.upload),
@@ -156,7 +156,7 @@ def keep(
     if receipt is None or not receipt.accepted:
         return ClientState(before.residual, before.variate, private)
     residual, variate = before.residual, before.variate
-    device = agreement.algorithm.device
+    device = agreement.algorithm.variate
     if made.wanted is not None or device:
         sent = wire.unpack(made.packet, agreement.spec, assignment.upload).tensors
         if made.wanted is not None:

@@ -69,7 +69,13 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
         mean = {p: file[f"m/{i}"] for i, p in enumerate(spec)} if "m/0" in file else None
         step = None if meta["upload_step"] is None else float(meta["upload_step"])
         state = ServerState(
-            int(meta["round"]), weights, spec, slots, mean, step, _privacy(meta.get("privacy"), int(meta["round"]))
+            round_num=int(meta["round"]),
+            weights=weights,
+            spec=spec,
+            slots=slots,
+            mean=mean,
+            upload_step=step,
+            privacy=_privacy(meta.get("privacy"), int(meta["round"])),
         )
         extra = dict(meta["extra"])
         check_fits(weights, spec, str(path))

@@ -49,7 +49,9 @@ def assign(
         _check_private(agreement)
         state = state if state.privacy else replace(state, privacy=rules.privacy.start())
         clip_norm = state.privacy.clip_norm if state.privacy else clip_norm
-    return state, Assignment(state.round_num, plan, upload, clip_norm, admission.max_examples)
+    return state, Assignment(
+        round_num=state.round_num, plan=plan, upload=upload, clip_norm=clip_norm, max_examples=admission.max_examples
+    )
 
 
 def _check_private(agreement: Agreement) -> None:
@@ -57,7 +59,7 @@ def _check_private(agreement: Agreement) -> None:
     statistics = [path for path, tensor in agreement.spec.items() if not tensor.trainable]
     if statistics:
         raise ConfigError(f"under privacy no statistics of clients' examples travel, and '{statistics[0]}' is one")
-    if agreement.algorithm.per_step or agreement.algorithm.device:
+    if agreement.algorithm.per_step or agreement.algorithm.variate:
         raise ConfigError(f"under privacy one sum is released a round, and '{agreement.algorithm.name}' needs another")
     if agreement.memory != "none" or not agreement.bare_packets:
         raise ConfigError("under privacy packets hold one round's update and nothing else: no memory, bare packets")
@@ -150,14 +152,28 @@ def _published(agreement: Agreement, state: ServerState, points: Points) -> Publ
         header, rng = wire.Header(wire.MODEL, now, now), rng_for(agreement.seed, now, "broadcast")
         packet = wire.pack(header, state.weights, agreement.spec, agreement.download, rng)
         whole = replace(extra, model=packet)
-        return Publication(decode(agreement, whole, version=now), agreement, state, points, whole)
+        return Publication(
+            decoded=decode(agreement, whole, version=now),
+            _agreement=agreement,
+            _state=state,
+            _points=points,
+            _whole=whole,
+        )
     wanted = lattice.point(state.weights)
     weights = lattice.weights(wanted, state.weights)
     decoded = decoded_as(agreement, extra, version=now, weights=weights, point=wanted)
     assert decoded.point is not None
     points.put("point", now, decoded.point)
     points.forget("point", before=now, keep=VERSIONS_KEPT)
-    return Publication(decoded, agreement, state, points, extra, lattice, wanted)
+    return Publication(
+        decoded=decoded,
+        _agreement=agreement,
+        _state=state,
+        _points=points,
+        _whole=extra,
+        _lattice=lattice,
+        _wanted=wanted,
+    )
 
 
 def _prediction(agreement: Agreement, state: ServerState) -> bytes:
