@@ -173,7 +173,11 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
         "if statistics:\n        raise ConfigError(",
         "if False:\n        raise ConfigError(",
     ),
-    "control variates travel": (publish, "if agreement.algorithm.per_step or agreement.algorithm.variate:", "if False:"),
+    "control variates travel": (
+        publish,
+        "if agreement.algorithm.per_step or agreement.algorithm.variate:",
+        "if False:",
+    ),
     "what a codec left out is sent later": (publish, 'if agreement.memory != "none" or', "if"),
     "clipped twice, to other norms": (step, "or believed.clip_norm or", "or"),
     "late updates count": (step, " or believed.max_staleness):", "):"),
