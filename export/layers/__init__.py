@@ -13,7 +13,7 @@ load, TF 2.21), needs the model at hand, and judges a layer by its own output al
 
 from export.layers.error import LayerError, layer_errors, ranked_layers
 from export.layers.keep import keep_in_float, keep_in_int16
-from export.layers.names import FloatTwin, float_twin, twin_of
+from export.layers.names import FloatTwin, float_twin, layer_refused, twin_of
 from export.layers.variant import LayerReport, check_keep_float, layer_lines, measure_layers
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "keep_in_int16",
     "layer_errors",
     "layer_lines",
+    "layer_refused",
     "measure_layers",
     "ranked_layers",
     "twin_of",

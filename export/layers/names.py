@@ -16,8 +16,9 @@ from export.layers.pairs import paired
 from export.model.forms import InputForms
 from export.model.serving import described
 from export.tflite.graph import Artifact, Graph, read_graph
-from fl_mobile.errors import ExportError, nearest
+from fl_mobile.errors import ExportError, VerifyError, nearest
 
+_NODE = re.compile(r"Node number (\d+) \((\w+)\)")
 _NUMBERED = re.compile(r"(.+)_\d+")
 
 
@@ -109,6 +110,23 @@ def twin_of(saved: SavedModels, *, unrolled: bool = False) -> FloatTwin:
         layers=frozenset(layer.name for layer in layers),
         kernels=frozenset(layer.name for layer in layers if _owns_kernel(layer)),
     )
+
+
+def layer_refused(twin: FloatTwin, artifact: Artifact, message: str) -> str:
+    """Returns the layer of the operation that a runtime names in its refusal of ``artifact``; empty when it is none.
+
+    An operation without a kernel for its types shows when the file is loaded or run, as ``Node number 4 (GREATER)``.
+    """
+    found = _NODE.search(message)
+    if found is None:
+        return ""
+    try:
+        model = read_model(artifact)
+        refused = model.subgraphs[0].operators[int(found[1])]
+        pair = next(pair for pair in paired(twin.model, model) if pair.quantized is refused)
+    except (VerifyError, IndexError, StopIteration):
+        return ""
+    return twin.layer(pair.tensor) if pair.op == found[2] else ""
 
 
 def check_layers(twin: FloatTwin, wanted: Sequence[str]) -> None:

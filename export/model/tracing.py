@@ -119,10 +119,19 @@ def check_weights(model: Any) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns the line that says what went wrong; under AutoGraph it follows "in user code:" and a stack of files."""
+    """Returns the line that says what went wrong; under AutoGraph it follows "in user code:" and a stack of files.
+
+    Keras opens with the layer that was called and says what happened in the line after.
+
+    >>> reason_of(ValueError("Exception encountered when calling Dense.call().\n\nToo few axes.\n\nArguments received"))
+    'ValueError: Dense.call(): Too few axes.'
+    """
     plain = re.sub(r"\x1b\[\d*m", "", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()] or [""]
-    if lines[0].startswith("Exception encountered when calling") and len(lines) > 1:
-        lines = [f"{lines[0].removeprefix('Exception encountered when calling ').rstrip('.')}: {lines[1]}", *lines[2:]]
-    named = [line for line in lines if re.match(r"\w+(Error|Exception): ", line)]
-    return named[-1] if lines[0] == "in user code:" and named else f"{type(error).__name__}: {lines[0]}"
+    if lines[0] == "in user code:":
+        named = [at for at, line in enumerate(lines) if re.match(r"\w+(Error|Exception): ", line)]
+        lines = lines[named[-1] :] if named else lines
+    else:
+        lines[0] = f"{type(error).__name__}: {lines[0]}"
+    called = lines[0].replace("Exception encountered when calling ", "").rstrip(".")
+    return f"{called}: {lines[1]}" if "Exception encountered when calling" in lines[0] and len(lines) > 1 else lines[0]

@@ -18,14 +18,14 @@ from export.convert.conversion import Converter
 from export.convert.recipes import AUTO, RECIPES, Recipe
 from export.convert.saved import saved_models
 from export.convert.to_tflite import unsuited
-from export.layers import check_keep_float
+from export.layers import check_keep_float, layer_refused
 from export.report.report import make_variant
 from export.tuning.sources import check_kept, check_tuned_artifact, tuned_source
 from export.tuning.tune import TuningReport
 from export.variants.attempt import Made, Origin, Request, attempt, layers_of
 from export.variants.auto import Found, nothing_passed, search
 from export.variants.frontier import Frontier
-from export.variants.outcome import FAILED, SKIPPED, Unmade, advice_for
+from export.variants.outcome import FAILED, SKIPPED, Unmade, advice_for, advice_on_refusal
 from export.verify.measured import check_parity
 from fl_mobile.errors import ExportError, FlMobileError, VerifyError
 
@@ -144,7 +144,11 @@ def _make(recipe: Recipe, origin: Origin, request: Request, say: Say) -> Made:
     say(f"{recipe.name}: converting")
     graph = origin.converted(recipe, request)
     say(f"{recipe.name}: comparing with Keras on {request.reference.samples} frames")
-    found = attempt(recipe, graph, request)
+    try:
+        found = attempt(recipe, graph, request)
+    except VerifyError as error:
+        layer = layer_refused(origin.twin(recipe), graph, str(error))
+        raise _Unlike(error, advice_on_refusal(recipe, layer)) from error
     if found.refused:
         raise VerifyError("; ".join(found.refused))
     layers, parity, rows = layers_of(recipe, origin, found.graph, request), found.parity, request.golden_rows

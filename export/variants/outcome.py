@@ -49,6 +49,15 @@ def advice_for(recipe: Recipe, layers: LayerReport | None) -> str:
     )
 
 
+def advice_on_refusal(recipe: Recipe, layer: str) -> str:
+    """Returns what to try after a runtime refused an operation of ``layer``."""
+    if not layer or recipe.weight_bits != 8:
+        return ""
+    return f"That is layer {layer!r}: try --keep-float {layer}" + (
+        f", or recipe '{recipe.instead}'." if recipe.instead else "."
+    )
+
+
 def nothing_made(unmade: Sequence[Unmade]) -> ExportError:
     """Returns the error that says of every recipe why it has no artifact."""
     return ExportError(f"no artifact could be made, so no bundle was written. {'; '.join(map(str, unmade))}")

@@ -66,9 +66,14 @@ def own_order() -> Any:
 
     def answer(x: Any) -> Any:
         values, places = ops.top_k(x, 3)
-        return ops.concatenate([values, ops.cast(places, "float32"), ops.one_hot(ops.argmax(x, -1), 8)], -1)
+        return ops.concatenate([values, ops.cast(places, "float32"), ops.one_hot(places[:, 0], 8)], -1)
 
     return stack((12,), L.Dense(8), Own(answer), L.Dense(3))
+
+
+def own_argmax() -> Any:
+    """Keras looks at the sign bit of floats, which no phone can."""
+    return stack((12,), L.Dense(8), Own(lambda x: ops.one_hot(ops.argmax(x, -1), 8)), L.Dense(3))
 
 
 def own_resize() -> Any:

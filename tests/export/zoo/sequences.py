@@ -145,7 +145,7 @@ def causal_dilated() -> Any:
     return stack(
         (16, 4),
         L.Conv1D(6, 3, padding="causal", dilation_rate=2, activation="relu"),
-        L.AveragePooling1D(),
+        L.AveragePooling1D(2),
         L.Flatten(),
         L.Dense(3),
     )

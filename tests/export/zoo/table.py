@@ -38,10 +38,8 @@ KINDS: dict[str, Build] = {
     **named(own),
     "activations-hard": activations("relu", "relu6", "leaky_relu", "hard_sigmoid", "hard_silu", "hard_tanh", "linear"),
     "activations-smooth": activations("elu", "selu", "gelu", "silu", "mish", "softplus", "softsign", "tanh", "celu"),
-    "activations-scores": activations("sigmoid", "softmax", "log_sigmoid", "log_softmax", "exponential", "glu"),
-    "activations-rare": activations(
-        "squareplus", "tanh_shrink", "hard_shrink", "soft_shrink", "threshold", "sparsemax"
-    ),
+    "activations-scores": activations("sigmoid", "softmax", "log_sigmoid", "log_softmax", "exponential"),
+    "activations-rare": activations("squareplus", "tanh_shrink", "hard_shrink", "soft_shrink", "sparsemax"),
     "mobilenet": application("MobileNet", alpha=0.25),
     "mobilenet-v2": application("MobileNetV2", alpha=0.35),
     "mobilenet-v3-small": application("MobileNetV3Small", alpha=0.75, minimalistic=True),
