@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,26 @@ def test_fifty_conversions_keep_no_more_than_a_fifth(filters: int) -> None:
             to_tflite(net, recipe, representative=frames, convert=convert)
             held.append(resident_mb() if turn in (len(CORE_RECIPES) - 1, 49) else 0.0)
     assert held[49] <= 1.2 * held[len(CORE_RECIPES) - 1]
+
+
+@pytest.mark.slow
+def test_fifty_exports_keep_no_more_than_a_fifth(tmp_path: Path) -> None:
+    """Whole bundles of a small model: traces, conversions, sessions and proofs give back what they took."""
+    import shutil
+
+    import keras
+
+    from export import export_model
+
+    layers = keras.layers
+    net = keras.Sequential(
+        [layers.Input((8, 8, 1)), layers.Conv2D(8, 3, activation="relu"), layers.Flatten(), layers.Dense(4)]
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    held = []
+    for turn in range(50):
+        options = {"labels": None, "representative": frames, "x_test": frames, "y_test": None}
+        export_model(net, tmp_path / "out", recipes=("float32", "int8"), **options)
+        shutil.rmtree(tmp_path / "out")
+        held.append(resident_mb() if turn in (3, 49) else 0.0)
+    assert held[49] <= 1.2 * held[3]
