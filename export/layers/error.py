@@ -9,7 +9,7 @@ a tensor with one wild channel has a fine ratio of its own while all its other c
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from export.layers.flatbuffer import activations, op_name, read_model
 from export.layers.names import FloatTwin
+from export.layers.onward import Onward
 from export.layers.pairs import OpPair, paired
 from export.layers.run import Values, every_tensor, run_slice, scale_of
 from export.tflite.graph import Artifact, read_graph
@@ -69,6 +70,7 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
     values, stored = every_tensor(twin.graph, exact, frames), every_tensor(graph, quantized, frames)
     found, pairs = [], paired(exact, quantized)
     few = {index: part[: max(_LEAST_FRAMES, _MOST_RUNS // len(pairs))] for index, part in values.items()}
+    onward = Onward(exact, few, answers.values())
     for pair in pairs:
         if answers.get(out := int(pair.exact.outputs[0]), out) != out:
             continue  # the last activation
@@ -76,13 +78,7 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
             continue  # masks of an embedding, places: quantisation leaves them alone
         signal, noise = _own_noise(pair, exact, quantized, values)
         if noise.any():
-            found.append(
-                (
-                    pair,
-                    _ratio(signal, noise),
-                    _at_answers(exact=exact, pair=pair, values=few, noise=noise, answers=answers.values()),
-                )
-            )
+            found.append((pair, _ratio(signal, noise), _at_answers(onward, pair, few, noise)))
     total = sum(at_answers for *_, at_answers in found) or _TINY
     return tuple(
         LayerError(
@@ -156,29 +152,15 @@ def _answers(exact: Any) -> dict[int, int]:
     return found
 
 
-def _at_answers(exact: Any, pair: OpPair, values: Values, noise: np.ndarray, answers: Collection[int]) -> float:
+def _at_answers(onward: Onward, pair: OpPair, values: Values, noise: np.ndarray) -> float:
     """Returns the mean noise-to-signal ratio that ``noise`` at the end of one operation makes at the answers.
 
     ``values`` may hold fewer frames than ``noise``.
     """
     out = int(pair.exact.outputs[0])
-    after = _after(exact, out)
-    disturbed = {**values, out: (values[out] + noise[: len(values[out])]).astype(values[out].dtype)}
-    reached = [answer for answer in answers if answer in after]
-    rows = run_slice(exact, {i: v for i, v in disturbed.items() if i not in after}, reached) if reached else []
-    noises = dict(zip(reached, rows, strict=True)) | {out: disturbed[out]}
-    return sum(_ratio(values[a], noises[a].astype(np.float64) - values[a]) for a in answers if a in noises) / len(
-        answers
-    )
-
-
-def _after(model: Any, tensor: int) -> set[int]:
-    """Returns the tensors that depend on ``tensor``."""
-    reached = {tensor}
-    for operator in model.subgraphs[0].operators:
-        if reached.intersection(map(int, operator.inputs)):
-            reached.update(map(int, operator.outputs))
-    return reached - {tensor}
+    found = onward.with_noise(out, noise[: len(values[out])])
+    ratios = [_ratio(values[answer], rows.astype(np.float64) - values[answer]) for answer, rows in found.items()]
+    return sum(ratios) / len(onward.answers)
 
 
 def _with_all_noise(pair: OpPair, quantized: Any, values: Values, stored: Values) -> float:

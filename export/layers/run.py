@@ -85,32 +85,43 @@ def every_tensor(artifact: Artifact, model: Any, frames: Mapping[str, np.ndarray
     return {index: np.stack(values) for index, values in rows.items()}
 
 
+class Slice:
+    """A part of a model, loaded once and run on as many values as there are."""
+
+    def __init__(self, model: Any, given: Sequence[int], outputs: Sequence[int]) -> None:
+        """Loads what computes tensors ``outputs`` from tensors ``given``; of those it takes the ones it needs."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        part = slice_model(model, list(given), outputs)
+        self.inputs = [int(index) for index in part.subgraphs[0].inputs]
+        missing = [index for index in self.inputs if index not in given]
+        if missing:
+            raise VerifyError(f"a slice of the artifact needs tensors {missing}, which were not computed")
+        with captured_stderr():
+            self._interpreter = Interpreter(model_content=write_model(part))
+            self._interpreter.allocate_tensors()
+        self._ends = [[detail["index"] for detail in side] for side in _details(self._interpreter)]
+
+    def run(self, values: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """Returns the outputs as stored, ``[n, ...]``, of ``values``: tensor → stored ``[n, ...]``."""
+        rows: list[list[np.ndarray]] = [[] for _ in self._ends[1]]
+        with captured_stderr():
+            for number in range(len(values[self.inputs[0]])):
+                for index, end in zip(self.inputs, self._ends[0], strict=True):
+                    self._interpreter.set_tensor(end, values[index][number])
+                self._interpreter.invoke()
+                for row, end in zip(rows, self._ends[1], strict=True):
+                    row.append(self._interpreter.get_tensor(end))
+        return [np.stack(row) for row in rows]
+
+
 def run_slice(model: Any, values: Mapping[int, np.ndarray], outputs: Sequence[int]) -> list[np.ndarray]:
     """Returns tensors ``outputs`` as stored, ``[n, ...]``, computed from ``values``: tensor → stored ``[n, ...]``.
 
     Raises:
         VerifyError: The slice needs a tensor that ``values`` does not hold.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    part = slice_model(model, list(values), outputs)
-    inputs = [int(index) for index in part.subgraphs[0].inputs]
-    missing = [index for index in inputs if index not in values]
-    if missing:
-        raise VerifyError(f"a slice of the artifact needs tensors {missing}, which were not computed")
-    rows: list[list[np.ndarray]] = [[] for _ in outputs]
-    with captured_stderr():
-        interpreter = Interpreter(model_content=write_model(part))
-        interpreter.allocate_tensors()
-        ends = [[detail["index"] for detail in side] for side in _details(interpreter)]
-        for number in range(len(values[inputs[0]])):
-            for index, end in zip(inputs, ends[0], strict=True):
-                interpreter.set_tensor(end, values[index][number])
-            interpreter.invoke()
-            for row, end in zip(rows, ends[1], strict=True):
-                row.append(interpreter.get_tensor(end))
-        del interpreter
-    return [np.stack(row) for row in rows]
+    return Slice(model, list(values), outputs).run(values)
 
 
 def _details(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
