@@ -7,6 +7,7 @@ open_step ─▶ coordinator.open_round ─▶ wait: enough, or the deadline ─
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -40,7 +41,7 @@ class Master:
 
     Attributes:
         programs: What clients run, stored already.
-        least: Packets without which a deadline ends no round.
+        least: Packets without which a deadline ends no round; nor does it with fewer than the aggregation rule needs.
         seat_seconds: How long a client that was asked is waited for.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
         stopped: Whether to leave the round open and end.
@@ -60,9 +61,11 @@ class Master:
         began, start = time.monotonic(), memory.seconds
         step = open_step(federation, memory, state, updates)
         number = step.round_num
-        self.coordinator.open_round(self._round(step))
-        seconds = federation.experiment.clock.deadline_seconds or None
-        names = self.coordinator.wait(seconds=seconds, least=self.least, stopped=self.stopped)
+        round_ = self._round(step)
+        self.coordinator.open_round(round_)
+        seconds, rule = federation.experiment.clock.deadline_seconds or None, step.folding.rule
+        least = next(n for n in itertools.count(self.least) if n >= round_.most or not rule.too_few(n))
+        names = self.coordinator.wait(seconds=seconds, least=least, stopped=self.stopped)
         if self.stopped():
             raise KeyboardInterrupt
         packets = [self.coordinator.packet(name) for name in names]

@@ -51,8 +51,22 @@ class Bounded:
             await send_problem(send, refusal)
             return
         self._uploads += is_upload
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            await self._app(scope, self._punctual(receive), send)
+            answered = self._app(scope, self._punctual(receive), sending)
+            await asyncio.wait_for(answered, self._limits.answer_seconds)
+        except asyncio.TimeoutError:  # who reads slowly comes again with a range
+            self._refused["slow-reader"] += 1
+        except Refusal as refusal:  # of a body that nobody was reading: an answer may be on its way
+            self._refused[refusal.reason] += 1
+            if not begun:
+                await send_problem(send, refusal)
         finally:
             self._uploads -= is_upload
 

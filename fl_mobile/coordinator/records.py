@@ -29,6 +29,7 @@ class Limits:
         grace_seconds: A body may take this long whatever its rate.
         least_bytes_per_second: After that it must have come at this rate on average.
         body_seconds: No body takes longer.
+        answer_seconds: No request takes longer in all, however slowly its answer is read.
         uploads_at_once: Bodies of packets that are received at one time.
         attempts: Times a client may send another packet in one round, after one was refused.
         check_ins_per_minute: Of one device.
@@ -40,6 +41,7 @@ class Limits:
     grace_seconds: float = 5.0
     least_bytes_per_second: float = 1024.0
     body_seconds: float = 120.0
+    answer_seconds: float = 900.0
     uploads_at_once: int = 256
     attempts: int = 3
     check_ins_per_minute: int = 30

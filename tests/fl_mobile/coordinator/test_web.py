@@ -6,17 +6,26 @@ import hashlib
 import http.client
 import json
 import socket
+import ssl
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from fl_mobile.client.remote import Patience, Refused, Remote, Unreachable
 from fl_mobile.coordinator.coordinator import Coordinator
-from fl_mobile.coordinator.http import serving
+from fl_mobile.coordinator.http import Tls, serving
 from fl_mobile.coordinator.records import Limits, OpenRound
 from fl_mobile.errors import ConfigError
 from fl_mobile.protocol.signing import to_base64
@@ -251,6 +260,65 @@ def test_the_page_and_the_metrics_name_no_device(opened: Served) -> None:
     assert "clients asked" in pages[0]
     assert 'fl_mobile_refused_total{reason="checksum"}' in pages[1]
     assert to_base64(remote.key.public) not in "".join(pages)
+
+
+def test_a_reader_that_reads_nothing_is_let_go(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path, limits=Limits(answer_seconds=0.5))
+    blob = coordinator.blobs.put(bytes(40_000_000))
+    with serving(coordinator, host="127.0.0.1", port=0) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(f"GET /v1/blobs/{blob.sha256} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            until = time.monotonic() + 10
+            while not coordinator.refused["slow-reader"] and time.monotonic() < until:
+                threading.Event().wait(0.05)
+            got = 0
+            try:
+                while more := connection.recv(1 << 20):
+                    got += len(more)
+            except ConnectionResetError:
+                pass
+    assert coordinator.refused["slow-reader"] == 1
+    assert got < blob.bytes
+    coordinator.close()
+
+
+def certificate(folder: Path) -> Tls:
+    """A certificate of its own for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "coordinator")])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    tls = Tls(folder / "cert.pem", folder / "key.pem")
+    tls.certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    tls.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return tls
+
+
+def test_tls_by_certificate_files_and_a_client_that_trusts_nobody_else(tmp_path: Path) -> None:
+    tls, coordinator = certificate(tmp_path), Coordinator(tmp_path / "run")
+    with serving(coordinator, host="127.0.0.1", port=0, tls=tls) as url:
+        assert url.startswith("https://127.0.0.1")
+        trusting = ssl.create_default_context(cafile=str(tls.certificate))
+        patience = Patience(tries=2, first_seconds=0.01, timeout_seconds=5)
+        assert Remote(url, key_of(0), patience, context=trusting).get("/v1/run")["run"] == coordinator.run
+        with pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"):
+            Remote(url, key_of(0), patience).get("/v1/run")
+    tls.key.write_text("nonsense")
+    with pytest.raises(ConfigError, match="--tls-cert"), serving(coordinator, host="127.0.0.1", port=0, tls=tls):
+        pass
+    coordinator.close()
 
 
 def test_a_port_that_is_taken_is_one_line(opened: Served, tmp_path: Path) -> None:
