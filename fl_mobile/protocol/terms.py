@@ -80,6 +80,7 @@ def terms_to_json(
         "delta_step": agreement.delta_step,
         "pruning": asdict(agreement.pruning),
         "seed": agreement.seed,
+        "bare_packets": agreement.bare_packets,
     }
     return json.dumps(value, sort_keys=True).encode()
 
@@ -121,6 +122,7 @@ def terms_from_json(body: bytes, weights: bytes) -> Terms:
             delta_step=value["delta_step"],
             pruning=PruningPlan(**value["pruning"]),
             seed=value["seed"],
+            bare_packets=value["bare_packets"],
         )
     except (ConfigError, TypeError) as error:
         raise WireError("terms", f"{error}. Is this client older than the server?") from None
@@ -201,6 +203,7 @@ def _terms(body: bytes) -> dict[str, Any]:
         "delta_step": number,
         "pruning": flat(20),
         "seed": whole(-(2**63), 2**63),
+        "bare_packets": flag,
     }
     return parse(body, form)
 
