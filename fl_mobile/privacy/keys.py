@@ -5,6 +5,8 @@ Noise that protects people must not follow from anything an attacker can know: n
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 KEY_BYTES = 32
@@ -43,3 +45,14 @@ class Keystream:
     def words(self, count: int) -> np.ndarray:
         """Returns the next ``int64[count]``, all 64 bits of each uniform."""
         return np.frombuffer(self.take(8 * count), "<i8").astype(np.int64)
+
+    def fill(self, words: np.ndarray) -> np.ndarray:
+        """Returns ``uint32[n]``, filled with the next words: nothing is allocated where many masks are added."""
+        zeros = _zeros(words.nbytes)
+        self._encryptor.update_into(zeros, words.view(np.uint8))
+        return words
+
+
+@functools.lru_cache(maxsize=4)
+def _zeros(count: int) -> bytes:
+    return bytes(count)

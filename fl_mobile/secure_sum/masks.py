@@ -11,21 +11,22 @@ from fl_mobile.errors import WireError
 from fl_mobile.privacy.keys import Keystream
 from fl_mobile.secure_sum.terms import SumTerms
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 """Bytes of keystream at a time: they stay in the processor's cache."""
 
 
 def add_masks(values: np.ndarray, masks: Iterable[tuple[bytes, int]]) -> None:
     """Adds each mask's keystream times its sign, 1 or −1, to ``uint32[n]``, modulo 2³²."""
+    words = np.empty(min(len(values), _PIECE // 4), "<u4")
     for key, sign in masks:
         stream = Keystream(key)
         for start in range(0, len(values), _PIECE // 4):
             piece = values[start : start + _PIECE // 4]
-            words = np.frombuffer(stream.take(4 * len(piece)), "<u4")
+            drawn = stream.fill(words[: len(piece)])
             if sign > 0:
-                np.add(piece, words, out=piece)
+                np.add(piece, drawn, out=piece)
             else:
-                np.subtract(piece, words, out=piece)
+                np.subtract(piece, drawn, out=piece)
 
 
 def pack_values(values: np.ndarray, terms: SumTerms) -> bytes:
