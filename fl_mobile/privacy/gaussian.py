@@ -16,8 +16,8 @@ LARGEST_SIGMA = 1 << 44
 
 _WORDS_A_DRAW = 32
 """A draw takes about 24; what is left of a buffer goes into the next one."""
-_PIECE = 1 << 17
-"""Draws of one buffer: 32 MiB of keystream, whatever the number of parameters."""
+_PIECE = 1 << 14
+"""Draws of one buffer: 4 MiB of keystream, whatever the number of parameters."""
 
 
 def add_gaussian(values: np.ndarray, sigma: int, stream: Keystream) -> None:
