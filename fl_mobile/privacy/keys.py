@@ -49,7 +49,7 @@ class Keystream:
     def fill(self, words: np.ndarray) -> np.ndarray:
         """Returns ``uint32[n]``, filled with the next words: nothing is allocated where many masks are added."""
         zeros = _zeros(words.nbytes)
-        self._encryptor.update_into(zeros, words.view(np.uint8))
+        self._encryptor.update_into(zeros, words.view(np.uint8).data)
         return words
 
 
