@@ -161,12 +161,14 @@ def _run(
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import check_before_training, finish
     from device_sim.run.log import read_rounds
+    from export.bundle.signing import read_signing_key
 
     def tell(line: str) -> None:
         if not quiet:
             say(line)
 
     experiment = deployable(experiment)
+    sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
     folder, _ = run_folder.reopen(path, experiment) if resume else (None, None)
     if folder is None:
         run_folder.refuse_existing(path)
@@ -187,6 +189,7 @@ def _run(
                     recipes=recipes,
                     say=tell,
                     license=experiment.output.license,
+                    sign_with=sign_with,
                 )
 
 

@@ -32,7 +32,6 @@ class Limits:
         answer_seconds: No request takes longer in all, however slowly its answer is read.
         uploads_at_once: Bodies of packets that are received at one time.
         attempts: Times a client may send another packet in one round, after one was refused.
-        check_ins_per_minute: Of one device.
     """
 
     json_bytes: int = 16 * 1024
@@ -44,7 +43,6 @@ class Limits:
     answer_seconds: float = 900.0
     uploads_at_once: int = 256
     attempts: int = 3
-    check_ins_per_minute: int = 30
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
