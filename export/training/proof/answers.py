@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,12 @@ TOLERANCE = 1e-4
 
 ROUNDINGS = 20.0
 """How many times the effect of one rounding of the weights is allowed: a program rounds in every operation."""
+
+OF_NOTHING = 0.03
+"""Relative difference that a gradient which is nothing but rounding is allowed; a tenth of `MOST`."""
+
+MOST = 0.3
+"""Relative difference that nothing is allowed, here or elsewhere: a proof that allows more shows nothing."""
 
 WEIGHT = "step of "
 """How the names of weight changes begin."""
@@ -123,45 +129,58 @@ class Difference:
         return f"{self.name} is off by {self.off:.2g} of its size, where rounding explains {self.allowed:.2g}"
 
 
-def sizes_of(answers: Answers) -> dict[str, float]:
-    """Returns what every difference is relative to.
+@dataclass(frozen=True)
+class Bound:
+    """What a difference of one quantity is judged by.
+
+    Attributes:
+        size: L2 norm it is relative to.
+        allowed: Relative difference that rounding explains.
+    """
+
+    size: float
+    allowed: float
+
+
+def bounds_of(answers: Answers, nudged: Sequence[Answers]) -> dict[str, Bound]:
+    """Returns what every difference is judged by.
 
     A gradient that is truly zero (a bias in front of a BatchNormalization) is nothing but rounding: it is judged by the
-    hundredth of the model's mean step.
-    """
-    arrays = answers.arrays()
-    steps = [value for name, value in arrays.items() if name.startswith(WEIGHT)]
-    squares = sum(float(np.sum(np.square(v, dtype=np.float64))) for v in steps)
-    mean = float(np.sqrt(squares / max(sum(v.size for v in steps), 1)))
-    least = {name: 1e-2 * mean * v.size**0.5 if name.startswith(WEIGHT) else 1e-6 for name, v in arrays.items()}
-    return {name: max(norm(value), least[name], 1e-30) for name, value in arrays.items()}
-
-
-def allowed_of(answers: Answers, nudged: list[Answers]) -> dict[str, float]:
-    """Returns name → relative difference that rounding explains.
+    hundredth of the model's mean step, and where its own rounding is a good part even of that (a depthwise convolution
+    of ds-cnn sums thousands of terms to nothing), by as much of the mean step as keeps it below `OF_NOTHING`.
 
     Args:
         answers: The truth.
         nudged: The same from weights one rounding apart.
     """
-    sizes, arrays = sizes_of(answers), answers.arrays()
-    found = {}
-    for name, value in arrays.items():
-        noise = max((norm(other.arrays()[name] - value) for other in nudged), default=0.0)
-        own = 0.0
-        if name.startswith(WEIGHT):  # a step is known to half a unit of the weight's last place, before and after
-            start = answers.start[name.removeprefix(WEIGHT)]
-            own = 2.0**-23 * norm(np.maximum(np.abs(start), np.abs(start + value)))
-        found[name] = max(TOLERANCE, (ROUNDINGS * noise + 4 * own) / sizes[name])
-    return found
+    arrays = answers.arrays()
+    steps = [value for name, value in arrays.items() if name.startswith(WEIGHT)]
+    squares = sum(float(np.sum(np.square(v, dtype=np.float64))) for v in steps)
+    mean = float(np.sqrt(squares / max(sum(v.size for v in steps), 1)))
+    return {name: _bound(name, value, mean, answers, nudged) for name, value in arrays.items()}
 
 
-def compared(got: Answers, want: Answers, allowed: Mapping[str, float]) -> list[Difference]:
+def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, nudged: Sequence[Answers]) -> Bound:
+    noise = ROUNDINGS * max((norm(other.arrays()[name] - value) for other in nudged), default=0.0)
+    if not name.startswith(WEIGHT):
+        size = max(norm(value), 1e-6)
+        return Bound(size, min(max(TOLERANCE, noise / size), MOST))
+    start = answers.start[name.removeprefix(WEIGHT)]
+    # A step is known to half a unit of the weight's last place, before and after.
+    noise += 4 * 2.0**-23 * norm(np.maximum(np.abs(start), np.abs(start + value)))
+    whole = max(mean * value.size**0.5, 1e-30)
+    size = max(norm(value), 1e-2 * whole)
+    if size > norm(value):
+        size = max(size, min(noise / OF_NOTHING, whole))
+    return Bound(size, min(max(TOLERANCE, noise / size), MOST))
+
+
+def compared(got: Answers, want: Answers, bounds: Mapping[str, Bound]) -> list[Difference]:
     """Returns every quantity's difference, in a fixed order."""
-    sizes, mine, truth = sizes_of(want), got.arrays(), want.arrays()
+    mine = got.arrays()
     found = [
-        Difference(name, norm(mine[name] - value) / sizes[name], allowed[name], sizes[name])
-        for name, value in truth.items()
+        Difference(name, norm(mine[name] - value) / bounds[name].size, bounds[name].allowed, bounds[name].size)
+        for name, value in want.arrays().items()
     ]
     turned = np.abs(got.correct - want.correct) - want.unsure
     return [*found, Difference("right answers", float(turned.max(initial=0.0)), 0.5, 1.0)]

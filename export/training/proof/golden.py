@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export.training.proof.answers import Answers, Difference, sizes_of
+from export.training.proof.answers import MOST, Answers, Bound, Difference
 from export.training.proof.cases import Case, case_from_json
 from fl_mobile.seeds import rng_for
 
@@ -22,9 +22,6 @@ ELSEWHERE = 10.0
 
 LEAST = 1e-3
 """Relative difference that every verifier allows: batch statistics of few examples amplify rounding."""
-
-MOST = 0.3
-"""Relative difference that no verifier allows: a proof that allows more shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,10 @@ class Golden:
     worst: Difference | None = None
 
     @classmethod
-    def of(cls, case: Case, want: Answers, allowed: Mapping[str, float], found: Sequence[Difference]) -> Golden:
+    def of(cls, case: Case, want: Answers, bounds: Mapping[str, Bound], found: Sequence[Difference]) -> Golden:
         """Returns the record of what was compared when the program was built."""
-        sizes = sizes_of(want)
         sketches = {
-            name: Sketch(sketch(name, value), sizes[name], float(f"{allowed[name]:.1e}"))
+            name: Sketch(sketch(name, value), bounds[name].size, float(f"{bounds[name].allowed:.1e}"))
             for name, value in want.arrays().items()
         }
         return cls(

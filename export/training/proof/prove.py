@@ -20,7 +20,7 @@ import numpy as np
 
 from export.training.contract import Contract
 from export.training.options import Options
-from export.training.proof.answers import Answers, Difference, allowed_of, by_program, compared, norm
+from export.training.proof.answers import Answers, Bound, Difference, bounds_of, by_program, compared, norm
 from export.training.proof.cases import Batch, Case, Material, correction_of, drawn
 from export.training.proof.culprit import ASK, culprit_of, layer_of
 from export.training.proof.golden import Golden
@@ -114,10 +114,10 @@ class _Prover:
             if case is None:
                 continue
             material = drawn(case, self.contract)
-            want, allowed = self._truth(case, material)
-            found = self._against(case, material, want, allowed)
+            want, bounds = self._truth(case, material)
+            found = self._against(case, material, want, bounds)
             if all(d.same for d in found):
-                return Golden.of(case, want, allowed, found)
+                return Golden.of(case, want, bounds, found)
             apart.append((case, found))
         if not apart:
             raise ExportError(
@@ -135,8 +135,8 @@ class _Prover:
             case = self._rated(Case("own weights", seed, (len(material.batches[0][1]),), 1.0), material, _LARGE)
             if case is None:
                 raise ExportError(self._not_finite(material))
-            want, allowed = self._truth(case, material)
-            found = self._against(case, material, want, allowed)
+            want, bounds = self._truth(case, material)
+            found = self._against(case, material, want, bounds)
             if all(d.same for d in found):
                 worst = max(found[:-1], key=lambda d: d.off / d.allowed)
                 kind = "real examples" if examples is not None else "drawn examples"
@@ -190,12 +190,12 @@ class _Prover:
             )
         return replace(case, learning_rate=rate)
 
-    def _truth(self, case: Case, material: Material) -> tuple[Answers, dict[str, float]]:
+    def _truth(self, case: Case, material: Material) -> tuple[Answers, dict[str, Bound]]:
         material = replace(material, correction=correction_of(case, self.contract))
         want = self.reference.play(case, material)
-        return want, allowed_of(want, [self.reference.nudged(case, material, key) for key in range(NUDGES)])
+        return want, bounds_of(want, [self.reference.nudged(case, material, key) for key in range(NUDGES)])
 
-    def _against(self, case: Case, material: Material, want: Answers, allowed: dict[str, float]) -> list[Difference]:
+    def _against(self, case: Case, material: Material, want: Answers, bounds: dict[str, Bound]) -> list[Difference]:
         material = replace(material, correction=correction_of(case, self.contract))
         try:
             got = by_program(self.session, case, material)
@@ -205,7 +205,7 @@ class _Prover:
             raise ExportError(
                 f"model '{self.model.name}': its training program does not run: {str(error).splitlines()[0][:300]}"
             ) from error
-        return compared(got, want, allowed)
+        return compared(got, want, bounds)
 
     def _refusal(self, case: Case, found: Sequence[Difference]) -> ExportError:
         if case.name != "gradient" and (first := self._case("gradient", case.seed)) is not None:

@@ -76,6 +76,8 @@ def test_weights_of_keras_2_come_in_order(tmp_path: Path) -> None:
     import tf_keras
     from tf_keras import layers
 
+    tf_keras.backend.reset_uids()  # conv2d, dense, …
+    notebook()  # whose names the next one cannot have: conv2d_1, dense_4, …
     old = tf_keras.Sequential(
         [layers.Input((8, 8, 1)), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Flatten()]
         + [layers.Dense(16) for _ in range(4)]
