@@ -137,7 +137,7 @@ def export(
             "--frames": frames,
         }
         shaping |= {"--tuning-data": tuning_data, "--tuning-origin": tuning_origin, "--input": inputs}
-        for option, given in {**shaping, "--output": labelled, "--target": targets, "--import": imports}.items():
+        for option, given in {**shaping, "--output": labelled, "--target": targets}.items():
             if given:
                 raise ConfigError(f"{option} shapes a bundle, and --training writes a program instead. Leave one out.")
         named = {"train.loss": loss, "train.optimizer": optimizer}
@@ -145,6 +145,7 @@ def export(
             *(model, out),
             dataset=dataset,
             changes=[*(changes or []), *(f"{key}={value}" for key, value in named.items() if value)],
+            imports=imports or (),
             batch_size=batch_size,
             sign=sign,
             quiet=quiet,

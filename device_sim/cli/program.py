@@ -20,6 +20,7 @@ def export_program(
     *,
     dataset: str | None,
     changes: Sequence[str],
+    imports: Sequence[str],
     batch_size: int | None,
     sign: Path | None,
     quiet: bool,
@@ -32,6 +33,7 @@ def export_program(
         out: The folder.
         dataset: Whose examples it is proven on, besides drawn ones; a run knows its own.
         changes: Keys of the experiment that shape a program, as ``--set`` takes them.
+        imports: Modules of the user's own layers, for a Keras file.
         batch_size: Rows of every batch; by default the run's, else 16.
         sign: File of the private key that signs the manifest.
         quiet: No progress on stderr.
@@ -39,20 +41,23 @@ def export_program(
 
     Raises:
         ExportError: A layer that cannot train with builtin ops, or a folder that exists.
-        ConfigError: No such model, or no such key.
+        ConfigError: No such model, no such key, or a batch of any number of rows.
     """
     from device_sim.run.trainable import open_trainable
     from export.bundle.folder import refuse_existing
     from export.bundle.signing import read_signing_key
     from export.training.program import build_training_program
     from export.training.shipped import ship_program
+    from fl_mobile.errors import ConfigError
 
+    if batch_size == 0:
+        raise ConfigError("--batch-size 0: a program's batch has a fixed number of rows; shorter ones are masked")
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
     refuse_existing(out)
     if not quiet:
         say(f"{model}: tracing, differentiating, converting and comparing with Keras")
     with while_loading():
-        source = open_trainable(model, dataset, changes)
+        source = open_trainable(model, dataset, changes, imports)
         program = build_training_program(source.model, **source.options(batch_size), examples=source.examples)
     report = ship_program(out, program, sign_with=sign_with)
     contract = program.contract

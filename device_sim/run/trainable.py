@@ -70,24 +70,27 @@ class Trainable:
         }
 
 
-def open_trainable(text: str, dataset: str | None, changes: Sequence[str]) -> Trainable:
+def open_trainable(text: str, dataset: str | None, changes: Sequence[str], imports: Sequence[str] = ()) -> Trainable:
     """Returns what MODEL is and how it is to be trained.
 
     Args:
         text: A run folder, a Keras file, a row of the model table or ``package.module:function``.
         dataset: Its data; a run knows its own.
         changes: ``section.key=value``.
+        imports: Modules of the user's own layers, for a file.
 
     Raises:
         ConfigError: A key that shapes no program, or data that is missing.
         ModelError: It cannot be read or built, or its head does not fit the loss.
     """
     kind = _kind(text)
+    if imports and kind != "file":
+        raise ConfigError(f"--import names layers of a model file, and {text} is none. Leave it out.")
     _check_changes(kind, changes, has_data=kind == "run" or dataset is not None)
     experiment = _experiment(text, kind, dataset, changes)
     known = kind == "run" or any(change.startswith("data.dataset=") for change in _with(dataset, changes))
     data = open_dataset(experiment) if known else None
-    model = _model(text, kind, experiment, data)
+    model = read_model(Path(text), imports) if kind == "file" else _model(text, kind, experiment, data)
     experiment, compiled = _as_compiled(text=text, kind=kind, experiment=experiment, changes=changes, model=model)
     shape = example_shape(model)
     dtype = _dtype(text, kind, model, data)

@@ -85,6 +85,11 @@ def build_training_program(
     if input_dtype not in ("float32", "uint8", "int32"):
         raise ExportError(f"input_dtype must be float32, uint8 or int32, got '{input_dtype}'")
     shape = example_shape(model, input_shape)
+    if examples is not None and examples[0].shape[1:] != shape:
+        raise ExportError(
+            f"model '{model.name}' takes examples of shape {shape}, those given have {examples[0].shape[1:]}: name the"
+            " dataset it is for"
+        )
     local_optimizer(optimizer), loss_row(loss)
     check_layers(model)
     options = Options(

@@ -113,6 +113,8 @@ def check_outputs(loss: str, outputs: int, classes: int | None = None, *, what: 
             f"{what} has {outputs} outputs, {loss} is for one output and two classes: set train.loss ="
             ' "sparse-categorical-crossentropy", or give the model one output'
         )
+    if classes is not None and 1 < outputs < classes:
+        raise ModelError(f"{what} has {outputs} outputs for {classes} classes: give it one for each")
     if classes is not None and outputs == 1 and classes > 2:
         raise ModelError(f"{what} has one output, which tells two classes apart, for {classes} classes")
 

@@ -120,6 +120,7 @@ class _Prover:
                 return Golden.of(case, want, bounds, found)
             apart.append((case, found))
         if not apart:
+            self._check_finite(self._own_material(keras_bridge.read(self.model), None, 0))
             raise ExportError(
                 f"model '{self.model.name}': from drawn weights its loss or a gradient is no finite number, so its"
                 " training cannot be proven. Normalise inside the model (Rescaling, BatchNormalization), and keep log,"
@@ -134,7 +135,8 @@ class _Prover:
             material = self._own_material(start, examples, seed)
             case = self._rated(Case("own weights", seed, (len(material.batches[0][1]),), 1.0), material, _LARGE)
             if case is None:
-                raise ExportError(self._not_finite(material))
+                self._check_finite(material)
+                raise ExportError(f"model '{self.model.name}': its weights are no finite numbers. {ASK}.")
             want, bounds = self._truth(case, material)
             found = self._against(case, material, want, bounds)
             if all(d.same for d in found):
@@ -216,14 +218,16 @@ class _Prover:
         told = culprit_of(self.model, self.options, case, [d for d in found if not d.same])
         return ExportError(f"{told} Conversion lost activations: {'; '.join(self.lost)}." if self.lost else told)
 
-    def _not_finite(self, material: Material) -> str:
+    def _check_finite(self, material: Material) -> None:
+        """Refuses a model whose gradient is no finite number where it starts, by the layer nearest to its output."""
         gradient = self.reference.gradient(Case("own weights", 0, (len(material.batches[0][1]),), 1.0), material)
         bad = [path for path, value in gradient.items() if not np.isfinite(value).all()]
-        layer = layer_of(self.model, bad[-1]) if bad else self.model.name
-        return (
-            f"layer '{layer}': its gradient is no finite number at the model's own weights, so no phone could train it."
-            " Look for a logarithm or root of 0, a division by 0, or inputs that are not normalised."
-        )
+        if bad:
+            raise ExportError(
+                f"layer '{layer_of(self.model, bad[-1])}': its gradient is no finite number at the model's own weights,"
+                " so no phone could train it. Look, from there to the output, for a logarithm or root of 0, a division"
+                " by 0, or inputs that are not normalised."
+            )
 
 
 def _norm_of(tensors: Tensors) -> float:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 from device_sim.run.trainable import open_trainable
+from export.training.program import build_training_program
 from fl_mobile.errors import ConfigError, FlMobileError
 
 pytestmark = pytest.mark.tf
@@ -67,6 +69,30 @@ def test_answers_that_are_no_class_scores_are_refused_before_anything_slow(tmp_p
 def test_a_named_model_scales_what_is_raw_pixels(name: str, scale: float) -> None:
     layers = open_trainable(name, None, []).model.layers
     assert [layer.scale for layer in layers if isinstance(layer, L.Rescaling)] in ([pytest.approx(scale)], [])
+
+
+def test_a_file_of_own_layers_is_read_with_their_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    (tmp_path / "layers_of_mine.py").write_text(
+        "import keras\n@keras.saving.register_keras_serializable('mine')\nclass Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n        return 2 * x\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = saved(tmp_path / "m.keras", importlib.import_module("layers_of_mine").Twice(), L.Dense(3, "softmax"))
+    assert type(open_trainable(path, None, [], ["layers_of_mine"]).model.layers[0]).__name__ == "Twice"
+    with pytest.raises(ConfigError, match="--import names layers of a model file"):
+        open_trainable("logistic", None, [], ["layers_of_mine"])
+
+
+def test_data_of_another_model_is_refused(tmp_path: Path) -> None:
+    few = saved(tmp_path / "few.keras", L.Flatten(), L.Dense(3, "softmax"), shape=(8, 8, 1))
+    with pytest.raises(FlMobileError, match="3 outputs for 10 classes"):
+        open_trainable(few, "digits", [])
+    other = open_trainable(saved(tmp_path / "other.keras", L.Dense(10, "softmax")), None, [])
+    with pytest.raises(FlMobileError, match=r"takes examples of shape \(4,\), those given have \(8, 8, 1\)"):
+        build_training_program(other.model, **other.options(2), examples=(np.ones((3, 8, 8, 1)), np.arange(3)))
 
 
 def test_an_algorithm_with_control_variates_brings_the_correction() -> None:

@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "recompute_grad": (lambda: Again(name="odd"), "layer 'odd'.*recompute_grad"),
     "numbers outside training": (lambda: Always(name="odd"), r"layer 'odd' \(Always\) draws.*outside training"),
     "other numbers": (lambda: Gamma(name="odd"), "layer 'odd'.*Gamma.*random numbers.*keras"),
-    "no finite gradient": (lambda: Root(name="odd"), "no finite number"),
+    "no finite gradient": (lambda: Root(name="odd"), "layer 'dense.*': its gradient is no finite number.*root of 0"),
 }
 
 
