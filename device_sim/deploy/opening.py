@@ -54,7 +54,11 @@ def deployable(experiment: Experiment) -> Experiment:
     for key, refused, reason in why:
         if refused:
             raise ConfigError(f"serve: {key} cannot be used with real clients: {reason}")
-    return replace(experiment, engine=replace(experiment.engine, name=RUNTIME, pool="", ray_address=""))
+    return replace(
+        experiment,
+        engine=replace(experiment.engine, name=RUNTIME, pool="", ray_address=""),
+        output=replace(experiment.output, timeline_rounds=0),  # a server sees no device's times
+    )
 
 
 def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]:

@@ -1,4 +1,4 @@
-"""What a served federation cannot do is refused by its key, before anything is opened."""
+"""What of an experiment can be served, and what is refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import pytest
 
 from device_sim.deploy.opening import deployable
 from device_sim.experiment.toml import parse_experiment
+from device_sim.run.loop import timeline_rounds
 from fl_mobile.errors import ConfigError
 
 
+def test_a_served_run_keeps_no_timeline_that_a_report_would_miss_the_devices_of() -> None:
+    served = deployable(parse_experiment("", ()))
+    assert served.engine.name == "litert"
+    assert timeline_rounds(served) == frozenset()
+
+
 @pytest.mark.parametrize(
-    ("key", "changes"),
+    "keys",
     [
-        ("train.batch-size", ["train.batch-size=0"]),
-        ("policy.name", ["policy.name=periodic", "policy.period-seconds=50"]),
-        ("attack.name", ["attack.name=garbage"]),
-        ("server.aggregation", ["server.aggregation=fltrust"]),
+        ("train.batch-size=0",),
+        ("policy.name=event", "policy.min-new-examples=1"),
+        ("evaluation.device-test-fraction=0.2",),
+        ("evaluation.device-test-fraction=0.2", "personal.method=ditto"),
     ],
 )
-def test_what_only_a_simulation_can_do_is_refused(key: str, changes: list[str]) -> None:
-    with pytest.raises(ConfigError, match=f"serve: {key} cannot be used with real clients"):
-        deployable(parse_experiment("", changes))
-    assert deployable(parse_experiment("", ["server.aggregation=multi-krum"])).engine.name == "litert"
+def test_what_only_a_simulation_can_do_is_refused_by_key(keys: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"serve: [a-z]+\.[a-z-]+ cannot be used with real clients: "):
+        deployable(parse_experiment("", keys))
