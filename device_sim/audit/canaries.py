@@ -32,7 +32,7 @@ from fl_mobile.server.step import ServerRules, folding_of, step
 from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Spec, Tensors, cut
 
-MOST = 1000
+MOST = 500
 """Canaries of a round."""
 CROWDED = 20
 """At most one canary in so many dimensions: the parts of k − 1 others along one add (k/d)·C² to the variance."""
@@ -68,7 +68,6 @@ def canary_bound(
     plan: FitPlan,
     shelf: Shelf,
     *,
-    norm: float,
     delta: float,
     seed: int,
     noise: float = 0.0,
@@ -78,11 +77,10 @@ def canary_bound(
     Args:
         plan: Local training of round 0, as the experiment asks for it.
         shelf: Somewhere to put what is published.
-        norm: L2 norm of a canary: the clipping norm where there is one.
         delta: Of ε.
         seed: Of the directions.
         noise: Multiplier of Gaussian noise put on the sum beside what the server does; its deviation is
-            ``noise · norm``.
+            ``noise`` times the norm of a canary.
 
     Raises:
         ConfigError: The model is too small for canaries not to meet, or the rule has no sum to put noise on.
@@ -94,19 +92,16 @@ def canary_bound(
     count = min(MOST, size // CROWDED)
     if count < 10:
         raise ConfigError(f"a model of {size} weights is too small to audit: 10 canaries need {10 * CROWDED}")
-    sent, absent = (_directions(rng_for(seed, "canaries", which), count, size) for which in ("sent", "absent"))
-    released, accepted = _released(
-        agreement=agreement,
-        rules=rules,
-        plan=plan,
-        shelf=shelf,
-        rows=(norm * sent).astype(np.float32),
-        trained=trained,
-        seed=seed,
+    released, accepted, norm = _released(
+        agreement=agreement, rules=rules, plan=plan, shelf=shelf, trained=trained, count=count, seed=seed
     )
     if noise:
         released = released + rng_for(seed, "audit-noise").normal(0, noise * norm / max(1, accepted), size)
-    return bound_of(sent @ released, absent @ released, accepted=accepted, delta=delta)
+    present, absent = (
+        np.array([np.einsum("i,i->", direction(seed, which, n, size), released) for n in range(count)], np.float64)
+        for which in ("sent", "absent")
+    )
+    return bound_of(present, absent, accepted=accepted, delta=delta)
 
 
 def bound_of(present: np.ndarray, absent: np.ndarray, *, accepted: int, delta: float) -> CanaryBound:
@@ -126,37 +121,33 @@ def bound_of(present: np.ndarray, absent: np.ndarray, *, accepted: int, delta: f
     )
 
 
-def _directions(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """Returns ``float32[count, size]``, each of length 1."""
-    rows = rng.standard_normal((count, size), dtype=np.float32)
-    rows /= np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-    return rows
+def direction(seed: int, which: str, number: int, size: int) -> np.ndarray:
+    """Returns ``float32[size]`` of length 1, drawn again wherever it is needed: a thousand do not fit into memory."""
+    row = rng_for(seed, "canary", which, number).standard_normal(size, dtype=np.float32)
+    return row / np.sqrt(np.einsum("i,i->", row, row))
 
 
 def _released(
-    agreement: Agreement,
-    rules: ServerRules,
-    plan: FitPlan,
-    shelf: Shelf,
-    rows: np.ndarray,
-    trained: Spec,
-    seed: int,
-) -> tuple[np.ndarray, int]:
-    """Returns the step that the released model makes, ``float32[d]``, and how many packets were accepted."""
+    agreement: Agreement, rules: ServerRules, plan: FitPlan, shelf: Shelf, trained: Spec, *, count: int, seed: int
+) -> tuple[np.ndarray, int, float]:
+    """Returns the step that the released model makes, ``float32[d]``, how many packets were accepted, and how long
+    each canary was: as long as the server clips to, where it clips.
+    """
     state = agreement.algorithm.init(agreement.initial, agreement.spec)
     state, assignment = assign(agreement, rules, state, plan)
     decoded = publish(agreement, state, shelf).decoded
-    terms = terms_of(agreement, assignment, decoded, {})
+    terms, norm = terms_of(agreement, assignment, decoded, {}), assignment.clip_norm or 1.0
     still: Tensors = {p: np.zeros(t.shape, np.float32) for p, t in agreement.spec.items() if p not in trained}
+    size = sum(t.size for t in trained.values())
 
-    def packet(number: int, row: np.ndarray) -> bytes:
-        whole = still | cut(row, trained)
+    def packet(number: int) -> bytes:
+        whole = still | cut(np.float32(norm) * direction(seed, "sent", number, size), trained)
         update = Update({path: whole[path] for path in agreement.spec}, 1, {"loss": 0.0})
         return answer(terms, update, rng_for(seed, "canary-codec", number)).packet
 
-    folded = folding_of(agreement, rules, assignment)(packet(i, row) for i, row in enumerate(rows))
+    folded = folding_of(agreement, rules, assignment)(map(packet, range(count)))
     after, report = step(
         agreement=agreement, rules=rules, state=state, assignment=assignment, decoded=decoded, folded=folded
     )
     moved = {path: after.weights[path] - state.weights[path] for path in trained}
-    return laid_out(moved, trained), report.accepted
+    return laid_out(moved, trained), report.accepted, norm

@@ -142,14 +142,13 @@ def audit(federation: Federation, weights: Tensors, question: Question, say: Cal
 def audit_canaries(federation: Federation, question: Question) -> tuple[CanaryBound, CanaryBound]:
     """Returns the bound of the first round, as the run has it and with noise on the sum."""
     rules, seed = federation.rules, federation.experiment.seed
-    norm = rules.admission.clip_norm or 1.0
     plan = federation.experiment.train.plan(0, from_logits=federation.engine.from_logits)
     plain = replace(federation.agreement, upload=parse_codec("none"))
 
     def bound(agreement: Any, noise: float) -> CanaryBound:
         with tempfile.TemporaryDirectory() as folder:
             return canary_bound(
-                agreement, rules, plan, Shelf(Path(folder)), norm=norm, delta=question.delta, seed=seed, noise=noise
+                agreement, rules, plan, Shelf(Path(folder)), delta=question.delta, seed=seed, noise=noise
             )
 
     return bound(federation.agreement, 0.0), bound(plain, question.noise)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from device_sim.cli.output import Format, FormatOption, make_table, print_json, print_tables, say
-from device_sim.cli.quiet import load_tensorflow
+from device_sim.cli.progress import waiting
+from device_sim.cli.quiet import while_loading
 
 
 def audit(
@@ -41,14 +42,15 @@ def audit(
     folder, experiment = reopen(run)
     if not folder.checkpoint.exists():
         raise RunError(f"{run} has no finished round yet; there is no model to audit")
-    load_tensorflow()
+    with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
+        from device_sim.federation.federation import open_federation
+
+        federation = open_federation(experiment)
     from device_sim.audit.page import CANARY_COLUMNS, audit_page, canary_rows
     from device_sim.audit.run import audit as audit_run
-    from device_sim.federation.federation import open_federation
     from fl_mobile.server import checkpoint
     from fl_mobile.storage.files import write_atomic, write_json
 
-    federation = open_federation(experiment)
     with contextlib.closing(federation.engine):
         state, _ = checkpoint.load(folder.checkpoint, federation.spec)
         found = audit_run(federation, state.weights, question, (lambda line: None) if quiet else say)

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from fl_mobile.aggregation.single import Values, Verdict, WholeUpdates, middle, norms_of, shortened
+from fl_mobile.aggregation.single import Values, Verdict, WholeUpdates, middle, norms_of, shortened, summed
 from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.tensors import Spec
 
@@ -45,5 +45,5 @@ def centered(rows: Values, clip_radius: float, clip_steps: int) -> Verdict:
         away = rows - centre
         distances = norms_of(away)
         radius = clip_radius or middle(np.sort(distances)[:, None])[0]
-        centre = centre + shortened(distances, radius) @ away / len(rows)
+        centre = centre + summed(shortened(distances, radius), away) / len(rows)
     return Verdict(centre, np.ones(len(rows), bool))

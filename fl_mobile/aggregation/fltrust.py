@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from fl_mobile.aggregation.single import Values, Verdict, WholeUpdates, laid_out, norms_of
+from fl_mobile.aggregation.single import Values, Verdict, WholeUpdates, laid_out, norms_of, summed
 from fl_mobile.parameters import check_parameters, parameter
 from fl_mobile.tensors import Spec, Tensors
 
@@ -47,11 +47,11 @@ def fltrust(spec: Spec, *, reference: Tensors, public_examples: int = Root.publi
 
 def trusted(rows: Values, own: np.ndarray) -> Verdict:
     """Returns the mean of the rows by how far they point in the direction of ``own`` ``float64[d]``."""
-    norms, length = norms_of(rows), float(np.sqrt(own @ own))
+    norms, length = norms_of(rows), float(norms_of(own[None])[0])
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = (rows @ own) / (norms * length)
+        cosines = np.einsum("ij,j->i", rows, own) / (norms * length)
     trust = np.where(norms * length > 0, np.maximum(0.0, cosines), 0.0)
     if not trust.any():
         return Verdict(np.zeros_like(own), np.zeros(len(rows), bool))
     weights = trust * length / np.where(norms > 0, norms, 1.0) / trust.sum()
-    return Verdict(weights @ rows, trust > 0)
+    return Verdict(summed(weights, rows), trust > 0)

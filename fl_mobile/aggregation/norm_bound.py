@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fl_mobile.aggregation.single import Values, Verdict, WholeUpdates, middle, norms_of, shortened
+from fl_mobile.aggregation.single import Values, Verdict, WholeUpdates, middle, norms_of, shortened, summed
 from fl_mobile.tensors import Spec
 
 
@@ -26,4 +26,4 @@ def bounded_mean(rows: Values) -> Verdict:
     """
     norms = norms_of(rows)
     bound = middle(np.sort(norms)[:, None])[0]
-    return Verdict(shortened(norms, bound) @ rows / len(rows), np.ones(len(rows), bool))
+    return Verdict(summed(shortened(norms, bound), rows) / len(rows), np.ones(len(rows), bool))

@@ -108,6 +108,12 @@ def norms_of(rows: Values) -> np.ndarray:
     return np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
 
+def summed(weights: np.ndarray, rows: Values) -> np.ndarray:
+    """Returns ``float64[d]``, ``Σ weightsᵢ·rowsᵢ``; not by BLAS, whose bits hang on how many threads it has."""
+    found: np.ndarray = np.einsum("i,ij->j", weights, rows)
+    return found
+
+
 def shortened(norms: np.ndarray, bound: float) -> np.ndarray:
     """Returns ``float64[n]``: the factors that leave no row longer than ``bound``."""
     long = norms > bound

@@ -102,8 +102,10 @@ def step(
     after = replace(state, round_num=state.round_num + 1)
     if delta is not None:
         pairs = moments(agreement.spec)
-        delta = _less_stale(delta, folded)
-        delta = (from_moments if rules.rule.mean else no_less_than_zero)(delta, pairs, state.weights)
+        if rules.rule.mean:
+            delta = from_moments(_less_stale(delta, folded), pairs, state.weights)
+        else:  # no update weighs less than another, and none is late
+            delta = no_less_than_zero(delta, pairs, state.weights)
         delta = plus(delta, decoded.prediction)
         per_step = folded.per_step.result() if folded.per_step else None
         mean = Mean(
