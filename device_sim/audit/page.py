@@ -53,8 +53,8 @@ def canary_rows(audit: Audit) -> list[tuple[str, ...]]:
         return (name, str(bound.canaries), f"{bound.shift:.3g}", *found, claimed)
 
     as_it_ran, noisy = audit.canaries
-    claim = epsilon_told(audit.claimed)
-    return [row("as it ran", as_it_ran, "–"), row(f"clipped, noise {audit.noise:g}", noisy, claim)]
+    own, claim = ("–" if each is None else epsilon_told(each) for each in audit.claimed)
+    return [row("as it ran", as_it_ran, own), row(f"clipped, noise {audit.noise:g}", noisy, claim)]
 
 
 CANARY_COLUMNS = ("round", "canaries", "separation, sd", "ε at least", "ε estimated", "ε claimed")

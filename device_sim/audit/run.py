@@ -21,12 +21,14 @@ from device_sim.engines import Task, train_each
 from device_sim.engines.trainers.steps import answers, as_input
 from device_sim.federation.federation import Federation
 from fl_mobile import wire
+from fl_mobile.agreement import Agreement
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.losses import loss_of
 from fl_mobile.models import keras_bridge
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for, seed_for
+from fl_mobile.server.step import ServerRules
 from fl_mobile.storage.shelf import Shelf
 from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
 
@@ -78,7 +80,7 @@ class Audit:
     Attributes:
         canaries: The first round as the run has it, then with clipping and noise.
         noise: Multiplier of the second.
-        claimed: ε of the second, one round, no amplification.
+        claimed: ε of both, one round, no amplification; None where the run claims nothing.
         members: A threshold on the loss of the run's model.
         batches: ``float32[n, …]`` originals in [0, 1], and what was recovered of them; none where examples are no
             pictures.
@@ -87,7 +89,7 @@ class Audit:
 
     canaries: tuple[CanaryBound, CanaryBound]
     noise: float
-    claimed: float
+    claimed: tuple[float | None, float]
     members: Membership
     batches: tuple[tuple[np.ndarray, tuple[Sheet, ...]], ...]
     blank: tuple[np.ndarray, ...]
@@ -97,8 +99,8 @@ class Audit:
         as_it_ran, noisy = self.canaries
         return {
             "canaries": {
-                "as_it_ran": asdict(as_it_ran),
-                "with_noise": {**asdict(noisy), "noise_multiplier": self.noise, "claimed_epsilon": self.claimed},
+                "as_it_ran": {**asdict(as_it_ran), "claimed_epsilon": self.claimed[0]},
+                "with_noise": {**asdict(noisy), "noise_multiplier": self.noise, "claimed_epsilon": self.claimed[1]},
             },
             "membership": asdict(self.members),
             "reconstruction": [
@@ -135,23 +137,25 @@ def audit(federation: Federation, weights: Tensors, question: Question, say: Cal
     if len(federation.dataset.input_shape) == 3:
         say(f"reconstruction: batches of {' and '.join(map(str, PICTURES))} out of one update")
         pictures = audit_pictures(federation, question)
-    claimed = epsilon_of(1 / question.noise, question.delta)
+    private = federation.rules.privacy
+    own = epsilon_of(1 / private.noise_multiplier, question.delta) if private else None
+    claimed = own, epsilon_of(1 / question.noise, question.delta)
     return Audit(canaries, question.noise, claimed, members, *pictures)
 
 
 def audit_canaries(federation: Federation, question: Question) -> tuple[CanaryBound, CanaryBound]:
-    """Returns the bound of the first round, as the run has it and with noise on the sum."""
+    """Returns the bound of the first round, as the run has it, and without codec and [privacy] but noise on the sum."""
     rules, seed = federation.rules, federation.experiment.seed
     plan = federation.experiment.train.plan(0, from_logits=federation.engine.from_logits)
     plain = replace(federation.agreement, upload=parse_codec("none"))
 
-    def bound(agreement: Any, noise: float) -> CanaryBound:
+    def bound(agreement: Agreement, rules: ServerRules, noise: float) -> CanaryBound:
         with tempfile.TemporaryDirectory() as folder:
             return canary_bound(
                 agreement, rules, plan, Shelf(Path(folder)), delta=question.delta, seed=seed, noise=noise
             )
 
-    return bound(federation.agreement, 0.0), bound(plain, question.noise)
+    return bound(federation.agreement, rules, 0.0), bound(plain, replace(rules, privacy=None), question.noise)
 
 
 def audit_members(federation: Federation, weights: Tensors) -> Membership:

@@ -19,6 +19,7 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DataError
+from fl_mobile.privacy import PrivacyRules
 from fl_mobile.records import FitPlan
 from fl_mobile.server.admission import Admission
 from fl_mobile.server.step import ServerRules
@@ -62,6 +63,22 @@ def test_the_bound_is_below_the_claim_and_not_far_below(noise, seed, tmp_path):
     assert found.accepted == found.canaries == 500
     assert 0.5 * claimed <= found.epsilon_low <= claimed
     assert found.epsilon_low < found.epsilon
+
+
+@pytest.mark.parametrize(("noise", "codec"), [(0.5, "none"), (1.0, "none"), (1.0, "q8"), (2.0, "ecsq")])
+def test_what_a_private_server_claims_holds_and_is_not_far_above(noise, codec, tmp_path):
+    """The server's own noise, through its own code: a multiplier that is taken for another shows here."""
+    spec = {path: t for path, t in SPEC.items() if t.trainable}
+    initial = {path: np.zeros(t.shape, np.float32) for path, t in spec.items()}
+    agreement = Agreement(
+        spec, initial, ALGORITHMS["fedavg"].build(), parse_codec(codec), parse_codec("none"), bare_packets=True
+    )
+    private = PrivacyRules(clip_norm=2.0, noise_multiplier=noise, cohort=40, first_key=bytes(range(32)))
+    rules = ServerRules(Admission(weighting="uniform"), privacy=private)
+    found = canary_bound(agreement, rules, FitPlan(), Shelf(tmp_path), delta=DELTA, seed=0)
+    claimed = epsilon_of(1 / noise, DELTA)
+    assert found.epsilon_low <= claimed
+    assert codec == "ecsq" or found.epsilon_low >= 0.5 * claimed
 
 
 @pytest.mark.parametrize("codec", ["none", "q8", "ecsq"])
