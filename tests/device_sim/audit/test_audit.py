@@ -56,8 +56,7 @@ def test_epsilon_of_a_known_mechanism_and_of_none():
     assert epsilon_of(0, 1e-5) == epsilon_of(-1, 1e-5) == 0
 
 
-@pytest.mark.parametrize("noise", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("noise", "seed"), [(0.5, 0), (1.0, 0), (1.0, 1), (1.0, 2), (2.0, 0)])
 def test_the_bound_is_below_the_claim_and_not_far_below(noise, seed, tmp_path):
     found, claimed = bound(tmp_path, noise=noise, seed=seed), epsilon_of(1 / noise, DELTA)
     assert found.accepted == found.canaries == 500
@@ -65,10 +64,10 @@ def test_the_bound_is_below_the_claim_and_not_far_below(noise, seed, tmp_path):
     assert found.epsilon_low < found.epsilon
 
 
-@pytest.mark.parametrize(("noise", "codec"), [(0.5, "none"), (1.0, "none"), (1.0, "q8"), (2.0, "ecsq")])
+@pytest.mark.parametrize(("noise", "codec"), [(1.0, "none"), (0.6, "q8")])
 def test_what_a_private_server_claims_holds_and_is_not_far_above(noise, codec, tmp_path):
     """The server's own noise, through its own code: a multiplier that is taken for another shows here."""
-    spec = {path: t for path, t in SPEC.items() if t.trainable}
+    spec = {"w": TensorSpec((60, 50))}
     initial = {path: np.zeros(t.shape, np.float32) for path, t in spec.items()}
     agreement = Agreement(
         spec, initial, ALGORITHMS["fedavg"].build(), parse_codec(codec), parse_codec("none"), bare_packets=True
@@ -77,8 +76,7 @@ def test_what_a_private_server_claims_holds_and_is_not_far_above(noise, codec, t
     rules = ServerRules(Admission(weighting="uniform"), privacy=private)
     found = canary_bound(agreement, rules, FitPlan(), Shelf(tmp_path), delta=DELTA, seed=0)
     claimed = epsilon_of(1 / noise, DELTA)
-    assert found.epsilon_low <= claimed
-    assert codec == "ecsq" or found.epsilon_low >= 0.5 * claimed
+    assert 0.5 * claimed <= found.epsilon_low <= claimed
 
 
 @pytest.mark.parametrize("codec", ["none", "q8", "ecsq"])
