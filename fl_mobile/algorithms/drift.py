@@ -17,9 +17,8 @@ difference to what both ends know, ``dᵢ = Δᵢ + Kᵢηₗc``, hence ``cᵢ�
 gradient of the client less cᵢ: it vanishes as cᵢ settles, and with it the error, which is relative to it. That is
 SCAFCOM without momentum (Huang et al., "Stochastic controlled averaging for federated learning with communication
 compression", ICLR 2024, arXiv 2308.08165), or EF21 around a shared c (Richtárik et al., NeurIPS 2021). Noise with ω > 1
-needs the damping of their SCALLION, ``cᵢ⁺ = cᵢ − C(dᵢ)/((1 + ω)Kᵢηₗ)``: stable, but 1 + ω times slower;
-``docs/combinations.md`` has both. FedDyn's updates vanish by themselves where its local problems agree, and need no
-difference.
+needs the damping of their SCALLION, ``cᵢ⁺ = cᵢ − C(dᵢ)/((1 + ω)Kᵢηₗ)``: stable, but 1 + ω times slower. FedDyn's
+updates vanish by themselves where its local problems agree, and need no difference.
 
 **Weights.** c and λ are ``Σ pᵢcᵢ`` over all clients, with the weights pᵢ of the aggregate: `Mean.share` is the weight
 of a round over that of the federation. ``Σ pᵢ(c − cᵢ) = 0`` then, under uniform weighting and by examples alike.

@@ -18,7 +18,7 @@ The error of an unbiased codec is noise, of which a packet leaves ``(1 − β)n`
 and ``E‖x‖² = ‖Δ‖²/(1 − β²ω)`` give a variance of ``(1 − β)²ω/(1 − β²ω)·‖Δ‖²`` a packet. Its least, at β = min(1, 1/ω),
 is 1 − 1/ω of what it is without memory, or 0; β = 1/(1 + ω) has ω²/(1 + ω + ω²) (0.877 and not 0.875 at ω = 8), and no
 packet more than a third more noise. A biased codec (top-k) keeps at least half of what it left out, which adds up to
-1 + 1/ω times a steady update; plain feedback adds up further and grows stale. ``docs/combinations.md`` has both.
+1 + 1/ω times a steady update; plain feedback adds up further and grows stale.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fl_mobile.models.private_api import restart_automatic_names
+
 FEATURES, PICTURES, TOKENS, SEQUENCES = "features", "pictures", "tokens", "sequences"
 _RNG = np.random.default_rng(11)
 EXAMPLES = {
@@ -125,6 +127,13 @@ def _own_draws(k: Any) -> list[Any]:
     return [Noise(3), k.layers.Dense(5, "relu"), Noise(None), k.layers.Dense(3)]
 
 
+def _many_at_once(k: Any) -> list[Any]:
+    c, r, L = k.constraints, k.regularizers, k.layers
+    first = L.Dense(5, "relu", kernel_constraint=c.MaxNorm(0.4), kernel_regularizer=r.L2(0.05))
+    shared = L.Dense(5, "tanh", activity_regularizer=r.L1(0.01))
+    return [first, L.BatchNormalization(momentum=0.8), shared, shared, L.Dropout(0.3), L.Dense(1, "sigmoid")]
+
+
 def _unused(k: Any) -> list[Any]:
     class Half(k.layers.Layer):
         def build(self, shape: Any) -> None:
@@ -167,4 +176,29 @@ KINDS: dict[str, Kind] = {
         x=TOKENS,
     ),
     "attention": Kind(_attention, x=SEQUENCES),
+    "many at once": Kind(_many_at_once, loss="binary-crossentropy"),
 }
+
+
+def build_kind(name: str) -> Any:
+    """Returns a new model of a kind, with the same paths every time; picklable with its name, for other processes."""
+    restart_automatic_names()
+    return KINDS[name].build()
+
+
+def two_heads(input_shape: tuple[int, ...], num_classes: int) -> Any:
+    """Returns a model with two outputs, which no engine trains."""
+    import keras
+
+    inputs = keras.Input(input_shape)
+    flat = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, [keras.layers.Dense(num_classes)(flat), keras.layers.Dense(2)(flat)])
+
+
+def half_precision(input_shape: tuple[int, ...], num_classes: int) -> Any:
+    """Returns a model that computes in 16 bits, which no engine trains."""
+    import keras
+
+    L = keras.layers
+    half = L.Dense(4, "relu", dtype="mixed_float16", name="half")
+    return keras.Sequential([L.Input(input_shape), L.Flatten(), half, L.Dense(num_classes)])

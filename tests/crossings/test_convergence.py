@@ -10,13 +10,19 @@ import itertools
 import numpy as np
 import pytest
 
+from fl_mobile.tensors import weights_hash
 from tests.crossings.measure_net import COLUMNS, SEEDS
 from tests.crossings.net import (
     ALGORITHMS,
+    CODECS,
     MEMORIES,
     MODES,
+    PARTICIPATIONS,
+    SAME,
     SELECTIONS,
     Row,
+    every_row,
+    final_weights,
     mean_accuracy,
     met,
     reference,
@@ -51,12 +57,31 @@ def test_what_once_failed_together_learns_as_well_as_its_parts(algorithm: str, r
     learns(algorithm, row, SEEDS[:2])
 
 
+PLAYED = [
+    (algorithm, row)
+    for algorithm, row in itertools.product(ALGORITHMS, every_row())
+    if not refusal(met(algorithm, row))
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_combination_of_the_table_learns_or_is_refused(algorithm: str, column: str) -> None:
-    if not refusal(met(algorithm, COLUMNS[column])):
-        learns(algorithm, COLUMNS[column], SEEDS)
+@pytest.mark.parametrize(
+    ("algorithm", "row"), PLAYED, ids=lambda part: "-".join(part) if isinstance(part, Row) else part
+)
+def test_every_combination_learns_as_well_as_its_parts(algorithm: str, row: Row) -> None:
+    learns(algorithm, row, SEEDS)
+
+
+@pytest.mark.parametrize(("part", "same"), SAME, ids=lambda part: "-".join(part.values()))
+def test_what_is_left_out_of_the_product_is_the_same_run(part: dict[str, str], same: dict[str, str]) -> None:
+    row = Row(**part)
+    found, other = (final_weights((*met("fedavg", one), "train.rounds=3")) for one in (row, row._replace(**same)))
+    assert weights_hash(found) == weights_hash(other)
+
+
+def test_the_columns_of_the_table_are_all_that_is_played() -> None:
+    told = {row._replace(codec=codec) for row in COLUMNS.values() for codec in CODECS}
+    assert {row for _, row in PLAYED} <= told
 
 
 def reason(algorithm: str, row: Row) -> str:
@@ -73,7 +98,7 @@ def reason(algorithm: str, row: Row) -> str:
 
 
 def test_exactly_what_the_table_says_is_refused_and_says_why() -> None:
-    rows = [Row("default", *names) for names in itertools.product(MEMORIES, SELECTIONS, MODES)]
+    rows = [Row(*names) for names in itertools.product(CODECS, MEMORIES, SELECTIONS, MODES, PARTICIPATIONS)]
     for algorithm, row in itertools.product(ALGORITHMS, rows):
         told, wanted = refusal(met(algorithm, row)), reason(algorithm, row)
         assert bool(told) == bool(wanted), f"{algorithm}, {row}: {told}"

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from device_sim.engines import Task, visits
+import device_sim
+from device_sim.engines import Task, open_engine, train_each, visits
 from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.keras import KerasTrainer
 from device_sim.engines.trainers.litert import LitertTrainer, Programs
 from device_sim.engines.trainers.vectorized import VectorizedTrainer, why_not
-from fl_mobile.errors import ConfigError, ExportError
+from fl_mobile.errors import ConfigError, ExportError, ModelError
 from fl_mobile.local import OPTIMIZERS
 from fl_mobile.models import keras_bridge
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
-from tests.crossings.model_kinds import EXAMPLES, KINDS, Kind
+from tests.crossings.model_kinds import EXAMPLES, KINDS, Kind, build_kind, half_precision, two_heads
 
 pytestmark = pytest.mark.tf
 
 PLAN = FitPlan(epochs=2, batch_size=4, learning_rate=0.05, optimizer="momentum")
 RANDOM = ("dropout", "noise", "own draws", "flips", "GRU with dropout", "attention")
+ENGINES_HERE = ("keras", "vectorized", "litert")
 NOT_ON_PHONES = {  # kind → what the refusal names
     "a loss of its own": "Sparse",
 }
@@ -116,6 +119,46 @@ def _on_phones(kind: Kind) -> tuple[LitertTrainer, FitPlan, list[Task]]:
     plan = replace(PLAN, loss=kind.loss, from_logits=programs.from_logits)
     programs.get(plan, plan.batch_size)
     return LitertTrainer(programs), plan, tasks_of(kind, kind.build().output_shape[-1])
+
+
+@pytest.mark.parametrize("name", ["many at once", "masked LSTM"])
+@pytest.mark.parametrize(
+    ("pool", "workers"),
+    [
+        ("threads", 2),
+        pytest.param("processes", 2, marks=pytest.mark.slow),
+        pytest.param("ray", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_workers_wherever_they_are_change_no_bit(name: str, pool: str, workers: int) -> None:
+    if pool == "ray":
+        pytest.importorskip("ray", reason="Ray is an extra: pip install 'fl-mobile[ray]'")
+    kind = KINDS[name]
+    found = []
+    for where, count in (("threads", 1), (pool, workers)):
+        engine = open_engine("auto", partial(build_kind, name), EXAMPLES[kind.x][:4], workers=count, pool=where)
+        plan = replace(PLAN, loss=kind.loss, from_logits=engine.from_logits)
+        tasks = [replace(task, device=d, seed=d) for d in range(40) for task in tasks_of(kind, 2)]
+        found.append([update for _, update in train_each(engine, engine.initial, tasks, plan)])
+        engine.close()
+    for one, other in zip(*found, strict=True):
+        assert one.loss == other.loss
+        assert all(np.array_equal(one.delta[path], other.delta[path]) for path in one.delta)
+
+
+@pytest.mark.parametrize(
+    ("build", "engine", "words"),
+    [
+        (two_heads, "auto", "has 2 outputs.*model.outputs"),
+        *((half_precision, name, r"layer 'half' \(Dense\) computes in float16.*float32") for name in ENGINES_HERE),
+    ],
+)
+def test_kinds_that_no_engine_trains_are_refused_before_round_1(build: Any, engine: str, words: str) -> None:
+    rng = np.random.default_rng(0)
+    clients = [(rng.random((6, 5)).astype(np.float32), np.arange(6) % 3) for _ in range(2)]
+    with pytest.raises((ModelError, ExportError), match=words) as caught:
+        device_sim.simulate(build, clients, rounds=1, workers=1, engine=engine)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", RANDOM)
