@@ -45,7 +45,7 @@ TOLD: dict[tuple[str, str], str] = {
 COVER = (
     *("own-arithmetic", "embedding-masked", "own-slices", "own-reductions", "activation-layers", "conv-lstm"),
     *("transformer", "pooling", "own-cumulative", "conv3d", "transposed1d", "own-resize", "separable1d"),
-    *("transposed3d", "activations-hard", "lstm", "own-order", "outputs-of-every-rank", "pool3d"),
+    *("transposed3d", "activations-hard", "lstm", "outputs-of-every-rank", "pool3d"),
 )
 """Few kinds that together hold every operation of the zoo (some 60 CPU seconds); the others are slow."""
 
