@@ -92,7 +92,7 @@ def speed(updates: dict[str, Tensors]) -> dict[str, Any]:
         int8 = np.rint(joined / np.abs(joined).max() * 127).astype(np.int8).tobytes()
         reference = {"copy": _best(joined.copy), "int8 zlib": _best(lambda data=int8: zlib.compress(data), 3)}
         row: dict[str, Any] = {f"{key}_mb_s": megabytes / s for key, s in reference.items()}
-        for text in ("ecsq", "ecsq:rank=0", "ecsq:step=2,rounding=rdo"):
+        for text in ("ecsq", "ecsq:rank=0", "ecsq:step=2,rounding=rdo", "sketch", "sketch:k=8192,bits=2"):
             codec = parse_codec(text)
             payload = codec.encode(update, rng_for(0, 0))
             encode = _best(lambda c=codec, u=update: c.encode(u, rng_for(0, 0)))

@@ -111,16 +111,14 @@ class Run:
         """Returns a new ``keras.Model`` with the global weights after the last finished round."""
         self._last()
         model = self._federation.build()
-        keras_bridge.write(model, self._federation.whole(restore(self._federation, self._folder)[0].weights))
+        keras_bridge.write(model, self._federation.whole(restore(self._federation, self._folder)[0].model))
         return model
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """Returns ``accuracy`` and ``loss`` of the global model on examples of one's own."""
         state, _ = restore(self._federation, self._folder)
         plan = self._federation.plan(max(0, state.round_num - 1))
-        score = self._federation.engine.evaluate(
-            self._federation.whole(state.weights), *_pair("evaluate", (x, y)), plan
-        )
+        score = self._federation.engine.evaluate(self._federation.whole(state.model), *_pair("evaluate", (x, y)), plan)
         return {"accuracy": score.accuracy, "loss": score.loss}
 
     def report(self, file: str | Path | None = None) -> Report:

@@ -27,6 +27,8 @@ class Agreement:
         download: Codec of whole models, and of what the algorithm sends beside them.
         memory: One of `MEMORIES`.
         delta_step: Models travel as differences on a lattice of this fineness (`wire.lattice`); 0: whole ones do.
+        forward: Whether differences may also travel as the sums that rounds added (`wire.forward`); needs `sketch`
+            uploads, and that every step is a multiple of a mean of them.
         pruning: Which weights become zero in which round.
         seed: Keys the rounding of what the server encodes.
         bare_packets: Whether updates travel without examples and loss: under differential privacy all that leaves a
@@ -43,6 +45,7 @@ class Agreement:
     pruning: PruningPlan = field(default_factory=PruningPlan)
     seed: int = 0
     bare_packets: bool = False
+    forward: bool = False
 
     def lattice(self, version: int) -> Lattice | None:
         """Returns the points that model version ``version`` can take; None where whole models travel."""

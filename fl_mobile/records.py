@@ -22,6 +22,9 @@ from fl_mobile.local.losses import loss_row
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.tensors import Spec, Tensors
 
+MODEL, ITERATE = "model", "iterate"
+"""In `ServerState.averages`: the mean over rounds, and the model that the next step changes where that is another."""
+
 SCHEDULES = ("constant", "cosine", "exponential", "inverse-sqrt")
 
 
@@ -166,12 +169,13 @@ class ServerState:
 
     Attributes:
         round_num: Rounds finished so far; the next round has this number.
-        weights: The global model's travelling tensors.
+        weights: The global model's travelling tensors, as they are published next.
         spec: Their shapes; what every packet is checked against.
         slots: Server-optimizer state, slot name → tensors (FedAdam: ``m`` and ``v``).
         mean: The last mean update, if clients are to predict from it (CAFe).
         upload_step: Step of the upload codec under rate control; None until the first round has been published.
         privacy: Under differential privacy, what the next release needs; None until the first round has been published.
+        averages: What the mean over rounds is made of, and itself (`server.averaging`); empty without one.
     """
 
     round_num: int
@@ -181,6 +185,12 @@ class ServerState:
     mean: Tensors | None = None
     upload_step: float | None = None
     privacy: PrivacyState | None = None
+    averages: Mapping[str, Tensors] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Tensors:
+        """What is evaluated and exported: the mean over rounds, or the weights where there is none."""
+        return self.averages.get(MODEL, self.weights)
 
 
 @dataclass(frozen=True)
@@ -196,6 +206,7 @@ class RoundReport:
         loss: Mean training loss over accepted packets, by weight; NaN if none reported one.
         mean: The mean update that was applied, or None if nothing was accepted.
         staleness: Mean number of versions the accepted updates were behind.
+        weights_norm: L2 norm of the next version's trainable weights: noise that stays in them makes them longer.
     """
 
     round_num: int
@@ -206,3 +217,4 @@ class RoundReport:
     loss: float
     mean: Tensors | None = field(default=None, compare=False, repr=False)
     staleness: float = 0.0
+    weights_norm: float = 0.0

@@ -14,20 +14,27 @@ from device_sim.cli.output import Format, FormatOption, SetOption, print_json
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for experiment.toml; made if missing.")],
     changes: SetOption = None,
+    example: Annotated[
+        str, typer.Option(metavar="NAME", help="demo (the defaults), or thousand: uploads a thousandfold smaller.")
+    ] = "demo",
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Write DIR/experiment.toml with every key, its default and what it means. Needs no network.
 
-    Example: fl-mobile new my-digits --set data.dataset=digits --set model.name=mlp
+    Examples:
+      fl-mobile new my-digits --set data.dataset=digits --set model.name=mlp
+      fl-mobile new thousand --example thousand
     """
+    from device_sim.experiment.examples import EXAMPLES
     from device_sim.experiment.toml import parse_experiment, to_toml
-    from fl_mobile.errors import ConfigError
+    from fl_mobile.errors import ConfigError, check_known
     from fl_mobile.storage.files import write_atomic
 
     path = folder / "experiment.toml"
     if path.exists():
         raise ConfigError(f"{path} exists already and is not overwritten. Edit it, or name another folder.")
-    experiment = parse_experiment("", changes or ())
+    check_known("--example", example, EXAMPLES)
+    experiment = parse_experiment("", [*EXAMPLES[example].changes, *(changes or ())])
     write_atomic(path, to_toml(experiment, comments=True).encode())
     command = shlex.join(["fl-mobile", "simulate", str(path), "--out", str(folder / "run")])
     if output is Format.JSON:

@@ -169,6 +169,7 @@ def run(
     from device_sim.run.log import read_rounds
     from device_sim.run.loop import simulate as play
     from export.bundle.signing import read_signing_key
+    from fl_mobile.codecs.choice import AUTO
     from fl_mobile.kernels.compiled import is_cold
 
     def tell(line: str) -> None:
@@ -186,6 +187,8 @@ def run(
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
     if federation.compiled:
         tell(federation.compiled)
+    if experiment.upload.codec == AUTO:
+        tell(f"upload codec {federation.upload.name}, auto chose {federation.chosen_because}")
     if is_cold():
         tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")
     with contextlib.closing(federation.engine):

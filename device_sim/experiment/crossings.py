@@ -15,8 +15,11 @@ from device_sim.experiment.kept import BEST, METRICS
 from device_sim.experiment.personal import DITTO, ONLY_HEAD
 from device_sim.experiment.privacy_crossings import PRIVACY_CROSSINGS
 from fl_mobile.aggregation import AGGREGATORS
+from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.private import NONE
-from fl_mobile.codecs import Codec, contracting, parse_codec
+from fl_mobile.codecs import Codec, contracting
+from fl_mobile.codecs.choice import AUTO, choose
+from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy.claim import SAMPLINGS
 
@@ -45,7 +48,12 @@ class Facts:
     @property
     def codec(self) -> Codec:
         """Of uploads."""
-        return parse_codec(self.e.upload.codec)
+        return choose(self.e.upload.codec, self.e.upload.target)[0]
+
+    @property
+    def forward(self) -> bool:
+        """Whether sums of rounds travel down."""
+        return self.e.download.mode == "forward"
 
     @property
     def keeps(self) -> bool:
@@ -88,6 +96,11 @@ class Facts:
         return " or ".join(SAMPLINGS[self.e.privacy.sampling].samplers)
 
     @property
+    def forwarded(self) -> str:
+        """Algorithms whose steps can be forwarded."""
+        return " or ".join(FORWARDED)
+
+    @property
     def qat_engines(self) -> str:
         """Engines that train with rounding."""
         return " or ".join(name for name, row in ENGINES.items() if row.abilities.fake_quant)
@@ -107,6 +120,9 @@ class Crossing:
     meet: Callable[[Facts], bool]
     reason: str
 
+
+FORWARDED = ("fedavg", "fedsgd", "fedprox", "fednova")
+"""Algorithms whose server step is a multiple of a mean of the uploads; one of one's own is found out while it steps."""
 
 CROSSINGS: tuple[Crossing, ...] = (
     Crossing(
@@ -156,6 +172,12 @@ CROSSINGS: tuple[Crossing, ...] = (
         lambda f: f.one_say and f.e.upload.memory != NONE,
         "server.aggregation '{e.server.aggregation}' cannot be used with upload.memory '{e.upload.memory}', which needs"
         " the mean of the updates: what one round leaves out the next makes up for. Use mean, or upload.memory none",
+    ),
+    Crossing(
+        ("server.averaging-broadcast", "server.algorithm"),
+        lambda f: f.e.server.averages().broadcast and f.algorithm.variate is not None,
+        "server.averaging-broadcast cannot be used with server.algorithm '{f.algorithm.name}': what its clients keep is"
+        " derived for the model that the server's last step reached; leave it false, the mean is exported all the same",
     ),
     Crossing(
         ("server.aggregation", "clock.mode"),
@@ -214,6 +236,35 @@ CROSSINGS: tuple[Crossing, ...] = (
         lambda f: f.e.train.qat.on and not ENGINES[f.e.engine.name].abilities.fake_quant,
         "train.qat: engine.name '{e.engine.name}' cannot train with rounding; use {f.qat_engines}",
     ),
+    Crossing(
+        ("download.mode", "upload.codec"),
+        lambda f: f.forward and not (isinstance(f.codec, Sketch) or f.e.upload.codec == AUTO),
+        "download.mode forward needs upload.codec sketch, got '{f.codec.name}': only where all clients of a round share"
+        " a projection do a few sums say what the round did",
+    ),
+    Crossing(
+        ("download.mode", "server.algorithm"),
+        lambda f: f.forward and f.e.server.algorithm in ALGORITHMS and f.e.server.algorithm not in FORWARDED,
+        "download.mode forward cannot be used with server.algorithm '{f.algorithm.name}', whose step is more than a"
+        " multiple of the round's mean; use {f.forwarded}, or download.mode delta",
+    ),
+    *(
+        Crossing(
+            ("download.mode", key),
+            lambda f, asked=asked: f.forward and asked(f.e),  # type: ignore[misc]
+            f"download.mode forward cannot be used with {key}: {why}. Use download.mode delta",
+        )
+        for key, asked, why in (
+            ("clock.mode", lambda e: e.clock.mode == "asynchronous", "a step mixes updates of several projections"),
+            ("train.pruning.sparsity", lambda e: e.train.pruning.sparsity > 0, "what dies is no part of the sums"),
+            ("upload.memory", lambda e: e.upload.memory == "cafe", "what is predicted is no part of the sums"),
+            (
+                "server.averaging-broadcast",
+                lambda e: e.server.averages().broadcast,
+                "a mean over rounds is no sum of a round",
+            ),
+        )
+    ),
     *(  # of the asynchronous server
         Crossing(
             (key, "clock.mode"),
@@ -224,12 +275,12 @@ CROSSINGS: tuple[Crossing, ...] = (
             ("upload.memory", lambda e: e.upload.memory != NONE, "what a codec left out belongs to one round"),
             (
                 "upload.target-ratio",
-                lambda e: e.upload.target_ratio > 0,
+                lambda e: e.upload.target_ratio > 0 and not e.upload.codec.startswith("sketch"),
                 "updates of several versions meet in one step",
             ),
             (
                 "upload.budget-bytes",
-                lambda e: e.upload.budget_bytes > 0,
+                lambda e: e.upload.budget_bytes > 0 and not e.upload.codec.startswith("sketch"),
                 "updates of several versions meet in one step",
             ),
             ("selection.over-selection", lambda e: e.selection.over_selection > 1, "no round waits for anybody"),

@@ -21,19 +21,18 @@ from device_sim.experiment.kept import KEEP, LAST, METRICS
 from device_sim.experiment.keys import check_finite, chosen, fill_chosen, key, positive
 from device_sim.experiment.personal import Evaluation, Personal
 from device_sim.experiment.privacy import Privacy
+from device_sim.experiment.travel import Download, Upload
 from device_sim.experiment.tuning import Qat, check_tuning
 from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
-from fl_mobile.agreement import MEMORIES
 from fl_mobile.algorithms import ALGORITHMS, Algorithm
-from fl_mobile.codecs import parse_codec
-from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError, check_known, nearest
 from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.records import SCHEDULES, FitPlan
 from fl_mobile.server.admission import WEIGHTINGS, Admission
-from fl_mobile.server.rate import RateControl
+from fl_mobile.server.averaging import AVERAGINGS, Averaging
+from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
 from fl_mobile.wire.pruning_mask import PruningPlan
 
 PARTITIONS = (*PARTITIONERS, "on-demand")
@@ -163,6 +162,10 @@ class Server:
     of_algorithm: Any = chosen("algorithm", ALGORITHMS)
     aggregation: str = key("mean", " | ".join(AGGREGATORS))
     of_aggregation: Any = chosen("aggregation", AGGREGATORS)
+    schedule: str = key("constant", f"of the server's step over rounds: {' | '.join(SERVER_SCHEDULES)}")
+    of_schedule: Any = chosen("schedule", SERVER_SCHEDULES)
+    averaging: str = key("none", f"mean over rounds that is the model: {' | '.join(AVERAGINGS)}")
+    of_averaging: Any = chosen("averaging", AVERAGINGS)
     weighting: str = key("examples", " | ".join(WEIGHTINGS))
     max_examples: int = key(10_000, "a device's claimed example count is clamped to this")
     clip_norm: float = key(0.0, "L2 norm every decoded update is clipped to; 0 is off")
@@ -179,6 +182,10 @@ class Server:
         """Returns the aggregation rule."""
         return AGGREGATORS[self.aggregation].with_parameters(self.of_aggregation)
 
+    def averages(self) -> Averaging:
+        """Returns which mean over rounds is the model."""
+        return Averaging(self.averaging, self.of_averaging)
+
     def admission(self, max_staleness: int = 0, staleness_exponent: float = 0.5) -> Admission:
         """Returns how much the server believes a packet."""
         return Admission(
@@ -188,47 +195,6 @@ class Server:
             max_staleness=max_staleness,
             staleness_exponent=staleness_exponent,
         )
-
-
-@dataclass(frozen=True)
-class Upload:
-    """[upload]: how updates travel up."""
-
-    codec: str = key("ecsq", "a name or stages from `fl-mobile codecs`, e.g. topk:0.01+q8+deflate")
-    memory: str = key("none", f"{' | '.join(MEMORIES)}: what happens to what the codec leaves out")
-    target_ratio: float = key(0.0, "adapt the codec's step every round to this ratio; 0 is off; needs codec ecsq")
-    budget_bytes: int = key(0, "the same, as bytes of one upload; 0 is off")
-
-    def __post_init__(self) -> None:
-        codec = parse_codec(self.codec)
-        check_known("upload.memory", self.memory, MEMORIES)
-        if self.target_ratio and self.budget_bytes:
-            raise ConfigError("give upload.target-ratio or upload.budget-bytes, not both")
-        if self.target_ratio < 0 or self.budget_bytes < 0:
-            raise ConfigError("upload.target-ratio and upload.budget-bytes must be ≥ 0")
-        if (self.target_ratio or self.budget_bytes) and not isinstance(codec, Ecsq):
-            raise ConfigError(f"upload.codec '{self.codec}' has no step to adapt to a target; use codec ecsq")
-
-    def rate_control(self, fp32_bytes: int) -> RateControl | None:
-        """Returns the controller for a model of this many float32 bytes, or None."""
-        if not (self.target_ratio or self.budget_bytes):
-            return None
-        return RateControl(self.budget_bytes or round(fp32_bytes / self.target_ratio))
-
-
-@dataclass(frozen=True)
-class Download:
-    """[download]: how the global model travels down; devices train on what they really received."""
-
-    mode: str = key("delta", "full: the whole model every time | delta: the difference to the version a device holds")
-    codec: str = key("float16", "full, and what scaffold sends: a name or stages from `fl-mobile codecs`")
-    step: float = key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms")
-
-    def __post_init__(self) -> None:
-        parse_codec(self.codec)
-        if self.mode not in ("full", "delta"):
-            raise ConfigError(f"download.mode must be full or delta, got '{self.mode}'")
-        positive("download", step=self.step)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,13 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
         why="what clipping takes off comes back in the next update, and is taken off again",
         instead="use none",
     ),
+    PrivacyCrossing(
+        ("upload.codec", _MODE),
+        lambda e: e.upload.codec.startswith("sketch"),
+        "upload.codec '{e.upload.codec}'",
+        "what it decodes to is several times as long as the update, and clipping the sum's terms takes most of it off",
+        "use ecsq",
+    ),
     *(
         PrivacyCrossing(
             keys=(f"upload.{name}", _MODE),

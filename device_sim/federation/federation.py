@@ -36,6 +36,8 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
+from fl_mobile.codecs.choice import AUTO, choose, fitted
+from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
@@ -44,8 +46,10 @@ from fl_mobile.models.keras_start import import_keras
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.records import FitPlan
 from fl_mobile.seeds import rng_for
+from fl_mobile.server.rate import RateControl
+from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
-from fl_mobile.tensors import Spec, Tensors, fp32_bytes
+from fl_mobile.tensors import Spec, Tensors
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Federation:
         gate: Who can take part.
         policy: And who then does.
         workload: What training costs, whatever the phone.
+        upload: Codec of client updates, as large as the model and the target make it.
+        chosen_because: Why it is that one.
         build: Returns a new model with its first weights.
         attackers: The malicious devices, if some are.
         compiled: What was taken of the model's own ``compile()`` and what was not, in a line; empty without one.
@@ -77,6 +83,7 @@ class Federation:
     build: Callable[[], Any]
     attackers: Attackers | None = None
     compiled: str = ""
+    chosen_because: str = ""
 
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
@@ -131,7 +138,8 @@ class Federation:
             upload=self.upload,
             download=self.download,
             memory=keys.upload.memory,
-            delta_step=keys.download.step if keys.download.mode == "delta" else 0.0,
+            delta_step=keys.download.lattice_step,
+            forward=keys.download.mode == "forward",
             pruning=keys.train.pruning,
             seed=keys.seed,
             bare_packets=keys.privacy.on,
@@ -157,9 +165,16 @@ class Federation:
             rule=keys.server.rule(),
             population=self.data.population,
             population_examples=self._examples if self.algorithm.variate else 0,
-            rate_control=keys.upload.rate_control(fp32_bytes(self.spec)),
+            rate_control=RateControl(keys.upload.target.packet_bytes(self.spec)) if self._adapts else None,
+            schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
+            averaging=keys.server.averages(),
             privacy=rules_of(keys, self.claim) if self.claim else None,
         )
+
+    @property
+    def _adapts(self) -> bool:
+        """Whether the upload codec's step is moved from round to round."""
+        return isinstance(self.upload, Ecsq) and not self.experiment.upload.target.open
 
     @property
     def _examples(self) -> int:
@@ -281,13 +296,18 @@ def assemble(
     ram_bytes = workload.ram_bytes(experiment.train.batch_size or 1)
     gate = Gate(fleet=fleet, presence=presence, rules=keys.rules(), ram_bytes=ram_bytes, ram_share=keys.ram_share)
     policy = experiment.policy.build(experiment.seed)
+    private = private_paths(engine.spec, experiment.personal.private)
+    spec = {path: tensor for path, tensor in engine.spec.items() if path not in private}
+    upload, why = choose(experiment.upload.codec, experiment.upload.target, spec)
+    if experiment.upload.codec == AUTO:  # what the model's size has decided meets the other keys now
+        replace(experiment, upload=replace(experiment.upload, codec=upload.name))
     federation = Federation(
         experiment=experiment,
         dataset=dataset,
         data=data,
         engine=engine,
         algorithm=experiment.server.build(),
-        upload=parse_codec(experiment.upload.codec),
+        upload=fitted(upload, experiment.upload.target, spec, experiment.seed),
         download=parse_codec(experiment.download.codec),
         fleet=fleet,
         gate=gate,
@@ -295,6 +315,7 @@ def assemble(
         workload=workload,
         build=build,
         attackers=open_attackers(experiment.attack, experiment.seed, population, dataset),
+        chosen_because=why,
     )
     if experiment.privacy.on:
         check_claim(experiment, federation.spec, data, gate)

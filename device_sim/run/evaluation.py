@@ -118,12 +118,12 @@ def _test_parts(federation: Federation) -> Iterator[tuple[int, Examples]]:
 
 def _scores(federation: Federation, state: ServerState, tasks: Iterable[Task]) -> list[Evaluation]:
     plan = federation.plan(state.round_num - 1)
-    return list(federation.engine.evaluate_each(federation.whole(state.weights), tasks, plan))
+    return list(federation.engine.evaluate_each(federation.whole(state.model), tasks, plan))
 
 
 def _fine_tuned(federation: Federation, shelf: Shelf, state: ServerState) -> Iterator[Task]:
     """Yields evaluation tasks whose weights a device has just tuned on its own train part; a few are made ahead."""
-    whole, plan = federation.whole(state.weights), personal_plan(federation, state.round_num - 1)
+    whole, plan = federation.whole(state.model), personal_plan(federation, state.round_num - 1)
     devices, seed = sampled_devices(federation), federation.experiment.seed
     train = (
         Task(

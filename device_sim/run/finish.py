@@ -60,8 +60,8 @@ def finish(
     """
     say("model.keras: writing the global model")
     state, _ = restore(federation, folder)
-    kept, beside = kept_models(federation.experiment, folder, rounds, state.weights)
-    state = replace(state, round_num=kept.round_num + 1, weights=kept.weights)
+    kept, beside = kept_models(federation.experiment, folder, rounds, state.model)
+    state = replace(state, round_num=kept.round_num + 1, weights=kept.weights, averages={})
     model = write_models(federation, folder, kept, beside)
     if federation.test_parts:
         say("devices: evaluating the model on each one's own held-out examples")

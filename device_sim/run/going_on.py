@@ -19,12 +19,16 @@ from device_sim.run.folder import RunFolder, locked
 from device_sim.run.log import Round
 from device_sim.run.loop import stop_reason
 from fl_mobile.errors import RunError
+from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
 from fl_mobile.storage.files import temporary, write_atomic
 
 ENDINGS = ("train.rounds", "stop.", "privacy.max-epsilon")
 """Keys that say when a run ends and, but for `TIED_TO_ROUNDS`, nothing of what happens until then."""
 
-TIED_TO_ROUNDS = {"train.schedule": ("cosine",)}
+TIED_TO_ROUNDS = {
+    "train.schedule": ("cosine",),
+    "server.schedule": tuple(name for name, row in SERVER_SCHEDULES.items() if row.fall),
+}
 """Key → its values that spread something over train.rounds, so that other rounds are another run from round 0."""
 
 

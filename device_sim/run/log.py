@@ -42,6 +42,7 @@ class Round:
         saved_bytes: What those would have cost.
         joules: Energy all devices of the round spent, radio and computing.
         staleness: Mean number of versions the accepted updates were behind (asynchronous).
+        weights_norm: L2 norm of the new global model's trainable weights: noise that stays in them makes them longer.
         device_accuracy: Quantiles of the accuracies on single devices, in rounds that [evaluation] names.
         malicious: Malicious devices that were ``asked``, and their packets that were ``accepted`` and ``refused``;
             empty where nobody attacks.
@@ -69,6 +70,7 @@ class Round:
     saved_bytes: int = 0
     joules: float = 0.0
     staleness: float = 0.0
+    weights_norm: float = 0.0
     device_accuracy: dict[str, float] = field(default_factory=dict)
     malicious: dict[str, int] = field(default_factory=dict)
     backdoor: float | None = None

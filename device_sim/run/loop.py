@@ -81,6 +81,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             saved_bytes=traffic.saved_bytes,
             joules=traffic.joules,
             staleness=report.staleness,
+            weights_norm=report.weights_norm,
             device_accuracy=_device_accuracy(federation, memory.shelf, state),
             malicious=dict(traffic.malicious),
             backdoor=None if score is None else backdoor_success(federation, state),
@@ -92,7 +93,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
         append_round(folder, done)
         if best_round(federation.experiment, [done], best) is done:
             best = done
-            put_best(folder, done.round_num, state.weights)
+            put_best(folder, done.round_num, state.model)
         memory.shelf.sync()
         checkpoint.save(folder.checkpoint, state, memory.as_json())
         rounds.append(done)
@@ -146,7 +147,7 @@ def _score(federation: Federation, state: ServerState) -> Evaluation | None:
             if not np.isfinite(value).all():
                 raise _diverged(round_num, f"tensor '{path}' of the new global model is not finite")
         return None
-    weights, test = federation.whole(state.weights), federation.dataset.test
+    weights, test = federation.whole(state.model), federation.dataset.test
     score = federation.engine.evaluate(weights, test.x, test.y, federation.plan(round_num))
     if not math.isfinite(score.loss):
         raise _diverged(round_num, f"the held-out loss of the new global model is {score.loss}")

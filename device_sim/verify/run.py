@@ -137,7 +137,7 @@ def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any], 
     spec = dict(zip(paths, keras_bridge.spec_of(model).values(), strict=True))
     private = told.get("private", ())
     state, _ = checkpoint.load(folder.checkpoint, {path: spec[path] for path in paths if path not in private})
-    whole = {path: state.weights.get(path, value) for path, value in zip(paths, values.values(), strict=True)}
+    whole = {path: state.model.get(path, value) for path, value in zip(paths, values.values(), strict=True)}
     _same(folder.checkpoint.name, "round", summary["rounds"], state.round_num)
     last = told if beside is None or beside["round"] != state.round_num - 1 else beside
     _same(folder.checkpoint.name, "hash of the weights", last["weights_sha256"], weights_hash(whole))

@@ -1,7 +1,7 @@
 """A client update goes in, the packet that leaves the client comes out; after the server's receipt, what it keeps.
 
 ```
-update ─ mask ─ + residual ─ − prediction ─ − foreseen ─ quantize, prune, entropy-code ─ pack ─▶ packet ─▶ receipt
+update ─ mask ─ + residual ─ − prediction ─ − foreseen ─ clip ─ prune, quantize, code ─ pack ─▶ packet ─▶ receipt
                     ▲                                                                                         │
                     └───────────────────────────── `keep`: residual, control variate ─────────────────────────┘
 ```
@@ -19,6 +19,7 @@ from fl_mobile import wire
 from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
 from fl_mobile.client.state import ClientState, variate_of
+from fl_mobile.codecs.base import norm_gain
 from fl_mobile.errors import DivergedError
 from fl_mobile.records import Assignment, Receipt, Update
 from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
@@ -40,6 +41,7 @@ class Terms:
         foreseen: Is taken off every update as often as the client made a local step: `ControlVariate.foreseen`.
         local_steps: Examples of a client → its local steps, as the server counts them.
         bare: Whether the packet says neither how many examples it stands on, only that there are some, nor the loss.
+        clip_norm: L2 norm that is clipped to before encoding, where the codec inflates norms; else 0.
     """
 
     layout: wire.Layout
@@ -51,6 +53,7 @@ class Terms:
     foreseen: Tensors = field(default_factory=dict)
     local_steps: Callable[[int], float] = float
     bare: bool = False
+    clip_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, pri
         foreseen=foreseen,
         local_steps=assignment.local_steps,
         bare=agreement.bare_packets,
+        clip_norm=assignment.clip_norm if norm_gain(assignment.upload, agreement.spec) > 1 else 0.0,
     )
 
 
@@ -122,6 +126,7 @@ def answer(
     steps = np.float32(terms.local_steps(update.num_examples))
     wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
     wanted = apply_masks(wanted, terms.masks)
+    wanted = clip_by_norm(wanted, terms.clip_norm) if terms.clip_norm else wanted
     told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, loss)
     header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, *told)
     return Answer(

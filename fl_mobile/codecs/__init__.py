@@ -26,6 +26,7 @@ from fl_mobile.codecs.prune import SampledTopK, Threshold, TopK
 from fl_mobile.codecs.qsgd import Qsgd
 from fl_mobile.codecs.quantize import RAW, Float16, Uniform
 from fl_mobile.codecs.signs import Sign, TernGrad
+from fl_mobile.codecs.sketch import parse_sketch
 from fl_mobile.errors import ConfigError, nearest
 
 __all__ = [
@@ -126,6 +127,7 @@ STAGES: dict[str, StageRow] = {
 CODECS: dict[str, CodecRow] = {
     "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
     "linear": CodecRow(parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"),
+    "sketch": CodecRow(parse_sketch, "sketch:k=256", "a random projection that all clients of a round share; adds up"),
     "powersgd": CodecRow(lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"),
 }
 

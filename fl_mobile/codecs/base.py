@@ -17,7 +17,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 
@@ -118,6 +118,22 @@ Stage = Flat | Prune | Quantize | Pack
 def codec_id(codec: Codec) -> int:
     """Returns the 32-bit id a packet carries: CRC-32 of the codec's UTF-8 ``wire_name``."""
     return zlib.crc32(codec.wire_name.encode())
+
+
+def in_round(codec: Codec, round_num: int) -> Codec:
+    """Returns the codec as packets of one round use it: `sketch` has another projection in each."""
+    keyed = getattr(codec, "for_round", None)
+    return codec if keyed is None else cast(Codec, keyed(round_num))
+
+
+def norm_gain(codec: Codec, spec: Mapping[str, TensorSpec]) -> float:
+    """Returns how much longer than an update of ``spec`` what is decoded of it can be; 1 where nobody says.
+
+    Codecs that inflate norms are clipped where the norm is still the update's: on the client, before encoding. The
+    server bounds what it decodes by this many clipping norms, so that nobody gains by not clipping.
+    """
+    gain = getattr(codec, "norm_gain", None)
+    return 1.0 if gain is None else cast(float, gain(sum(tensor.size for tensor in spec.values())))
 
 
 def coded_tensors(spec: Mapping[str, TensorSpec], codec: Codec) -> Spec:

@@ -20,7 +20,7 @@ from fl_mobile.codecs.bits.rotation import block_sizes, rotate, splitmix64, unro
 from fl_mobile.errors import ConfigError
 
 _MAX = float(np.finfo(np.float32).max)
-_POSITIVE_CENTROIDS = {  # Lloyd–Max for N(0, 1): Max, IRE Trans. IT 1960
+POSITIVE_CENTROIDS = {  # of `sketch` too. Lloyd–Max for N(0, 1): Max, IRE Trans. IT 1960
     1: (0.7978845608,),
     2: (0.4527800398, 1.5104176087),
     3: (0.2450941791, 0.7560052812, 1.3439092613, 2.1519457045),
@@ -42,7 +42,7 @@ class Eden:
     unbiased: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.bits in _POSITIVE_CENTROIDS or 0 < self.bits < 1):
+        if not (self.bits in POSITIVE_CENTROIDS or 0 < self.bits < 1):
             raise ConfigError(f"eden sends 1, 2, 3, 4 or a fraction of a bit per value, got {self.bits}, e.g. eden:0.1")
 
     @property
@@ -108,7 +108,7 @@ class Eden:
         return length if self.bits >= 1 else max(1, round(self.bits * length))
 
     def _centroids(self) -> np.ndarray:
-        half = np.array(_POSITIVE_CENTROIDS[self._width])
+        half = np.array(POSITIVE_CENTROIDS[self._width])
         return np.concatenate([-half[::-1], half])
 
     def _sent(self, count: int, seed: int) -> list[np.ndarray]:

@@ -213,10 +213,11 @@ class _Sent:
     decode_seconds: float
 
 
-def _send(codec: Codec, update: Tensors, spec: Spec, seed: int, index: int) -> _Sent:
+def _send(codec: Codec, update: Tensors, spec: Spec, seed: int, index: int, *, round_num: int = 0) -> _Sent:
     rng = rng_for(seed, index, "measure")
     start = time.perf_counter()
-    packet = wire.pack(wire.Header(wire.UPDATE, 0, 0, 1), update, spec=spec, codec=codec, rng=rng)
+    header = wire.Header(wire.UPDATE, round_num, round_num, 1)
+    packet = wire.pack(header, update, spec=spec, codec=codec, rng=rng)
     packed = time.perf_counter()
     decoded = wire.unpack(packet, spec, codec).tensors
     return _Sent(packet, decoded, packed - start, time.perf_counter() - packed)
@@ -226,8 +227,8 @@ def _bias(codec: Codec, update: Tensors, spec: Spec, seed: int, repeats: int) ->
     """Returns the error of an n-fold mean over NMSE/n, and whether that speaks for an unbiased codec."""
     total = {path: np.zeros(t.shape) for path, t in spec.items()}
     single = 0.0
-    for i in range(repeats):  # one at a time: memory must not grow with n
-        decoded = _send(codec=codec, update=update, spec=spec, seed=seed, index=-1 - i).decoded
+    for i in range(repeats):  # one at a time: memory must not grow with n; each in a round of its own, as in a run
+        decoded = _send(codec=codec, update=update, spec=spec, seed=seed, index=-1 - i, round_num=i).decoded
         single += nmse(update, decoded) / repeats
         total = {path: value + decoded[path] for path, value in total.items()}
     if single <= _EXACT:

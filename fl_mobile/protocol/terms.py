@@ -81,6 +81,7 @@ def terms_to_json(
         "pruning": asdict(agreement.pruning),
         "seed": agreement.seed,
         "bare_packets": agreement.bare_packets,
+        "forward": agreement.forward,
     }
     return json.dumps(value, sort_keys=True).encode()
 
@@ -123,6 +124,7 @@ def terms_from_json(body: bytes, weights: bytes) -> Terms:
             pruning=PruningPlan(**value["pruning"]),
             seed=value["seed"],
             bare_packets=value["bare_packets"],
+            forward=value["forward"],
         )
     except (ConfigError, TypeError) as error:
         raise WireError("terms", f"{error}. Is this client older than the server?") from None
@@ -204,6 +206,7 @@ def _terms(body: bytes) -> dict[str, Any]:
         "pruning": flat(20),
         "seed": whole(-(2**63), 2**63),
         "bare_packets": flag,
+        "forward": flag,
     }
     return parse(body, form)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fl_mobile import wire
+from fl_mobile.codecs.base import norm_gain
 from fl_mobile.errors import ConfigError, WireError
 from fl_mobile.records import FitPlan, Receipt
 from fl_mobile.tensors import Tensors, clip_by_norm
@@ -29,7 +30,8 @@ class Admission:
     Attributes:
         weighting: ``examples`` (FedAvg's n_k) or ``uniform`` (every client counts 1).
         max_examples: A client's claim is clamped to this, so that one liar cannot own the average.
-        clip_norm: Global L2 norm every decoded update is clipped to; 0 switches it off.
+        clip_norm: Global L2 norm every decoded update is clipped to; 0 switches it off. Of codecs that inflate norms
+            clients clip to it before they encode, and the server to what that decodes to at most (`codecs.norm_gain`).
         max_staleness: Versions an update may be behind the model; 0 takes updates of this round only.
         staleness_exponent: a in the weight ``(1 + staleness)⁻ᵃ`` of a late update (Nguyen et al., "Federated learning
             with buffered asynchronous aggregation", AISTATS 2022, which takes ½).
@@ -94,5 +96,6 @@ def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admissio
     full_weight = rules.unit * (examples if rules.weighting == "examples" else 1)
     weight = max(1, round(full_weight * (1 + late) ** -rules.staleness_exponent))
     receipt = Receipt(weight=weight, local_steps=plan.local_steps(examples))
-    delta = clip_by_norm(delta, rules.clip_norm) if rules.clip_norm else delta
+    if rules.clip_norm:
+        delta = clip_by_norm(delta, rules.clip_norm * norm_gain(layout.codec, layout.coded))
     return Admitted(header=header, delta=delta, receipt=receipt, full_weight=full_weight, late=late)

@@ -2,7 +2,8 @@
 
 ``meta`` is UTF-8 JSON (layout, round, fingerprint, slots, upload step, under differential privacy what the next release
 needs, its secret key included, and whatever the caller adds); ``w/<i>`` is weight ``i`` in spec order,
-``s/<slot>/<i>`` the slot's ``i``-th tensor, ``m/<i>`` the last mean update under CAFe.
+``s/<slot>/<i>`` the slot's ``i``-th tensor, ``m/<i>`` the last mean update under CAFe, ``a/<name>/<i>`` what a mean
+over rounds is made of.
 Every member has zip's CRC-32.
 """
 
@@ -23,8 +24,8 @@ from fl_mobile.records import PrivacyState, ServerState
 from fl_mobile.storage.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Spec, check_fits, fingerprint
 
-LAYOUT = 2
-"""Counts up whenever what a checkpoint holds changes its meaning; 1 kept upload step and last mean elsewhere."""
+LAYOUT = 3
+"""Counts up whenever what a checkpoint holds changes its meaning; 2 held no means over rounds."""
 
 
 def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
@@ -35,12 +36,15 @@ def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
         "round": state.round_num,
         "fingerprint": f"{fingerprint(state.spec):016x}",
         "slots": {name: list(tensors) for name, tensors in state.slots.items()},
+        "averages": list(state.averages),
         "extra": extra,
         "privacy": asdict(state.privacy) | {"key": state.privacy.key.hex()} if state.privacy else None,
     }
     arrays = {f"w/{i}": value for i, value in enumerate(state.weights.values())}
     for name, tensors in state.slots.items():
         arrays |= {f"s/{name}/{i}": value for i, value in enumerate(tensors.values())}
+    for name, tensors in state.averages.items():
+        arrays |= {f"a/{name}/{i}": value for i, value in enumerate(tensors.values())}
     arrays |= {f"m/{i}": value for i, value in enumerate((state.mean or {}).values())}
     text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     write_arrays(path, {"meta": text, **arrays}, secret=state.privacy is not None)
@@ -68,6 +72,7 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
         slots = {name: {p: file[f"s/{name}/{i}"] for i, p in enumerate(paths)} for name, paths in meta["slots"].items()}
         mean = {p: file[f"m/{i}"] for i, p in enumerate(spec)} if "m/0" in file else None
         step = None if meta["upload_step"] is None else float(meta["upload_step"])
+        averages = {name: {p: file[f"a/{name}/{i}"] for i, p in enumerate(spec)} for name in meta["averages"]}
         state = ServerState(
             round_num=int(meta["round"]),
             weights=weights,
@@ -75,12 +80,15 @@ def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:
             slots=slots,
             mean=mean,
             upload_step=step,
+            averages=averages,
             privacy=_privacy(meta.get("privacy"), int(meta["round"])),
         )
         extra = dict(meta["extra"])
         check_fits(weights, spec, str(path))
         if mean:
             check_fits(mean, spec, f"{path}, mean update")
+        for name, tensors in averages.items():
+            check_fits(tensors, spec, f"{path}, average {name}")
         for name, tensors in slots.items():
             check_fits(tensors, {p: spec[p] for p in tensors}, f"{path}, slot {name}")
         return state, extra

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from fl_mobile import wire
 from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
@@ -16,11 +18,15 @@ from fl_mobile.seeds import rng_for
 from fl_mobile.server.statistics import statistics_of
 from fl_mobile.server.step import ServerRules
 from fl_mobile.tensors import Tensors
-from fl_mobile.wire.download import PREDICTION, Decoded, Download, decode, decoded_as
+from fl_mobile.wire.download import PREDICTION, Decoded, Download, decode, decoded_as, forwarding_of
+from fl_mobile.wire.forward import Sums
 from fl_mobile.wire.lattice import Lattice
 
 VERSIONS_KEPT = 50
 """A client that holds an older version than this gets the difference to version 0, which ships with the app."""
+
+SUMS_KEPT = 1000
+"""Rounds whose sums are kept to be forwarded; older versions get a lattice difference."""
 
 
 class Points(Protocol):
@@ -99,16 +105,41 @@ class Publication:
     def _difference(self, held_version: int, lattice: Lattice) -> Download:
         now = self._state.round_num
         held = self._points.get_exactly("point", held_version) if held_version else lattice.start
+        held = self._rewound(lattice, held_version) if held is None else held
         base = held_version if held is not None else 0  # forgotten here: from the app's model, and the packet says so
         start = lattice.start if held is None else held
         wanted = start if base == now and base else self._wanted
         assert wanted is not None
-        packet = lattice.pack(self._state.weights, wanted, start, version=now, held_version=base)
+        packet = self._shortest(lattice, wanted, start, base, held_version)
         download = replace(self._whole, model=packet)
         reached = decode(self._agreement, download, version=now, held_version=held_version, held=held)
         if any((reached.weights[p] != value).any() for p, value in self.decoded.weights.items()):
             raise RunError(f"round {now}: a delta from version {held_version} did not reach the broadcast model")
         return download
+
+    def _rewound(self, lattice: Lattice, held_version: int) -> Tensors | None:
+        """Returns a point that was forgotten, if the sums of all rounds since lead back to it."""
+        forwarding, history = forwarding_of(self._agreement, lattice), self._history(held_version)
+        if forwarding is None or history is None or self._wanted is None:
+            return None
+        return forwarding.rewound(self._wanted, history, held_version=held_version)
+
+    def _shortest(self, lattice: Lattice, wanted: Tensors, start: Tensors, base: int, held_version: int) -> bytes:
+        """Returns the lattice difference or the forwarded sums; the former is not even made where it cannot win."""
+        now, weights = self._state.round_num, self._state.weights
+        forwarding = forwarding_of(self._agreement, lattice)
+        history = self._history(held_version) if forwarding and base == held_version else None
+        if forwarding is None or history is None:
+            return lattice.pack(weights, wanted, start, version=now, held_version=base)
+        sums = forwarding.pack(weights, history, version=now, held_version=held_version)
+        if 16 * len(sums) < sum(value.size for value in wanted.values()):  # half a bit a value
+            return sums
+        return min(lattice.pack(weights, wanted, start, version=now, held_version=base), sums, key=len)
+
+    def _history(self, held_version: int) -> list[Sums] | None:
+        """Returns what rounds since a version did, None if one of them is not known as sums."""
+        found = [self._points.get_exactly("sums", t + 1) for t in range(held_version, self._state.round_num)]
+        return None if None in found else [Sums(int(s["gain"][0]), s["numbers"]) for s in found if s is not None]
 
 
 def publish(agreement: Agreement, state: ServerState, points: Points, *, max_staleness: int = 0) -> Publication:
@@ -163,6 +194,7 @@ def _published(agreement: Agreement, state: ServerState, points: Points) -> Publ
     weights = lattice.weights(wanted, state.weights)
     decoded = decoded_as(agreement, extra, version=now, weights=weights, point=wanted)
     assert decoded.point is not None
+    _put_sums(agreement, points, lattice, now, decoded.point)
     points.put("point", now, decoded.point)
     points.forget("point", before=now, keep=VERSIONS_KEPT)
     return Publication(
@@ -174,6 +206,18 @@ def _published(agreement: Agreement, state: ServerState, points: Points) -> Publ
         _lattice=lattice,
         _wanted=wanted,
     )
+
+
+def _put_sums(agreement: Agreement, points: Points, lattice: Lattice, now: int, point: Tensors) -> None:
+    """Stores what led to this version from the one before, if sums say it."""
+    forwarding = forwarding_of(agreement, lattice)
+    if forwarding is None or not now:
+        return
+    before = points.get_exactly("point", now - 1) if now > 1 else lattice.start
+    sums = None if before is None else forwarding.between(before, point, now - 1)
+    if sums is not None:
+        points.put("sums", now, {"gain": np.array([sums.gain]), "numbers": sums.numbers})
+    points.forget("sums", before=now, keep=SUMS_KEPT)
 
 
 def _prediction(agreement: Agreement, state: ServerState) -> bytes:

@@ -17,10 +17,13 @@ from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import ClippedSum, PrivacyRules, release
 from fl_mobile.records import Assignment, PrivacyState, RoundReport, ServerState
 from fl_mobile.server.admission import Admission
+from fl_mobile.server.averaging import Averaging
 from fl_mobile.server.fold import Fold, Folding, closed, weighted
 from fl_mobile.server.rate import RateControl
+from fl_mobile.server.schedule import Schedule, scaled
+from fl_mobile.server.snap import snapped
 from fl_mobile.server.statistics import from_moments, moments, no_less_than_zero
-from fl_mobile.tensors import Tensors
+from fl_mobile.tensors import Tensors, global_norm
 from fl_mobile.wire.download import Decoded
 from fl_mobile.wire.pruning_mask import apply_masks
 
@@ -36,6 +39,8 @@ class ServerRules:
         population_examples: That they hold together, each as clamped; 0 is not known.
         rate_control: What adapts the upload codec's step, if anything does.
         privacy: How sums are released under differential privacy, in place of ``rule``; None: as they are.
+        schedule: Which part of its step the algorithm takes in which round.
+        averaging: Which mean over rounds is the model.
     """
 
     admission: Admission = field(default_factory=Admission)
@@ -44,6 +49,8 @@ class ServerRules:
     population_examples: int = 0
     rate_control: RateControl | None = None
     privacy: PrivacyRules | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    averaging: Averaging = field(default_factory=Averaging)
 
     def __post_init__(self) -> None:
         believed = self.admission
@@ -116,9 +123,12 @@ def step(
             sent=decoded.beside,
             learning_rate=assignment.plan.learning_rate,
         )
-        after = agreement.algorithm.apply(state, mean)
+        start = rules.averaging.iterate(state)
+        after = scaled(start, agreement.algorithm.apply(start, mean), rules.schedule.factor(state.round_num))
+        after = rules.averaging.follow(snapped(agreement, start, after))
     if decoded.masks:
-        after = replace(after, weights=apply_masks(after.weights, decoded.masks))
+        averages = {name: apply_masks(tensors, decoded.masks) for name, tensors in after.averages.items()}
+        after = replace(after, weights=apply_masks(after.weights, decoded.masks), averages=averages)
     report = RoundReport(
         round_num=state.round_num,
         accepted=accepted,
@@ -128,6 +138,7 @@ def step(
         loss=weighted([(loss, weight) for loss, weight in folded.losses if math.isfinite(loss)]),
         mean=delta,
         staleness=_mean_staleness(folded.staleness, accepted),
+        weights_norm=global_norm({path: value for path, value in after.weights.items() if after.spec[path].trainable}),
     )
     return _remembered(agreement, rules, after, report), report
 

@@ -1,7 +1,8 @@
 """What travels down: one version of the model for one client, and how both ends read it.
 
 ```
-model        wire packet of the whole model, or a delta to a version that the client holds (`lattice`)
+model        wire packet of the whole model, of a delta to a version that the client holds (`lattice`), or of the
+             sums of the rounds since that version (`forward`)
 prediction   wire packet of the last mean update, under CAFe                    empty otherwise
 beside       wire packet of what the algorithm sends, e.g. SCAFFOLD's c         empty otherwise
 ```
@@ -14,9 +15,11 @@ from dataclasses import dataclass, field
 from fl_mobile import wire
 from fl_mobile.agreement import Agreement
 from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import Tensors
-from fl_mobile.wire.lattice import prune_point
+from fl_mobile.wire.forward import Forwarding
+from fl_mobile.wire.lattice import Lattice, prune_point
 from fl_mobile.wire.pruning_mask import Masks, apply_masks, masks_for
 
 PREDICTION = Ecsq(step=2.0, rounding="rdo")
@@ -86,8 +89,19 @@ def decode(
     if base not in (0, held_version):
         raise WireError("base", f"the delta starts from version {base}, this client holds {held_version}")
     start = held if held is not None and base == held_version else lattice.start
-    point, weights = lattice.unpack(download.model, start)
+    forwarding = forwarding_of(agreement, lattice)
+    if forwarding is not None and wire.kind_of(download.model) == wire.MODEL_SUMS:
+        point, weights = forwarding.unpack(download.model, start)
+    else:
+        point, weights = lattice.unpack(download.model, start)
     return decoded_as(agreement, download, version=version, weights=weights, point=point)
+
+
+def forwarding_of(agreement: Agreement, lattice: Lattice | None) -> Forwarding | None:
+    """Returns how sums of rounds travel down, None where they do not."""
+    if not (agreement.forward and lattice is not None and isinstance(agreement.upload, Sketch)):
+        return None
+    return Forwarding(lattice, agreement.upload)
 
 
 def decoded_as(

@@ -4,7 +4,7 @@
 offset  size  field
 0       4     magic "FLM1"
 4       1     version, 1
-5       1     kind: 0 update (phone → server), 1 whole model, 2 model delta (server → phone)
+5       1     kind: 0 update (phone → server), 1 whole model, 2 model delta, 3 sums of rounds (server → phone)
 6       2     flags, 0
 8       8     model fingerprint, see `tensors.fingerprint`
 16      4     codec id: CRC-32 of the codec's wire name
@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fl_mobile.codecs.base import Codec, codec_id, coded_tensors
+from fl_mobile.codecs.base import Codec, codec_id, coded_tensors, in_round
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, cut, fingerprint, not_finite
@@ -41,7 +41,7 @@ except ImportError:
     from zlib import crc32
 
 MAGIC, VERSION = b"FLM1", 1
-UPDATE, MODEL, MODEL_DELTA = 0, 1, 2
+UPDATE, MODEL, MODEL_DELTA, MODEL_SUMS = 0, 1, 2, 3
 _HEADER = struct.Struct("<4sBBHQIIIIfI")
 OVERHEAD_BYTES = _HEADER.size + 4
 """Bytes of every packet that are neither exact tensors nor payload."""
@@ -100,8 +100,12 @@ class Layout:
         """Returns the packet that carries ``tensors``; raises as `pack`."""
         check_fits(tensors, self.spec, "cannot pack")
         check_finite(tensors, f"round {header.round_num}")
+        codec = in_round(self.codec, header.round_num)
+        return self.seal(header, tensors, codec.encode({path: tensors[path] for path in self.coded}, rng))
+
+    def seal(self, header: Header, tensors: Tensors, payload: bytes) -> bytes:
+        """Returns the packet of a payload that is there already; of ``tensors`` the exact ones travel beside it."""
         exact = b"".join([tensors[path].astype("<f4", copy=False).tobytes() for path in self.exact])
-        payload = self.codec.encode({path: tensors[path] for path in self.coded}, rng)
         with np.errstate(over="ignore"):  # a loss past float32 becomes Inf, which servers leave out of the mean
             loss = float(np.float32(header.loss))
         head = _HEADER.pack(
@@ -121,14 +125,28 @@ class Layout:
 
     def unpack(self, packet: bytes) -> Packet:
         """Returns header and tensors; raises as `unpack`."""
-        header, reader, payload_bytes = self._read_header(packet)
-        exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
-        decoded = self.codec.decode(reader.take(payload_bytes), self.coded)
+        header, exact, payload, reader = self._parts(packet)
+        decoded = in_round(self.codec, header.round_num).decode(payload, self.coded)
         reader.end()
         tensors = {path: decoded[path] if path in self.coded else exact[path] for path in self.spec}
         if path := not_finite(tensors):
             raise WireError("value", f"tensor '{path}' decodes to NaN or Inf")
         return Packet(header, tensors)
+
+    def open(self, packet: bytes) -> tuple[Header, Tensors, memoryview]:
+        """Returns header, exact tensors and payload of a packet that is not damaged, nothing decoded.
+
+        Raises:
+            WireError: It is damaged, of another model or codec, or its parts have other lengths.
+        """
+        header, exact, payload, reader = self._parts(packet)
+        reader.end()
+        return header, exact, payload
+
+    def _parts(self, packet: bytes) -> tuple[Header, Tensors, memoryview, Reader]:
+        header, reader, payload_bytes = self._read_header(packet)
+        exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
+        return header, exact, reader.take(payload_bytes), reader
 
     def _read_header(self, packet: bytes) -> tuple[Header, Reader, int]:
         if len(packet) < OVERHEAD_BYTES:
@@ -139,8 +157,8 @@ class Layout:
         )
         if magic != MAGIC:
             raise WireError("magic", f"expected {MAGIC!r}, got {magic!r}: not an fl-mobile packet")
-        if version != VERSION or flags or kind > MODEL_DELTA:
-            raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 2; got {version}, {flags}, {kind}")
+        if version != VERSION or flags or kind > MODEL_SUMS:
+            raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 3; got {version}, {flags}, {kind}")
         if crc32(body) != crc:
             raise WireError("checksum", "CRC-32 does not match: the packet was damaged on its way")
         if model != self.fingerprint:
@@ -154,6 +172,11 @@ class Layout:
             reader,
             payload,
         )
+
+
+def kind_of(packet: bytes) -> int:
+    """Returns the kind a packet says it is of, −1 if it is too short to say; nothing else of it has been looked at."""
+    return packet[5] if len(packet) > 5 else -1
 
 
 def pack(header: Header, tensors: Tensors, spec: Spec, codec: Codec, rng: np.random.Generator) -> bytes:

@@ -32,6 +32,10 @@ WAYS = {
     "fednova": (*DEFAULT, "server.algorithm=fednova"),
     "fedadam": (*DEFAULT, "server.algorithm=fedadam", "server.learning-rate=0.05"),
     "pruned": (*DEFAULT, "train.pruning.sparsity=0.5", "train.pruning.end-round=3", "train.pruning.smallest-kernel=1"),
+    "sketch, forwarded": ("upload.codec=sketch:k=64,bits=2", "download.mode=forward", "server.schedule=linear-tail"),
+    "sketch, clipped": (*DEFAULT, "upload.codec=sketch:k=64", "server.clip-norm=0.4"),
+    "a broadcast mean": (*DEFAULT, "server.averaging=exponential", "server.averaging-broadcast=true"),
+    "the mean of three": (*DEFAULT, "server.averaging=last", "server.averaging-rounds=3", "server.schedule=cosine"),
     "median": (*DEFAULT, "server.aggregation=median"),
     "trimmed mean": (*DEFAULT, "server.aggregation=trimmed-mean"),
 }

@@ -22,6 +22,7 @@ SPEC: Spec = {
 
 COMBINATIONS = (
     *("flat+eden:0.1", "flat+eden:2", "flat+eden:4", "eden:0.5", "qsgd:1", "qsgd:300", "flat+terngrad", "q1:nearest"),
+    *("sketch:k=1024,bits=4", "sketch:k=64,bits=2,seed=7", "sketch:k=512,width=14,step=0.01"),
     *("topk:0.5+topk:0.2+q4:nearest+deflate:9", "threshold:1+sign", "dgc:0.05+terngrad+deflate", "q3+deflate+deflate"),
 )
 ROWS = tuple(
@@ -62,14 +63,14 @@ def header(round_num: int = 3, num_examples: int = 60, loss: float = 0.5) -> wir
     return wire.Header(wire.UPDATE, round_num, round_num, num_examples, loss)
 
 
-def packed(codec: Codec, tensors: Tensors, spec: Spec = SPEC, key: int = 7) -> bytes:
+def packed(codec: Codec, tensors: Tensors, spec: Spec = SPEC, key: int = 7, round_num: int = 3) -> bytes:
     """Returns an update packet."""
-    return wire.pack(header(), tensors, spec, codec, philox(key))
+    return wire.pack(header(round_num), tensors, spec, codec, philox(key))
 
 
-def through(codec: Codec, tensors: Tensors, spec: Spec = SPEC, key: int = 7) -> Tensors:
+def through(codec: Codec, tensors: Tensors, spec: Spec = SPEC, key: int = 7, round_num: int = 3) -> Tensors:
     """Returns what a server decodes from the packet of ``tensors``."""
-    return wire.unpack(packed(codec, tensors, spec, key), spec, codec).tensors
+    return wire.unpack(packed(codec, tensors, spec, key, round_num), spec, codec).tensors
 
 
 def nmse(tensors: Tensors, decoded: Tensors) -> float:

@@ -12,6 +12,7 @@ ROBUST, PRIVATE, LATE = "server.aggregation=median", "personal.private=*bias", "
 NOISED = ("privacy.mode=central", "privacy.noise-multiplier=1")
 SAMPLED = (*NOISED, "selection.sampler=poisson")
 FIXED = (*NOISED, "privacy.sampling=fixed-size")
+FORWARD = ("download.mode=forward", "upload.codec=sketch")
 MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.cohort", "data.devices"): ("train.cohort=11", "data.devices=10"),
     ("server.algorithm", "train.optimizer"): ("server.algorithm=scaffold", "train.optimizer=adam"),
@@ -21,6 +22,9 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.cohort", "server.aggregation"): ("train.cohort=5", "server.aggregation=multi-krum"),
     ("server.aggregation", "server.algorithm"): (ROBUST, "server.algorithm=fednova"),
     ("server.aggregation", "upload.memory"): (ROBUST, "upload.memory=error-feedback"),
+    ("server.averaging-broadcast", "server.algorithm"): (
+        *("server.averaging=exponential", "server.averaging-broadcast=true", "server.algorithm=scaffold"),
+    ),
     ("server.aggregation", "clock.mode"): (ROBUST, LATE),
     ("personal.method", "evaluation.device-test-fraction"): ("personal.method=fine-tune",),
     ("personal.method", "engine.name"): (
@@ -33,6 +37,14 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.pruning.sparsity", "personal.private"): (PRIVATE, "train.pruning.sparsity=0.5", "output.recipes=[]"),
     ("train.pruning.sparsity", "engine.name"): ("train.pruning.sparsity=0.5", "engine.name=litert"),
     ("train.qat.begin-round", "engine.name"): ("train.qat.begin-round=3", "engine.name=litert"),
+    ("download.mode", "upload.codec"): ("download.mode=forward",),
+    ("download.mode", "server.algorithm"): (*FORWARD, "server.algorithm=fedadam"),
+    ("download.mode", "clock.mode"): (*FORWARD, LATE),
+    ("download.mode", "train.pruning.sparsity"): (*FORWARD, "train.pruning.sparsity=0.5"),
+    ("download.mode", "upload.memory"): (*FORWARD, "upload.memory=cafe"),
+    ("download.mode", "server.averaging-broadcast"): (
+        *(*FORWARD, "server.averaging=last", "server.averaging-broadcast=true"),
+    ),
     ("upload.memory", "clock.mode"): ("upload.memory=cafe", LATE),
     ("upload.target-ratio", "clock.mode"): ("upload.target-ratio=100", LATE),
     ("upload.budget-bytes", "clock.mode"): ("upload.budget-bytes=1000", LATE),
@@ -48,6 +60,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("server.aggregation", "privacy.mode"): (*SAMPLED, ROBUST),
     ("server.algorithm", "privacy.mode"): (*SAMPLED, "server.algorithm=fednova"),
     ("upload.memory", "privacy.mode"): (*SAMPLED, "upload.memory=cafe"),
+    ("upload.codec", "privacy.mode"): (*SAMPLED, "upload.codec=sketch"),
     ("upload.target-ratio", "privacy.mode"): (*SAMPLED, "upload.target-ratio=100"),
     ("upload.budget-bytes", "privacy.mode"): (*SAMPLED, "upload.budget-bytes=1000"),
     ("evaluation.device-test-fraction", "privacy.mode"): (*SAMPLED, "evaluation.device-test-fraction=0.2"),

@@ -14,6 +14,7 @@ from device_sim.run.log import Round, read_rounds
 from device_sim.run.loop import restore, simulate
 from fl_mobile.errors import RunError
 from fl_mobile.records import SCHEDULES
+from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
 from fl_mobile.tensors import weights_hash
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.run.test_run import experiment, play
@@ -79,6 +80,16 @@ def test_what_is_spread_over_the_rounds_cannot_get_more_of_them(tmp_path: Path) 
     with pytest.raises(RunError, match=r"train.schedule 'cosine' is spread over train.rounds = 2.*model.weights"):
         go_on(tmp_path / "run", "train.rounds=3")
     assert RunFolder(tmp_path / "run").experiment.read_bytes() == before
+
+
+@pytest.mark.parametrize("schedule", SERVER_SCHEDULES)
+def test_a_server_schedule_over_the_rounds_cannot_get_more_of_them(tmp_path: Path, schedule: str) -> None:
+    play(tmp_path / "run", f"server.schedule={schedule}", "train.rounds=2")
+    if schedule == "constant":
+        go_on(tmp_path / "run", "train.rounds=3")
+        return
+    with pytest.raises(RunError, match=rf"server.schedule '{schedule}' is spread over train.rounds = 2.*model.weights"):
+        go_on(tmp_path / "run", "train.rounds=3")
 
 
 def test_other_keys_are_refused_by_name_and_value(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_each_way_to_be_wrong_has_its_own_reason():
     assert reason(packet[:43]) == "truncated"
     assert reason(changed(packet, 0, b"FLM2")) == "magic"
     assert reason(changed(packet, 4, b"\x02")) == "version"
-    assert reason(changed(packet, 5, b"\x03")) == "version"
+    assert reason(changed(packet, 5, b"\x04")) == "version"
     assert reason(changed(packet, 6, b"\x01")) == "version"
     assert reason(packet[:-1] + bytes([packet[-1] ^ 1])) == "checksum"
     assert reason(packet[:2000] + bytes([packet[2000] ^ 1]) + packet[2001:]) == "checksum"

@@ -1,0 +1,33 @@
+"""Experiments worth starting from, as changes to the defaults: `fl-mobile new DIR --example NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Example(NamedTuple):
+    """One row of `EXAMPLES`.
+
+    Attributes:
+        summary: A line of help.
+        changes: ``key=value`` as ``--set`` takes them.
+    """
+
+    summary: str
+    changes: tuple[str, ...]
+
+
+EXAMPLES: Mapping[str, Example] = {
+    "demo": Example("the defaults: 5,000 digits on 100 phones, uploads 100-fold smaller", ()),
+    "thousand": Example(
+        "uploads 1,000-fold and downloads 100-fold smaller than float32, nothing kept on phones (docs/thousand.md)",
+        (
+            "upload.codec=sketch:k=3072,bits=1",
+            "download.mode=forward",
+            "server.schedule=linear-tail",
+            "server.schedule-start=0.5",
+            "server.schedule-end=0.2",
+        ),
+    ),
+}
