@@ -73,7 +73,7 @@ def test_random_runs_with_a_third_gone_are_right_to_the_bit(monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_ten_thousand_sums_are_right_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert many_runs(20_000, monkeypatch)[0] >= 10_000
+    assert many_runs(22_000, monkeypatch)[0] >= 10_000
 
 
 def held(thing: Any, seen: set[int] | None = None) -> Iterator[bytes]:
