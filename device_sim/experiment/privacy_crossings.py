@@ -103,11 +103,11 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
         instead="use none",
     ),
     PrivacyCrossing(
-        ("upload.codec", _MODE),
-        lambda e: e.upload.codec.startswith("sketch"),
-        "upload.codec '{e.upload.codec}'",
-        "what it decodes to is several times as long as the update, and clipping the sum's terms takes most of it off",
-        "use ecsq",
+        keys=("upload.codec", _MODE),
+        asked=lambda e: e.upload.codec.startswith("sketch"),
+        told="upload.codec '{e.upload.codec}'",
+        why="what it decodes to is several times as long as the update, and clipping takes most of it off",
+        instead="use ecsq",
     ),
     *(
         PrivacyCrossing(
