@@ -1,4 +1,4 @@
-"""README's commands: the short ones are run as they stand, the long ones must at least be commands that exist."""
+"""Commands of README and docs/: the short ones are run as they stand, the long ones must at least be commands that exist."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BIN = Path(sys.executable).parent
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, *pages: Path) -> list[str]:
+    return [b for p in pages for b in re.findall(rf"```{language}\n(.*?)```", p.read_text(encoding="utf-8"), re.DOTALL)]
 
 
 def commands(text: str) -> list[str]:
@@ -37,20 +37,31 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_readme_is_for_people() -> None:
+    """One picture, two commands, some Python, a table: what does not fit on it stands in docs/, and is linked."""
+    text = PAGES[0].read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", text))
+    assert {page.name for page in PAGES[1:]} - linked == {"index.md"}
+
+
 @pytest.mark.tf
-def test_first_steps_run_as_written(tmp_path: Path) -> None:
-    """Blocks marked ``console`` are a session: every line, in order, in one empty folder."""
-    lines = [line for block in blocks("console") for line in commands(block)]
-    assert len(lines) >= 5
-    for line in lines:
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks("console", p)], ids=lambda page: page.stem)
+def test_sessions_run_as_written(page: Path, tmp_path: Path) -> None:
+    """Blocks marked ``console`` are a session: every line of a page, in order, in one empty folder."""
+    for line in (line for block in blocks("console", page) for line in commands(block)):
         done = run(line, tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
 
 
+def test_there_is_a_session_to_start_with() -> None:
+    assert sum(len(commands(block)) for block in blocks("console", ROOT / "docs" / "start.md")) >= 5
+
+
 @pytest.mark.tf
 def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
-    (block,) = blocks("python")
+    (block,) = blocks("python", PAGES[0])
     (tmp_path / "first.py").write_text(block)
     done = run(f"{sys.executable} first.py", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -58,12 +69,17 @@ def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "digits-bundle" / "int8.tflite").exists()
 
 
+def test_start_shows_the_python_lines_of_readme() -> None:
+    """They are run once, above: the same block in both places."""
+    assert blocks("python", ROOT / "docs" / "start.md") == blocks("python", PAGES[0])
+
+
 def test_every_long_command_exists() -> None:
     """Blocks marked ``sh`` take minutes: each names a make target, a verb or a script that is there."""
     help_text = run("fl-mobile --help", ROOT).stdout
     makefile = (ROOT / "Makefile").read_text()
     checked = 0
-    for line in (c for block in blocks("sh") for c in commands(block)):
+    for line in (c for block in blocks("sh", *PAGES) for c in commands(block)):
         words = shlex.split(line)
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
@@ -71,14 +87,23 @@ def test_every_long_command_exists() -> None:
             assert f" {words[1]} " in help_text, line
         elif words[0] == "python":
             assert (ROOT / words[1]).exists(), line
+        elif words[0] == "pytest":
+            assert all((ROOT / w).exists() for w in words[1:] if w.startswith("tests/")), line
         else:
-            assert words[0] in ("git", "npm", "apt-get", "cd"), line
+            assert words[0] in ("git", "npm", "apt-get", "cd", "pip"), line
         checked += 1
-    assert checked >= 4
+    assert checked >= 8
 
 
-def test_links_inside_the_repository_lead_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "android_stub/README.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-            assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "android_stub/README.md", *(str(p.relative_to(ROOT)) for p in PAGES)]
+)
+def test_links_inside_the_repository_lead_somewhere(name: str) -> None:
+    """Also to a heading of another page, by the name GitHub and the site give it."""
+    text = re.sub(r"```.*?```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, place in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)#?([^)]*)\)", text):
+        file = (ROOT / name).parent / target if target else ROOT / name
+        assert file.exists(), f"{name}: {target}"
+        if place:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert place in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, f"{name}: #{place}"

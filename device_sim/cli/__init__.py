@@ -25,6 +25,7 @@ from device_sim.cli.camera import camera
 from device_sim.cli.client import client
 from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
+from device_sim.cli.doctor import doctor
 from device_sim.cli.edge import DEBUG_VARIABLE, exit_codes, reported
 from device_sim.cli.export import export
 from device_sim.cli.keys import keys
@@ -55,6 +56,7 @@ VERBS = (
     codecs,
     models,
     new,
+    doctor,
 )
 
 
@@ -82,7 +84,6 @@ def make_app() -> typer.Typer:
     app = typer.Typer(
         name="fl-mobile",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,10 @@ def main(wanted: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="fl-mobile-wheel-") as made:
         step("wheel", sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", made, ROOT, folder=ROOT)
         wheel = next(Path(made).glob("*.whl"))
+        typed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/py.typed")}
+        if typed != {f"{package}/py.typed" for package in ("fl_mobile", "device_sim", "export")}:
+            print(f"{wheel.name}: py.typed of three packages expected, got {sorted(typed)}", file=sys.stderr)
+            return 1
         rows = []
         for version in wanted or VERSIONS:
             print(f"Python {version} …", file=sys.stderr, flush=True)
