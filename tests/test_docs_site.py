@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, holds every verb, key and row, and its link checker finds what is planted."""
+"""The documentation site builds without a warning and has every verb, key and row; its link checker finds faults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_reading_needs_no_network_and_no_link_is_broken(tmp_path: Path) -> None:
     finally:
         sys.path.remove(str(BUILD.parent))
     (tmp_path / "other.html").write_text('<h2 id="here">Here</h2>')
-    (tmp_path / "good.html").write_text('<a href="other.html#here">x</a><a href="#top">x</a><a href="https://a.example">x</a>')
+    (tmp_path / "good.html").write_text(
+        '<a href="other.html#here">x</a><a href="#top">x</a><a href="https://a.example">x</a>'
+    )
     assert broken_links(tmp_path) == []
     (tmp_path / "bad.html").write_text(
         '<a href="gone.html">x</a><a href="other.html#gone">x</a><img src="gone.png"><script src="https://cdn.example/x.js">'
@@ -78,7 +80,8 @@ def test_docstrings_become_pages_as_they_are_meant() -> None:
     finally:
         sys.path.remove(str(BUILD.parent))
     made = docstring(
-        'Returns *a* `b`.\n\n```\nx ─▶ y\n\n[z]\n```\n>>> f(1)\n2\n\nArgs:\n    one: The first,\n        long.\n    two: ``c|d``.\n'
+        "Returns *a* `b`.\n\n```\nx ─▶ y\n\n[z]\n```\n>>> f(1)\n2\n\n"
+        "Args:\n    one: The first,\n        long.\n    two: ``c|d``.\n"
     )
     assert made.split("\n\n")[0] == r"Returns \*a\* `b`."
     assert "```text\nx ─▶ y\n\n[z]\n```" in made

@@ -1,4 +1,4 @@
-"""What a release says of itself agrees: one version, types, the checks of GitHub and of .ci/run, the changelog's form."""
+"""What a release says of itself agrees: one version, types, GitHub's checks and .ci/run's, the changelog's form."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def test_types_are_shipped() -> None:
 
 
 def test_github_runs_what_ci_runs() -> None:
-    """`.ci/run` is the one list of checks: workflows call it, the hooks before a commit are the lines of `make lint`."""
-    steps = {name: re.findall(r"- run: (.*)", read(f".github/workflows/{name}.yml")) for name in ("tests", "docs", "release")}
+    """`.ci/run` is the one list of checks: workflows call it, the hooks of a commit are the lines of `make lint`."""
+    steps = {
+        name: re.findall(r"- run: (.*)", read(f".github/workflows/{name}.yml")) for name in ("tests", "docs", "release")
+    }
     assert steps["tests"] == ["bash .ci/run"]
     assert steps["docs"] == ["make docs"]
     assert steps["release"][0] == "bash .ci/run"

@@ -36,7 +36,7 @@ def doctor(output: FormatOption = Format.TEXT) -> None:
     if output is Format.JSON:
         print_json(found)
         return
-    print(f"fl-mobile {found['fl_mobile']}, Python {found['python']}, {found['platform']}, {found['processors']} processors")
+    print(f"fl-mobile {found['fl_mobile']}, Python {found['python']}, {found['platform']}, {found['processors']} CPUs")
     packages = [(p["name"], p["wants"], p["version"] or "missing", _fit(p)) for p in found["packages"]]
     runtimes = [(r["name"], "yes" if r["here"] else "no", r["what"], r["reason"]) for r in found["runtimes"]]
     caches = [(c["what"], c["path"], size(c["bytes"]) if c["bytes"] else "empty") for c in found["caches"]]
@@ -91,7 +91,9 @@ def _packages() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     needed = [_package(r) for r in told if r.marker is None or r.marker.evaluate({"extra": ""})]
     extras = []
     for name in dict.fromkeys([*ADDS, *(metadata.metadata("fl-mobile").get_all("Provides-Extra") or ())]):
-        own = [r for r in told if r.marker and not r.marker.evaluate({"extra": ""}) and r.marker.evaluate({"extra": name})]
+        own = [
+            r for r in told if r.marker and not r.marker.evaluate({"extra": ""}) and r.marker.evaluate({"extra": name})
+        ]
         missing = [p["name"] for p in map(_package, own) if not p["fits"]]
         extras.append({"name": name, "adds": ADDS.get(name, ""), "here": bool(own) and not missing, "missing": missing})
     return needed, extras, []

@@ -63,7 +63,7 @@ def _first_line_indented(text: str) -> str:
 
 
 def _blocks(text: str) -> list[str]:
-    """Returns paragraphs; a fenced drawing is one, with the empty lines in it, and so is what stands below a section."""
+    """Returns paragraphs; a fenced drawing with its empty lines is one, and so is a section."""
     blocks: list[list[str]] = [[]]
     fenced = False
     for line in text.strip().split("\n"):

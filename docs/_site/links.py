@@ -1,4 +1,4 @@
-"""Checks built HTML: every link inside the site leads to a page and a place on it, and nothing is loaded from a network."""
+"""Checks built HTML: links within the site lead to a page and a place on it; nothing is loaded from a network."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ def broken_links(site: Path) -> list[str]:
             there = (file.parent / unquote(parts.path)).resolve() if parts.path else file.resolve()
             if not there.exists():
                 told.append(f"{name}: {target} leads nowhere")
-            elif there.suffix == ".html" and unquote(parts.fragment) not in pages[site.resolve() / there.relative_to(site.resolve())].places:
+            elif (
+                there.suffix == ".html"
+                and unquote(parts.fragment) not in pages[site.resolve() / there.relative_to(site.resolve())].places
+            ):
                 told.append(f"{name}: {target} names a place that is not on that page")
     return told

@@ -1,7 +1,7 @@
-"""``python docs/_site/picture.py`` draws docs/run.svg: one federation twice, with float32 packets and with the default codec.
+"""``python docs/_site/picture.py`` draws docs/run.svg: one federation, with float32 packets and with the default codec.
 
-scikit-learn's 8×8 digits on 50 simulated phones, model `mlp`, the same seed and cohorts in both runs. The horizontal axis
-is the sum of all packets up and down so far, each the length of real bytes; the vertical one is held-out accuracy.
+scikit-learn's 8×8 digits on 50 simulated phones, model `mlp`, the same seed and cohorts in both runs. Across: the sum
+of all packets up and down so far, each the length of real bytes. Up: held-out accuracy.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def draw(curves: dict[str, Curve]) -> str:
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         out.append(f'<circle cx="{x(m):.1f}" cy="{y(a):.1f}" r="4" fill="{colour}"/>')
         out.append(
-            f'<text x="{x(m):.1f}" y="{y(a) + 22:.1f}" text-anchor="end" font-weight="600" fill="{colour}">{label}</text>'
+            f'<text x="{x(m):.1f}" y="{y(0.35):.1f}" text-anchor="end" font-weight="600" fill="{colour}">{label}</text>'
         )
     return "\n".join([*out, "</svg>"]) + "\n"
 

@@ -108,7 +108,10 @@ def keys() -> str:
     """Returns every key of an experiment with its default and its help, from the records that declare them."""
     from device_sim.experiment.experiment import Experiment
 
-    out = ["# Keys of an experiment\n", "`fl-mobile new DIR` writes them into a file; `--set section.key=value` changes one.\n"]
+    out = [
+        "# Keys of an experiment\n",
+        "`fl-mobile new DIR` writes them into a file; `--set section.key=value` changes one.\n",
+    ]
     out += ["In Python each is a keyword: `-` and `.` become `_`.\n"]
     experiment = Experiment()
     top = []
@@ -167,7 +170,10 @@ def _about(row: Any) -> str:
         if text := getattr(row, attribute, ""):
             more = [getattr(row, name, "") for name in ("size", "reference", "paper", "licence")]
             return "; ".join([str(text), *(m for m in more if isinstance(m, str) and m)])
-    for candidate in (row, *(getattr(row, n, None) for n in ("make", "choose", "open", "configure", "step", "per_example"))):
+    for candidate in (
+        row,
+        *(getattr(row, n, None) for n in ("make", "choose", "open", "configure", "step", "per_example")),
+    ):
         if callable(candidate) and (doc := inspect.getdoc(candidate)):
             return doc.split("\n\n", 1)[0].replace("``", "`")
     if not dataclasses.is_dataclass(row):
@@ -186,13 +192,19 @@ def names() -> str:
         for name in getattr(module, "__all__", None) or _own(module):
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isfunction(value):
-                out += [f"### {package}.{name}\n", code(_signature(name, value), "python"), docstring(inspect.getdoc(value))]
+                out += [
+                    f"### {package}.{name}\n",
+                    code(_signature(name, value), "python"),
+                    docstring(inspect.getdoc(value)),
+                ]
     return "\n".join(out)
 
 
 def _own(module: Any) -> list[str]:
     """Returns the names without underscore that a module defines itself."""
-    return [n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
+    return [
+        n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == module.__name__
+    ]
 
 
 def _signature(name: str, value: Any) -> str:
@@ -205,8 +217,11 @@ def _signature(name: str, value: Any) -> str:
 
 
 def wire() -> str:
-    """Returns the byte layouts for authors of clients, from the docstrings beside the code that reads and writes them."""
-    out = ["# The wire format\n", "For authors of clients. What the docstring of a module says is what its tests hold.\n"]
+    """Returns the byte layouts for authors of clients, from the docstrings beside the code."""
+    out = [
+        "# The wire format\n",
+        "For authors of clients. What the docstring of a module says is what its tests hold.\n",
+    ]
     for name in WIRE:
         out += [f"## {name}\n", docstring(importlib.import_module(name).__doc__)]
     return "\n".join(out)

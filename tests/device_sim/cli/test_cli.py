@@ -55,7 +55,15 @@ def test_help_lists_every_verb_and_every_exit_code() -> None:
 
 
 def test_help_and_tables_load_no_tensorflow(tmp_path: Path) -> None:
-    light = [["--help"], ["codecs"], ["models"], ["datasets"], ["datasets", "digits"], ["new", str(tmp_path / "x")]]
+    light = [
+        ["--help"],
+        ["doctor"],
+        ["codecs"],
+        ["models"],
+        ["datasets"],
+        ["datasets", "digits"],
+        ["new", str(tmp_path / "x")],
+    ]
     code = (
         "import sys; from typer.testing import CliRunner; from device_sim.cli import make_app\n"
         f"codes = [CliRunner().invoke(make_app(), a).exit_code for a in {light!r}]\n"

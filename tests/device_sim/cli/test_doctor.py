@@ -45,8 +45,20 @@ def test_what_is_missing_or_does_not_fit_is_told(tmp_path: Path, monkeypatch: py
     """An installation with other wishes, found first on the path, as importlib.metadata finds the real one."""
     told = tmp_path / "fl_mobile-9.dist-info"
     told.mkdir()
-    wishes = ["numpy<1", "no-such-package-at-all>=2", "pytest", 'another-missing-one; extra == "demo"', "numpy<1; python_version < '3'"]
-    lines = ["Metadata-Version: 2.1", "Name: fl-mobile", "Version: 9", "Provides-Extra: demo", *(f"Requires-Dist: {w}" for w in wishes)]
+    wishes = [
+        "numpy<1",
+        "no-such-package-at-all>=2",
+        "pytest",
+        'another-missing-one; extra == "demo"',
+        "numpy<1; python_version < '3'",
+    ]
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: fl-mobile",
+        "Version: 9",
+        "Provides-Extra: demo",
+        *(f"Requires-Dist: {w}" for w in wishes),
+    ]
     (told / "METADATA").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(tmp_path))
     found = examine()
