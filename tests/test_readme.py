@@ -38,7 +38,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_readme_is_for_people() -> None:
-    """One picture, two commands, some Python, a table: what does not fit on it stands in docs/, linked from page to page."""
+    """One picture, two commands, some Python, a table: the rest stands in docs/, linked from page to page."""
     assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) < 120
     found, waiting = {ROOT / "docs" / "index.md"}, [PAGES[0]]
     while waiting:
