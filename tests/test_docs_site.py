@@ -52,6 +52,10 @@ def test_reference_has_every_key_verb_and_row(site: Path) -> None:
     assert [key for key in all_keys() if key not in keys] == []
     assert [verb.__name__ for verb in VERBS if f"\n{verb.__name__}" not in verbs] == []
     assert "--set KEY=VALUE" in verbs
+    names = text_of(site / "reference" / "names.html")
+    assert "class Run" in names
+    assert "evaluate(…): Returns accuracy and loss" in names
+    assert "clients: Clients," in names
     assert [name for name in (*STAGES, *AGGREGATORS) if name not in tables] == []
 
 

@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 import fl_mobile
 
 if sys.version_info >= (3, 11):
@@ -60,3 +62,17 @@ def test_the_changelog_keeps_its_form() -> None:
     kinds = re.findall(r"^### (.*)$", text, re.MULTILINE)
     assert kinds
     assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_what_github_reads_is_yaml_it_can_read() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install 'fl-mobile[docs]'")
+    for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        flow = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert flow["name"] == file.stem
+        for job in flow["jobs"].values():
+            assert job["runs-on"] == "ubuntu-latest"
+            assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+    cited = yaml.safe_load(read("CITATION.cff"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    for file in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md")):
+        assert {"name", "about"} <= set(yaml.safe_load(file.read_text(encoding="utf-8").split("---")[1]))

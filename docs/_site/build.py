@@ -19,7 +19,12 @@ from links import broken_links
 from reference import pages
 
 ROOT = Path(__file__).parents[2]
-BESIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+BESIDE = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
+}
 """Pages at the top of the repository → where they stand on the site."""
 
 
@@ -33,7 +38,9 @@ def lay_out(source: Path) -> None:
             shutil.copy(file, source)
     for file, page in BESIDE.items():
         text = (ROOT / file).read_text(encoding="utf-8")
-        (source / page).write_text(re.sub(r"\]\(docs/", "](", text), encoding="utf-8")
+        for other, there in BESIDE.items():
+            text = text.replace(f"]({other})", f"]({there})")
+        (source / page).write_text(text.replace("](docs/", "]("), encoding="utf-8")
     shutil.copy(ROOT / "android_stub" / "README.md", source / "android.md")
     for name, text in pages().items():
         (source / name).parent.mkdir(exist_ok=True)

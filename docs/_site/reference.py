@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
@@ -196,6 +197,7 @@ def names() -> str:
                     f"### {package}.{name}\n",
                     code(_signature(name, value), "python"),
                     docstring(inspect.getdoc(value)),
+                    _methods(value),
                 ]
     return "\n".join(out)
 
@@ -207,13 +209,51 @@ def _own(module: Any) -> list[str]:
     ]
 
 
-def _signature(name: str, value: Any) -> str:
+def _signature(name: str, value: Any, width: int = 100) -> str:
+    """Returns how something is called, with one parameter a line where it would be wide."""
     kind = "class " if inspect.isclass(value) else ""
     try:
-        text = str(inspect.signature(value))
+        text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value))).removesuffix(" -> None")
     except (TypeError, ValueError):
         return kind + name
-    return kind + name + (text if len(text) < 110 else text.replace(", ", ",\n    ").replace("(", "(\n    ", 1))
+    inside, _, after = text[1:].rpartition(")")
+    if len(name) + len(text) <= width or not inside:
+        return f"{kind}{name}{text}"
+    lines = "".join(f"    {parameter},\n" for parameter in _split(inside))
+    return f"{kind}{name}(\n{lines}){after}"
+
+
+def _split(parameters: str) -> list[str]:
+    """Returns the parameters one by one: commas within brackets or quotes part nothing."""
+    out, depth, quoted = [""], 0, False
+    for letter in parameters:
+        quoted ^= letter == "'"
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth and not quoted:
+            out.append("")
+        else:
+            out[-1] += letter
+    return [part.strip() for part in out]
+
+
+def _methods(value: Any) -> str:
+    """Returns what can be asked of a class's objects, a line each."""
+    if not inspect.isclass(value):
+        return ""
+    lines = []
+    for name, member in vars(value).items():
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if name.startswith("_") or not inspect.isfunction(function) or not (doc := inspect.getdoc(function)):
+            continue
+        called = (
+            name
+            if isinstance(member, property)
+            else f"{name}(…)"
+            if len(inspect.signature(function).parameters) > 1
+            else f"{name}()"
+        )
+        lines.append(f"- `{called}`: {plain(' '.join(doc.split(chr(10) * 2, 1)[0].replace('``', '`').split()))}\n")
+    return "**Methods and properties**\n\n" + "".join(lines) if lines else ""
 
 
 def wire() -> str:
