@@ -8,12 +8,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from device_sim.cli import make_app
+from device_sim.experiment.toml import all_keys
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BIN = Path(sys.executable).parent
+FOLDERS = ("fl_mobile", "device_sim", "export", "tests", "benchmarks", "docs", "android_stub", "deploy")
 
 
 def blocks(language: str, *pages: Path) -> list[str]:
@@ -98,6 +104,40 @@ def test_every_long_command_exists() -> None:
             assert words[0] in ("git", "npm", "apt-get", "cd", "pip"), line
         checked += 1
     assert checked >= 8
+
+
+def test_verbs_options_and_keys_that_pages_name_exist() -> None:
+    """In blocks, in sentences and in tables: ``fl-mobile VERB --option``, ``--set KEY=…``, and `section.key` alone."""
+    app: Any = get_command(make_app())
+    options = {verb: {o for p in c.params for o in (*p.opts, *p.secondary_opts)} for verb, c in app.commands.items()}
+    keys = all_keys()
+    sections = "|".join(sorted({key.partition(".")[0] for key in keys if "." in key}))
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in (
+            *re.findall(r"`fl-mobile ([a-z][^`]*)`", text),
+            *re.findall(r"^fl-mobile ([a-z].*)$", text, re.MULTILINE),
+        ):
+            verb, _, rest = line.split("  ")[0].partition(" ")
+            assert verb in options, f"{page.name}: fl-mobile {line}"
+            unknown = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest)) - options[verb] - {"--help"}
+            assert not unknown, f"{page.name}: fl-mobile {line}"
+        named = re.findall(r"--set ([a-z.-]+)=", text) + re.findall(
+            rf"`((?:{sections})\.[a-z.-]+)(?: = [^`]*|=[^`]*)?`", text
+        )
+        for key in set(named) - {"model.keras"}:  # a file of a run
+            assert any(known == key or known.startswith(f"{key}.") for known in keys), f"{page.name}: no key {key}"
+
+
+def test_files_that_pages_name_exist() -> None:
+    """Files of this repository by their path, `{a,b}` and `*` as a shell reads them."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "android_stub" / "README.md"]:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(rf"(?<![\w/.])((?:{'|'.join(FOLDERS)})/[\w./{{}},*-]*)", text):
+            path, _, choices = name.rstrip(".,").partition("{")
+            inside, _, after = choices.partition("}")
+            for each in inside.split(","):
+                assert list(ROOT.glob(f"{path}{each}{after}".rstrip("/"))), f"{page.name}: {name}"
 
 
 @pytest.mark.parametrize(
