@@ -56,10 +56,8 @@ def doctor(output: FormatOption = Format.TEXT) -> None:
 def examine() -> dict[str, Any]:
     """Returns all that `doctor` tells, as one JSON value."""
     import fl_mobile
-    from export.runtimes import RUNTIMES, missing_runtimes
 
     packages, extras, problems = _packages()
-    missing = missing_runtimes()
     for package in packages:
         if not package["fits"]:
             here = package["version"] or "is missing"
@@ -70,14 +68,28 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "processors": os.cpu_count(),
         "packages": packages,
-        "runtimes": [
-            {"name": name, "here": name not in missing, "what": row.what, "reason": missing.get(name, "")}
-            for name, row in RUNTIMES.items()
-        ],
+        "runtimes": _runtimes(problems),
         "extras": extras,
         "caches": _caches(),
         "problems": problems,
     }
+
+
+def _runtimes(problems: list[str]) -> list[dict[str, Any]]:
+    """Returns what runs artifacts here; what keeps the table itself from loading, e.g. a broken NumPy, is a problem."""
+    try:
+        from export.runtimes import RUNTIMES, missing_runtimes
+
+        missing = missing_runtimes()
+    except Exception as error:  # a package that is installed and broken may raise anything
+        problems.append(
+            f"runtimes cannot be looked at: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        )
+        return []
+    return [
+        {"name": name, "here": name not in missing, "what": row.what, "reason": missing.get(name, "")}
+        for name, row in RUNTIMES.items()
+    ]
 
 
 def _packages() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
@@ -114,8 +126,8 @@ def _fit(package: dict[str, Any]) -> str:
 
 def _caches() -> list[dict[str, Any]]:
     """Returns the folders that fl-mobile and Keras keep files in between runs."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fl-mobile"
-    keras = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "fl-mobile"
+    keras = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
     beside = Path(sys.modules["fl_mobile"].__path__[0]) / "__pycache__"
     told = (("compiled loops, LiteRT.js", home), ("datasets and weights of Keras", keras), ("compiled code", beside))
     return [{"what": what, "path": str(path), "bytes": _bytes(path.rglob("*"))} for what, path in told]

@@ -125,7 +125,7 @@ def load_mnist_by_writer(request: LoadRequest) -> Dataset:
 
 def missing_files(idx_set: IdxSet) -> str:
     """Returns why the set cannot be opened offline without a path, or "": folders are looked at, nothing is read."""
-    cached = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
+    cached = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")) / "datasets"
     in_cache = cached / "mnist.npz" if idx_set is MNIST else cached / "fashion-mnist" / "t10k-images-idx3-ubyte.gz"
     here = in_cache.exists() or any(not _four_files(folder)[1] for folder in _folders(idx_set, None))
     return "" if here else "no files found"
@@ -143,7 +143,7 @@ def missing_writers() -> str:
 def data_folder(name: str) -> Path:
     """Returns where the user keeps a dataset: ``$FL_MOBILE_DATA/<name>``, else ``~/.cache/fl-mobile/<name>``."""
     root = os.environ.get("FL_MOBILE_DATA")
-    return (Path(root) if root else Path.home() / ".cache" / "fl-mobile") / name
+    return Path(root or os.path.expanduser("~/.cache/fl-mobile")) / name
 
 
 def _writers_path(given: Path | None) -> Path:

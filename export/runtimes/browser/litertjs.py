@@ -79,7 +79,7 @@ PACKAGES: tuple[Package, ...] = (
 
 def cache_folder() -> Path:
     """Returns where the tarballs are kept: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(root) / "fl-mobile" / f"litertjs-{VERSION}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import fl_mobile
 from device_sim.cli import make_app
 from device_sim.cli.doctor import ADDS, examine
 from export.runtimes import RUNTIMES
+from tests.device_sim.cli_runs import environment
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,6 +76,37 @@ def test_what_is_missing_or_does_not_fit_is_told(tmp_path: Path, monkeypatch: py
     ]
     demo = next(row for row in found["extras"] if row["name"] == "demo")
     assert (demo["here"], demo["missing"]) == (False, ["another-missing-one"])
+
+
+def test_a_broken_package_is_a_finding_not_an_error(tmp_path: Path) -> None:
+    """Who asks the doctor may be ill: NumPy that raises when it is imported, and no home directory."""
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(
+        'raise ImportError("numpy was built for another Python\\nand so on")'
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from device_sim.cli import main; main()"
+    kept = {name: value for name, value in environment().items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    for output in ("text", "json"):
+        shown = subprocess.run(
+            [sys.executable, "-c", code, "doctor", "--format", output], capture_output=True, text=True, env=kept
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert "runtimes cannot be looked at: ImportError: numpy was built for another Python" in shown.stdout
+
+
+def test_a_user_without_home_directory_is_no_error() -> None:
+    """As in containers that run under a number nobody has: `~` stays as it is."""
+    if os.getuid():
+        pytest.skip("only root can become somebody else")
+    lines = (
+        "import os; os.environ.pop('HOME', None); os.environ.pop('XDG_CACHE_HOME', None)",
+        "from device_sim.cli.doctor import examine; from device_sim.datasets import DATASETS",
+        "examine()  # imports what another user may not be allowed to read",
+        "os.setuid(54321)",
+        "examine(); [row.missing() for row in DATASETS.values()]",
+    )
+    shown = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, env=environment())
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_caches_are_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
