@@ -59,6 +59,22 @@ def test_reference_has_every_key_verb_and_row(site: Path) -> None:
     assert [name for name in (*STAGES, *AGGREGATORS) if name not in tables] == []
 
 
+def test_the_reference_knows_every_table_and_names_keys_that_exist() -> None:
+    """CONTRIBUTING lists the tables that grow by a row; those with names for users are on the site."""
+    from device_sim.experiment.toml import all_keys
+
+    sys.path.insert(0, str(BUILD.parent))
+    try:
+        from reference import TABLES
+    finally:
+        sys.path.remove(str(BUILD.parent))
+    shown = {where.partition(":")[2] for where, _ in TABLES.values()}
+    grown = set(re.findall(r"\| `([A-Z_]+)`, `", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assert grown - shown == {"CROSSINGS"}
+    keys = set(all_keys())
+    assert [used for _, used in TABLES.values() if set(re.findall(r"`(\w[\w-]*\.[\w.-]+)`", used)) - keys] == []
+
+
 def test_reading_needs_no_network_and_no_link_is_broken(tmp_path: Path) -> None:
     """The build ran the checker over all pages; here it must see what is wrong."""
     sys.path.insert(0, str(BUILD.parent))

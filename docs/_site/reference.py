@@ -22,20 +22,27 @@ TABLES = {
     "Codec presets": ("fl_mobile.codecs:PRESETS", "`upload.codec`, `download.codec`"),
     "Algorithms": ("fl_mobile.algorithms:ALGORITHMS", "`server.algorithm`"),
     "Aggregation rules": ("fl_mobile.aggregation:AGGREGATORS", "`server.aggregation`"),
+    "Server schedules": ("fl_mobile.server.schedule:SCHEDULES", "`server.schedule`"),
+    "Averages of server models": ("fl_mobile.server.averaging:AVERAGINGS", "`server.averaging`"),
     "Local optimizers": ("fl_mobile.local:OPTIMIZERS", "`train.optimizer`"),
     "Losses": ("fl_mobile.local:LOSSES", "`train.loss`"),
     "Models": ("fl_mobile.models:MODELS", "`model.name`"),
     "Datasets": ("device_sim.datasets:DATASETS", "`data.dataset`"),
     "Partitions": ("device_sim.client_data.partition:PARTITIONERS", "`data.partition`"),
-    "Classes of phones": ("device_sim.fleet.devices.profiles:PROFILES", "`fleet.profiles`"),
-    "Links": ("device_sim.fleet.devices.links:LINKS", "`fleet.links`"),
+    "Classes of phones": ("device_sim.fleet.devices.profiles:PROFILES", "`fleet.profile`"),
+    "Links": ("device_sim.fleet.devices.links:LINKS", "`fleet.link`"),
+    "Availability": ("device_sim.fleet.availability.presence:PRESENCES", "`fleet.availability`"),
     "Samplers": ("device_sim.fleet.selection.samplers:SAMPLERS", "`selection.sampler`"),
-    "Strata": ("device_sim.fleet.selection.strata:STRATA", "`selection.stratify-by`"),
+    "Strata": ("device_sim.fleet.selection.strata:STRATA", "`selection.strata`"),
     "Update policies": ("device_sim.fleet.selection.policies:POLICIES", "`policy.name`"),
     "Attacks": ("device_sim.attacks:ATTACKS", "`attack.name`"),
     "Engines": ("device_sim.engines:ENGINES", "`engine.name`"),
     "Server modes": ("device_sim.rounds:SERVERS", "`clock.mode`"),
     "Export recipes": ("export.convert.recipes:RECIPES", "`--recipe`, `output.recipes`"),
+    "Tuned export recipes": (
+        "export.convert.recipes:TUNED_RECIPES",
+        "`--recipe`, `output.recipes`, with `--tuning-data`",
+    ),
     "Runtimes that prove an artifact": ("export.runtimes:RUNTIMES", "`--runtime`"),
 }
 PACKAGES = (
@@ -167,7 +174,7 @@ def _about(row: Any) -> str:
     """Returns what a row says of itself: its summary, else the first line of what it makes, else its numbers."""
     if isinstance(row, str):
         return row
-    for attribute in ("summary", "what"):
+    for attribute in ("summary", "what", "suits"):
         if text := getattr(row, attribute, ""):
             more = [getattr(row, name, "") for name in ("size", "reference", "paper", "licence")]
             return "; ".join([str(text), *(m for m in more if isinstance(m, str) and m)])
