@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from device_sim.cli import make_app
+from device_sim.cli import VERBS, make_app
 from device_sim.experiment.toml import all_keys
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +78,11 @@ def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(done.stdout.strip().splitlines()) == 8
     assert (tmp_path / "digits-bundle" / "int8.tflite").exists()
+
+
+def test_start_lists_every_verb() -> None:
+    rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "docs" / "start.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {verb for row in rows for verb in re.findall(r"[a-z]+", row)} == {verb.__name__ for verb in VERBS}
 
 
 def test_start_shows_the_python_lines_of_readme() -> None:
