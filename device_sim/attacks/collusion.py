@@ -55,7 +55,7 @@ def largest_z(honest: int, liars: int) -> float:
     they are, a majority on their side: ``Φ⁻¹((n − f − s)/(n − f))``.
 
     >>> round(largest_z(38, 12), 2)
-    0.41
+    0.34
     """
     supporters = (honest + liars) // 2 + 1 - liars
     share = (honest - supporters) / honest

@@ -37,7 +37,7 @@ except ModuleNotFoundError:
         " on Windows run it inside WSL (`wsl --install`)."
     ) from None
 
-LAYOUT = 2
+LAYOUT = 3
 """Counts up whenever a file of a run folder changes its meaning or its fields."""
 
 

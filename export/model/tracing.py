@@ -119,7 +119,7 @@ def check_weights(model: Any) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns the line that says what went wrong; under AutoGraph it follows "in user code:" and a stack of files.
+    r"""Returns the line that says what went wrong; under AutoGraph it follows "in user code:" and a stack of files.
 
     Keras opens with the layer that was called and says what happened in the line after.
 

@@ -122,7 +122,7 @@ def _rdp(claim: Claim, counts: Sequence[int]) -> list[float]:
     relation = NeighboringRelation.REPLACE_ONE if fixed else NeighboringRelation.ADD_OR_REMOVE_ONE
     accountant = RdpAccountant(neighboring_relation=relation)
     accountant.compose(event)
-    orders, one = accountant._orders, accountant._rdp  # composed anew for every count it would take ten times as long
+    orders, one = accountant.orders, accountant.rdp  # composed anew for every count it would take ten times as long
     return [float(compute_epsilon(orders, t * one, claim.delta)[0]) for t in counts]
 
 

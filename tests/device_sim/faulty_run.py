@@ -50,7 +50,7 @@ class NumpyModel:
         path.write_bytes(buffer.getbuffer())
 
 
-def open_federation(experiment: Experiment) -> Federation:
+def open_federation(experiment: Experiment, *, open_keys: frozenset[str] = frozenset()) -> Federation:
     """Stands where `device_sim.federation.federation.open_federation` would load TensorFlow."""
     federation = numpy_federation(experiment)
     return replace(federation, build=lambda: NumpyModel(federation.engine.initial))

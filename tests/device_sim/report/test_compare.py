@@ -87,6 +87,6 @@ def test_values_by_key_has_every_key_of_the_file() -> None:
     values = values_by_key(Experiment())
     assert list(values) == [key for key in all_keys() if key in values]
     missing = {key.partition(".")[0] for key in all_keys() if key not in values}
-    assert missing == {"server", "selection", "policy"}, "parameters of rows that it does not name"
+    assert missing == {"server", "selection", "policy", "attack"}, "parameters of rows that it does not name"
     for prefix in COHORT_KEYS:
         assert any(key.startswith(prefix) for key in all_keys()), prefix

@@ -121,7 +121,7 @@ def test_target_ratio_is_a_budget_in_other_words(tmp_path: Path) -> None:
         (["upload.target-ratio=10", "upload.budget-bytes=1000"], "not both"),
         (["upload.target-ratio=10", "upload.codec=q8"], "use codec ecsq"),
         (["upload.target-ratio=-1"], "≥ 0"),
-        (["download.mode=half"], "full or delta"),
+        (["download.mode=half"], "full, delta or forward"),
         (["download.step=0.0"], "above 0"),
     ],
 )

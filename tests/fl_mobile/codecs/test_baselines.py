@@ -12,7 +12,7 @@ from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.bits.positions import encode_positions, pack_bits, read_bits
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.codecs.bits.rotation import block_sizes, hadamard, rotate, splitmix64, unrotate
-from fl_mobile.codecs.eden import _POSITIVE_CENTROIDS, Eden
+from fl_mobile.codecs.eden import POSITIVE_CENTROIDS, Eden
 from fl_mobile.codecs.signs import Sign
 from fl_mobile.tensors import TensorSpec, fp32_bytes
 from tests.fl_mobile.samples import laplace, nmse, packed, philox, through
@@ -95,7 +95,7 @@ def lloyd_max(bits):
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
 def test_eden_levels_are_lloyd_max_and_its_error_is_the_papers(bits):
     centroids, distortion = lloyd_max(bits)
-    assert np.allclose(_POSITIVE_CENTROIDS[bits], centroids, atol=2e-5)
+    assert np.allclose(POSITIVE_CENTROIDS[bits], centroids, atol=2e-5)
     update = gaussian()
     error = nmse(update, through(parse_codec(f"flat+eden:{bits}"), update, spec_of(update)))
     assert error == pytest.approx(distortion / (1 - distortion), rel=0.02)

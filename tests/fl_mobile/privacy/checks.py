@@ -77,7 +77,14 @@ def play(private: ServerRules, state: ServerState, packets: list[bytes]) -> tupl
     """Returns the state after a round, and how the model moved."""
     state, assignment = publish.assign(AGREEMENT, private, state, FitPlan())
     folded = step.folding_of(AGREEMENT, private, assignment)(packets)
-    after, _ = step.step(AGREEMENT, private, state, assignment, Decoded(0, state.weights), folded)
+    after, _ = step.step(
+        agreement=AGREEMENT,
+        rules=private,
+        state=state,
+        assignment=assignment,
+        decoded=Decoded(0, state.weights),
+        folded=folded,
+    )
     return after, {path: after.weights[path] - state.weights[path] for path in SPEC}
 
 
