@@ -9,9 +9,13 @@ experiment ─▶ federation ─▶ rounds: crew ─▶ trip (training on engine
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Run", "simulate"]
+if TYPE_CHECKING:
+    from device_sim.api import Report, Run, simulate
+    from device_sim.run.log import Round
+
+__all__ = ["Report", "Round", "Run", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

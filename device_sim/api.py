@@ -32,7 +32,7 @@ from device_sim.run.loop import restore
 from device_sim.run.loop import simulate as play
 from fl_mobile.errors import ConfigError, DataError, ModelError
 from fl_mobile.local.compiled import compiled_of
-from fl_mobile.measure.sources import read_updates
+from fl_mobile.measurements.sources import read_updates
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.build import build_model
 from fl_mobile.storage.files import write_atomic

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle.folder import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
-from export.bundle.signing import SigningKey
+from export.bundles.folder import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
+from export.bundles.signing import SigningKey
 from export.convert.conversion import converter_for
 from export.convert.recipes import AUTO, RECIPES, Recipe, find_recipe
 from export.convert.to_tflite import needs_frames, unsuited
@@ -74,12 +74,12 @@ def export_model(
         recipes: Names from ``RECIPES`` and ``TUNED_RECIPES``, or ``"auto"`` for the smallest file that passes; the
             order is kept.
         labels: One name per class, in output order; of a model with several outputs a mapping by output name. None
-            when no output is classes.
+            when no output is classes. They may be given without ``y_test``.
         representative: Raw frames for calibrated recipes; their hash goes into the report. Frames of devices only
             when their owners agreed. May be None when no recipe is calibrated.
         x_test: Held-out raw frames, ``[n, ...]``; of a model with several inputs a mapping by input name, or a tuple.
         y_test: Their classes, ``int[n]``; of a model with several outputs a mapping by the names of those outputs
-            that are classes, none or more. None when no output is classes; then answers alone are compared.
+            that are classes, none or more. Without it answers alone are compared.
         provenance: Where the model comes from, e.g. ``{"experiment": "<hash>"}``; copied into the bundle.
         progress: Called with one line before each step.
         input_dtype: ``"uint8"``, ``"int32"``, ``"float32"`` or ``"float32:LOW..HIGH"``, for all inputs or by name; by
@@ -107,7 +107,7 @@ def export_model(
     say("keras: answering the held-out frames")
     found = model
     if not isinstance(model, Described):
-        found = described(model, input_dtype, classes=y_test is not None, batch=batch)
+        found = described(model, input_dtype, classes=y_test is not None or bool(labels), batch=batch)
     reference = reference_of(found, x_test, y_test)
     request = Request(
         described=found,

@@ -76,7 +76,7 @@ def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
     (tmp_path / "first.py").write_text(block)
     done = run(f"{sys.executable} first.py", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.strip().splitlines()) == 8
+    assert len(done.stdout.strip().splitlines()) == 8 + 3, "eight rounds, a table of two codecs"
     assert (tmp_path / "digits-bundle" / "int8.tflite").exists()
 
 

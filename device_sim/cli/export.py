@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -158,12 +159,12 @@ def export(
     from device_sim.federation.federation import open_dataset
     from device_sim.run.held_out import export_with_held_out
     from device_sim.run.keras_file import read_model
-    from device_sim.run.own_frames import export_with_frames
+    from device_sim.run.own_frames import read_frames
     from device_sim.run.tuning_data import open_tuning_set
     from device_sim.run.which_model import WhichModel
-    from export import CORE_RECIPES
-    from export.bundle.folder import refuse_existing
-    from export.bundle.signing import read_signing_key
+    from export import CORE_RECIPES, bundle
+    from export.bundles.folder import refuse_existing
+    from export.bundles.signing import read_signing_key
     from export.report.facts import TrainingFacts
 
     sign_with = None if sign is None else read_signing_key(sign)  # before anything slow: a wrong key is told at once
@@ -185,7 +186,19 @@ def export(
         with while_loading():
             own_model = read_model(Path(model), which.imports)
         facts = _with_command(TrainingFacts(model=Path(model).stem, license=license))
-        report = export_with_frames(*(own_model, out, frames), recipes=recipes or CORE_RECIPES, training=facts, **shape)
+        arrays = read_frames(frames)
+        report = bundle(
+            own_model,
+            arrays,
+            y=arrays.pop("y", None),
+            recipes=recipes or CORE_RECIPES,
+            training=facts,
+            provenance={"frames_sha256": hashlib.sha256(frames.read_bytes()).hexdigest()},
+            inputs=shape.pop("forms"),
+            progress=shape.pop("say"),
+            out=out,
+            **shape,
+        )
         _tell(report=report, out=out, sign=sign, named=recipes or (), output=output)
         return
     experiment = which.experiment(dataset, changes or [])

@@ -11,7 +11,7 @@ import typer
 from device_sim.cli.output import Format, FormatOption, print_json
 
 if TYPE_CHECKING:
-    from export.bundle.signing import PublicKey
+    from export.bundles.signing import PublicKey
 
 
 class Action(str, Enum):
@@ -45,7 +45,7 @@ def keys(
         return
     if file is not None:
         raise typer.BadParameter(f"new takes no file; did you mean --out {file}?")
-    from export.bundle.signing import new_key
+    from export.bundles.signing import new_key
 
     made = new_key(out)
     _print(
@@ -63,7 +63,7 @@ def keys(
 
 def _read(file: Path) -> PublicKey:
     """Returns the public half of the key in ``file``, whichever half that is."""
-    from export.bundle.signing import read_public_key, read_signing_key
+    from export.bundles.signing import read_public_key, read_signing_key
     from fl_mobile.errors import ConfigError
 
     try:

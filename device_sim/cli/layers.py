@@ -19,7 +19,7 @@ def read_layers(bundle: Path) -> dict[str, Mapping[str, Any]]:
     Raises:
         VerifyError: The bundle is damaged, or was made before there were layer reports.
     """
-    from export.bundle.folder import read_bundle
+    from export.bundles.folder import read_bundle
     from fl_mobile.errors import VerifyError
 
     files = read_bundle(bundle).files

@@ -44,8 +44,8 @@ def export_program(
         ConfigError: No such model, no such key, or a batch of any number of rows.
     """
     from device_sim.run.trainable import open_trainable
-    from export.bundle.folder import refuse_existing
-    from export.bundle.signing import read_signing_key
+    from export.bundles.folder import refuse_existing
+    from export.bundles.signing import read_signing_key
     from export.training.program import build_training_program
     from export.training.shipped import ship_program
     from fl_mobile.errors import ConfigError

@@ -161,7 +161,7 @@ def _run(
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import check_before_training, finish
     from device_sim.run.log import read_rounds
-    from export.bundle.signing import read_signing_key
+    from export.bundles.signing import read_signing_key
 
     def tell(line: str) -> None:
         if not quiet:

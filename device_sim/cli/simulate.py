@@ -168,7 +168,7 @@ def run(
     from device_sim.run.going_on import rewrite
     from device_sim.run.log import read_rounds
     from device_sim.run.loop import simulate as play
-    from export.bundle.signing import read_signing_key
+    from export.bundles.signing import read_signing_key
     from fl_mobile.codecs.choice import AUTO
     from fl_mobile.kernels.compiled import is_cold
 

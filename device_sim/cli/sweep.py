@@ -161,7 +161,7 @@ def run(job: Job, target_accuracy: float | None, *, quiet: bool) -> list[TrialRe
     """Runs what is missing; returns all trials."""
     from device_sim.federation.federation import open_federation
     from device_sim.sweep.run import Sweep, run_sweep
-    from fl_mobile.measure.measurement import pyplot
+    from fl_mobile.measurements.measurement import pyplot
 
     if job.plot:
         pyplot()  # a missing library is told now, not after a night of training

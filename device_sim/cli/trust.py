@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from export.bundle.folder import Trust
+    from export.bundles.folder import Trust
 
 PublicKeyOption = Annotated[
     Path | None,
@@ -26,8 +26,8 @@ def read_trust(public_key: Path | None, required: bool) -> Trust:
     Raises:
         ConfigError: The file holds no public key.
     """
-    from export.bundle.folder import Trust
-    from export.bundle.signing import read_public_key
+    from export.bundles.folder import Trust
+    from export.bundles.signing import read_public_key
 
     return Trust(None if public_key is None else read_public_key(public_key), required)
 

@@ -17,7 +17,7 @@ from device_sim.cli.verify_engines import verify_engines
 if TYPE_CHECKING:
     from device_sim.run.folder import RunFolder
     from export import BundleProof
-    from export.bundle.folder import Trust
+    from export.bundles.folder import Trust
     from export.training.shipped import ProgramProof
 
 
@@ -74,7 +74,7 @@ def verify(
         raise typer.BadParameter("give a bundle or a run folder, or --engines with an experiment and --set")
     trust = read_trust(public_key, require_signature)
     from device_sim.run.folder import RunFolder
-    from export.bundle.folder import MANIFEST
+    from export.bundles.folder import MANIFEST
     from export.training.shipped import is_program
     from fl_mobile.errors import ConfigError, VerifyError
 

@@ -20,7 +20,7 @@ from device_sim.rounds.own import private_of, train_own_models
 from device_sim.rounds.step import Step
 from fl_mobile.client.answer import Answer, terms_of
 from fl_mobile.client.state import ClientState, pull_of
-from fl_mobile.measure.sources import write_update
+from fl_mobile.measurements.sources import write_update
 from fl_mobile.server.fold import Fold, Folding
 from fl_mobile.storage.files import write_json
 

@@ -22,14 +22,15 @@ from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
 from device_sim.run.health import evidence_of, trained_nothing, warnings_of
-from device_sim.run.held_out import answers_classes, export_with_held_out, form_of
+from device_sim.run.held_out import answers_classes, export_with_held_out
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.summary import summarise
 from device_sim.run.tuning_data import open_tuning_set
 from export import BundleReport
-from export.bundle.folder import read_bundle
-from export.bundle.signing import SigningKey
+from export.bundles.folder import read_bundle
+from export.bundles.signing import SigningKey
+from export.model.frames import form_of
 from export.variants.forecast import check_exportable
 from export.variants.outcome import FAILED, Unmade
 from fl_mobile.errors import ConfigError, DataError, ExportError, RunError, VerifyError

@@ -6,20 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from device_sim.datasets import Dataset
 from export import BundleReport, export_model
-from export.bundle.signing import SigningKey
+from export.bundles.signing import SigningKey
 from export.model.forms import InputForms
+from export.model.frames import NO_OUTPUT, calibration_split, form_of
 from export.model.serving import Described, described, list_ends
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tuning import TuningSet
 from fl_mobile.errors import ExportError
-from fl_mobile.seeds import rng_for
 
-CALIBRATION_EXAMPLES = 100
-NO_OUTPUT = "none"
 Say = Callable[[str], None]
 
 
@@ -88,32 +84,6 @@ def export_with_held_out(
         sign_with=sign_with,
         keep_float=keep_float,
     )
-
-
-def calibration_split(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rising indices of held-out examples for calibration (100, at most half) and for the proof (the rest).
-
-    >>> calibration, proof = calibration_split(1000, seed=0)
-    >>> len(calibration), len(proof), np.intersect1d(calibration, proof).size
-    (100, 900, 0)
-    """
-    order = rng_for(seed, "calibration").permutation(count)
-    cut = min(CALIBRATION_EXAMPLES, count // 2)
-    return np.sort(order[:cut]), np.sort(order[cut:])
-
-
-def form_of(x: np.ndarray) -> InputForms:
-    """Returns what a model that was trained on examples ``x`` is given, None for what is usual.
-
-    Pictures of floats that are no raw pixels (normalised, spectrograms) stay floats.
-
-    >>> form_of(np.zeros((1, 8, 8, 1), np.uint8)), form_of(np.full((1, 8, 8, 1), 0.5))
-    (None, 'float32')
-    """
-    if x.ndim != 4 or x.dtype.kind != "f":
-        return None
-    raw = x.min() >= 0 and 1 < x.max() <= 255 and bool((x == np.round(x)).all())
-    return None if raw else "float32"
 
 
 def answers_classes(model: Any, dataset: Dataset) -> bool:

@@ -70,7 +70,7 @@ def draw_heat_map(grid: Grid, path: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    from fl_mobile.measure.measurement import pyplot
+    from fl_mobile.measurements.measurement import pyplot
 
     plt = pyplot()
     values = [

@@ -20,7 +20,7 @@ def plot(results: Sequence[TrialResult], path: Path, cost: str = "total-bytes") 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    from fl_mobile.measure.measurement import pyplot
+    from fl_mobile.measurements.measurement import pyplot
 
     plt = pyplot()
     from matplotlib.ticker import EngFormatter, NullFormatter

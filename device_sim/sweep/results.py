@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_sim.run.log import Round, scores_of
-from fl_mobile.measure.front import pareto_front
+from fl_mobile.measurements.front import pareto_front
 
 FINAL_ROUNDS = 10
 """Accuracy of a run is the mean over its last evaluated rounds: single rounds of non-IID training jump by a point."""

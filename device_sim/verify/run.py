@@ -27,7 +27,7 @@ from device_sim.run.keras_file import read_run_model
 from device_sim.run.log import read_rounds, scores_of
 from device_sim.run.summary import read_summary
 from export import verify_bundle
-from export.bundle.folder import ANYONE, Trust
+from export.bundles.folder import ANYONE, Trust
 from export.model.serving import SIGNATURE, describe, predict
 from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden

@@ -18,7 +18,7 @@ import numpy as np
 from export.benchmark.child import MODULES
 from export.benchmark.latency import LABEL, host_name
 from export.benchmark.macs import count_macs
-from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
+from export.bundles.folder import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
 from export.convert.child import child_environment
 from export.runtimes import choose_runtimes
 from export.tflite.graph import read_graph

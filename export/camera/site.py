@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
+from export.bundles.folder import ANYONE, ARTIFACTS, Bundle, Trust, read_bundle
 from export.model.serving import SIGNATURE
 from export.runtimes import real_values
 from export.runtimes.browser import Resource, litertjs_resources

@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from export.model.forms import Entry
+from export.model.forms import Entry, InputForms
 from export.model.serving import Frames, Serving, list_ends
 from fl_mobile.errors import ExportError
+from fl_mobile.seeds import rng_for
+
+CALIBRATION_EXAMPLES = 100
+NO_OUTPUT = "none"
+"""Instead of an output's name: none is classes."""
 
 
 def frames_for(serving: Serving, x: Any, what: str) -> Frames:
@@ -59,6 +64,32 @@ def in_batches(frames: Mapping[str, np.ndarray], size: int) -> Iterator[tuple[Fr
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)
         yield {name: part[rows] for name, part in frames.items()}, min(size, total - start)
+
+
+def calibration_split(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rising indices of held-out examples for calibration (100, at most half) and for the proof (the rest).
+
+    >>> calibration, proof = calibration_split(1000, seed=0)
+    >>> len(calibration), len(proof), np.intersect1d(calibration, proof).size
+    (100, 900, 0)
+    """
+    order = rng_for(seed, "calibration").permutation(count)
+    cut = min(CALIBRATION_EXAMPLES, count // 2)
+    return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+def form_of(x: np.ndarray) -> InputForms:
+    """Returns what a model that was trained on examples ``x`` is given, None for what is usual.
+
+    Pictures of floats that are no raw pixels (normalised, spectrograms) stay floats.
+
+    >>> form_of(np.zeros((1, 8, 8, 1), np.uint8)), form_of(np.full((1, 8, 8, 1), 0.5))
+    (None, 'float32')
+    """
+    if x.ndim != 4 or x.dtype.kind != "f":
+        return None
+    raw = x.min() >= 0 and 1 < x.max() <= 255 and bool((x == np.round(x)).all())
+    return None if raw else "float32"
 
 
 def _by_input(serving: Serving, x: Any, what: str) -> list[tuple[Entry, Any]]:

@@ -16,22 +16,24 @@ def labels_by_output(
     Args:
         labels: As ``export_model`` takes them.
         serving: The model's contract.
-        with_classes: Names of the outputs that have held-out classes.
+        with_classes: Names of the outputs that have held-out classes; others can be named too.
 
     Raises:
         ExportError: They are not one name of one printable line for each class.
     """
-    outputs = {end.name: end.num_classes for end in serving.outputs if end.name in with_classes}
-    if not outputs and not labels:
+    widths = {end.name: end.num_classes for end in serving.outputs if end.num_classes}
+    wanted = [name for name in widths if name in with_classes]
+    if not wanted and not labels:
         return {}
     if not isinstance(labels, Mapping) and labels is not None and len(serving.outputs) == 1:
-        labels = dict.fromkeys(outputs, labels)
-    if not isinstance(labels, Mapping) or labels.keys() != outputs.keys():
+        labels = dict.fromkeys(widths, labels)
+    if not isinstance(labels, Mapping) or not labels.keys() <= widths.keys() or not labels.keys() >= set(wanted):
         given = ", ".join(map(str, labels)) if isinstance(labels, Mapping) else type(labels).__name__
         raise ExportError(
-            f"labels: expected a mapping with the class names of {', '.join(outputs)}, the outputs with held-out"
-            f" classes, got {given}"
+            f"labels: expected a mapping with the class names of {', '.join(wanted or widths) or 'no output'}, the"
+            f" outputs that are classes, got {given}"
         )
+    outputs = {name: count for name, count in widths.items() if name in labels}
     for output, classes in outputs.items():
         _check_labels(labels[output], classes)
     return {output: tuple(labels[output]) for output in outputs}

@@ -14,7 +14,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from export.bundle.folder import sha256
+from export.bundles.folder import sha256
 from export.convert.recipes import Recipe, find_recipe
 from export.layers import LayerReport, layer_lines
 from export.model.forms import Entry

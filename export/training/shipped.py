@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from export.bundle.folder import (
+from export.bundles.folder import (
     ANYONE,
     TRAINING_PROGRAM,
     Bundle,
@@ -32,7 +32,7 @@ from export.bundle.folder import (
     read_bundle,
     write_bundle,
 )
-from export.bundle.signing import SigningKey
+from export.bundles.signing import SigningKey
 from export.convert.scratch import scratch_folder
 from export.runtimes import choose_runtimes
 from export.tflite.graph import read_graph

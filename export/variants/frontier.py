@@ -9,7 +9,7 @@ from typing import Any
 from export.convert.recipes import AUTO
 from export.variants.outcome import Unmade
 from export.verify.parity import Parity
-from fl_mobile.measure.front import pareto_front
+from fl_mobile.measurements.front import pareto_front
 
 _BAR = 24  # characters of the longest bar
 

@@ -1,6 +1,6 @@
 """``verify_bundle``: prove again, on this computer, that a bundle is what its report says.
 
-Layers in this order, and the first failure ends it (``export.bundle.folder.LAYERS``):
+Layers in this order, and the first failure ends it (``export.bundles.folder.LAYERS``):
 
 1. signature: ``manifest.sig`` fits the bytes of ``manifest.json`` and a key that was given;
 2. hash: the manifest lists every file, with its length and SHA-256;
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
+from export.bundles.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
 from export.convert.recipes import AUTO, RECIPES, Recipe, find_recipe, is_recipe
 from export.model.serving import SIGNATURE, Described, described
 from export.report.report import signature_json

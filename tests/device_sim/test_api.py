@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,6 @@ from device_sim.experiment.toml import all_keys
 from fl_mobile.errors import ConfigError, DataError, RunError
 
 X, Y = np.zeros((4, 3, 3, 1), np.uint8), np.array([0, 1, 0, 1])
-
-
-def test_the_names_of_the_door() -> None:
-    assert sorted(device_sim.__all__) == ["Run", "simulate"]
-    code = "import sys, device_sim; print(len(sys.modules)); assert 'numpy' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    with pytest.raises(AttributeError, match="no attribute 'simulation'"):
-        _ = device_sim.simulation
 
 
 @pytest.mark.parametrize("key", all_keys())

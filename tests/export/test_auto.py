@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from export import export_model, verify_bundle
-from export.bundle.folder import canonical_json
+from export.bundles.folder import canonical_json
 from export.convert.conversion import convert_here
 from export.convert.recipes import RECIPES
 from export.convert.saved import saved_models
@@ -28,7 +28,7 @@ from export.variants.attempt import Origin, Request
 from export.variants.auto import MAX_CANDIDATES, Found, nothing_passed, search
 from export.verify.measured import reference_of
 from fl_mobile.errors import VerifyError
-from tests.export.bundle.test_bundle import forge
+from tests.export.bundles.test_bundle import forge
 from tests.export.convert.topologies import LABELS, Digits
 
 pytestmark = pytest.mark.tf

@@ -36,7 +36,7 @@ def exported(model: Any, out: Path, data: Digits, recipes: list[str], **changes:
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the proof, which starts processes and reads the bundle again, because that is its purpose."""
-    from export.bundle.folder import UNSIGNED
+    from export.bundles.folder import UNSIGNED
     from export.verify.bundle import BundleProof
 
     monkeypatch.setattr("export.pipeline.verify_bundle", lambda *a, **k: BundleProof(Path(), UNSIGNED, 0, (), {}, ()))

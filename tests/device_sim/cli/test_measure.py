@@ -15,7 +15,7 @@ from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import create
 from device_sim.run.loop import simulate
 from fl_mobile.errors import ConfigError
-from fl_mobile.measure.sources import write_update
+from fl_mobile.measurements.sources import write_update
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.run_until_killed import EXPERIMENT
 

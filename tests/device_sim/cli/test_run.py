@@ -19,7 +19,7 @@ from device_sim.experiment.toml import read_experiment
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import read_rounds
 from device_sim.verify.run import verify_run
-from export.bundle.folder import Trust
+from export.bundles.folder import Trust
 from fl_mobile.errors import FlMobileError, VerifyError
 from tests.device_sim.cli_runs import SMALL, Ended, command, environment, fl_mobile, interruptible, the_message
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export import RUNTIMES, verify_bundle
-from export.bundle.folder import read_bundle
+from export.bundles.folder import read_bundle
 from export.convert.recipes import RECIPES
 from export.runtimes import answers, missing_runtimes, open_session
 from export.runtimes.browser import BrowserError, BrowserModel

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.bundle.folder import read_bundle
+from export.bundles.folder import read_bundle
 from export.camera import camera_resources
 from export.model.serving import SIGNATURE
 from export.runtimes import answers, real_values

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.bundle.folder import read_bundle
+from export.bundles.folder import read_bundle
 from export.camera import camera_resources
 from export.camera.site import describe_bundle, refuse_other_inputs
 from export.model.serving import SIGNATURE
@@ -65,7 +65,7 @@ def test_a_damaged_bundle_is_not_served(damage: Callable[[Path], None], whole_bu
 
 def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, tmp_path: Path) -> None:
     """The manifest fits, but the artifact does not answer the golden frames as the bundle says."""
-    from export.bundle.folder import write_bundle
+    from export.bundles.folder import write_bundle
 
     bundle = read_bundle(whole_bundle)
     files = dict(bundle.files)

@@ -13,8 +13,8 @@ import pytest
 
 from export import verify_bundle
 from export.benchmark import open_for_benchmark
-from export.bundle.folder import Trust, canonical_json, read_bundle, sha256, write_bundle
-from export.bundle.signing import KeyFiles, new_key, read_signing_key
+from export.bundles.folder import Trust, canonical_json, read_bundle, sha256, write_bundle
+from export.bundles.signing import KeyFiles, new_key, read_signing_key
 from export.camera import camera_resources
 from export.tflite.graph import read_graph
 from export.training.apart import CONTRACT, PROGRAM

@@ -16,7 +16,7 @@ import pytest
 
 from export import verify_bundle
 from export.benchmark.latency import host_latency
-from export.bundle.folder import MANIFEST, canonical_json, read_bundle, sha256, write_bundle
+from export.bundles.folder import MANIFEST, canonical_json, read_bundle, sha256, write_bundle
 from export.convert.recipes import RECIPES
 from export.verify.golden import Golden, choose_frames, pack_golden, unpack_golden
 from fl_mobile.errors import ExportError, VerifyError

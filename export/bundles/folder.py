@@ -8,7 +8,7 @@ bundle/
 ├── report.json, report.md          what was measured, for programs and for people
 ├── model_card.md                   where the model comes from and what it is good for
 ├── manifest.json                   length and SHA-256 of every file above, and of itself
-└── manifest.sig                    optional: who vouches for the manifest (``export.bundle.signing``)
+└── manifest.sig                    optional: who vouches for the manifest (``export.bundles.signing``)
 ```
 ``manifest.json`` is canonical JSON and holds the SHA-256 of itself without that field, so one flipped byte
 anywhere in the folder is found. Nothing in the folder depends on the time or the place it was made: the same model,
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.bundle.signing import PublicKey, SigningKey, check_signature, claimed_key_id, sign
+from export.bundles.signing import PublicKey, SigningKey, check_signature, claimed_key_id, sign
 from fl_mobile.errors import ExportError, VerifyError
 from fl_mobile.storage.files import write_atomic
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from export.bundle.signing import (
+from export.bundles.signing import (
     KeyFiles,
     PublicKey,
     SigningKey,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_mobile.measure.front import pareto_front
+from fl_mobile.measurements.front import pareto_front
 
 Points = list[tuple[int, ...]]
 

@@ -19,7 +19,7 @@ import numpy as np
 from fl_mobile import wire
 from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, DataError
-from fl_mobile.measure.front import pareto_front
+from fl_mobile.measurements.front import pareto_front
 from fl_mobile.seeds import rng_for
 from fl_mobile.storage.files import replace_atomic
 from fl_mobile.tensors import Spec, Tensors, fp32_bytes
@@ -72,7 +72,9 @@ class Measurement:
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
 
 
-def measure(codec: Codec, updates: Sequence[Tensors], spec: Spec, *, seed: int = 0, repeats: int = 16) -> Measurement:
+def measure_codec(
+    codec: Codec, updates: Sequence[Tensors], spec: Spec, *, seed: int = 0, repeats: int = 16
+) -> Measurement:
     """Returns what ``codec`` does to ``updates``, each sent as one packet.
 
     Args:

@@ -14,7 +14,7 @@ ships the public key (PEM, SubjectPublicKeyInfo) and checks with what Java has, 
     val sig = Base64.decode(JSONObject(File(bundle, "manifest.sig").readText()).getString("signature"), Base64.DEFAULT)
     val good = Signature.getInstance("Ed25519").run { initVerify(key); update(manifestBytes); verify(sig) }
 
-``tests/export/bundle/test_signing.py`` runs these steps on a JVM (``java.security``, JDK 15 and later); no Android
+``tests/export/bundles/test_signing.py`` runs these steps on a JVM (``java.security``, JDK 15 and later); no Android
 version was tested. Ed25519 is deterministic: the same key and manifest give the same signature.
 
 Sources: RFC 8032 (Ed25519), RFC 8410 (its PEM forms).

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from export import CORE_RECIPES, export_model, verify_bundle
-from export.bundle.folder import (
+from export.bundles.folder import (
     LAYERS,
     MANIFEST,
     SIGNATURE_FILE,
@@ -25,7 +25,7 @@ from export.bundle.folder import (
     sha256,
     write_bundle,
 )
-from export.bundle.signing import KeyFiles, SigningKey, new_key, read_signing_key, sign
+from export.bundles.signing import KeyFiles, SigningKey, new_key, read_signing_key, sign
 from export.report.facts import TrainingFacts
 from export.tflite.metadata import read_metadata
 from fl_mobile.errors import ExportError, VerifyError

@@ -83,10 +83,15 @@ def read_update(path: Path) -> Tensors:
         raise DataError(f"{path} is not a readable .npz file of updates: {error}") from error
     if not arrays:
         raise DataError(f"{path} must hold one array per tensor, got none")
-    return {name: _finite(values, f"{path}, '{name}'") for name, values in arrays.items()}
+    return {name: finite(values, f"{path}, '{name}'") for name, values in arrays.items()}
 
 
-def _finite(values: np.ndarray, where: str) -> np.ndarray:
+def finite(values: np.ndarray, where: str) -> np.ndarray:
+    """Returns values of an update as float32.
+
+    Raises:
+        DataError: NaN, Inf, or values past float32; names ``where``.
+    """
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32, order="C")
     if not np.isfinite(narrow).all():

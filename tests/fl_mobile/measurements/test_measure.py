@@ -16,16 +16,16 @@ import pytest
 
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DataError, DivergedError, SpecMismatch
-from fl_mobile.measure.measurement import (
+from fl_mobile.measurements.measurement import (
     Measurement,
     excess_bits,
-    measure,
+    measure_codec,
     nmse,
     pareto_plot,
     shannon_nmse,
     shannon_nmse_unbiased,
 )
-from fl_mobile.measure.sources import SOURCES, read_update, read_updates, spec_of, synthetic, write_update
+from fl_mobile.measurements.sources import SOURCES, read_update, read_updates, spec_of, synthetic, write_update
 from fl_mobile.tensors import Tensors, fp32_bytes
 from tests.fl_mobile.samples import ALL, SPEC, laplace, packed
 
@@ -33,18 +33,18 @@ GAUSSIAN = synthetic("gaussian", 1 << 14, 2, seed=0)
 
 
 def measured(text: str, updates=GAUSSIAN, **options) -> Measurement:
-    return measure(parse_codec(text), updates, spec_of(updates[0]), **options)
+    return measure_codec(parse_codec(text), updates, spec_of(updates[0]), **options)
 
 
 def test_sizes_are_lengths_of_packets():
     updates = [laplace(key=k) for k in range(5)]
-    m = measure(parse_codec("q4+deflate"), updates, SPEC)
+    m = measure_codec(parse_codec("q4+deflate"), updates, SPEC)
     sizes = [len(packed(parse_codec("q4+deflate"), u)) for u in updates]
     values = sum(t.size for t in SPEC.values())
     assert (m.updates, m.parameters) == (5, values)
     assert min(sizes) - 40 <= m.packet_bytes_median <= m.packet_bytes_p95 <= max(sizes) + 40
     assert m.ratio == pytest.approx(32 / m.bits_per_parameter)
-    exact = measure(parse_codec("none"), updates, SPEC)
+    exact = measure_codec(parse_codec("none"), updates, SPEC)
     assert exact.packet_bytes_median == exact.packet_bytes_p95 == fp32_bytes(SPEC) + 44
     assert exact.ratio == fp32_bytes(SPEC) / (fp32_bytes(SPEC) + 44) < 1
     assert (exact.nmse, exact.nmse_of_mean, exact.bias, exact.unbiased) == (0, 0, 1, True)
@@ -74,7 +74,7 @@ def test_error_of_the_mean_falls_with_the_number_of_devices_only_without_bias():
 
 @pytest.mark.parametrize("text", ALL)
 def test_the_bias_test_agrees_with_what_codecs_claim(text):
-    m = measure(parse_codec(text), [laplace()], SPEC)
+    m = measure_codec(parse_codec(text), [laplace()], SPEC)
     assert m.unbiased or not m.claims_unbiased
     if m.nmse > 1e-9:
         assert m.unbiased == m.claims_unbiased
@@ -97,7 +97,7 @@ class Shrunk:
 
 
 def test_the_bias_test_catches_a_codec_that_lies():
-    m = measure(Shrunk(), GAUSSIAN, spec_of(GAUSSIAN[0]))
+    m = measure_codec(Shrunk(), GAUSSIAN, spec_of(GAUSSIAN[0]))
     assert m.claims_unbiased
     assert not m.unbiased
     assert 1.5 < m.bias < 16
@@ -124,13 +124,13 @@ def test_an_update_of_zeros_has_an_error_too():
 def test_what_cannot_be_measured_is_said():
     spec = spec_of(GAUSSIAN[0])
     with pytest.raises(DataError, match="nothing to measure: 0 updates"):
-        measure(parse_codec("q8"), [], spec)
+        measure_codec(parse_codec("q8"), [], spec)
     with pytest.raises(DataError, match="nothing to measure"):
-        measure(parse_codec("q8"), [{}], {})
+        measure_codec(parse_codec("q8"), [{}], {})
     with pytest.raises(SpecMismatch):
-        measure(parse_codec("q8"), [laplace()], spec)
+        measure_codec(parse_codec("q8"), [laplace()], spec)
     with pytest.raises(DivergedError, match="'gaussian'"):
-        measure(parse_codec("q8"), [{"gaussian": np.full(1 << 14, np.nan, np.float32)}], spec)
+        measure_codec(parse_codec("q8"), [{"gaussian": np.full(1 << 14, np.nan, np.float32)}], spec)
     with pytest.raises(ConfigError, match="at least 2 repeats"):
         measured("q8", repeats=1)
 
@@ -187,7 +187,7 @@ def test_a_plot_that_cannot_be_drawn_writes_nothing(tmp_path):
 def test_without_matplotlib_the_message_says_what_to_install():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from fl_mobile.errors import ConfigError\nfrom fl_mobile.measure.measurement import pyplot\n"
+        "from fl_mobile.errors import ConfigError\nfrom fl_mobile.measurements.measurement import pyplot\n"
         "try: pyplot()\nexcept ConfigError as e: print(e)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -302,7 +302,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
 
 
 def test_a_file_that_declares_too_much_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("fl_mobile.measure.sources.MOST_BYTES", 1000)
+    monkeypatch.setattr("fl_mobile.measurements.sources.MOST_BYTES", 1000)
     write_update(tmp_path / "u.npz", {"w": np.zeros(500, np.float32)})
     with pytest.raises(DataError, match="declares 2128 bytes, more than the 1000"):
         read_update(tmp_path / "u.npz")
