@@ -23,6 +23,9 @@ _EXTRA = 2
 _MAX_STEPS = 1 << 18
 """At steps finer than that levels could overflow, and low rank has nothing to offer."""
 
+_MOST_ENERGY = 1e30
+"""Above it the squares of a matrix leave float32."""
+
 _WORTH = 0.15
 """A direction is kept if its energy is above this many factor steps² for every coefficient it costs."""
 
@@ -57,7 +60,7 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
         return None
     energy = np.einsum("ij,ij->i", matrix, matrix)
     bar = _WORTH * (rows + columns) * factor_step**2
-    if float(energy.sum(dtype=np.float64)) < bar:
+    if not bar <= float(energy.sum(dtype=np.float64)) < _MOST_ENERGY:
         return None
     if rows > _MANY_ROWS:  # the directions are those of the rows that move most
         matrix = matrix[np.sort(np.argpartition(energy, rows - _MANY_ROWS)[-_MANY_ROWS:])]
