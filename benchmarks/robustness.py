@@ -18,7 +18,8 @@ from pathlib import Path
 from device_sim.client_data.data import DealtData
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment, to_toml
-from device_sim.federation.federation import Federation, assemble, deal_out, open_dataset
+from device_sim.federation.dealing import deal_out, open_dataset
+from device_sim.federation.federation import Federation, assemble
 from device_sim.fleet.devices.timing import Workload
 from device_sim.run.log import Round
 from device_sim.sweep.files import write_results

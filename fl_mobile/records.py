@@ -20,6 +20,7 @@ from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.local.losses import loss_row
 from fl_mobile.local.optimizers import local_optimizer
+from fl_mobile.tasks.table import CLASSIFICATION, task_row
 from fl_mobile.tensors import Spec, Tensors
 
 MODEL, ITERATE = "model", "iterate"
@@ -46,6 +47,7 @@ class FitPlan:
         shuffle: Whether examples are reordered every epoch, from the device's own seed.
         keep_zeros: Whether kernel weights that are zero stay zero in every step, not only in what is sent.
         fake_quant: Whether every step sees kernels and activations rounded as an int8 artifact rounds them.
+        task: Row of `fl_mobile.tasks.TASKS`: what targets are.
     """
 
     epochs: int = 1
@@ -61,9 +63,15 @@ class FitPlan:
     trained: tuple[str, ...] = ()
     keep_zeros: bool = False
     fake_quant: bool = False
+    task: str = CLASSIFICATION
 
     def __post_init__(self) -> None:
         local_optimizer(self.optimizer), loss_row(self.loss)
+        if self.loss not in task_row(self.task).losses:
+            raise ConfigError(
+                f"loss '{self.loss}' cannot train task '{self.task}': its losses are"
+                f" {', '.join(task_row(self.task).losses)}"
+            )
         if self.epochs < 1 or self.batch_size < 0:
             raise ConfigError(f"epochs must be ≥ 1 and batch-size ≥ 0, got {self.epochs} and {self.batch_size}")
         if not self.learning_rate > 0:

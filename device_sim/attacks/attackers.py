@@ -15,6 +15,7 @@ from fl_mobile.aggregation.single import laid_out
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import Spec, Tensors, cut
 
 
@@ -58,9 +59,15 @@ def open_attackers(keys: AttackPlan, seed: int, population: int, dataset: Datase
         )
     brightest = 255.0 if dataset.train.x.dtype == np.uint8 else float(dataset.train.x.max())
     setting = Setting(dataset.num_classes, dataset.input_shape, brightest)
+    attack = ATTACKS[keys.name].make(keys.of_attack, setting)
+    if attack.examples is not None and dataset.task != CLASSIFICATION:
+        raise ConfigError(
+            f"attack.name '{keys.name}' changes labels, and task '{dataset.task}' has none of one class an example:"
+            " take an attack on updates, such as sign-flip"
+        )
     malicious = np.zeros(population, bool)
     malicious[rng_for(seed, "attackers").permutation(population)[:count]] = True
-    return Attackers(ATTACKS[keys.name].make(keys.of_attack, setting), malicious)
+    return Attackers(attack, malicious)
 
 
 @dataclass(frozen=True)

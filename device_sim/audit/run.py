@@ -30,6 +30,7 @@ from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for, seed_for
 from fl_mobile.server.step import ServerRules
 from fl_mobile.storage.shelf import Shelf
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
 
 EXAMPLES = 2000
@@ -134,7 +135,7 @@ def audit(federation: Federation, weights: Tensors, question: Question, say: Cal
     say("membership: losses of training and held-out examples")
     members = audit_members(federation, weights)
     pictures: Pictures = ((), ())
-    if len(federation.dataset.input_shape) == 3:
+    if len(federation.dataset.input_shape) == 3 and federation.dataset.task == CLASSIFICATION:
         say(f"reconstruction: batches of {' and '.join(map(str, PICTURES))} out of one update")
         pictures = audit_pictures(federation, question)
     private = federation.rules.privacy
@@ -146,7 +147,7 @@ def audit(federation: Federation, weights: Tensors, question: Question, say: Cal
 def audit_canaries(federation: Federation, question: Question) -> tuple[CanaryBound, CanaryBound]:
     """Returns the bound of the first round, as the run has it, and without codec and [privacy] but noise on the sum."""
     rules, seed = federation.rules, federation.experiment.seed
-    plan = federation.experiment.train.plan(0, from_logits=federation.engine.from_logits)
+    plan = federation.plain_plan(0)
     plain = replace(federation.agreement, upload=parse_codec("none"))
 
     def bound(agreement: Agreement, rules: ServerRules, noise: float) -> CanaryBound:
@@ -181,11 +182,12 @@ def _on_devices(federation: Federation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _losses(federation: Federation, model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    loss, logits = federation.experiment.train.loss, federation.engine.from_logits
+    plan = federation.plain_plan(0)
     each = []
     for at in range(0, len(y), SEEN_AT_ONCE):
         out = answers(model(as_input(_tensor(x[at : at + SEEN_AT_ONCE])), training=False))
-        each.append(loss_of(loss, _tensor(y[at : at + SEEN_AT_ONCE]), out, from_logits=logits).numpy())
+        some = _tensor(y[at : at + SEEN_AT_ONCE])
+        each.append(loss_of(plan.loss, some, out, from_logits=plan.from_logits, task=plan.task).numpy())
     return np.concatenate(each).astype(np.float64)
 
 

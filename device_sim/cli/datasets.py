@@ -58,11 +58,15 @@ def _list_all(output: Format) -> None:
 def _show_one(name: str, changes: list[str], output: Format) -> None:
     from device_sim.client_data.partition import summarize
     from device_sim.experiment.toml import parse_experiment
-    from device_sim.federation.federation import deal_out, dealt_as, open_dataset
+    from device_sim.federation.dealing import deal_out, dealt_as, open_dataset
+    from fl_mobile.tasks import strata_of
+    from fl_mobile.tasks.table import CLASSIFICATION
 
     experiment = parse_experiment("", [f"data.dataset={name}", *changes])
     dataset = open_dataset(experiment)
-    spread = summarize(dataset.train.y, deal_out(experiment, dataset), dataset.num_classes).as_dict()
+    strata = strata_of(dataset.train.y)
+    groups = dataset.num_classes if dataset.task == CLASSIFICATION else int(strata.max()) + 1
+    spread = summarize(strata, deal_out(experiment, dataset), groups).as_dict()
     facts, dealt = _facts(dataset), {"partition": dealt_as(experiment, dataset), **spread}
     if output is Format.JSON:
         print_json({**facts, "dealt_out": dealt})
@@ -84,6 +88,7 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "train_examples": len(dataset.train),
         "test_examples": len(dataset.test),
         "input": f"{dataset.train.x.dtype}{list(dataset.input_shape)}",
+        "task": dataset.task,
         "labels": list(dataset.labels),
         "fingerprint": dataset.fingerprint,
     }

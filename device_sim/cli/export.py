@@ -156,7 +156,7 @@ def export(
     for option, said in (("--optimizer", optimizer), ("--loss", loss)):
         if said is not None:
             raise ConfigError(f"{option} shapes a training program: give --training too, or leave it out")
-    from device_sim.federation.federation import open_dataset
+    from device_sim.federation.dealing import open_dataset
     from device_sim.run.held_out import export_with_held_out
     from device_sim.run.keras_file import read_model
     from device_sim.run.own_frames import read_frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,21 +24,25 @@ _SPARK_ROUNDS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
-def follow(rounds: Iterable[Round], limit: int, already: int, *, quiet: bool) -> Iterator[Round]:
+ACCURACY = "test accuracy"
+
+
+def follow(rounds: Iterable[Round], limit: int, already: int, *, quiet: bool, score: str = ACCURACY) -> Iterator[Round]:
     """Yields ``rounds`` and reports each on stderr; a Ctrl-C that a library swallowed is raised again here.
 
     Args:
         limit: Rounds the experiment has at most.
         already: Rounds that were on disk before; they are shown once, together.
         quiet: Report nothing.
+        score: What the task's score on the test set is called.
     """
     stoppable = _until_ctrl_c(rounds)
     if quiet:
         yield from stoppable
     elif sys.stderr.isatty():
-        yield from _live(stoppable, limit)
+        yield from _live(stoppable, limit, score)
     else:
-        yield from _plain(stoppable, limit, already)
+        yield from _plain(stoppable, limit, already, score)
 
 
 def _until_ctrl_c(rounds: Iterable[Round]) -> Iterator[Round]:
@@ -61,14 +66,14 @@ def waiting(what: str, *, quiet: bool) -> Iterator[None]:
         yield
 
 
-def _live(rounds: Iterable[Round], limit: int) -> Iterator[Round]:
+def _live(rounds: Iterable[Round], limit: int, score: str) -> Iterator[Round]:
     from rich.console import Console, Group
     from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     eta = TextColumn("ETA {task.fields[eta]}")
     bar = Progress(TextColumn("round"), MofNCompleteColumn(), BarColumn(None), TimeElapsedColumn(), eta, expand=True)
-    task, seen = bar.add_task("", total=limit, eta="–"), _Seen()
+    task, seen = bar.add_task("", total=limit, eta="–"), _Seen(score)
     with Live(bar, console=Console(stderr=True), refresh_per_second=4) as view:
         for done in rounds:
             seen.add(done)
@@ -90,8 +95,8 @@ def _table(seen: _Seen) -> Table:
     return table
 
 
-def _plain(rounds: Iterable[Round], limit: int, already: int) -> Iterator[Round]:
-    seen, every = _Seen(), max(1, limit // PLAIN_LINES)
+def _plain(rounds: Iterable[Round], limit: int, already: int, score: str) -> Iterator[Round]:
+    seen, every = _Seen(score), max(1, limit // PLAIN_LINES)
     for done in rounds:
         seen.add(done)
         count = done.round_num + 1
@@ -103,11 +108,12 @@ def _plain(rounds: Iterable[Round], limit: int, already: int) -> Iterator[Round]
 class _Seen:
     """Running totals of the rounds so far; what it holds does not grow with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, score: str) -> None:
         self.last: Round
+        self._score = score
         self._walls: list[float] = []
         self._accuracies: list[float] = []
-        self._best = self._joules = 0.0
+        self._best, self._joules = -math.inf, 0.0
         self._up = self._down = self._accepted = 0
         self._dropped: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
@@ -132,7 +138,7 @@ class _Seen:
     def told(self, limit: int) -> tuple[str, str]:
         """Returns how it learns and how long it takes, and what travelled: two halves that fit 80 columns."""
         return (
-            f"test accuracy {self._accuracy()}  train loss {self._loss()}  ETA {clock(self.left(limit))}",
+            f"{self._score} {self._accuracy()}  train loss {self._loss()}  ETA {clock(self.left(limit))}",
             f"{self._traffic()}  dropped {self._dropped.total()}",
         )
 
@@ -140,7 +146,7 @@ class _Seen:
         """Yields (name, text) of the live view's lines; those about nothing are left out."""
         last = self.last
         spark = f"{sparkline(self._accuracies)}  best {self._best:.4f}" if self._accuracies else ""
-        yield "model", f"test accuracy {self._accuracy()}  {spark}  train loss {self._loss()}"
+        yield "model", f"{self._score} {self._accuracy()}  {spark}  train loss {self._loss()}"
         yield "traffic", self._traffic()
         yield "devices", f"accepted {self._accepted:,}  dropped {_reasons(self._dropped)}"
         if self._skipped.total():

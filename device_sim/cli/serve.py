@@ -118,7 +118,7 @@ def _as_compiled(
 
 def _deal(experiment: Experiment, folder: Path, output: Format) -> None:
     from device_sim.deploy.examples import deal
-    from device_sim.federation.federation import data_of, open_dataset
+    from device_sim.federation.dealing import data_of, open_dataset
 
     count = deal(data_of(experiment, open_dataset(experiment)), folder)
     _tell({"clients": count, "folder": str(folder)}, output)

@@ -171,6 +171,7 @@ def run(
     from export.bundles.signing import read_signing_key
     from fl_mobile.codecs.choice import AUTO
     from fl_mobile.kernels.compiled import is_cold
+    from fl_mobile.tasks import task_row
 
     def tell(line: str) -> None:
         stop_if_interrupted()
@@ -184,6 +185,7 @@ def run(
     data, devices = federation.dataset, federation.data.population
     tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
     tell(f"partition {federation.dealt}")
+    tell(f"task {federation.task}")
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
     if federation.compiled:
         tell(federation.compiled)
@@ -200,7 +202,8 @@ def run(
         with run_folder.locked(folder), safe(folder, resume=resume):
             already = len(read_rounds(folder))
             played = recorded(play(federation, folder), folder.path)
-            rounds = list(follow(played, experiment.train.rounds, already, quiet=quiet))
+            score = task_row(federation.dataset.task).score_name
+            rounds = list(follow(played, experiment.train.rounds, already, quiet=quiet, score=score))
             return finish(
                 *(federation, folder, rounds),
                 command=command_line(),

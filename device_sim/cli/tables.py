@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from device_sim.cli.output import make_table, size
+from fl_mobile.tasks import told
+from fl_mobile.tasks.table import CLASSIFICATION
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +22,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         *_training(summary),
         *_privacy(summary.get("privacy")),
         *warned,
-        *_on_devices(summary.get("federated_evaluation")),
+        *_on_devices(summary.get("federated_evaluation"), task_of(summary)),
         *artifacts,
     ]
     return make_table("", ("result", "value", "details"), rows)
@@ -82,16 +84,18 @@ def _accuracy(artifact: Mapping[str, Any]) -> str:
 def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     from device_sim.run.summary import kept_told
 
-    traffic, devices = summary["traffic"], summary["devices"]
+    traffic, devices, task = summary["traffic"], summary["devices"], task_of(summary)
     dropped = _list([f"{count} {reason}" for reason, count in devices["dropped"].items()]) or "none"
     up, down = traffic["upload_bytes_per_device"], traffic["download_bytes_per_device"]
     each = [traffic[f"{way}_bytes_per_participation"] or 0 for way in ("upload", "download")]
     return [
         (
             summary["accuracy_name"],
-            f"{summary['accuracy']:.2%}",
-            f"{summary['stop_reason']}; best {summary['best_accuracy']:.2%} in round {summary['best_round'] + 1}",
+            told(task, summary["accuracy"]),
+            f"{summary['stop_reason']}; best {told(task, summary['best_accuracy'])} in round"
+            f" {summary['best_round'] + 1}",
         ),
+        *_metrics(summary.get("metrics", {})),
         ("model.keras", f"round {summary['kept']['round'] + 1}", kept_told(summary)),
         (
             "upload ratio",
@@ -112,27 +116,40 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _metrics(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Returns what else is known of the model on the test set, beside its score."""
+    others = list(metrics.items())[1:]
+    return [("metrics", "", ", ".join(f"{name} {value:.4g}" for name, value in others))] if others else []
+
+
+def task_of(summary: Mapping[str, Any]) -> str:
+    """Returns the task of a run; runs of earlier versions classify."""
+    return str(summary.get("task", {}).get("name", CLASSIFICATION))
+
+
 def _privacy(privacy: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     from device_sim.run.privacy import privacy_told
 
     return [("privacy", f"ε = {privacy['epsilon']:.4g}", privacy_told(privacy))] if privacy else []
 
 
-def _on_devices(found: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+def _on_devices(found: Mapping[str, Any] | None, task: str) -> list[tuple[str, str, str]]:
     """Returns accuracy on single devices' own examples: the median and the tails, before and after personalisation."""
     if not found:
         return []
     who = f"{found['devices']} devices, {found['examples_per_device']:.0f} examples of its own each"
-    rows = [("on devices", f"{found['accuracy']['p50']:.2%}", f"median of {who}; {_tails(found['accuracy'])}")]
+    middle = told(task, found["accuracy"]["p50"])
+    rows = [("on devices", middle, f"median of {who}; {_tails(found['accuracy'], task)}")]
     if after := found["personalised"]:
-        told = f"after {found['personalisation']}; {_tails(after['accuracy'])}"
-        rows.append(("personalised", f"{after['accuracy']['p50']:.2%}", told))
+        details = f"after {found['personalisation']}; {_tails(after['accuracy'], task)}"
+        rows.append(("personalised", told(task, after["accuracy"]["p50"]), details))
     return rows
 
 
-def _tails(accuracy: Mapping[str, float]) -> str:
-    told = {"mean": "mean", "p10": "p10", "p90": "p90", "worst_5_percent": "worst 5 %"}
-    return ", ".join(f"{name} {accuracy[key]:.1%}" for key, name in told.items())
+def _tails(accuracy: Mapping[str, float], task: str) -> str:
+    names = {"mean": "mean", "p10": "p10", "p90": "p90", "worst_5_percent": "worst 5 %"}
+    form = ".1%" if told(task, 0.0).endswith("%") else ".3f"
+    return ", ".join(f"{name} {accuracy[key]:{form}}" for key, name in names.items())
 
 
 def _ratio(value: float | None) -> str:

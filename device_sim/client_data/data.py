@@ -11,6 +11,7 @@ from device_sim.datasets import Samples
 from device_sim.datasets.records import DataOptions
 from device_sim.datasets.synthetic import CLASSES, SHAPE, draw_examples, draw_patterns
 from fl_mobile.seeds import rng_for
+from fl_mobile.tasks import strata_of
 
 
 class DeviceData(Protocol):
@@ -28,7 +29,7 @@ class DeviceData(Protocol):
         ...
 
     def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a device's examples ``[n, …]`` and labels ``int64[n]``."""
+        """Returns a device's examples ``[n, …]`` and targets ``[n, …]``."""
         ...
 
 
@@ -55,7 +56,8 @@ class DealtData:
 
     def majority_labels(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""
-        held = (self.train.y[self.shards[device]] for device in index.tolist())
+        strata = strata_of(self.train.y)
+        held = (strata[self.shards[device]] for device in index.tolist())
         return np.array([np.bincount(labels).argmax() if len(labels) else -1 for labels in held], np.int64)
 
     def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from device_sim.client_data.data import DeviceData
 from fl_mobile.seeds import rng_for
+from fl_mobile.tasks import strata_of
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -57,7 +58,7 @@ class SplitDevices:
         count = int(_held_out_counts(np.array([len(y)]), self.fraction)[0])
         rng = rng_for(self.seed, device, "held-out")
         # Evenly spaced picks from the examples in order of class, shuffled within: as stratified as the numbers allow.
-        order = np.lexsort((rng.permutation(len(y)), y))
+        order = np.lexsort((rng.permutation(len(y)), strata_of(y)))
         picks = order[((np.arange(count) + rng.uniform()) * len(y) / max(count, 1)).astype(np.int64)]
         chosen = np.isin(np.arange(len(y)), picks) == held_out
         return x[chosen], y[chosen]

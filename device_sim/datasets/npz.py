@@ -10,6 +10,8 @@ from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_arr
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import DataError, nearest
 from fl_mobile.storage.npz import Header, read_arrays
+from fl_mobile.tasks import AUTO, decide, prepared, task_row
+from fl_mobile.tasks.table import CLASSES, RECONSTRUCTION
 
 _KEYS = ("x", "y", "x_test", "y_test", "device", "labels")
 
@@ -17,7 +19,8 @@ _KEYS = ("x", "y", "x_test", "y_test", "device", "labels")
 def load_npz(request: LoadRequest) -> Dataset:
     """Returns the arrays of the file at ``request.path``.
 
-    Keys: ``x`` and ``y`` (integer classes from 0); optionally ``x_test`` and ``y_test`` (else a seeded split per
+    Keys: ``x`` and ``y`` (integer classes from 0, or what another task has, see `fl_mobile.tasks`; without ``y`` inputs
+    are to be rebuilt); optionally ``x_test`` and ``y_test`` (else a seeded split per
     class), ``device`` (integer or text ``[n]``: who holds each training example) and ``labels`` (text ``[classes]``).
     ``uint8`` inputs are pixels, ``uint8[n, height, width]`` gets one channel; other numbers become float32.
     """
@@ -27,21 +30,23 @@ def load_npz(request: LoadRequest) -> Dataset:
             "npz: no file named. Give the .npz file as path; keys: x, y[, x_test, y_test][, device][, labels]."
         )
     arrays = _read(path)
-    x, y = _pair(path, arrays, "x", "y")
+    task, why = _task(path, arrays, request.task)
+    x, y = _pair(path, arrays, ("x", "y"), task)
     device_of = _devices(path, arrays["device"], len(y)) if "device" in arrays else None
     tests = {"x_test", "y_test"} & arrays.keys()
-    highest = int(y.max(initial=0))
     if not tests:
-        labels = _labels(path, arrays, highest)
+        labels = _labels(path, arrays, task, y)
         return split_dataset(
-            name=path.stem, x=x, y=y, labels=labels, request=request, source=str(path), device_of=device_of
+            path.stem, x, y, labels, request, source=str(path), device_of=device_of, task=task, why=why
         )
+    if task == RECONSTRUCTION and "x_test" in tests:
+        tests |= {"y_test"}
     if len(tests) == 1:
         raise DataError(f"{path}: holds {tests.pop()} alone; x_test and y_test come together.")
-    x_test, y_test = _pair(path, arrays, "x_test", "y_test")
-    labels = _labels(path, arrays, max(highest, int(y_test.max(initial=0))))
+    x_test, y_test = _pair(path, arrays, ("x_test", "y_test"), task)
+    labels = _labels(path, arrays, task, y, y_test)
     train, test = Samples(x, y), Samples(x_test, y_test)
-    return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of)
+    return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of, task=task, why=why)
 
 
 def read_examples(path: Path) -> Samples:
@@ -50,7 +55,8 @@ def read_examples(path: Path) -> Samples:
     Raises:
         DataError: It is not there, damaged, or holds something else.
     """
-    return Samples(*_pair(path, _read(path), "x", "y"))
+    arrays = _read(path)
+    return Samples(*_pair(path, arrays, ("x", "y"), _task(path, arrays, AUTO)[0]))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -63,13 +69,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         arrays = read_arrays(path, check=check)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an .npz file: {error}. Write it with numpy.savez(...).") from error
-    for name in ("x", "y"):
-        if name not in arrays:
-            raise DataError(f"{path}: no array '{name}'. It holds: {', '.join(sorted(arrays)) or 'nothing'}.")
+    if "x" not in arrays:
+        raise DataError(f"{path}: no array 'x'. It holds: {', '.join(sorted(arrays)) or 'nothing'}.")
     return arrays
 
 
-def _inputs(path: Path, key: str, x: np.ndarray) -> np.ndarray:
+def _inputs(path: Path, key: str, x: np.ndarray, *, tokens: bool) -> np.ndarray:
+    if tokens and x.dtype.kind in "iu" and x.size and x.min() >= -(2**31) and x.max() < 2**31:
+        return x.astype(np.int32)
     if x.dtype == np.uint8:
         return x[..., None] if x.ndim == 3 else x
     if x.dtype.kind not in "iuf":
@@ -81,27 +88,18 @@ def _inputs(path: Path, key: str, x: np.ndarray) -> np.ndarray:
     return narrow
 
 
-def _classes(path: Path, key: str, y: np.ndarray) -> np.ndarray:
-    if y.dtype.kind not in "iu" or y.ndim != 1:
-        raise DataError(f"{path}: '{key}' is {y.dtype}{y.shape}, expected integer classes [n] from 0{_remedy(key, y)}.")
-    return y.astype(np.int64)
-
-
-def _remedy(key: str, y: np.ndarray) -> str:
-    """Returns how labels of another shape or kind become classes, as far as they can."""
-    if y.dtype.kind in "US":
-        return f": save names, {key} = np.unique({key}, return_inverse=True), and the names as labels="
-    if y.dtype.kind not in "iufb":
-        return ""
-    if y.ndim == 2 and y.shape[1] > 1:
-        hot = bool(((y != 0).sum(axis=1) == 1).all())
-        return f": it is one-hot, save {key}.argmax(axis=1)" if hot else ": several labels an example are not trained"
-    flat = ".ravel()" if y.ndim > 1 and y.size == len(y) else ""
-    if y.ndim > 1 and not flat:
-        return ": one label an example"
-    if y.dtype.kind == "f" and not (np.isfinite(y).all() and np.array_equal(y, np.rint(y))):
-        return ": it holds fractions, and regression is not trained"
-    return f": save {key}{flat}" + (".astype('int64')" if y.dtype.kind not in "iu" else "")
+def _task(path: Path, arrays: dict[str, np.ndarray], wanted: str) -> tuple[str, str]:
+    """Returns the task of the targets, and why it is that."""
+    if "y" not in arrays and wanted not in (AUTO, RECONSTRUCTION):
+        raise DataError(f"{path}: no array 'y'. It holds: {', '.join(sorted(arrays)) or 'nothing'}.")
+    if wanted != AUTO:
+        return wanted, "task.name says so"
+    if "y" not in arrays and "y_test" in arrays:
+        raise DataError(f"{path}: holds y_test alone; x and y, x_test and y_test come together.")
+    try:
+        return decide(arrays.get("y"))
+    except DataError as error:
+        raise DataError(f"{path}: 'y' is {error}.") from None
 
 
 def _devices(path: Path, device: np.ndarray, count: int) -> np.ndarray:
@@ -111,10 +109,19 @@ def _devices(path: Path, device: np.ndarray, count: int) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def _labels(path: Path, arrays: dict[str, np.ndarray], highest: int) -> tuple[str, ...]:
+def _labels(path: Path, arrays: dict[str, np.ndarray], task: str, *parts: np.ndarray) -> tuple[str, ...]:
+    """Returns the names of classes, tags or numbers, numbered where the file has none."""
     if "labels" not in arrays:
+        if task == RECONSTRUCTION:
+            return ()
+        if task_row(task).kind != CLASSES:
+            return tuple(str(i) for i in range(parts[0].shape[1])) if parts[0].ndim == 2 else ()
+        highest = max(int(part.max(initial=0)) for part in parts)
         if highest > 10**5:  # a regression target or an id given as class would build a model this wide
-            raise DataError(f"{path}: classes run up to {highest}. Number them from 0, or add 'labels'.")
+            raise DataError(
+                f"{path}: classes run up to {highest}. Number them from 0, or add 'labels';"
+                ' if they are measures, task.name = "regression".'
+            )
         return tuple(str(i) for i in range(highest + 1))
     labels = arrays["labels"]
     if labels.dtype.kind != "U" or labels.ndim != 1:
@@ -122,9 +129,18 @@ def _labels(path: Path, arrays: dict[str, np.ndarray], highest: int) -> tuple[st
     return tuple(labels.tolist())
 
 
-def _pair(path: Path, arrays: dict[str, np.ndarray], first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns inputs ``[n, ...]`` and their classes ``int64[n]``."""
-    x, y = _inputs(path, first, arrays[first]), _classes(path, second, arrays[second])
+def _pair(
+    path: Path, arrays: dict[str, np.ndarray], names: tuple[str, str], task: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inputs ``[n, ...]`` and their targets ``[n, ...]``; of a reconstruction the inputs from 0 to 1."""
+    first, second = names
+    x = _inputs(path, first, arrays[first], tokens=task == "sequence")
+    if task == RECONSTRUCTION:
+        return x, x.astype(np.float32) * np.float32(1 / 255 if x.dtype == np.uint8 else 1)
+    try:
+        y = prepared(task, arrays[second])
+    except DataError as error:
+        raise DataError(f"{path}: '{second}' is {error}.") from None
     if x.ndim < 2 or len(x) != len(y):
         raise DataError(f"{path}: '{first}' is {x.shape} and '{second}' is {y.shape}; expected [n, ...] and [n].")
     return x, y

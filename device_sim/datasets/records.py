@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fl_mobile.errors import ConfigError, DataError
+from fl_mobile.tasks.table import AUTO, CLASSES, CLASSIFICATION, task_row
 
 MAX_ARRAY_BYTES = 4 << 30
 """Nothing a file declares makes a loader allocate more than this at once."""
@@ -16,28 +18,34 @@ MAX_ARRAY_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs and their classes.
+    """Inputs and their targets.
 
     Attributes:
-        x: ``uint8[n, height, width, channels]`` raw pixels (0..255), or ``float32[n, ...]`` features.
-        y: ``int64[n]`` class numbers from 0.
+        x: ``uint8[n, height, width, channels]`` raw pixels (0..255), ``float32[n, ...]`` features, or ``int32[n, ...]``
+            tokens.
+        y: ``int64[n]`` class numbers from 0; of other tasks ``int64[n, ...]`` or ``float32[n, ...]``, see
+            `fl_mobile.tasks`.
     """
 
     x: np.ndarray
     y: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.x.dtype not in (np.uint8, np.float32) or self.x.ndim < 2:
+        if self.x.dtype not in (np.uint8, np.float32, np.int32) or self.x.ndim < 2:
             raise DataError(
-                f"x: expected uint8[n, height, width, channels] or float32[n, ...], got {self.x.dtype}{self.x.shape}."
+                f"x: expected uint8[n, height, width, channels], float32[n, ...] or int32[n, ...] tokens,"
+                f" got {self.x.dtype}{self.x.shape}."
             )
-        if self.y.dtype != np.int64 or self.y.shape != self.x.shape[:1]:
-            raise DataError(f"y: expected int64[{len(self.x)}], got {self.y.dtype}{self.y.shape}.")
+        if self.y.dtype not in (np.int64, np.float32) or self.y.shape[:1] != self.x.shape[:1]:
+            raise DataError(
+                f"y: expected int64[{len(self.x)}], or targets of another task, got {self.y.dtype}{self.y.shape}."
+            )
         if not len(self.y):
             raise DataError("No examples: x and y are empty.")
-        if self.x.dtype == np.float32 and not np.isfinite(self.x).all():
-            bad = int(len(self.x) - np.isfinite(self.x.reshape(len(self.x), -1)).all(axis=1).sum())
-            raise DataError(f"x: {bad} of {len(self.x)} examples hold NaN or Inf. Clean the data first.")
+        for name, part in (("x", self.x), ("y", self.y)):
+            if part.dtype == np.float32 and not np.isfinite(part).all():
+                bad = int(len(part) - np.isfinite(part.reshape(len(part), -1)).all(axis=1).sum())
+                raise DataError(f"{name}: {bad} of {len(part)} examples hold NaN or Inf. Clean the data first.")
         for name in ("x", "y"):  # views, so that the caller's own arrays stay writable
             view = getattr(self, name).view()
             view.flags.writeable = False
@@ -48,15 +56,37 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A training and a held-out part with the same inputs and classes.
+class Scaling:
+    """Mean and spread of every feature, and of every number that is to be told.
 
     Attributes:
-        labels: Class names; their number is the number of classes.
+        mean: ``float64[features]``.
+        spread: ``float64[features]`` standard deviations; 1 of a feature that never changes.
+        target_mean: ``float64[k]``; empty where targets are no numbers.
+        target_spread: ``float64[k]``.
+        source: What they were measured on, in words.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    target_mean: np.ndarray
+    target_spread: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a held-out part with the same inputs and targets.
+
+    Attributes:
+        labels: Names of classes, tags or numbers; their number is how many there are.
         device_of: ``int64[n_train]`` natural device of each training example (a writer, a folder), or None.
         source: Where the bytes came from, in words for a report.
         fingerprint: SHA-256 (hex) over both parts, the labels and ``device_of``: equal means the same data and split.
         public: Training examples that no device holds, set aside for the server's own update; None if it makes none.
+        task: Row of `fl_mobile.tasks.TASKS`: what the targets are.
+        why: Why it is that task, in words.
+        scaling: Of features and numbers that are to be standardised; None leaves them as they are.
     """
 
     name: str
@@ -67,6 +97,9 @@ class Dataset:
     source: str
     fingerprint: str
     public: Samples | None = None
+    task: str = CLASSIFICATION
+    why: str = "the dataset has classes"
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         if self.train.x.shape[1:] != self.test.x.shape[1:] or self.train.x.dtype != self.test.x.dtype:
@@ -75,9 +108,14 @@ class Dataset:
                 f"but test inputs are {self.test.x.dtype}{self.test.x.shape[1:]}."
             )
         for part, samples in (("train", self.train), ("test", self.test)):
-            check_classes(f"{self.name}: {part}", samples.y, self.labels)
+            check_targets(f"{self.name}: {part}", self.task, samples.y, self.labels)
+        if self.train.y.shape[1:] != self.test.y.shape[1:] or self.train.y.dtype != self.test.y.dtype:
+            raise DataError(
+                f"{self.name}: training targets are {self.train.y.dtype}{self.train.y.shape[1:]}"
+                f" but test targets are {self.test.y.dtype}{self.test.y.shape[1:]}."
+            )
         if self.device_of is not None and (
-            self.device_of.dtype != np.int64 or self.device_of.shape != self.train.y.shape
+            self.device_of.dtype != np.int64 or self.device_of.shape != self.train.y.shape[:1]
         ):
             raise DataError(
                 f"{self.name}: device_of: expected int64[{len(self.train)}], "
@@ -86,7 +124,8 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        return len(self.labels)
+        """How many outputs a model has for an example or a position: classes, tags or numbers."""
+        return len(self.labels) or math.prod(self.train.y.shape[1:])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -145,12 +184,14 @@ class LoadRequest:
         seed: Decides shuffling and the split of datasets without a split of their own.
         path: The user's file or folder, or None for the places the dataset is known to be in.
         test_fraction: Held out per class where the dataset has no split of its own.
+        task: Row of `fl_mobile.tasks.TASKS` that the targets are of, or ``"auto"`` to see it from them.
     """
 
     seed: int
     path: Path | None
     test_fraction: float
     options: DataOptions
+    task: str = AUTO
 
 
 def make_dataset(
@@ -161,6 +202,8 @@ def make_dataset(
     *,
     source: str,
     device_of: np.ndarray | None = None,
+    task: str = CLASSIFICATION,
+    why: str = "the dataset has classes",
 ) -> Dataset:
     """Returns the record with its fingerprint computed."""
     digest = hashlib.sha256("\0".join(labels).encode())
@@ -176,7 +219,20 @@ def make_dataset(
         device_of=device_of,
         source=source,
         fingerprint=digest.hexdigest(),
+        task=task,
+        why=why,
     )
+
+
+def check_targets(what: str, task: str, y: np.ndarray, labels: tuple[str, ...]) -> None:
+    """Raises `DataError` where targets are none of ``task``, or a class, tag or number has no label."""
+    row = task_row(task)
+    if y.dtype != (np.int64 if row.kind == CLASSES else np.float32) or (row.axes not in (None, y.ndim - 1)):
+        raise DataError(f"{what}: targets are {y.dtype}{y.shape}, task '{task}' has {row.targets}.")
+    if row.kind == CLASSES:
+        check_classes(what, np.maximum(y, 0) if row.padded else y, labels)
+    elif labels and len(labels) != y.shape[1]:
+        raise DataError(f"{what}: {y.shape[1]} targets an example, but {len(labels)} labels.")
 
 
 def check_classes(what: str, y: np.ndarray, labels: tuple[str, ...]) -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_classes, make_dataset
+from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_targets, make_dataset
 from fl_mobile.errors import DataError
 from fl_mobile.seeds import rng_for
+from fl_mobile.tasks.table import CLASSIFICATION
+from fl_mobile.tasks.targets import strata_of
 
 
 def held_out(
@@ -33,7 +35,8 @@ def held_out(
         counts = np.unique(y, return_counts=True)[1]
         raise DataError(
             f"Nothing to hold out: {fraction:g} of each class's examples rounds to none "
-            f"({len(y)} examples, {counts.min()} to {counts.max()} per class). Add examples or raise test-fraction."
+            f"({len(y)} examples, {counts.min()} to {counts.max()} per class). Add examples or raise test-fraction"
+            + ('; if the targets are measures, task.name = "regression".' if len(counts) > 2 else ".")
         )
     return test
 
@@ -55,11 +58,13 @@ def split_dataset(
     *,
     source: str,
     device_of: np.ndarray | None = None,
+    task: str = CLASSIFICATION,
+    why: str = "the dataset has classes",
 ) -> Dataset:
-    """Returns ``x, y`` shuffled and split per class by ``request.seed``; the same seed gives the same split."""
-    check_classes(name, Samples(x, y).y, labels)  # a mistake in the data must not surface as one of the split
+    """Returns ``x, y`` shuffled and split per stratum by ``request.seed``; the same seed gives the same split."""
+    check_targets(name, task, Samples(x, y).y, labels)  # a mistake in the data must not surface as one of the split
     rng = rng_for(request.seed, "dataset-split", name)
-    test = held_out(y, request.test_fraction, rng, device_of)
+    test = held_out(strata_of(y), request.test_fraction, rng, device_of)
     order = rng.permutation(len(y))
     train_rows, test_rows = order[~test[order]], order[test[order]]
     return make_dataset(
@@ -69,6 +74,8 @@ def split_dataset(
         labels,
         source=source,
         device_of=None if device_of is None else device_of[train_rows],
+        task=task,
+        why=why,
     )
 
 
@@ -87,7 +94,7 @@ def with_public(dataset: Dataset, count: int, seed: int) -> Dataset:
             " update (server.public-examples); give it fewer than half of them."
         )
     rng, taken = rng_for(seed, "public-examples"), np.zeros(len(train), bool)
-    by_class = np.lexsort((rng.permutation(len(train)), train.y))  # shuffled within each class
+    by_class = np.lexsort((rng.permutation(len(train)), strata_of(train.y)))  # shuffled within each class
     taken[by_class[((np.arange(count) + rng.uniform()) * len(train) / count).astype(np.int64)]] = True
     if dataset.device_of is not None:
         taken[_first_of_those_without(dataset.device_of, taken)] = False

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from device_sim.datasets.digits import load_digits
 from device_sim.datasets.extras import missing_package
 from device_sim.datasets.image_folder import load_image_folder
@@ -21,9 +23,11 @@ from device_sim.datasets.mnist import (
     missing_writers,
 )
 from device_sim.datasets.npz import load_npz
-from device_sim.datasets.records import DataOptions, Dataset, LoadRequest
+from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, Samples, make_dataset
 from device_sim.datasets.synthetic import load_synthetic
 from fl_mobile.errors import ConfigError, DataError, check_known
+from fl_mobile.tasks import AUTO
+from fl_mobile.tasks.table import RECONSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -162,12 +166,14 @@ def load_dataset(
     path: Path | None = None,
     test_fraction: float = 0.2,
     options: DataOptions | None = None,
+    task: str = AUTO,
 ) -> Dataset:
     """Returns the dataset ``name``; equal arguments give equal data, split and order.
 
     Args:
         path: The user's file or folder. It is the only place then looked at.
         test_fraction: Held out per class; datasets with a published split keep theirs.
+        task: Row of `fl_mobile.tasks.TASKS`, or ``"auto"``: what the targets are.
 
     Raises:
         ConfigError: Unknown name, or an option or path the dataset does not read.
@@ -189,4 +195,26 @@ def load_dataset(
         if option not in row.options:
             known = ", ".join(row.options).replace("_", "-") or "none"
             raise ConfigError(f"dataset '{name}' does not read {option.replace('_', '-')}; its options: {known}.")
-    return row.load(LoadRequest(seed, path, test_fraction, options))
+    loaded = row.load(LoadRequest(seed, path, test_fraction, options, task))
+    return loaded if task in (AUTO, loaded.task) else _for_task(loaded, task)
+
+
+def _for_task(dataset: Dataset, task: str) -> Dataset:
+    """Returns a dataset of classes as one whose inputs are to be rebuilt.
+
+    Raises:
+        ConfigError: Its targets are of another task.
+    """
+    if task != RECONSTRUCTION:
+        raise ConfigError(f"task.name '{task}' does not fit dataset '{dataset.name}', whose task is '{dataset.task}'.")
+    scale = np.float32(dataset.input_scale)
+    return make_dataset(
+        dataset.name,
+        Samples(dataset.train.x, dataset.train.x * scale),
+        Samples(dataset.test.x, dataset.test.x * scale),
+        (),
+        source=dataset.source,
+        device_of=dataset.device_of,
+        task=task,
+        why="task.name says so; targets are the inputs",
+    )

@@ -12,14 +12,8 @@ from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.engines.trainers.litert import LitertTrainer, Programs
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
-from device_sim.federation.federation import (
-    Federation,
-    assemble,
-    build_of,
-    checked_workload,
-    data_of,
-    open_dataset,
-)
+from device_sim.federation.dealing import data_of, open_dataset
+from device_sim.federation.federation import Federation, assemble, build_of, checked_workload
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.errors import ConfigError
 from fl_mobile.models.keras_start import import_keras

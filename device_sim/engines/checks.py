@@ -10,20 +10,28 @@ import numpy as np
 from device_sim.engines.trainers.blame import reason_of, where
 from device_sim.engines.trainers.draws import keyed_draws
 from fl_mobile.errors import DataError, ModelError
-from fl_mobile.local.losses import check_outputs
+from fl_mobile.local.losses import check_answers_fit
 from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.tasks.table import CLASSIFICATION
 
 _STATEFUL_DRAWS = ("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "RandomShuffle")
 
 
-def check_training(model: Any, loss: str, parts: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: int) -> None:
+def check_training(
+    model: Any,
+    loss: str,
+    parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    classes: int,
+    task: str = CLASSIFICATION,
+) -> None:
     """Refuses what could not be trained, with what to change.
 
     Args:
         model: A built Keras model.
         loss: Row of `LOSSES`.
-        parts: Name → examples and labels of every part of the data that is at hand.
-        classes: How many classes the data has.
+        parts: Name → examples and targets of every part of the data that is at hand.
+        classes: How many classes, tags or numbers the data has.
+        task: Row of `fl_mobile.tasks.TASKS`.
 
     Raises:
         ModelError: The model does not fit the loss, the classes or 32-bit training.
@@ -32,11 +40,9 @@ def check_training(model: Any, loss: str, parts: Mapping[str, tuple[np.ndarray, 
     check_precision(model)
     check_tokens(model, {name: x for name, (x, _) in parts.items()})
     _check_extremes(model, {name: x for name, (x, _) in parts.items()})
-    x, _ = next(iter(parts.values()))
-    graph, outputs = _traced(model, x[:2])
-    check_outputs(loss, outputs, classes, what=f"model '{model.name}'")
-    if outputs not in (1, classes):
-        raise ModelError(f"model '{model.name}' has {outputs} outputs for {classes} classes: give it {classes}")
+    x, y = next(iter(parts.values()))
+    graph, shape = _traced(model, x[:2])
+    check_answers_fit(task, loss, shape, y.shape[1:], classes, what=f"model '{model.name}'")
     drawing = [node.name for node in _every_node(graph) if node.op in _STATEFUL_DRAWS]
     if drawing:
         raise _drawing(model, f"node {drawing[0]}")
@@ -105,8 +111,8 @@ def _check_extremes(model: Any, parts: Mapping[str, np.ndarray]) -> None:
             ) from error
 
 
-def _traced(model: Any, x: np.ndarray) -> tuple[Any, int]:
-    """Returns the graph of one training call and how many numbers it gives for an example."""
+def _traced(model: Any, x: np.ndarray) -> tuple[Any, tuple[int, ...]]:
+    """Returns the graph of one training call and the shape of its answer to an example."""
     import tensorflow as tf
 
     from device_sim.engines.trainers.steps import as_input
@@ -129,7 +135,7 @@ def _traced(model: Any, x: np.ndarray) -> tuple[Any, int]:
         ) from error
     shapes = [tuple(out.shape) for out in tf.nest.flatten(concrete.structured_outputs)]
     check_answers(model, shapes)
-    return concrete.graph, int(shapes[0][1])
+    return concrete.graph, tuple(int(size or 0) for size in shapes[0][1:])
 
 
 def _every_node(graph: Any) -> list[Any]:

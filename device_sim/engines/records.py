@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from fl_mobile.errors import ConfigError
+from fl_mobile.local.losses import middle_of
 from fl_mobile.records import FitPlan, Update
+from fl_mobile.tasks import Tally, added, measured, tally_of, task_row
 from fl_mobile.tensors import Spec, Tensors
 
 T = TypeVar("T")
@@ -24,7 +27,7 @@ class Task:
     Attributes:
         device: Index of the device in the fleet.
         x: Its examples, ``uint8[n, …]`` raw pixels or ``float32[n, …]``; at least one.
-        y: Their labels, ``int64[n]``.
+        y: Their targets: labels ``int64[n]``, or what the task of the plan has.
         seed: ``uint64``; seeds shuffling and dropout on this device in this round, and nothing else.
         start: Tensors that start at a value of the device's own instead of the received weights: its private layers,
             or all of its personal model.
@@ -43,11 +46,49 @@ class Task:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in [0, 1] and mean loss over ``examples`` examples."""
+    """What a model is worth on some examples.
+
+    Attributes:
+        accuracy: Score of the task (the first metric of its row), at most 1; of classification the share that is right.
+        loss: Mean.
+        examples: How many.
+        tally: What every metric of the task is computed from, see `fl_mobile.tasks.measured`; empty where an engine
+            keeps none.
+    """
 
     accuracy: float
     loss: float
     examples: int
+    tally: Tally = field(default_factory=dict, compare=False, repr=False)
+
+
+def evaluation_of(plan: FitPlan, y: np.ndarray, out: np.ndarray, loss: float) -> Evaluation:
+    """Returns what outputs are worth.
+
+    Args:
+        plan: Its task and loss.
+        y: Targets, ``[n, …]``.
+        out: What the model answered, ``float32[n, …]``.
+        loss: Mean over the examples.
+    """
+    middle = middle_of(plan.loss, from_logits=plan.from_logits)
+    tally = tally_of(plan.task, y, out, from_logits=plan.from_logits, middle=middle)
+    return Evaluation(_score(plan.task, tally), loss, len(y), tally)
+
+
+def evaluation_of_all(plan: FitPlan, parts: Sequence[Evaluation]) -> Evaluation:
+    """Returns what parts of a set are worth together, as if they had been evaluated at once."""
+    count = sum(part.examples for part in parts)
+    accuracy, loss = (math.fsum(getattr(p, k) * p.examples for p in parts) / count for k in ("accuracy", "loss"))
+    if not all(part.tally for part in parts):
+        return Evaluation(accuracy, loss, count)
+    tally = added(part.tally for part in parts)
+    return Evaluation(_score(plan.task, tally), loss, count, tally)
+
+
+def _score(task: str, tally: Tally) -> float:
+    """Returns the score of a task, 0 where it is undefined: of a sequence that is padding alone."""
+    return measured(task, tally).get(task_row(task).metrics[0], 0.0)
 
 
 Then = Callable[[Sequence[Task], Sequence[Update]], T]

@@ -33,6 +33,8 @@ from fl_mobile.records import SCHEDULES, FitPlan
 from fl_mobile.server.admission import WEIGHTINGS, Admission
 from fl_mobile.server.averaging import AVERAGINGS, Averaging
 from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
+from fl_mobile.tasks import AUTO, TASKS, decided
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.wire.pruning_mask import PruningPlan
 
 PARTITIONS = (*PARTITIONERS, "on-demand")
@@ -94,6 +96,16 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Task:
+    """[task]: what is to be answered; it brings the loss, the metrics and how the artifact is judged."""
+
+    name: str = key(AUTO, f"{AUTO} (seen from the targets) | {' | '.join(TASKS)}")
+
+    def __post_init__(self) -> None:
+        check_known("task.name", self.name, (AUTO, *TASKS))
+
+
+@dataclass(frozen=True)
 class Model:
     """[model]: what is trained."""
 
@@ -130,15 +142,20 @@ class Train:
         """First round whose model is as small as it shall be; what came before does not count for [stop]."""
         return max(self.pruning.settled_round, self.qat.begin_round, 0)
 
-    def plan(self, round_num: int, *, from_logits: bool) -> FitPlan:
-        """Returns local training of one round, the learning-rate schedule applied."""
+    def plan(self, round_num: int, *, from_logits: bool, task: str = CLASSIFICATION) -> FitPlan:
+        """Returns local training of one round, the learning-rate schedule applied.
+
+        Args:
+            task: Row of `fl_mobile.tasks.TASKS`; where ``loss`` is the default and cannot train it, its own is taken.
+        """
         return FitPlan(
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate * _SCHEDULES[self.schedule](round_num, self),
             optimizer=self.optimizer,
             momentum=self.momentum,
-            loss=self.loss,
+            loss=decided(task, self.loss, Train.loss),
+            task=task,
             from_logits=from_logits,
             clip_gradient_norm=self.clip_gradient_norm,
             keep_zeros=self.pruning.prunes_in(round_num),
@@ -285,6 +302,7 @@ class Experiment:
 
     seed: int = key(0, "same seed, same packets, same final model")
     data: Data = field(default_factory=Data)
+    task: Task = field(default_factory=Task)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
     server: Server = field(default_factory=Server)

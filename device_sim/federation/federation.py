@@ -6,22 +6,20 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.attacks.attackers import Attackers, open_attackers
-from device_sim.client_data.data import DealtData, DeviceData, made_data
+from device_sim.client_data.data import DeviceData
 from device_sim.client_data.held_out import SplitDevices
-from device_sim.client_data.partition import partition
-from device_sim.datasets import Dataset, load_dataset
-from device_sim.datasets.split import with_public
+from device_sim.datasets import Dataset
 from device_sim.engines import Engine, open_engine
 from device_sim.engines.checks import check_training
 from device_sim.experiment.as_compiled import as_compiled, of_outputs
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
+from device_sim.federation.dealing import data_of, dealt_as, open_dataset
 from device_sim.federation.private import check_claim, claim_of, rules_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
@@ -45,10 +43,10 @@ from fl_mobile.models import build_model
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.records import FitPlan
-from fl_mobile.seeds import rng_for
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
+from fl_mobile.tasks import task_row
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -87,7 +85,17 @@ class Federation:
 
     def plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round, as the algorithm wants it."""
-        return self.algorithm.plan(self.experiment.train.plan(round_num, from_logits=self.engine.from_logits))
+        return self.algorithm.plan(self.plain_plan(round_num))
+
+    def plain_plan(self, round_num: int) -> FitPlan:
+        """Returns local training of one round as [train] and the task say it."""
+        return self.experiment.train.plan(round_num, from_logits=self.engine.from_logits, task=self.dataset.task)
+
+    @property
+    def task(self) -> str:
+        """What is trained, by which loss, and why it is that, in a line."""
+        row, loss = task_row(self.dataset.task), self.plain_plan(0).loss
+        return f"{self.dataset.task}, because {self.dataset.why}: loss {loss}, score {row.score_name}"
 
     @property
     def dealt(self) -> str:
@@ -230,7 +238,7 @@ def open_federation(
         keys.name,
         build,
         dataset.train.x[:8],
-        plan=experiment.server.build().plan(experiment.train.plan(0, from_logits=True)),
+        plan=experiment.server.build().plan(experiment.train.plan(0, from_logits=True, task=dataset.task)),
         workers=keys.workers,
         pool=keys.pool,
         ray_address=keys.ray_address,
@@ -259,7 +267,9 @@ def settled(experiment: Experiment, open_keys: frozenset[str]) -> tuple[Experime
 def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Workload:
     """Returns what training costs, once it is known that the model can be trained on the data."""
     parts = {f"{dataset.name}, {name} part": getattr(dataset, name) for name in ("train", "test")}
-    check_training(model, experiment.train.loss, {n: (p.x, p.y) for n, p in parts.items()}, dataset.num_classes)
+    loss = experiment.train.plan(0, from_logits=True, task=dataset.task).loss
+    examples = {n: (p.x, p.y) for n, p in parts.items()}
+    check_training(model, loss, examples, dataset.num_classes, dataset.task)
     if experiment.train.qat.on:
         with_fake_quant(model)  # what cannot be rounded is told now, not in the round that begins to
     slots = len(local_optimizer(experiment.train.optimizer).slots)
@@ -322,73 +332,13 @@ def assemble(
     return federation
 
 
-def open_dataset(experiment: Experiment) -> Dataset:
-    """Returns the dataset that [data] names, with what the server keeps of it for an update of its own."""
-    keys = experiment.data
-    dataset = load_dataset(
-        keys.dataset,
-        seed=experiment.seed,
-        path=Path(keys.path) if keys.path else None,
-        test_fraction=keys.test_fraction,
-        options=keys.options(),
-    )
-    return with_servers_part(experiment, dataset)
-
-
-def with_servers_part(experiment: Experiment, dataset: Dataset) -> Dataset:
-    """Returns the dataset with public examples set aside, if the aggregation rule has the server train on some."""
-    server = experiment.server
-    if not server.rule().reference:
-        return dataset
-    return with_public(dataset, server.of_aggregation.public_examples, experiment.seed)
-
-
-def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
-    """Returns what each device holds, as [data] says."""
-    keys = experiment.data
-    if keys.partition == "on-demand":
-        return made_data(
-            seed=experiment.seed,
-            population=keys.devices,
-            keys=keys.options(),
-            examples_per_device=keys.examples_per_device,
-            alpha=keys.alpha,
-        )
-    return DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
-
-
-def dealt_as(experiment: Experiment, dataset: Dataset) -> str:
-    """Returns the partition: what [data] says, else natural where the data knows its devices, else dirichlet."""
-    return experiment.data.partition or ("dirichlet" if dataset.device_of is None else "natural")
-
-
-def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
-    """Returns for each device the rising indices of its training examples, as [data] says."""
-    keys, name = experiment.data, dealt_as(experiment, dataset)
-    known = None if dataset.device_of is None or name != "natural" else len(np.unique(dataset.device_of))
-    if known is not None and keys.devices not in (known, type(keys).devices):
-        raise ConfigError(
-            f"data.devices is {keys.devices}, but the data comes from {known} devices, which partition natural keeps:"
-            f" leave data.devices out, or deal the examples anew with data.partition, e.g. dirichlet"
-        )
-    return partition(
-        name,
-        dataset.train.y,
-        known or keys.devices,
-        rng_for(experiment.seed, "partition"),
-        alpha=keys.alpha,
-        shards_per_device=keys.shards_per_device,
-        device_of=dataset.device_of,
-        min_examples=keys.min_examples,
-    )
-
-
 def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] | None = None) -> Callable[[], Any]:
     """Returns a function that builds the experiment's model for the dataset, the same one every time."""
     return partial(
         make or partial(build_model, experiment.model.name),
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
+        task=dataset.task,
         input_scale=dataset.input_scale,
         seed=experiment.seed,
         weights=experiment.model.weights or None,

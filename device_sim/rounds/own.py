@@ -29,7 +29,7 @@ def private_of(federation: Federation, kept: ClientState) -> Tensors | None:
 def personal_plan(federation: Federation, round_num: int) -> FitPlan:
     """Returns how a client trains what becomes its own model."""
     keys = federation.experiment.personal
-    plan = federation.experiment.train.plan(round_num, from_logits=federation.engine.from_logits)
+    plan = federation.plain_plan(round_num)
     return replace(
         plan,
         epochs=keys.epochs,

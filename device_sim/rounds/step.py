@@ -85,7 +85,7 @@ class Step:
 
 def open_step(federation: Federation, memory: FleetMemory, state: ServerState, updates: Path) -> Step:
     """Returns the step that follows ``state``, published."""
-    plan = federation.experiment.train.plan(state.round_num, from_logits=federation.engine.from_logits)
+    plan = federation.plain_plan(state.round_num)
     state, assignment = assign(federation.agreement, federation.rules, state, plan)
     late = federation.rules.admission.max_staleness
     publication = publish(federation.agreement, state, memory.shelf, max_staleness=late)

@@ -26,6 +26,7 @@ from fl_mobile.client.private import NONE
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for, seed_for
 from fl_mobile.storage.shelf import Shelf
+from fl_mobile.tasks import METRICS, measured, task_row
 
 BINS = 20
 """Of the histogram of accuracies over [0, 1]."""
@@ -61,7 +62,7 @@ class Distribution:
     Attributes:
         accuracy: ``p10``, ``p50``, ``p90``, ``mean``, and ``worst_5_percent``: the mean of the lowest twentieth, at
             least one device.
-        histogram: ``edges`` of `BINS` equal bins over [0, 1], and ``counts``.
+        histogram: ``edges`` of `BINS` equal bins over [0, 1], and ``counts``; scores below 0 are in the first.
     """
 
     accuracy: dict[str, float]
@@ -70,12 +71,37 @@ class Distribution:
 
 def distribution(scores: Sequence[Evaluation]) -> Distribution:
     """Returns quantiles and histogram of the accuracies of one or more devices."""
-    accuracy = np.sort([score.accuracy for score in scores])
-    p10, p50, p90 = np.percentile(accuracy, (10, 50, 90)).tolist()
-    worst = float(accuracy[: -(-len(accuracy) // 20)].mean())
-    counts, edges = np.histogram(accuracy, BINS, (0.0, 1.0))
-    quantiles = {"p10": p10, "p50": p50, "p90": p90, "worst_5_percent": worst, "mean": float(accuracy.mean())}
-    return Distribution(quantiles, {"edges": edges.round(6).tolist(), "counts": counts.tolist()})
+    accuracy = [score.accuracy for score in scores]
+    counts, edges = np.histogram(np.maximum(accuracy, 0.0), BINS, (0.0, 1.0))
+    return Distribution(quantiles_of(accuracy), {"edges": edges.round(6).tolist(), "counts": counts.tolist()})
+
+
+def quantiles_of(values: Sequence[float], *, larger_is_better: bool = True) -> dict[str, float]:
+    """Returns ``p10``, ``p50``, ``p90``, ``worst_5_percent`` and ``mean`` of single devices' values."""
+    rising = np.sort(values)
+    p10, p50, p90 = np.percentile(rising, (10, 50, 90)).tolist()
+    few = -(-len(rising) // 20)
+    worst = float((rising[:few] if larger_is_better else rising[-few:]).mean())
+    return {"p10": p10, "p50": p50, "p90": p90, "worst_5_percent": worst, "mean": float(rising.mean())}
+
+
+def metrics_of(federation: Federation, score: Evaluation) -> dict[str, float]:
+    """Returns every metric of the task on one set, numbers in the units they came in."""
+    scaling = federation.dataset.scaling
+    units = scaling.target_spread if scaling is not None and len(scaling.target_spread) else None
+    return measured(federation.dataset.task, score.tally, units) if score.tally else {}
+
+
+def metrics_on_devices(federation: Federation, scores: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+    """Returns, for every metric, its quantiles over the devices on which it is defined, and how many those are."""
+    told = [metrics_of(federation, score) for score in scores]
+    out: dict[str, dict[str, float]] = {}
+    for name in task_row(federation.dataset.task).metrics:
+        values = [metrics[name] for metrics in told if name in metrics]
+        if values:
+            spread = quantiles_of(values, larger_is_better=METRICS[name].larger_is_better)
+            out[name] = {**spread, "devices": float(len(values))}
+    return out
 
 
 def federated_evaluation(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, Any] | None:
@@ -88,6 +114,7 @@ def federated_evaluation(federation: Federation, shelf: Shelf, state: ServerStat
         "devices": len(scores),
         "examples_per_device": float(np.mean([score.examples for score in scores])),
         **asdict(distribution(scores)),
+        "metrics": metrics_on_devices(federation, scores),
         "personalised": None
         if method == NONE
         else asdict(distribution(evaluate_personalised(federation, shelf, state))),

@@ -23,6 +23,7 @@ from device_sim.experiment.kept import BEST, LAST
 from device_sim.federation.federation import Federation
 from device_sim.run.best import Kept
 from device_sim.run.log import Round, Score, scores_of
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import Tensors
 
 PEAK_POINTS = 5.0
@@ -58,7 +59,7 @@ class Evidence:
 def evidence_of(federation: Federation, kept: Kept) -> Evidence:
     """Returns what is known of the model that a run keeps."""
     test, weights = federation.dataset.test, federation.whole(kept.weights)
-    labels = test.y if test.y.ndim == 1 and test.y.dtype.kind in "iu" else None
+    labels = test.y if federation.dataset.task == CLASSIFICATION else None
 
     def by_class() -> Mapping[int, float]:
         classes = np.unique(test.y)

@@ -15,6 +15,7 @@ from export.model.serving import Described, described, list_ends
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tuning import TuningSet
 from fl_mobile.errors import ExportError
+from fl_mobile.tasks.table import CLASSIFICATION
 
 Say = Callable[[str], None]
 
@@ -88,6 +89,8 @@ def export_with_held_out(
 
 def answers_classes(model: Any, dataset: Dataset) -> bool:
     """Returns whether an output of ``model`` may be scores of the dataset's classes."""
+    if dataset.task != CLASSIFICATION:
+        return False
     shape = getattr(model, "output_shape", None)
     return not isinstance(shape, tuple) or len(shape) == 2
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
-from device_sim.federation.federation import build_of, open_dataset
+from device_sim.federation.dealing import open_dataset
+from device_sim.federation.federation import build_of
 from fl_mobile.errors import ModelError
 from fl_mobile.storage.files import replace_atomic
 

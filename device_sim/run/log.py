@@ -24,7 +24,8 @@ class Round:
 
     Attributes:
         round_num: Counted from 0.
-        accuracy: Of the new global model on the held-out test set, 0 to 1; None if evaluation.interval left it out.
+        accuracy: Of the new global model on the held-out test set, 0 to 1: of other tasks than classification their
+            score, at most 1; None if evaluation.interval left it out.
         loss: Mean loss there; None like accuracy.
         train_loss: Mean local loss as the devices reported it.
         cohort: Devices that were asked.
@@ -48,6 +49,8 @@ class Round:
             empty where nobody attacks.
         backdoor: Share of stamped test examples that are taken for the attackers' class, 0 to 1; None where no
             backdoor is attempted, or evaluation.interval left it out.
+        metrics: What else the task tells of the model there, by name (`fl_mobile.tasks.METRICS`), numbers in their
+            own units.
         privacy: What the rounds up to this one have spent, by name; empty without [privacy]. See `run.privacy`.
     """
 
@@ -75,6 +78,7 @@ class Round:
     malicious: dict[str, int] = field(default_factory=dict)
     backdoor: float | None = None
     privacy: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,10 @@ def read_rounds(folder: RunFolder) -> list[Round]:
     """
     rounds = [record_of(Round, value, where) for value, where in read_lines(folder.rounds)]
     for place, done in enumerate(rounds):
-        scored = done.accuracy is not None and done.loss is not None and 0 <= done.accuracy <= 1
+        scored = done.accuracy is not None and done.loss is not None and done.accuracy <= 1
         if done.round_num != place or not (scored or (done.accuracy is None and done.loss is None)):
             raise RunError(
-                f"{folder.rounds}, line {place + 1}: expected round {place} with an accuracy from 0 to 1 and a loss,"
+                f"{folder.rounds}, line {place + 1}: expected round {place} with an accuracy of at most 1 and a loss,"
                 f" got round {done.round_num} with {done.accuracy} and {done.loss}; restore the file."
             )
     return rounds

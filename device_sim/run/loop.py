@@ -23,7 +23,7 @@ from device_sim.rounds.memory import FleetMemory
 from device_sim.run.backdoor import backdoor_success
 from device_sim.run.best import best_round, put_best, rewind_best
 from device_sim.run.errors import kept_errors
-from device_sim.run.evaluation import distribution, evaluate_devices
+from device_sim.run.evaluation import distribution, evaluate_devices, metrics_of
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, append_round, append_timeline, rewind, scores_of
 from device_sim.run.privacy import begin, budget_spent, spent_by
@@ -86,6 +86,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             malicious=dict(traffic.malicious),
             backdoor=None if score is None else backdoor_success(federation, state),
             privacy=spent_by(federation, state),
+            metrics={} if score is None else metrics_of(federation, score),
         )
         if report.round_num in shown:
             append_timeline(folder, traffic.timeline(report.round_num))

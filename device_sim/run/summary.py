@@ -9,7 +9,8 @@ from typing import Any
 
 from device_sim.datasets import DATASETS
 from device_sim.experiment.experiment import experiment_hash
-from device_sim.federation.federation import Federation, dealt_as
+from device_sim.federation.dealing import dealt_as
+from device_sim.federation.federation import Federation
 from device_sim.run.best import Kept, beside_name
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round, Score, scores_of
@@ -17,6 +18,8 @@ from device_sim.run.loop import stop_reason
 from device_sim.run.privacy import privacy_of
 from export.report.report import tool_versions
 from fl_mobile.errors import RunError
+from fl_mobile.tasks import task_row, told
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import fp32_bytes, weights_hash
 
 SCHEMA = 2
@@ -42,7 +45,9 @@ def summarise(
     dataset, spec = federation.dataset, federation.spec
     return {
         "schema": SCHEMA,
-        "accuracy_name": DATASETS[federation.experiment.data.dataset].accuracy_name,
+        "task": {"name": dataset.task, "because": dataset.why, "loss_name": federation.plain_plan(0).loss},
+        "metrics": next((r.metrics for r in rounds if r.round_num == kept.round_num), {}),
+        "accuracy_name": _accuracy_name(federation),
         "accuracy": now.accuracy,
         "best_accuracy": best.accuracy,
         "best_round": best.round_num,
@@ -82,6 +87,12 @@ def summarise(
     }
 
 
+def _accuracy_name(federation: Federation) -> str:
+    if federation.dataset.task == CLASSIFICATION:
+        return DATASETS[federation.experiment.data.dataset].accuracy_name
+    return task_row(federation.dataset.task).score_name
+
+
 def _kept(federation: Federation, scores: Sequence[Score], kept: Kept, beside: Kept | None) -> dict[str, Any]:
     """Returns which round ``model.keras`` is of, and what lies beside it."""
     output = federation.experiment.output
@@ -104,8 +115,9 @@ def kept_told(summary: Mapping[str, Any]) -> str:
     which = {"last": "the last", "best": f"the best by {kept['by']}"}
     if beside is None:
         return f"{which['last']}, and {which['best']}"
+    score = told(str(summary.get("task", {}).get("name", CLASSIFICATION)), beside["accuracy"])
     other = f"{which['best' if kept['keep'] == 'last' else 'last']}, round {beside['round'] + 1}"
-    return f"{which[kept['keep']]}; {other} with {beside['accuracy']:.2%}, is {beside['file']}"
+    return f"{which[kept['keep']]}; {other} with {score}, is {beside['file']}"
 
 
 def _traffic(rounds: Sequence[Round], model_bytes: int, population: int) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from device_sim.datasets import Dataset
 from device_sim.experiment.as_compiled import as_compiled, left_open
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment, read_experiment
-from device_sim.federation.federation import build_of, open_dataset
+from device_sim.federation.dealing import open_dataset
+from device_sim.federation.federation import build_of
 from device_sim.run.folder import RunFolder, reopen
 from device_sim.run.keras_file import read_model, read_run_model
 from export.training.program import example_shape

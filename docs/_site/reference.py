@@ -26,6 +26,7 @@ TABLES = {
     "Averages of server models": ("fl_mobile.server.averaging:AVERAGINGS", "`server.averaging`"),
     "Local optimizers": ("fl_mobile.local:OPTIMIZERS", "`train.optimizer`"),
     "Losses": ("fl_mobile.local:LOSSES", "`train.loss`"),
+    "Tasks": ("fl_mobile.tasks:TASKS", "`task.name`"),
     "Models": ("fl_mobile.models:MODELS", "`model.name`"),
     "Datasets": ("device_sim.datasets:DATASETS", "`data.dataset`"),
     "Partitions": ("device_sim.client_data.partition:PARTITIONERS", "`data.partition`"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from export.tflite.graph import Graph
 from fl_mobile.errors import VerifyError
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import Spec, TensorSpec
 
 FORMAT = 1
@@ -68,6 +69,8 @@ class Contract:
         versions: Of TensorFlow, Keras and this format.
         file_bytes: Length of the ``.tflite``.
         sha256: Of the ``.tflite``, hexadecimal.
+        task: Row of `fl_mobile.tasks.TASKS`: what ``y`` holds. ``correct`` is the sum over examples of the share of
+            their positions or tags that are right; 0 where answers are numbers.
     """
 
     model: str
@@ -87,6 +90,7 @@ class Contract:
     versions: Mapping[str, str]
     file_bytes: int
     sha256: str
+    task: str = CLASSIFICATION
 
     @property
     def spec(self) -> Spec:

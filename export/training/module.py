@@ -35,17 +35,17 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
         x = tf.cast(x, tf.float32) if options.input_dtype == "uint8" else x
         with traced_for_training(model, Batch(mask, seed, step), training=training):
             out = model(x, training=training)
-        kind = {"from_logits": options.from_logits}
-        losses = loss_of(options.loss, y, out, smoothing=options.label_smoothing, **kind)
+        logits, task = options.from_logits, options.task
+        losses = loss_of(options.loss, y, out, from_logits=logits, smoothing=options.label_smoothing, task=task)
         total = tf.reduce_sum(losses * mask)
         mean = total / tf.maximum(tf.reduce_sum(mask), 1.0)
         for extra in model.losses:
             mean = mean + extra
-        right = tf.cast(right_answers(options.loss, y, out, **kind), tf.float32)
+        right = tf.cast(right_answers(options.loss, y, out, from_logits=logits, task=task), tf.float32)
         return mean, total, tf.reduce_sum(right * mask), out
 
     batch = options.batch_size
-    specs = [tf.TensorSpec(shape, tf.as_dtype(options.input_dtype)), tf.TensorSpec([batch], tf.int32)]
+    specs = [tf.TensorSpec(shape, tf.as_dtype(options.input_dtype)), batch_specs(options)["y"]]
     specs += [tf.TensorSpec([batch], tf.float32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32)]
     return _traced(model, forward, specs)
 
@@ -174,10 +174,10 @@ def _evaluate(module: Any, model: Any, travelling: Sequence[Any], graph: Any, op
 def _infer(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
     import tensorflow as tf
 
-    batch = options.batch_size
+    batch, targets = options.batch_size, batch_specs(options)["y"]
 
     def infer(x: Any) -> dict[str, Any]:
-        feeds = [x, tf.zeros([batch], tf.int32), tf.ones([batch]), tf.constant(0), tf.constant(0)]
+        feeds = [x, tf.zeros(targets.shape, targets.dtype), tf.ones([batch]), tf.constant(0), tf.constant(0)]
         return {"outputs": _run_frozen(module=module, model=model, travelling=travelling, graph=graph, feeds=feeds)[3]}
 
     return tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.training.contract import Contract
+from fl_mobile.tasks.table import CLASSES, CLASSIFICATION, task_row
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Options:
     accumulate: bool
     input_dtype: str
     input_shape: tuple[int, ...]
+    task: str = CLASSIFICATION
+    target_shape: tuple[int, ...] = ()
 
 
 def options_of(contract: Contract) -> Options:
     """Returns what a program was built with, from its contract."""
-    x = next(p for p in contract.signature("train").inputs if p.name == "x")
+    x, y = (next(p for p in contract.signature("train").inputs if p.name == name) for name in "xy")
     return Options(
         batch_size=contract.batch_size,
         loss=contract.loss,
@@ -42,7 +45,14 @@ def options_of(contract: Contract) -> Options:
         accumulate=contract.accumulate,
         input_dtype=x.dtype,
         input_shape=tuple(x.shape[1:]),
+        task=contract.task,
+        target_shape=tuple(y.shape[1:]),
     )
+
+
+def target_dtype(task: str) -> str:
+    """Returns what targets of a task are given as: ``"int32"`` classes, or ``"float32"`` bits and numbers."""
+    return "int32" if task_row(task).kind == CLASSES else "float32"
 
 
 def batch_specs(options: Options) -> dict[str, Any]:
@@ -52,7 +62,7 @@ def batch_specs(options: Options) -> dict[str, Any]:
     batch = options.batch_size
     return {
         "x": tf.TensorSpec([batch, *options.input_shape], tf.as_dtype(options.input_dtype), "x"),
-        "y": tf.TensorSpec([batch], tf.int32, "y"),
+        "y": tf.TensorSpec([batch, *options.target_shape], target_dtype(options.task), "y"),
         "mask": tf.TensorSpec([batch], tf.float32, "mask"),
     }
 

@@ -28,6 +28,7 @@ from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import loss_row
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
+from fl_mobile.tasks.table import CLASSES, CLASSIFICATION, task_row
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def build_training_program(
     *,
     batch_size: int,
     loss: str = "sparse-categorical-crossentropy",
+    task: str = CLASSIFICATION,
     from_logits: bool = True,
     optimizer: str = "sgd",
     momentum: float = 0.9,
@@ -61,7 +63,8 @@ def build_training_program(
     Args:
         model: Single input, single output, ``channels_last``; frozen layers become constants of the program.
         batch_size: Rows of every batch; short batches are padded and masked.
-        loss: Row of `LOSSES`; labels are integers.
+        loss: Row of `LOSSES`, one of the task's.
+        task: Row of `fl_mobile.tasks.TASKS`: labels are integers, targets of other tasks have the shape of answers.
         from_logits: Whether the outputs still need softmax or sigmoid.
         optimizer: Row of `OPTIMIZERS`.
         momentum: Coefficient of ``momentum``.
@@ -91,6 +94,10 @@ def build_training_program(
             " dataset it is for"
         )
     local_optimizer(optimizer), loss_row(loss)
+    if loss not in task_row(task).losses:
+        raise ExportError(
+            f"loss '{loss}' cannot train task '{task}': its losses are {', '.join(task_row(task).losses)}"
+        )
     check_layers(model)
     options = Options(
         batch_size=batch_size,
@@ -105,6 +112,8 @@ def build_training_program(
         accumulate=accumulate,
         input_dtype=input_dtype,
         input_shape=shape,
+        task=task,
+        target_shape=target_shape(model, task),
     )
     module, signatures = make_module(model, options)
     tflite = convert_module(module, signatures, model.name)
@@ -127,10 +136,35 @@ def build_training_program(
         versions=versions,
         file_bytes=len(tflite),
         sha256=hashlib.sha256(tflite).hexdigest(),
+        task=task,
     )
     lost = lost_operations(signatures, tflite)
     proof = prove(model, options, tflite, contract, examples=examples, lost=lost)
     return TrainingProgram(tflite, contract, proof)
+
+
+def target_shape(model: Any, task: str) -> tuple[int, ...]:
+    """Returns the shape of one example's target: that of the answer, without the scores of classes.
+
+    Raises:
+        ExportError: The size of the answer is open, or the answer is none of the task.
+    """
+    outputs = getattr(model, "outputs", None)
+    if task == CLASSIFICATION:
+        if outputs and len(outputs[0].shape) != 2:
+            raise ExportError(
+                f"model '{model.name}' answers {tuple(outputs[0].shape)}, task '{task}' takes (batch, classes): name"
+                " its task, e.g. --task sequence, or give it a pooling or Flatten layer and a Dense one"
+            )
+        return ()
+    if not outputs or None in outputs[0].shape[1:]:
+        raise ExportError(f"model '{model.name}': the shape of its answer is open; task '{task}' needs it fixed")
+    shape = tuple(int(size) for size in outputs[0].shape[1:])
+    row = task_row(task)
+    found = shape[:-1] if row.kind == CLASSES else shape
+    if row.axes not in (None, len(found)):
+        raise ExportError(f"model '{model.name}' answers (batch, {', '.join(map(str, shape))}): none of task '{task}'")
+    return found
 
 
 def example_shape(model: Any, given: tuple[int, ...] | None = None) -> tuple[int, ...]:

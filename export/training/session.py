@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.training.contract import Contract
+from export.training.contract import Contract, Port
 from fl_mobile.errors import DataError, SpecMismatch, VerifyError
 from fl_mobile.tensors import Tensors, check_fits
 
@@ -61,7 +61,7 @@ class TrainingSession:
 
         Args:
             x: Examples, ``[n, …]`` with n ≤ the program's batch.
-            y: Labels, ``[n]``.
+            y: Labels ``[n]``, or targets as the program takes them.
             learning_rate: Step size.
             seed: Of dropout, int32 ≥ 0.
             prox_mu: FedProx's μ.
@@ -105,8 +105,11 @@ class TrainingSession:
 
     def infer(self, x: np.ndarray) -> np.ndarray:
         """Returns the model's outputs for at most a batch, ``float32[n, …]``."""
-        padded = self._batch(x, np.zeros(len(x), np.int32))["x"]
+        padded = self._batch(x, np.zeros((len(x), *self._port("y").shape[1:]), np.int32))["x"]
         return self.call("infer", {"x": padded})["outputs"][: len(x)]
+
+    def _port(self, name: str) -> Port:
+        return next(p for p in self.contract.signature("train").inputs if p.name == name)
 
     def _rates(self, learning_rate: float, prox_mu: float) -> dict[str, np.ndarray]:
         rates = {"learning_rate": np.array([learning_rate], np.float32)}
@@ -118,14 +121,16 @@ class TrainingSession:
 
     def _batch(self, x: np.ndarray, y: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
         """Pads a batch by repeating its last example, which keeps padding rows in the data's range, mask 0."""
-        port = next(p for p in self.contract.signature("train").inputs if p.name == "x")
+        port, target = self._port("x"), self._port("y")
         size = self.contract.batch_size
         if not 0 < len(x) <= size or len(x) != len(y) or tuple(x.shape[1:]) != port.shape[1:]:
             raise DataError(
                 f"a batch must be 1 to {size} examples of shape {port.shape[1:]} with as many labels,"
                 f" got {x.shape} and {len(y)} labels"
             )
-        x, y = np.asarray(x, port.dtype), np.asarray(y, np.int32)
+        if tuple(y.shape[1:]) != target.shape[1:]:
+            raise DataError(f"targets must be of shape {target.shape[1:]} an example, got {y.shape[1:]}")
+        x, y = np.asarray(x, port.dtype), np.asarray(y, target.dtype)
         mask = np.ones(size, np.float32)
         if len(x) < size:
             rows = np.minimum(np.arange(size), len(x) - 1)

@@ -9,15 +9,20 @@
 |                                 | one, of two classes | 0 or 1                | 1 above ½                      |
 
 A distance pulls a lone output to 0 or 1 whatever it is made of, so its middle is ½ for a linear output too.
+
+That is classification. Other tasks (`fl_mobile.tasks`) give targets that are outputs already: numbers and bits are
+compared one by one, classes of a sequence or a picture at every position that is no padding, averaged for each example.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fl_mobile.errors import ModelError, check_known
+from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 
 
 @dataclass(frozen=True)
@@ -119,22 +124,86 @@ def check_outputs(loss: str, outputs: int, classes: int | None = None, *, what: 
         raise ModelError(f"{what} has one output, which tells two classes apart, for {classes} classes")
 
 
-def loss_of(loss: str, y: Any, out: Any, *, from_logits: bool, smoothing: float = 0.0) -> Any:
+def check_answers_fit(
+    task: str, loss: str, shape: tuple[int, ...], target: tuple[int, ...], classes: int, *, what: str
+) -> None:
+    """Refuses a model whose answers are not what a task compares with its targets.
+
+    Args:
+        task: Row of `TASKS`.
+        loss: Row of `LOSSES`.
+        shape: Of the model's answer to one example.
+        target: Shape of one example's target.
+        classes: How many classes, tags or numbers there are; 0 where nothing counts them.
+        what: Subject of the message.
+
+    Raises:
+        ModelError: With the shape to give instead.
+    """
+    row = task_row(task)
+    if task == CLASSIFICATION:
+        if len(shape) != 1:
+            raise ModelError(
+                f"{what} answers (batch, {', '.join(map(str, shape))}), task '{task}' takes one row of class scores"
+                " for an example, (batch, classes): add a pooling or Flatten layer and a Dense one"
+            )
+        check_outputs(loss, shape[0], classes, what=what)
+        if shape[0] not in (1, classes):
+            raise ModelError(f"{what} has {shape[0]} outputs for {classes} classes: give it {classes}")
+        return
+    wanted = (*target, classes) if row.kind == CLASSES else target
+    if shape != wanted:
+        told = {CLASSES: "one score for each class at every position", BITS: "one score for each tag"}
+        raise ModelError(
+            f"{what} answers (batch, {', '.join(map(str, shape))}), task '{task}' needs"
+            f" (batch, {', '.join(map(str, wanted))}): {told.get(row.kind, 'one number for each of the targets')};"
+            " change the model, or say with task.name what the targets are"
+        )
+
+
+def loss_of(
+    loss: str, y: Any, out: Any, *, from_logits: bool, smoothing: float = 0.0, task: str = CLASSIFICATION
+) -> Any:
     """Returns ``float32[batch]``: the loss of every example.
 
     Args:
         loss: Row of `LOSSES`.
-        y: Labels, ``int[batch]``.
-        out: Outputs, ``float[batch, outputs]``.
+        y: Targets: of classification labels ``int[batch]``, of other tasks ``[batch, …]``.
+        out: Outputs, ``float[batch, …]``.
         from_logits: Whether the outputs still need softmax or sigmoid.
         smoothing: Of labels, in cross-entropies.
+        task: Row of `TASKS`.
 
     Raises:
         ModelError: The loss cannot train so many outputs.
     """
-    row = loss_row(loss)
-    check_outputs(loss, int(out.shape[-1]))
-    return row.per_example(y if row.sparse else targets(y, out), out, from_logits, smoothing)
+    row, kind = loss_row(loss), task_row(task).kind
+    if task == CLASSIFICATION:
+        check_outputs(loss, int(out.shape[-1]))
+        return row.per_example(y if row.sparse else targets(y, out), out, from_logits, smoothing)
+    if kind == CLASSES:
+        return _over_positions(row, y, out, from_logits)
+    return row.per_example(_flat(y), _flat(out), from_logits, smoothing)
+
+
+def _flat(values: Any) -> Any:
+    """Returns ``float32[batch, numbers]``."""
+    import tensorflow as tf
+
+    flat = values if len(values.shape) == 2 else tf.reshape(values, (-1, math.prod(values.shape[1:])))
+    return tf.cast(flat, tf.float32) if flat.dtype != tf.float32 else flat
+
+
+def _over_positions(row: Loss, y: Any, out: Any, from_logits: bool) -> Any:
+    """Returns the mean loss over the positions of each example that are no padding; 0 where all are."""
+    import tensorflow as tf
+
+    positions, classes = math.prod(out.shape[1:-1]), out.shape[-1]
+    labels = tf.reshape(y, (-1,))
+    each = row.per_example(tf.maximum(labels, 0), tf.reshape(out, (-1, classes)), from_logits, 0.0)
+    real = tf.reshape(tf.cast(labels >= 0, tf.float32), (-1, positions))
+    total = tf.reduce_sum(tf.reshape(each, (-1, positions)) * real, axis=1)
+    return total / tf.maximum(tf.reduce_sum(real, axis=1), 1.0)
 
 
 def targets(y: Any, out: Any) -> Any:
@@ -144,11 +213,30 @@ def targets(y: Any, out: Any) -> Any:
     return tf.cast(y, tf.float32)[:, None] if out.shape[-1] == 1 else tf.one_hot(y, out.shape[-1])
 
 
-def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool) -> Any:
-    """Returns ``bool[batch]``: whether each output names its label; arguments as of `loss_of`."""
+def middle_of(loss: str, *, from_logits: bool) -> float:
+    """Returns where a lone output of two classes turns from the first to the second."""
+    return 0.0 if from_logits and loss_row(loss).reads_logits else 0.5
+
+
+def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str = CLASSIFICATION) -> Any:
+    """Returns ``bool[batch]``: whether each output names its label; arguments as of `loss_of`.
+
+    Of other tasks ``float32[batch]``: the share of an example's positions or tags that are right; 0 of numbers.
+    """
     import tensorflow as tf
 
+    kind = task_row(task).kind
+    if kind == NUMBERS:
+        return tf.zeros_like(_flat(out)[:, 0])
+    if kind == BITS:
+        told = tf.cast(_flat(out) > (0.0 if from_logits else 0.5), tf.float32)
+        return 1.0 - tf.reduce_mean(tf.abs(told - _flat(y)), axis=1)
+    if task != CLASSIFICATION:
+        shape = (-1, math.prod(out.shape[1:-1]))
+        answer = tf.argmax(tf.reshape(out, (-1, out.shape[-1])), axis=-1, output_type=y.dtype)
+        right = tf.reshape(tf.cast(tf.equal(answer, tf.reshape(y, (-1,))), tf.float32), shape)
+        real = tf.reshape(tf.cast(y >= 0, tf.float32), shape)
+        return tf.reduce_sum(right, axis=1) / tf.maximum(tf.reduce_sum(real, axis=1), 1.0)
     if out.shape[-1] > 1:
         return tf.equal(tf.argmax(out, axis=-1, output_type=y.dtype), y)
-    middle = 0.0 if from_logits and loss_row(loss).reads_logits else 0.5
-    return tf.equal(tf.cast(out[:, 0] > middle, y.dtype), y)
+    return tf.equal(tf.cast(out[:, 0] > middle_of(loss, from_logits=from_logits), y.dtype), y)

@@ -19,6 +19,7 @@ from fl_mobile.models.heads import check_answers
 from fl_mobile.models.private_api import restart_automatic_names
 from fl_mobile.models.table import MODELS, ModelRow
 from fl_mobile.seeds import seed_for
+from fl_mobile.tasks.table import CLASSIFICATION
 
 
 def build_model(
@@ -29,6 +30,7 @@ def build_model(
     input_scale: float,
     seed: int,
     weights: str | None = None,
+    task: str = CLASSIFICATION,
 ) -> Any:
     """Returns a built ``keras.Model``; equal arguments give equal weights and variable paths in every process.
 
@@ -37,6 +39,8 @@ def build_model(
             The function gets those of this function's keyword arguments that it accepts.
         input_shape: Of one example, e.g. ``(28, 28, 1)``; the caller casts raw pixels to float32.
         input_scale: What the first layer multiplies by: 1/255 for raw pixels, 1 for features and tokens.
+        num_classes: How many outputs an example, or a position of it, has: classes, tags or numbers.
+        task: Row of `fl_mobile.tasks.TASKS`; of classification the width of the model is looked at here.
         weights: ``"none"``, ``"imagenet"`` or a file (see `fl_mobile.models.weights`); None is the row's default.
 
     Raises:
@@ -56,7 +60,7 @@ def build_model(
     with _repeatable(seed_for(seed, "model", told)):
         if isinstance(name, str) and name in MODELS:
             return _from_table(name, MODELS[name], given)
-        return _from_user(told, None if isinstance(name, str) else name, given)
+        return _from_user(told, None if isinstance(name, str) else name, given, task)
 
 
 @contextlib.contextmanager
@@ -102,7 +106,7 @@ def _first_reason(error: Exception) -> str:
     return next((line for line in lines if line and not line.startswith("Exception encountered")), repr(error))
 
 
-def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, Any]) -> Any:
+def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, Any], task: str) -> Any:
     from fl_mobile.models.weights import load_weights
 
     with _working_directory_first():
@@ -112,7 +116,7 @@ def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, A
             model = builder(**accepted)
         except Exception as error:  # the user's own code may raise anything
             raise ModelError(f"model {name}: {type(error).__name__}: {error}") from error
-    _check_user_model(name, model, given)
+    _check_user_model(name, model, given, task)
     if given["weights"] not in (None, "none") and "weights" not in accepted:
         load_weights(model, given["weights"])
     return model
@@ -160,7 +164,7 @@ def _accepted(name: str, builder: Callable[..., Any], given: dict[str, Any]) -> 
     return {p.name: given[p.name] for p in parameters if p.name in given}
 
 
-def _check_user_model(name: str, model: Any, given: dict[str, Any]) -> None:
+def _check_user_model(name: str, model: Any, given: dict[str, Any], task: str) -> None:
     import keras
 
     if not isinstance(model, keras.Model):
@@ -176,7 +180,7 @@ def _check_user_model(name: str, model: Any, given: dict[str, Any]) -> None:
     shapes = [tuple(one.shape) for one in keras.tree.flatten(out)]
     check_answers(model, shapes)
     widths = {classes, 1} if classes == 2 else {classes}  # one output is enough for two classes
-    if shapes[0][1] not in widths:
+    if task == CLASSIFICATION and (len(shapes[0]) != 2 or shapes[0][1] not in widths):
         raise ModelError(
             f"model {name}: expected outputs (n, {classes}) for {classes} classes, got {shapes[0]} for n=2."
         )

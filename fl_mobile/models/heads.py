@@ -24,7 +24,7 @@ def head_of(model: Any, probe: np.ndarray) -> str:
     weights are, is probabilities.
 
     Args:
-        model: A built Keras model with one output ``(n, outputs)``; its weights are as they were afterwards.
+        model: A built Keras model with one output ``(n, …, outputs)``; its weights are as they were afterwards.
         probe: A few examples it takes.
 
     Raises:
@@ -46,16 +46,16 @@ def head_of(model: Any, probe: np.ndarray) -> str:
 
 
 def check_answers(model: Any, shapes: list[tuple[int | None, ...]]) -> None:
-    """Raises `ModelError` unless a model that answers in these shapes gives one row of numbers for an example."""
+    """Raises `ModelError` unless a model that answers in these shapes gives one tensor of numbers for an example."""
     if len(shapes) != 1:
         raise ModelError(
             f"model '{model.name}' has {len(shapes)} outputs {shapes}, training takes one:"
             " federate keras.Model(model.input, model.outputs[0])"
         )
-    if len(shapes[0]) != 2:
+    if len(shapes[0]) < 2:
         raise ModelError(
-            f"model '{model.name}' answers {shapes[0]} for a batch, training takes one row of class scores"
-            " for an example, (batch, classes): add a pooling or Flatten layer and a Dense one"
+            f"model '{model.name}' answers {shapes[0]} for a batch, training takes scores or numbers for every example,"
+            " (batch, outputs): end in a Dense layer"
         )
 
 
@@ -99,6 +99,6 @@ def _head_by_drawing(model: Any, inputs: np.ndarray) -> str:
     every = np.concatenate(answers) if answers else np.full((1, 2), np.nan)
     if not ((every >= 0) & (every <= 1)).all():
         return "logits"
-    if every.shape[1] > 1 and np.allclose(every.sum(axis=1), 1.0, atol=1e-3):
+    if every.shape[-1] > 1 and np.allclose(every.sum(axis=-1), 1.0, atol=1e-3):
         return "softmax"
     return "sigmoid" if np.ptp(every) > 0 else "logits"

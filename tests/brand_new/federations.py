@@ -9,7 +9,8 @@ import pytest
 
 from device_sim.engines import open_engine
 from device_sim.experiment.toml import parse_experiment, read_experiment, to_toml
-from device_sim.federation.federation import assemble, data_of, open_dataset
+from device_sim.federation.dealing import data_of, open_dataset
+from device_sim.federation.federation import assemble
 from device_sim.fleet.devices.timing import Workload
 from device_sim.run.folder import create
 from device_sim.run.loop import simulate

@@ -13,7 +13,8 @@ import numpy as np
 
 from device_sim.client_data.data import DealtData
 from device_sim.experiment.toml import parse_experiment
-from device_sim.federation.federation import Federation, assemble, deal_out, open_dataset
+from device_sim.federation.dealing import deal_out, open_dataset
+from device_sim.federation.federation import Federation, assemble
 from device_sim.fleet.devices.timing import Workload
 from device_sim.run.folder import create
 from device_sim.run.loop import restore, simulate

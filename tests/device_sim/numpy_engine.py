@@ -11,7 +11,8 @@ from device_sim.datasets.records import Dataset, Samples, make_dataset
 from device_sim.engines import Engine, Evaluation, Task, visits
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.experiment.experiment import Experiment
-from device_sim.federation.federation import Federation, assemble, with_servers_part
+from device_sim.federation.dealing import with_servers_part
+from device_sim.federation.federation import Federation, assemble
 from device_sim.fleet.devices.timing import Workload
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for

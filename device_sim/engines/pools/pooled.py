@@ -8,7 +8,6 @@ Each trainer computes on one thread, so a chunk's result is the same wherever it
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from device_sim.engines.batches import in_chunks
-from device_sim.engines.records import Evaluation, Task, Then, Trainer
+from device_sim.engines.records import Evaluation, Task, Then, Trainer, evaluation_of_all
 from fl_mobile.errors import ModelError
 from fl_mobile.records import FitPlan
 from fl_mobile.tensors import Tensors
@@ -119,8 +118,7 @@ class PooledEngine:
         """Returns accuracy and mean loss."""
         cuts = [slice(at, at + EVALUATE_PART) for at in range(0, len(y), EVALUATE_PART)]
         parts = list(self.evaluate_each(weights, [Task(0, x[cut], y[cut], 0) for cut in cuts], plan))
-        accuracy, loss = (math.fsum(getattr(p, k) * p.examples for p in parts) / len(y) for k in ("accuracy", "loss"))
-        return Evaluation(accuracy, loss, len(y))
+        return evaluation_of_all(plan, parts)
 
     def evaluate_each(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[Evaluation]:
         """Yields accuracy and mean loss of every task, in task order."""

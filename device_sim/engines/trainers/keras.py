@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import lay_out
-from device_sim.engines.records import Evaluation, Task
+from device_sim.engines.records import Evaluation, Task, evaluation_of
 from device_sim.engines.trainers.blame import blamed
 from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.steps import (
@@ -30,7 +30,7 @@ from device_sim.engines.trainers.steps import (
 )
 from export.convert.scratch import check_scratch
 from export.tuning.on_device import with_fake_quant
-from fl_mobile.local.losses import loss_of, right_answers
+from fl_mobile.local.losses import loss_of
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.heads import head_of
@@ -94,17 +94,17 @@ class KerasTrainer:
         import tensorflow as tf
 
         x, y = (np.concatenate([getattr(t, k) for t in tasks]) for k in "xy")
-        key = (plan.loss, plan.from_logits)
+        key = (plan.loss, plan.task, plan.from_logits)
         if key not in self._scores:
             self._scores[key] = _compile_score(self.model, plan, examples_signature(x, y))
         for variable, value in zip(self._variables, weights.values(), strict=True):
             variable.assign(value)
         cuts = [slice(at, at + EVALUATE_BATCH) for at in range(0, len(y), EVALUATE_BATCH)]
         parts = [self._scores[key](tf.constant(x[cut]), tf.constant(y[cut])) for cut in cuts]
-        right, loss = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
+        out, loss = (np.concatenate([part[i].numpy() for part in parts]) for i in (0, 1))
         ends = np.cumsum([len(t.y) for t in tasks])[:-1]
-        each = zip(np.split(right, ends), np.split(loss, ends), strict=True)
-        return [Evaluation(float(r.mean()), float(v.mean(dtype=np.float64)), len(r)) for r, v in each]
+        each = zip(tasks, np.split(out, ends), np.split(loss, ends), strict=True)
+        return [evaluation_of(plan, t.y, o, float(v.mean(dtype=np.float64))) for t, o, v in each]
 
 
 _NONE = np.zeros((0, 0), np.float32)
@@ -187,7 +187,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         rate, mu, limit = rates
         with tf.GradientTape() as tape, keyed_draws(model, seed, number):
             out = answers(model(as_input(x), training=True))
-            value = tf.reduce_mean(loss_of(plan.loss, y, out, from_logits=plan.from_logits)) + sum(model.losses)
+            each = loss_of(plan.loss, y, out, from_logits=plan.from_logits, task=plan.task)
+            value = tf.reduce_mean(each) + sum(model.losses)
         values = [v.value for v in trainable]
         gradients = adjusted(
             *(dense(tape.gradient(value, values), values), values, plan, [len(v.shape) for v in trainable]),
@@ -243,7 +244,7 @@ def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
 
     @tf.function(input_signature=examples)  # type: ignore[untyped-decorator]
     def score(x: Any, y: Any) -> Any:
-        out, kind = answers(model(as_input(x), training=False)), {"from_logits": plan.from_logits}
-        return right_answers(plan.loss, y, out, **kind), loss_of(plan.loss, y, out, **kind)
+        out = answers(model(as_input(x), training=False))
+        return out, loss_of(plan.loss, y, out, from_logits=plan.from_logits, task=plan.task)
 
     return score

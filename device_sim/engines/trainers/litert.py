@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.engines.batches import visits
-from device_sim.engines.records import EXPORTED, Evaluation, Task
+from device_sim.engines.records import EXPORTED, Evaluation, Task, evaluation_of
 from device_sim.engines.trainers.blame import blamed
 from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
@@ -46,7 +46,7 @@ class Programs:
         self._model = build()
         self.spec, self.initial = keras_bridge.spec_of(self._model), keras_bridge.read(self._model)
         self.from_logits = head_of(self._model, probe) == "logits"
-        self._input_dtype = "uint8" if probe.dtype == np.uint8 else "float32"
+        self._input_dtype = probe.dtype.name
         self._input_shape = tuple(probe.shape[1:])
         check_layers(self._model)
         self._programs: dict[Key, Program] = {}
@@ -63,7 +63,7 @@ class Programs:
         Raises:
             ExportError: The model cannot train on a phone.
         """
-        key: Key = (batch_size, plan.optimizer, plan.momentum, plan.loss, plan.from_logits)
+        key: Key = (batch_size, plan.optimizer, plan.momentum, plan.loss, plan.task, plan.from_logits)
         key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm, pulled)
         with self._building:
             if key not in self._programs:
@@ -73,6 +73,7 @@ class Programs:
                     self._model,
                     batch_size=batch_size,
                     loss=plan.loss,
+                    task=plan.task,
                     from_logits=plan.from_logits,
                     optimizer=plan.optimizer,
                     momentum=plan.momentum,
@@ -120,6 +121,7 @@ class ExportedPrograms:
             "optimizer": plan.optimizer,
             "momentum": plan.momentum if plan.optimizer == "momentum" else contract.momentum,
             "loss": plan.loss,
+            "task": plan.task,
             "from_logits": plan.from_logits,
             "clip_norm": plan.clip_gradient_norm,
             "proximal": contract.proximal or plan.proximal_mu > 0,
@@ -165,7 +167,7 @@ class LitertTrainer:
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
         return [
-            score(self._session(plan, min(len(t.y), SCORE_BATCH)), {**weights, **(t.start or {})}, t.x, t.y)
+            score(self._session(plan, min(len(t.y), SCORE_BATCH)), {**weights, **(t.start or {})}, t, plan)
             for t in tasks
         ]
 
@@ -208,11 +210,12 @@ def fit(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -
     return Update({path: after[path] - weights[path] for path in weights}, count, {"loss": total / count})
 
 
-def score(session: TrainingSession, weights: Tensors, x: np.ndarray, y: np.ndarray) -> Evaluation:
-    """Returns accuracy and mean loss."""
+def score(session: TrainingSession, weights: Tensors, task: Task, plan: FitPlan) -> Evaluation:
+    """Returns accuracy and mean loss, by the program's own answers and losses."""
     session.set_weights(weights)
-    right, loss, batch = 0.0, 0.0, session.contract.batch_size
-    for at in range(0, len(y), batch):
-        part_loss, part_right = session.evaluate(x[at : at + batch], y[at : at + batch])
-        right, loss = right + part_right, loss + part_loss
-    return Evaluation(right / len(y), loss / len(y), len(y))
+    loss, out = 0.0, []
+    for at in range(0, len(task.y), session.contract.batch_size):
+        rows = slice(at, at + session.contract.batch_size)
+        loss += session.evaluate(task.x[rows], task.y[rows])[0]
+        out.append(session.infer(task.x[rows]))
+    return evaluation_of(plan, task.y, np.concatenate(out), loss / len(task.y))

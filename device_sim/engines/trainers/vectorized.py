@@ -134,7 +134,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             tape.watch(weights)
             values = [weights[i] for i in trainable]
             out, _, extra = model.stateless_call(values, frozen, as_input(x), training=True, return_losses=True)
-            each = loss_of(plan.loss, y, answers(out), from_logits=plan.from_logits)
+            each = loss_of(plan.loss, y, answers(out), from_logits=plan.from_logits, task=plan.task)
             value = tf.reduce_sum(real * each) / tf.maximum(tf.reduce_sum(real), 1.0) + sum(extra)
         return dense(tape.gradient(value, weights), weights), value
 

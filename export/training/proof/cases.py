@@ -11,6 +11,7 @@ import numpy as np
 
 from export.training.contract import Contract, Weight
 from fl_mobile.seeds import rng_for
+from fl_mobile.tasks.table import BITS, CLASSES, task_row
 from fl_mobile.tensors import Tensors
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -119,5 +120,17 @@ def _batch(case: Case, contract: Contract, number: int) -> Batch:
         steps = shape[1]
         length = rng.integers(1, steps + 1, shape[0])
         x[np.arange(steps)[None, :] >= length[:, None]] = case.padding
+    return x.astype(port.dtype), _targets(contract, shape[0], rng)
+
+
+def _targets(contract: Contract, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns targets of the program's task; a tenth of the positions that may be padding are."""
+    row, port = task_row(contract.task), next(p for p in contract.signature("train").inputs if p.name == "y")
+    shape = (rows, *port.shape[1:])
+    if row.kind == BITS:
+        return rng.integers(0, 2, shape).astype(np.float32)
+    if row.kind != CLASSES:
+        return rng.standard_normal(shape).astype(np.float32)
     classes = max(contract.signature("infer").outputs[0].shape[-1], 2)
-    return x.astype(port.dtype), rng.integers(0, classes, shape[0]).astype(np.int32)
+    drawn = rng.integers(0, classes, shape).astype(np.int32)
+    return np.where(rng.uniform(size=shape) < 0.1, np.int32(-1), drawn) if row.padded else drawn

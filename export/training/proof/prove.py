@@ -153,8 +153,8 @@ class _Prover:
             return Material(start, drawn(case, self.contract).batches)
         x, y = examples
         chosen = np.random.default_rng(seed).permutation(len(y))[:rows]
-        port = next(p for p in self.contract.signature("train").inputs if p.name == "x")
-        return Material(start, ((x[chosen].astype(port.dtype), y[chosen].astype(np.int32)),))
+        ports = {p.name: p.dtype for p in self.contract.signature("train").inputs}
+        return Material(start, ((x[chosen].astype(ports["x"]), y[chosen].astype(ports["y"])),))
 
     def _case(self, name: str, seed: int) -> Case | None:
         """Returns a case with rates that suit the model, or None where numbers are not finite."""

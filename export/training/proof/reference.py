@@ -25,6 +25,7 @@ from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.draws import Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 from fl_mobile.tensors import Tensors
 
 T = TypeVar("T")
@@ -169,8 +170,10 @@ class Reference:
 
     def _right(self, y: np.ndarray, out: Any) -> tuple[float, float]:
         """Returns the number of right answers, and of those that rounding may turn."""
-        logits = self._options.from_logits
-        right = float(np.sum(right_answers(self._options.loss, y, out, from_logits=logits)))
+        logits, task = self._options.from_logits, self._options.task
+        right = float(np.sum(right_answers(self._options.loss, y, out, from_logits=logits, task=task)))
+        if task != CLASSIFICATION:
+            return right, _unsure(task, np.asarray(out, np.float64), logits)
         rows = np.asarray(out, np.float64).reshape(len(y), -1)
         if rows.shape[1] == 1:
             gap = np.abs(rows[:, 0] - (0.0 if logits and loss_row(self._options.loss).reads_logits else 0.5))
@@ -178,6 +181,20 @@ class Reference:
             top = np.sort(rows, axis=1)
             gap = top[:, -1] - top[:, -2]
         return right, float(np.sum(gap <= 1e-4 * np.abs(rows).max(initial=1e-30)))
+
+
+def _unsure(task: str, out: np.ndarray, logits: bool) -> float:
+    """Returns how many right answers rounding may turn, each position or tag counting as its share of an example."""
+    kind, near = task_row(task).kind, 1e-4 * np.abs(out).max(initial=1e-30)
+    if kind == NUMBERS:
+        return 0.0
+    if kind == BITS:
+        gap = np.abs(out - (0.0 if logits else 0.5))
+    else:
+        top = np.sort(out, axis=-1)
+        gap = top[..., -1] - top[..., -2]
+    # Padding makes the share of a position larger than one in all; rounding of the sums themselves is no answer.
+    return float(np.sum(gap <= near)) + 1e-3
 
 
 def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
@@ -188,6 +205,8 @@ def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
     import keras
 
     losses, logits, smoothing = keras.losses, options.from_logits, options.label_smoothing
+    if options.task != CLASSIFICATION:
+        return _keras_losses_of_task(options, y, out)
     lone = out.shape[-1] == 1
     told = y.astype(np.float32)[:, None] if lone else np.eye(out.shape[-1], dtype=np.float32)[y]
     if options.loss == "sparse-categorical-crossentropy" and not smoothing:
@@ -199,6 +218,30 @@ def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
     return {"mse": losses.mean_squared_error, "mae": losses.mean_absolute_error, "huber": losses.huber}[options.loss](
         told, out
     )
+
+
+def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
+    """Returns the loss of every example of another task than classification, example by example as Keras has it."""
+    import keras
+    import tensorflow as tf
+
+    rows = []
+    for target, answer in zip(y, tf.unstack(out), strict=True):
+        if task_row(options.task).kind == CLASSES:
+            real = np.flatnonzero(target.reshape(-1) >= 0)
+            scores = tf.gather(tf.reshape(answer, (-1, answer.shape[-1])), real)
+            each = keras.losses.sparse_categorical_crossentropy(
+                target.reshape(-1)[real], scores, from_logits=options.from_logits
+            )
+            rows.append(tf.reduce_mean(each) if len(real) else tf.constant(0.0))
+            continue
+        flat, told = tf.reshape(answer, (1, -1)), target.reshape(1, -1).astype(np.float32)
+        if options.loss == "binary-crossentropy":
+            rows.append(keras.losses.binary_crossentropy(told, flat, from_logits=options.from_logits)[0])
+            continue
+        names = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber": "huber"}
+        rows.append(getattr(keras.losses, names[options.loss])(told, flat)[0])
+    return tf.stack(rows)
 
 
 def inputs_of(model: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 from device_sim.datasets import load_dataset
 from device_sim.datasets.records import Dataset
 from device_sim.experiment.toml import parse_experiment
-from device_sim.federation.federation import assemble, data_of, deal_out, dealt_as
+from device_sim.federation.dealing import data_of, deal_out, dealt_as
+from device_sim.federation.federation import assemble
 from device_sim.fleet.devices.timing import Workload
 from fl_mobile.errors import ConfigError
 from tests.device_sim.dataset_files import write_leaf, write_pictures

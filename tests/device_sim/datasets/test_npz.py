@@ -61,9 +61,14 @@ def test_npz_split_keeps_devices_with_their_examples(tmp_path):
         ({"x": np.zeros((4, 2)), "y": np.zeros((4, 1))}, r"save y\.ravel\(\)\.astype\('int64'\)"),
         ({"x": np.zeros((4, 2)), "y": np.zeros(4, bool)}, r"save y\.astype\('int64'\)"),
         ({"x": np.zeros((4, 2)), "y": np.eye(4)}, r"one-hot, save y\.argmax\(axis=1\)"),
-        ({"x": np.zeros((4, 2)), "y": np.ones((4, 3), int)}, "several labels an example"),
+        ({"x": np.zeros((4, 2)), "y": np.ones((4, 3, 1), int)}, "one label an example"),
         ({"x": np.zeros((4, 2)), "y": np.array(["a", "b", "a", "b"])}, r"np\.unique\(y, .*labels="),
-        ({"x": np.zeros((4, 2)), "y": np.array([0.5, 1, 2, 3])}, "fractions, and regression"),
+        ({"x": np.zeros((4, 2)), "y": np.array([0.5, 1, 2, np.nan])}, "NaN or Inf"),
+        ({"x": np.zeros((4, 2)), "y": np.zeros((4, 3, 5, 6), int)}, "one label an example"),
+        ({"x": np.zeros((4, 2)), "y": np.ones((4, 3), int), "labels": np.array(["a"])}, "3 targets an example, but 1"),
+        ({"x": np.zeros((4, 2)), "y": np.array([0.5, 1, 2, 3]), "x_test": np.zeros((2, 2)), "y_test": np.ones((2, 2))},
+         "2 targets an example, but 1"),
+        ({"x": np.zeros((4, 2)), "y_test": np.zeros(4, int)}, "holds y_test alone"),
         ({"x": np.zeros((4, 2)), "y": np.array([0, 1, -1, 0])}, "classes run from -1"),
         ({"x": np.zeros((4, 2)), "y": np.array([0, 1, 2, 0]), "labels": np.array(["a", "b"])}, "expected 0 to 1"),
         ({"x": np.full((4, 2), np.nan), "y": np.zeros(4, int)}, "NaN or Inf"),
@@ -80,7 +85,7 @@ def test_npz_split_keeps_devices_with_their_examples(tmp_path):
         ),
         ({"x": np.array([[{}]] * 4, object), "y": np.zeros(4, int)}, "Python objects, which are never loaded"),
     ],
-)
+)  # fmt: skip
 def test_bad_npz_files_are_refused(tmp_path, arrays, says):
     path = tmp_path / "bad.npz"
     np.savez(path, **arrays)
@@ -119,3 +124,38 @@ def test_any_npz_bytes_give_a_dataset_or_a_data_error(tmp_path_factory, flips, c
     path.write_bytes(data[: len(data) - cut if cut % 2 else None])
     with contextlib.suppress(DataError):
         load_dataset("npz", seed=0, path=path, test_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("task", "x", "y"),
+    [
+        ("multi-label", np.zeros((40, 3)), np.tile([[0, 1, 1], [1, 1, 0]], (20, 1))),
+        ("sequence", np.tile(np.arange(6), (40, 1)), np.tile([1, 2, 3, 4, 5, -1], (40, 1))),
+        ("segmentation", np.zeros((40, 4, 4), np.uint8), np.tile(np.eye(4, dtype=int), (40, 1, 1))),
+        ("regression", np.zeros((40, 3)), np.linspace(0, 1, 40)),
+        ("reconstruction", np.full((40, 4, 4), 255, np.uint8), None),
+    ],
+)
+def test_targets_of_every_task_are_seen_and_split(tmp_path, task, x, y):
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=x, **({} if y is None else {"y": y}))
+    found = load_dataset("npz", seed=0, path=path)
+    assert found.task == task
+    assert len(found.train) == 32
+    assert len(found.test) == 8
+    assert found.train.x.dtype == (np.int32 if task == "sequence" else x.dtype if x.dtype == np.uint8 else np.float32)
+    if task == "reconstruction":
+        assert found.train.y.shape == found.train.x.shape
+        assert found.train.y.max() == 1.0
+    other = load_dataset("npz", seed=0, path=path, task="reconstruction")
+    assert other.task == "reconstruction"
+
+
+def test_whole_numbers_are_measures_when_the_experiment_says_so(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=np.zeros((40, 3)), y=np.arange(40))
+    with pytest.raises(DataError, match=r'task\.name = "regression"'):
+        load_dataset("npz", seed=0, path=path)
+    found = load_dataset("npz", seed=0, path=path, task="regression")
+    assert found.num_classes == 1
+    assert found.train.y.dtype == np.float32

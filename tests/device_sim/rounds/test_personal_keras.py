@@ -13,7 +13,8 @@ from device_sim.client_data.data import DealtData
 from device_sim.datasets.records import Samples
 from device_sim.engines import Task, open_engine, train_each
 from device_sim.experiment.toml import parse_experiment
-from device_sim.federation.federation import assemble, deal_out, open_dataset
+from device_sim.federation.dealing import deal_out, open_dataset
+from device_sim.federation.federation import assemble
 from device_sim.fleet.devices.timing import Workload
 from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.folder import create

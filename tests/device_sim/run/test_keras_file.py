@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from device_sim.experiment.toml import parse_experiment
-from device_sim.federation.federation import build_of, open_dataset
+from device_sim.federation.dealing import open_dataset
+from device_sim.federation.federation import build_of
 from device_sim.run.keras_file import read_model, read_run_model, write_model
 from fl_mobile.errors import ModelError
 from fl_mobile.models import keras_bridge

@@ -1,0 +1,83 @@
+"""Which examples there are, and which device holds which: [data] of an experiment, opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from device_sim.client_data.data import DealtData, DeviceData, made_data
+from device_sim.client_data.partition import partition
+from device_sim.datasets import Dataset, load_dataset
+from device_sim.datasets.split import with_public
+from device_sim.experiment.experiment import Experiment
+from fl_mobile.errors import ConfigError
+from fl_mobile.seeds import rng_for
+from fl_mobile.tasks import strata_of
+
+
+def open_dataset(experiment: Experiment) -> Dataset:
+    """Returns the dataset that [data] names, with what the server keeps of it for an update of its own."""
+    keys = experiment.data
+    dataset = load_dataset(
+        keys.dataset,
+        seed=experiment.seed,
+        path=Path(keys.path) if keys.path else None,
+        test_fraction=keys.test_fraction,
+        options=keys.options(),
+        task=experiment.task.name,
+    )
+    return with_servers_part(experiment, dataset)
+
+
+def with_servers_part(experiment: Experiment, dataset: Dataset) -> Dataset:
+    """Returns the dataset with public examples set aside, if the aggregation rule has the server train on some."""
+    server = experiment.server
+    if not server.rule().reference:
+        return dataset
+    return with_public(dataset, server.of_aggregation.public_examples, experiment.seed)
+
+
+def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
+    """Returns what each device holds, as [data] says."""
+    keys = experiment.data
+    if keys.partition == "on-demand":
+        return made_data(
+            seed=experiment.seed,
+            population=keys.devices,
+            keys=keys.options(),
+            examples_per_device=keys.examples_per_device,
+            alpha=keys.alpha,
+        )
+    return DealtData(dataset.train, tuple(deal_out(experiment, dataset)))
+
+
+def dealt_as(experiment: Experiment, dataset: Dataset) -> str:
+    """Returns the partition: what [data] says, else natural where the data knows its devices, else dirichlet.
+
+    Where there are no classes to be skewed, quantities are.
+    """
+    if experiment.data.partition or dataset.device_of is not None:
+        return experiment.data.partition or "natural"
+    return "dirichlet" if len(np.unique(strata_of(dataset.train.y))) > 1 else "quantity-skew"
+
+
+def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
+    """Returns for each device the rising indices of its training examples, as [data] says."""
+    keys, name = experiment.data, dealt_as(experiment, dataset)
+    known = None if dataset.device_of is None or name != "natural" else len(np.unique(dataset.device_of))
+    if known is not None and keys.devices not in (known, type(keys).devices):
+        raise ConfigError(
+            f"data.devices is {keys.devices}, but the data comes from {known} devices, which partition natural keeps:"
+            f" leave data.devices out, or deal the examples anew with data.partition, e.g. dirichlet"
+        )
+    return partition(
+        name,
+        strata_of(dataset.train.y),
+        known or keys.devices,
+        rng_for(experiment.seed, "partition"),
+        alpha=keys.alpha,
+        shards_per_device=keys.shards_per_device,
+        device_of=dataset.device_of,
+        min_examples=keys.min_examples,
+    )

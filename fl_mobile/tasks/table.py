@@ -1,0 +1,135 @@
+"""The tasks by name. A row says everything that differs; the code that reads it is the same for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fl_mobile.errors import ConfigError, check_known
+
+AUTO = "auto"
+CLASSES, BITS, NUMBERS = "classes", "bits", "numbers"
+CLASSIFICATION, RECONSTRUCTION = "classification", "reconstruction"
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A task.
+
+    Attributes:
+        summary: What is answered.
+        targets: Shape and type of the targets, in words.
+        kind: What an entry of a target is: ``"classes"`` (one of k; −1 is padding and counts nowhere), ``"bits"`` (yes
+            or no) or ``"numbers"``.
+        axes: Axes of a target beside that of the examples; None for any.
+        losses: Rows of `LOSSES` that can train it; the first is the default.
+        metrics: Rows of `METRICS` that are told of it. The first is its score, 1 for perfect answers: what
+            ``stop.target-accuracy`` and ``output.keep-by = "accuracy"`` watch.
+        activation: What finishes logits on the phone, as Keras calls it; empty where outputs are the answers.
+        score_name: The score, as a report calls it.
+    """
+
+    summary: str
+    targets: str
+    kind: str
+    axes: int | None
+    losses: tuple[str, ...]
+    metrics: tuple[str, ...]
+    activation: str = ""
+    score_name: str = ""
+
+    @property
+    def padded(self) -> bool:
+        """Whether entries of a target may be padding."""
+        return self.kind == CLASSES and self.axes != 0
+
+
+_DISTANCES = ("mse", "mae", "huber")
+_CROSS_ENTROPIES = ("sparse-categorical-crossentropy", "categorical-crossentropy", "binary-crossentropy")
+
+TASKS: dict[str, TaskRow] = {
+    CLASSIFICATION: TaskRow(
+        summary="one of k classes for an example",
+        targets="int[n], classes from 0",
+        kind=CLASSES,
+        axes=0,
+        losses=(*_CROSS_ENTROPIES, *_DISTANCES),
+        metrics=("accuracy", "macro-f1", "balanced-accuracy", "top-3", "auc"),
+        activation="softmax",
+        score_name="test accuracy",
+    ),
+    "multi-label": TaskRow(
+        summary="k independent yes or no for an example, such as tags of a photo",
+        targets="int[n, k] of 0 and 1",
+        kind=BITS,
+        axes=1,
+        losses=("binary-crossentropy", "mse"),
+        metrics=("macro-f1", "micro-f1", "bit-accuracy", "auc", "average-precision"),
+        activation="sigmoid",
+        score_name="macro-F1",
+    ),
+    "sequence": TaskRow(
+        summary="one of k classes at every step, such as the next character",
+        targets="int[n, steps], classes from 0, −1 where there is none",
+        kind=CLASSES,
+        axes=1,
+        losses=("sparse-categorical-crossentropy",),
+        metrics=("accuracy", "top-3", "perplexity", "macro-f1"),
+        activation="softmax",
+        score_name="accuracy over steps",
+    ),
+    "segmentation": TaskRow(
+        summary="one of k classes at every pixel",
+        targets="int[n, height, width], classes from 0, −1 where there is none",
+        kind=CLASSES,
+        axes=2,
+        losses=("sparse-categorical-crossentropy",),
+        metrics=("mean-iou", "accuracy"),
+        activation="softmax",
+        score_name="mean IoU",
+    ),
+    "regression": TaskRow(
+        summary="one or more numbers for an example",
+        targets="float[n] or float[n, k]",
+        kind=NUMBERS,
+        axes=None,
+        losses=_DISTANCES,
+        metrics=("r2", "mae", "rmse"),
+        score_name="R²",
+    ),
+    RECONSTRUCTION: TaskRow(
+        summary="the input itself, through a narrow place: what is rebuilt badly is unusual",
+        targets="none; the inputs are",
+        kind=NUMBERS,
+        axes=None,
+        losses=_DISTANCES,
+        metrics=("r2", "mse", "mae"),
+        score_name="R² of the reconstruction",
+    ),
+}
+
+
+def task_row(name: str) -> TaskRow:
+    """Returns one row of `TASKS`.
+
+    Raises:
+        ConfigError: There is no such task.
+    """
+    check_known("task", name, TASKS)
+    return TASKS[name]
+
+
+def decided(task: str, loss: str, default_loss: str) -> str:
+    """Returns the loss that trains ``task``: the one asked for, or the task's own where that is but the default.
+
+    Raises:
+        ConfigError: ``loss`` was chosen and cannot train the task.
+
+    >>> decided("regression", "sparse-categorical-crossentropy", "sparse-categorical-crossentropy")
+    'mse'
+    """
+    row = task_row(task)
+    if loss in row.losses:
+        return loss
+    if loss == default_loss:
+        return row.losses[0]
+    raise ConfigError(f"train.loss '{loss}' cannot train task '{task}': its losses are {', '.join(row.losses)}")

@@ -1,0 +1,75 @@
+"""Losses of every task in TensorFlow against Keras' own on every example alone; fits that are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fl_mobile.errors import ModelError
+from fl_mobile.local.losses import check_answers_fit, loss_of, right_answers
+from fl_mobile.tasks import TASKS, measured, tally_of
+from fl_mobile.tasks.table import CLASSES
+from tests.fl_mobile.tasks.test_tasks import drawn, softmax
+
+pytestmark = pytest.mark.tf
+CASES = [(task, loss) for task, row in TASKS.items() if task != "classification" for loss in row.losses]
+
+
+def by_keras(loss: str, y: np.ndarray, out: np.ndarray, *, logits: bool) -> float:
+    """Returns the loss of one example: Keras' mean over the positions that are no padding, or over the numbers."""
+    import keras
+
+    if loss.startswith("sparse"):
+        real = y >= 0
+        if not real.any():
+            return 0.0
+        return float(keras.losses.SparseCategoricalCrossentropy(from_logits=logits)(y[real], out[real]))
+    if loss.startswith("binary"):
+        return float(keras.losses.BinaryCrossentropy(from_logits=logits)(y, out))
+    kind = {"mse": keras.losses.MeanSquaredError, "mae": keras.losses.MeanAbsoluteError, "huber": keras.losses.Huber}
+    return float(kind[loss]()(y.reshape(-1), out.reshape(-1)))
+
+
+@pytest.mark.parametrize(("task", "loss"), CASES)
+@pytest.mark.parametrize("logits", [True, False])
+def test_the_loss_of_an_example_is_that_of_keras(task: str, loss: str, logits: bool) -> None:
+    import tensorflow as tf
+
+    y, out = drawn(task, 8, 0)
+    if TASKS[task].padded:
+        y[3] = -1
+    if not logits:
+        out = (softmax(out) if TASKS[task].kind == CLASSES else 1 / (1 + np.exp(-out))).astype(np.float32)
+    found = loss_of(loss, tf.constant(y), tf.constant(out), from_logits=logits, task=task).numpy()
+    wanted = [by_keras(loss, one, answer, logits=logits) for one, answer in zip(y, out, strict=True)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_right_answers_are_shares_of_an_example(task: str) -> None:
+    import tensorflow as tf
+
+    y, out = drawn(task, 30, 1)
+    right = right_answers(TASKS[task].losses[0], tf.constant(y), tf.constant(out), from_logits=True, task=task)
+    for one, answer, share in zip(y, out, np.asarray(right, np.float32), strict=True):
+        tally = tally_of(task, one[None], answer[None], from_logits=True)
+        metric = "bit-accuracy" if task == "multi-label" else "accuracy"
+        assert share == pytest.approx(measured(task, tally).get(metric, 0.0), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "target", "told"),
+    [
+        ("sequence", (5,), (7,), r"needs \(batch, 7, 5\)"),
+        ("sequence", (7, 4), (7,), r"needs \(batch, 7, 5\)"),
+        ("multi-label", (3,), (5,), r"needs \(batch, 5\)"),
+        ("regression", (2,), (1,), r"needs \(batch, 1\)"),
+        ("classification", (7, 5), (), r"add a pooling or Flatten"),
+        ("classification", (6,), (), r"has 6 outputs for 5 classes"),
+    ],
+)
+def test_answers_that_do_not_fit_the_targets_are_refused(
+    task: str, shape: tuple[int, ...], target: tuple[int, ...], told: str
+) -> None:
+    with pytest.raises(ModelError, match=told):
+        check_answers_fit(task, TASKS[task].losses[0], shape, target, 5, what="the model")
