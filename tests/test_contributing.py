@@ -33,7 +33,9 @@ LAWS = {
     "link": "tests/device_sim/fleet/test_tables.py",
 }
 FEDERATES = (*LAWS, "stratum", "engine")
-ELSEWHERE = (*("codec", "loss", "task", "metric", "model", "server mode", "export recipe", "on-phone runtime", "keys that cannot meet"),)
+ELSEWHERE = (
+    *("codec", "loss", "task", "model", "server mode", "export recipe", "on-phone runtime", "keys that cannot meet"),
+)
 """Kinds whose laws train or convert with TensorFlow, or that no key of an experiment names."""
 
 

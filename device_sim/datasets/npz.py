@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,16 @@ def load_npz(request: LoadRequest) -> Dataset:
     device_of = _devices(path, arrays["device"], len(y)) if "device" in arrays else None
     tests = {"x_test", "y_test"} & arrays.keys()
     if not tests:
-        labels = _labels(path, arrays, task, y)
+        labels = _labels(path, arrays, task, [y])
         return split_dataset(
-            path.stem, x, y, labels, request, source=str(path), device_of=device_of, task=task, why=why
+            path.stem, x, y, labels=labels, request=request, source=str(path), device_of=device_of, task=task, why=why
         )
     if task == RECONSTRUCTION and "x_test" in tests:
         tests |= {"y_test"}
     if len(tests) == 1:
         raise DataError(f"{path}: holds {tests.pop()} alone; x_test and y_test come together.")
     x_test, y_test = _pair(path, arrays, ("x_test", "y_test"), task)
-    labels = _labels(path, arrays, task, y, y_test)
+    labels = _labels(path, arrays, task, [y, y_test])
     train, test = Samples(x, y), Samples(x_test, y_test)
     return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of, task=task, why=why)
 
@@ -109,7 +110,7 @@ def _devices(path: Path, device: np.ndarray, count: int) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def _labels(path: Path, arrays: dict[str, np.ndarray], task: str, *parts: np.ndarray) -> tuple[str, ...]:
+def _labels(path: Path, arrays: dict[str, np.ndarray], task: str, parts: Sequence[np.ndarray]) -> tuple[str, ...]:
     """Returns the names of classes, tags or numbers, numbered where the file has none."""
     if "labels" not in arrays:
         if task == RECONSTRUCTION:

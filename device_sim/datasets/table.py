@@ -195,7 +195,7 @@ def load_dataset(
         if option not in row.options:
             known = ", ".join(row.options).replace("_", "-") or "none"
             raise ConfigError(f"dataset '{name}' does not read {option.replace('_', '-')}; its options: {known}.")
-    loaded = row.load(LoadRequest(seed, path, test_fraction, options, task))
+    loaded = row.load(LoadRequest(seed, path, test_fraction, options, task=task))
     return loaded if task in (AUTO, loaded.task) else _for_task(loaded, task)
 
 

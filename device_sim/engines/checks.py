@@ -22,6 +22,7 @@ def check_training(
     loss: str,
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
     classes: int,
+    *,
     task: str = CLASSIFICATION,
 ) -> None:
     """Refuses what could not be trained, with what to change.

@@ -269,7 +269,7 @@ def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Wo
     parts = {f"{dataset.name}, {name} part": getattr(dataset, name) for name in ("train", "test")}
     loss = experiment.train.plan(0, from_logits=True, task=dataset.task).loss
     examples = {n: (p.x, p.y) for n, p in parts.items()}
-    check_training(model, loss, examples, dataset.num_classes, dataset.task)
+    check_training(model, loss, examples, dataset.num_classes, task=dataset.task)
     if experiment.train.qat.on:
         with_fake_quant(model)  # what cannot be rounded is told now, not in the round that begins to
     slots = len(local_optimizer(experiment.train.optimizer).slots)

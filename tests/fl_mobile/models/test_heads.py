@@ -93,4 +93,5 @@ def test_several_outputs_and_maps_are_refused() -> None:
     with pytest.raises(ModelError, match=r"has 2 outputs .*model\.outputs\[0\]"):
         head_of(keras.Model(x, [keras.layers.Dense(1)(x), keras.layers.Dense(2)(x)]), X)
     with pytest.raises(ModelError, match=r"\(None,\) .*end in a Dense layer"):
-        head_of(keras.Model(x, keras.layers.Reshape((4, 2))(keras.layers.Dense(8)(x))), X)
+        head_of(keras.Model(x, keras.layers.Reshape(())(keras.layers.Dense(1)(x))), X)
+    assert head_of(keras.Model(x, keras.layers.Reshape((4, 2))(keras.layers.Dense(8)(x))), X) == "logits"
