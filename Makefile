@@ -4,7 +4,7 @@ BIN := .venv/bin
 TFLITE_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 DEMO ?= runs/demo
 
-.PHONY: demo test check-all docs lint format clean
+.PHONY: demo test check-all android docs lint format clean
 
 demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results are
 	$(BIN)/fl-mobile simulate --out $(DEMO) $(if $(wildcard $(DEMO)/experiment.toml),--resume)
@@ -16,6 +16,12 @@ test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, 
 check-all: test .venv/.ray ## the long proofs as well, and the wheel on every Python we promise
 	$(BIN)/pytest -m slow --durations=20
 	$(BIN)/python tests/versions/run.py
+
+android: .venv/.dev ## the phone's half in Java; a JDK and Maven come from Debian where they are missing
+	@command -v javac >/dev/null && command -v mvn >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jdk-headless maven; }
+	cd android_stub && MAVEN_OPTS=-Xmx512m mvn -q -B verify
+	$(BIN)/pytest -m "not slow" tests/android_stub
 
 docs: .venv/.dev ## the documentation site in build/docs: warnings and broken links are errors, reading it needs no network
 	$(BIN)/python docs/_site/build.py

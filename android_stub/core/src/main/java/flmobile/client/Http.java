@@ -1,0 +1,102 @@
+package flmobile.client;
+
+import flmobile.core.WireException;
+import flmobile.core.Writer;
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.HttpURLConnection;
+import java.net.URL;
+import java.util.Arrays;
+import java.util.Map;
+import javax.net.ssl.HttpsURLConnection;
+import javax.net.ssl.SSLSocketFactory;
+
+/** One HTTP request and its answer, however much of it comes. */
+final class Http {
+    static final int MOST_ANSWER_BYTES = 1 << 20;
+    private final String base;
+    private final int timeoutMs;
+    private final SSLSocketFactory trusted;
+
+    /** An answer; {@code cut} if the connection ended before the body did. */
+    static final class Response {
+        final int status;
+        final byte[] body;
+        final boolean cut;
+
+        Response(int status, byte[] body, boolean cut) {
+            this.status = status;
+            this.body = body;
+            this.cut = cut;
+        }
+    }
+
+    /**
+     * @param base {@code http://host:port} or {@code https://host}
+     * @param trusted what makes TLS connections; null trusts what the system trusts
+     */
+    Http(String base, int timeoutMs, SSLSocketFactory trusted) {
+        if (!base.matches("https?://[^/?#]+/?")) {
+            throw new IllegalArgumentException("the server must be http://HOST:PORT or https://HOST, got '" + base + "'");
+        }
+        this.base = base.endsWith("/") ? base.substring(0, base.length() - 1) : base;
+        this.timeoutMs = timeoutMs;
+        this.trusted = trusted;
+    }
+
+    String base() {
+        return base;
+    }
+
+    /**
+     * Asks once.
+     *
+     * @param body null for none
+     * @param most bytes of the answer that are read; a longer one is a {@link WireException}
+     * @throws IOException no answer
+     */
+    Response ask(String method, String path, Map<String, String> headers, byte[] body, long most) throws IOException {
+        HttpURLConnection connection = (HttpURLConnection) new URL(base + path).openConnection();
+        connection.setRequestMethod(method);
+        connection.setConnectTimeout(timeoutMs);
+        connection.setReadTimeout(timeoutMs);
+        connection.setInstanceFollowRedirects(false);
+        connection.setUseCaches(false);
+        connection.setRequestProperty("Accept-Encoding", "identity"); // Android asks for gzip by itself
+        if (trusted != null && connection instanceof HttpsURLConnection) {
+            ((HttpsURLConnection) connection).setSSLSocketFactory(trusted);
+        }
+        for (Map.Entry<String, String> header : headers.entrySet()) {
+            connection.setRequestProperty(header.getKey(), header.getValue());
+        }
+        if (body != null) {
+            connection.setDoOutput(true);
+            connection.getOutputStream().write(body);
+        }
+        int status = connection.getResponseCode();
+        if (status < 0) {
+            throw new IOException("not HTTP");
+        }
+        InputStream stream = status < 400 ? connection.getInputStream() : connection.getErrorStream();
+        if (stream == null) {
+            return new Response(status, new byte[0], false);
+        }
+        Writer out = new Writer();
+        boolean cut = false;
+        try (InputStream in = stream) {
+            byte[] part = new byte[1 << 14];
+            for (int count = in.read(part); count >= 0; count = in.read(part)) {
+                out.bytes(Arrays.copyOf(part, count));
+                if (out.size() > Math.max(most, MOST_ANSWER_BYTES)) {
+                    connection.disconnect();
+                    throw new WireException("too-long", path + ": an answer of more than " + most + " bytes");
+                }
+            }
+        } catch (IOException broken) {
+            cut = true;
+        }
+        long length = connection.getContentLength();
+        cut |= length >= 0 && out.size() < length;
+        return new Response(status, out.toBytes(), cut);
+    }
+}

@@ -1,0 +1,130 @@
+"""JVM clients on the phone's program against `serve`, and `simulate --engine litert`: the same packets, the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_sim.deploy.examples import deal
+from device_sim.deploy.opening import deployable, open_deployed
+from device_sim.deploy.serve import served
+from device_sim.experiment.toml import parse_experiment
+from device_sim.run.folder import create
+from device_sim.run.loop import restore, simulate
+from fl_mobile.tensors import weights_hash
+from tests.crossings.test_deployed import recorded
+from tests.device_sim.deploy.loopback import QUICK
+from tests.device_sim.deploy.test_deployed import told
+
+ROOT = Path(__file__).parents[2]
+JAR = ROOT / "android_stub" / "host" / "target" / "fl-client.jar"
+
+pytestmark = [
+    pytest.mark.tf,
+    pytest.mark.skipif(not shutil.which("java"), reason="needs a JDK: apt-get install openjdk-17-jdk-headless maven"),
+    pytest.mark.skipif(not JAR.exists(), reason="needs android_stub/host/target/fl-client.jar: make android"),
+]
+
+EXPERIMENT = """
+[data]
+dataset = "digits"
+devices = 12
+[model]
+name = "logistic"
+[train]
+rounds = 4
+cohort = 8
+epochs = 2
+[upload]
+memory = "error-feedback"
+[fleet]
+link = "ideal"
+dropout-rate = 0.0
+[output]
+keep-updates = 0
+"""
+
+NO_MEMORY = "upload.memory=none"
+MORE = {
+    "plain": (),
+    "rate and distortion": ("upload.codec=ecsq:step=2,rounding=rdo,rank=0",),
+    "top-k, whole models": (NO_MEMORY, "upload.codec=flat+topk:0.05+q8:nearest", "download.mode=full"),
+    "two layers without low rank": (NO_MEMORY, "model.name=mlp", "upload.codec=ecsq:rank=0"),
+    "sketch": (NO_MEMORY, "upload.codec=sketch:k=256"),
+    "scaffold": (NO_MEMORY, "server.algorithm=scaffold"),
+    "feddyn": (NO_MEMORY, "server.algorithm=feddyn"),
+    "prediction": ("upload.memory=cafe",),
+    "private head": ("model.name=mlp", "upload.codec=ecsq:rank=0", "personal.private=head", "output.recipes=[]"),
+    "momentum and clipping": (
+        "train.optimizer=momentum",
+        "train.clip-gradient-norm=1.0",
+        "server.algorithm=fednova",
+        NO_MEMORY,
+    ),
+}
+
+
+def java(*arguments: str) -> list[str]:
+    """Returns the command of the JVM client."""
+    import ai_edge_litert
+
+    library = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
+    return ["java", "-Xmx256m", "-jar", str(JAR), "--litert", str(library), *arguments]
+
+
+def played(federation: Any, folder: Any, programs: dict[str, bytes], where: Path) -> tuple[list[Any], str]:
+    """Returns the rounds of a federation that JVM clients took part in, and what they printed."""
+    said: dict[str, subprocess.CompletedProcess[str]] = {}
+    count = deal(federation.data, where / "data")
+    with served(federation, folder, programs, QUICK) as serving:
+
+        def play() -> None:
+            command = java("--server", serving.url, "--data", str(where / "data"), "--fleet", str(count))
+            said["done"] = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        rounds = list(serving.rounds)
+        thread.join(60)
+    assert said["done"].returncode == 0, said["done"].stderr[-2000:]
+    return rounds, said["done"].stdout
+
+
+@pytest.mark.parametrize("name", ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in [*MORE][1:])])
+def test_jvm_clients_are_what_is_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients")
+    packets = arrived(monkeypatch)
+    experiment = parse_experiment(EXPERIMENT, MORE[name])
+    federation, programs = open_deployed(deployable(experiment))
+    simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))
+    expected = list(simulate(federation, simulated))
+    rounds, said = played(federation, deployed, programs, tmp_path)
+    federation.engine.close()
+    assert said.split() == ["accepted:", "32"]
+    assert sorted(packets) == sorted(simulated_packets)
+    assert told(rounds) == told(expected)
+    hashes = [weights_hash(restore(federation, folder)[0].weights) for folder in (simulated, deployed)]
+    assert hashes[0] == hashes[1]
+
+
+def arrived(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Returns a list that fills with the SHA-256 of every packet that the coordinator judges."""
+    import fl_mobile.coordinator.judging as module
+
+    out: list[str] = []
+    real: Callable[..., Any] = module.admit
+
+    def admit(packet: bytes, **more: Any) -> Any:
+        out.append(hashlib.sha256(packet).hexdigest())
+        return real(packet, **more)
+
+    monkeypatch.setattr(module, "admit", admit)
+    return out
