@@ -4,52 +4,55 @@
 >>> clients = {"anna": (x0, y0), "ben": (x1, y1)}  # doctest: +SKIP
 >>> run = device_sim.simulate(build_model, clients, test=(x, y), rounds=20, cohort=2, upload="ecsq")  # doctest: +SKIP
 >>> for round in run: print(round.accuracy, round.upload_bytes)  # doctest: +SKIP
+
+`fl-mobile simulate` opens a federation, makes a `Run` of it and calls ``finish``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from device_sim.client_data.given import asked_clients, given_arrays, pair_of
+from device_sim.engines.trainers.steps import as_it_was
 from device_sim.experiment.as_compiled import left_open, like
-from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.toml import all_keys, parse_experiment, read_experiment, to_toml
-from device_sim.federation.federation import Federation, open_federation
+from device_sim.experiment.experiment import ON_DEMAND, Experiment
+from device_sim.experiment.keywords import changes_of, key_of
+from device_sim.experiment.toml import as_toml, parse_experiment, read_experiment, to_toml
 from device_sim.run import folder as run_folder
-from device_sim.run.log import Round
-from device_sim.run.loop import restore
-from device_sim.run.loop import simulate as play
-from fl_mobile.errors import ConfigError, DataError, ModelError
+from device_sim.run.going_on import check_goes_on, rewrite
+from device_sim.run.log import Round, read_rounds
+from device_sim.run.objects import PYTHON, builder_of, check_objects, identity_of, importable_name, keep_objects
+from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import compiled_of
 from fl_mobile.measurements.sources import read_updates
 from fl_mobile.models import keras_bridge
-from fl_mobile.models.build import build_model
 from fl_mobile.storage.files import write_atomic
 from fl_mobile.storage.npz import write_arrays
+from fl_mobile.tasks import AUTO, task_row
 from fl_mobile.tensors import Tensors
+
+if TYPE_CHECKING:
+    from device_sim.federation.federation import Federation
 
 _LOG = logging.getLogger("fl_mobile.compiled")
 Examples = tuple[np.ndarray, np.ndarray]
-Clients = str | Mapping[Any, Any] | Sequence[Any]
-
-SHORT = {"upload": "upload.codec", "download": "download.mode", "engine": "engine.name"}
-"""Keywords that are no last word of a key, or of several."""
+Clients = str | Mapping[Any, Any] | Sequence[Any] | Callable[[int], Any]
+Callback = Callable[["Run", Round], object]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A written report.
+    """A written report; a notebook shows it inline.
 
     Attributes:
         path: The HTML file.
@@ -72,29 +75,131 @@ class Run:
         rounds: Those that are finished.
     """
 
-    def __init__(self, federation: Federation, folder: run_folder.RunFolder, temporary: Any = None) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        folder: run_folder.RunFolder,
+        *,
+        fresh: bool = False,
+        temporary: Any = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        """Takes what `simulate` opened.
+
+        Args:
+            fresh: Whether the folder goes away where the first round fails.
+            temporary: The folder it lies in, which goes away with the run.
+            callbacks: Each is called with the run and every new round.
+        """
         self._federation, self._folder, self._temporary = federation, folder, temporary
+        self._fresh, self._callbacks, self._stopped = fresh, tuple(callbacks), False
+        self._playing: Generator[Round, None, None] | None = None
         self.path, self.experiment = folder.path, federation.experiment
         self.rounds: list[Round] = []
 
     def __iter__(self) -> Iterator[Round]:
         """Yields every round, finished ones first; stopped early, it goes on where it was."""
-        self.rounds = []
-        with run_folder.locked(self._folder):
-            for round in play(self._federation, self._folder):
-                self.rounds.append(round)
-                yield round
+        self._let_go()
+        self._playing = self._locked()
+        return self._playing
 
     def __repr__(self) -> str:
         seen = [r.accuracy for r in self.rounds if r.accuracy is not None]
         told = f"{len(self.rounds)} rounds" + (f", accuracy {seen[-1]:.4f}" if seen else "")
         return f"<Run of {self._federation.data.population} clients: {told}>"
 
-    def finish(self) -> Run:
-        """Plays all rounds that are left."""
-        for _ in self:
-            pass
+    def _locked(self) -> Generator[Round, None, None]:
+        with run_folder.locked(self._folder):
+            yield from self._rounds()
+
+    def _rounds(self) -> Iterator[Round]:
+        from device_sim.report import tensorboard
+        from device_sim.run.loop import simulate as play
+
+        self.rounds, self._stopped = [], False
+        already = len(read_rounds(self._folder))
+        try:
+            played = play(self._federation, self._folder)
+            for round in _each_as_it_was(played if self._temporary else tensorboard.recorded(played, self.path)):
+                self.rounds.append(round)
+                if len(self.rounds) > already:
+                    for call in self._callbacks:
+                        call(self, round)
+                yield round
+                if self._stopped:
+                    return
+        except Exception:
+            if self._fresh:
+                run_folder.discard(self._folder)
+            raise
+
+    def _let_go(self) -> None:
+        if self._playing is not None:
+            self._playing.close()
+            self._playing = None
+
+    def stop(self) -> None:
+        """Ends the iteration that is under way after the round it is at; iterate again, and it goes on."""
+        self._stopped = True
+
+    def finish(
+        self,
+        *,
+        recipes: Sequence[str] | None = None,
+        progress: bool | None = None,
+        command: str = "device_sim.simulate(…)",
+        say: Callable[[str], None] | None = None,
+        sign_with: Any = None,
+        license: str = "",
+    ) -> Run:
+        """Plays all rounds that are left; a run folder that is kept then holds what the command line leaves there.
+
+        That is ``model.keras``, ``summary.json`` and the bundle. A run in memory is not written anywhere.
+
+        Args:
+            recipes: TFLite variants of the bundle; by default those of ``output.recipes``, and ``[]`` exports none.
+            progress: Whether rounds are told on stderr; by default on a terminal and in a notebook.
+            command: What made the run, for its summary.
+            say: Told before each step after the last round.
+            sign_with: Key that signs the bundle.
+            license: Of the exported weights.
+
+        Raises:
+            DivergedError, ExportError, RunError: What failed; finished rounds are safe, and resume.
+        """
+        from device_sim.run.finish import finish
+        from device_sim.run.progress import follow
+        from export.bundles.signing import read_signing_key
+
+        self._let_go()
+        quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else not progress
+        wanted, key = self.experiment.output.recipes if recipes is None else recipes, self.experiment.output.sign
+        with run_folder.locked(self._folder):
+            already = len(read_rounds(self._folder))
+            score = task_row(self._federation.dataset.task).score_name
+            limit = self.experiment.train.rounds
+            rounds = list(follow(self._rounds(), limit, already, quiet=quiet, score=score))
+            if self._temporary is None and not self._stopped:
+                with as_it_was():
+                    finish(
+                        *(self._federation, self._folder, rounds),
+                        command=command,
+                        recipes=wanted,
+                        say=say or (lambda _: None),
+                        sign_with=sign_with or (read_signing_key(Path(key)) if key else None),
+                        license=license or self.experiment.output.license,
+                    )
         return self
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says of a finished run that is kept."""
+        from device_sim.run.summary import read_summary
+
+        found = read_summary(self._folder)
+        if found is None:
+            raise ConfigError("this run has no summary: give simulate out=FOLDER, and call finish()")
+        return found
 
     @property
     def accuracy(self) -> float:
@@ -109,16 +214,23 @@ class Run:
 
     def model(self) -> Any:
         """Returns a new ``keras.Model`` with the global weights after the last finished round."""
+        from device_sim.run.loop import restore
+
         self._last()
-        model = self._federation.build()
-        keras_bridge.write(model, self._federation.whole(restore(self._federation, self._folder)[0].model))
+        with as_it_was():
+            model = self._federation.build()
+            keras_bridge.write(model, self._federation.whole(restore(self._federation, self._folder)[0].model))
         return model
 
-    def evaluate(self, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-        """Returns ``accuracy`` and ``loss`` of the global model on examples of one's own."""
+    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
+        """Returns ``accuracy`` and ``loss`` of the global model on ``x`` and its targets ``y``, or ``tf.data`` of both."""
+        from device_sim.run.loop import restore
+
         state, _ = restore(self._federation, self._folder)
         plan = self._federation.plan(max(0, state.round_num - 1))
-        score = self._federation.engine.evaluate(self._federation.whole(state.model), *_pair("evaluate", (x, y)), plan)
+        examples = pair_of("evaluate", x if y is None else (x, y), self._federation.dataset.task)
+        with as_it_was():
+            score = self._federation.engine.evaluate(self._federation.whole(state.model), *examples, plan)
         return {"accuracy": score.accuracy, "loss": score.loss}
 
     def report(self, file: str | Path | None = None) -> Report:
@@ -137,6 +249,7 @@ class Run:
 
     def close(self) -> None:
         """Ends the engine's workers, and removes a temporary run folder."""
+        self._let_go()
         self._federation.engine.close()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -156,12 +269,13 @@ class Run:
 def simulate(
     model: str | Callable[..., Any] | Any,
     clients: Clients,
-    test: Examples | None = None,
+    test: Examples | Any = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
     labels: Sequence[str] | None = None,
     experiment: str | Path | Experiment | None = None,
+    callbacks: Sequence[Callback] = (),
     **keys: Any,
 ) -> Run:
     """Opens a federation and returns it as a `Run`, of which no round has been played yet.
@@ -173,83 +287,85 @@ def simulate(
             ``input_scale`` and ``seed`` that it takes), a built Keras model, ``"package.module:function"``, or a name
             from ``fl-mobile models``. What it was compiled with holds where no key says otherwise.
         clients: Client → ``(x, y)``, as a mapping or a sequence: ``x`` ``uint8[n, height, width, channels]`` pixels or
-            ``float32[n, …]``, ``y`` integer classes ``[n]``. Or the name of a dataset, dealt out as ``[data]`` says.
+            ``float32[n, …]``, ``y`` classes ``int[n]`` or another task's targets; or a ``tf.data.Dataset`` of pairs. A
+            function of a number 0 to ``devices`` − 1 is asked for that client's whenever it trains. Or a dataset's
+            name, dealt out as ``[data]`` says.
         test: Held-out ``(x, y)`` of the server; without it a fifth of what clients hold is held out.
         out: Run folder to keep; without it the run lives in a temporary folder.
-        resume: Whether ``out`` holds a run that is to go on.
+        resume: Whether ``out`` holds a run that is to go on; with another ``rounds`` it goes on further.
         labels: Names of the classes.
         experiment: TOML file or record that the keywords change; the defaults without it.
+        callbacks: Each is called with the run and every new round; ``run.stop()`` ends the iteration.
         **keys: Keys of the experiment: ``rounds=20``, ``epochs=2``, ``server_learning_rate=0.1``; ``-`` and ``.`` of a
             key are ``_``, and the section can be left out where one key alone ends so; of several, [train] has it.
 
     Raises:
         ConfigError, DataError, ModelError: What is wrong, and what to do.
     """
-    changes = [f"{key}={_toml(value)}" for key, value in ((key_of(name), value) for name, value in keys.items())]
+    from device_sim.federation.federation import open_federation
+    from device_sim.run.finish import check_before_training
+
+    changes = changes_of(keys)
+    given = {key_of(name): value for name, value in keys.items()}
     temporary = None
     if out is None:
         temporary = tempfile.TemporaryDirectory(prefix="fl-mobile-")
         path = Path(temporary.name) / "run"
     else:
         path = Path(out)
-    arrays = None if isinstance(clients, str) else _arrays(clients, test, labels)
-    if arrays is None:
-        changes.append(f"data.dataset={_toml(clients)}")
+    task = str(given.get("task.name", AUTO))
+    arrays, asked, objects = None, None, dict[str, str]()
+    if isinstance(clients, str):
+        changes.append(f"data.dataset={as_toml(clients)}")
+    elif callable(clients):
+        arrays, asked = asked_clients(clients, given.get("data.devices"), test, labels, task=task)
+        objects["clients"] = identity_of(clients)
     else:
-        population = len(np.unique(arrays["device"]))
-        file, partition = path / "data.npz", '"natural"'
-        changes += ['data.dataset="npz"', f"data.path={_toml(str(file))}", f"data.partition={partition}"]
-        changes.append(f"data.devices={population}")
-        if "cohort" not in keys and "train_cohort" not in keys:
+        arrays = given_arrays(clients, test, labels, task)
+    if arrays is not None:
+        population = asked.population if asked else len(np.unique(arrays["device"]))
+        changes += ['data.dataset="npz"', f"data.path={as_toml(str(path / run_folder.ARRAYS))}"]
+        changes += [f"data.partition={as_toml(ON_DEMAND if asked else 'natural')}", f"data.devices={population}"]
+        if "train.cohort" not in given:
             changes.append(f"train.cohort={min(10, population)}")
-    if isinstance(model, str):
-        changes.append(f"model.name={_toml(model)}")
+    name = model if isinstance(model, str) else importable_name(model)
+    if name is None:
+        objects["model"] = identity_of(model)
+    changes.append(f"model.name={as_toml(name or PYTHON)}")
     chosen, open_keys = _experiment(experiment, changes)
-    with contextlib.ExitStack() as stack:
+    with as_it_was(), contextlib.ExitStack() as stack:
         if temporary is not None:
             stack.callback(temporary.cleanup)
         if resume:
-            chosen, open_keys = like(chosen, run_folder.reopen(path)[1], open_keys), frozenset()
-            folder, _ = run_folder.reopen(path, chosen)
+            folder, chosen = _reopened(path, chosen, open_keys, objects, arrays)
+            open_keys = frozenset()
         else:
             folder = run_folder.create(path, chosen)
-            if arrays is not None:
-                write_arrays(path / "data.npz", arrays)
             stack.callback(run_folder.discard, folder)
-        build = None if isinstance(model, str) else _builder(model)
-        federation = open_federation(chosen, build, open_keys=open_keys, compiled=compiled_of(model))
+            if arrays is not None:
+                write_arrays(folder.arrays, arrays)
+            keep_objects(folder, objects)
+        build = builder_of(model) if name is None else None
+        federation = open_federation(chosen, build, open_keys=open_keys, compiled=compiled_of(model), data=asked)
         stack.callback(federation.engine.close)
+        if temporary is None and chosen.output.recipes:
+            check_before_training(federation, chosen.output.recipes, _LOG.info)
         if federation.compiled and not resume:
             _LOG.warning("%s", federation.compiled)
             write_atomic(folder.experiment, to_toml(federation.experiment).encode())
-        run = Run(federation, folder, temporary)
+        run = Run(federation, folder, fresh=not resume, temporary=temporary, callbacks=callbacks)
         stack.pop_all()
     return run
 
 
-def key_of(name: str) -> str:
-    """Returns the experiment's key that a keyword means.
-
-    >>> key_of("epochs"), key_of("server_learning_rate"), key_of("upload")
-    ('train.epochs', 'server.learning-rate', 'upload.codec')
-
-    Raises:
-        ConfigError: No key, or several, end so.
-    """
-    if name in SHORT:
-        return SHORT[name]
-    wanted, known = name.replace("_", "-"), all_keys()
-    whole = [key for key in known if key.replace(".", "-") == wanted]
-    found = whole or [key for key in known if key.rpartition(".")[2] == wanted]
-    if len(found) == 1 or f"train.{wanted}" in found:
-        return found[0] if len(found) == 1 else f"train.{wanted}"
-    if found:
-        told = " or ".join(key.replace(".", "_").replace("-", "_") for key in found)
-        raise ConfigError(f"keyword '{name}' can mean {', '.join(found)}; write {told}")
-    names = [key.replace(".", "_").replace("-", "_") for key in known]
-    close = get_close_matches(name, [*names, *SHORT, *(key.rpartition(".")[2].replace("-", "_") for key in known)], n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    raise ConfigError(f"unknown keyword '{name}'.{hint} `fl-mobile new DIR` writes every key with its meaning.")
+def _each_as_it_was(rounds: Iterator[Round]) -> Iterator[Round]:
+    """Yields rounds; what happens to them between two is no business of ours, and ours none of theirs."""
+    while True:
+        with as_it_was():
+            done = next(rounds, None)
+        if done is None:
+            return
+        yield done
 
 
 def _experiment(base: str | Path | Experiment | None, changes: Sequence[str]) -> tuple[Experiment, frozenset[str]]:
@@ -260,71 +376,23 @@ def _experiment(base: str | Path | Experiment | None, changes: Sequence[str]) ->
     return parse_experiment(text, changes), left_open(text, changes)
 
 
-def _toml(value: Any) -> str:
-    plain = value.item() if isinstance(value, np.generic) else list(value) if isinstance(value, tuple) else value
-    return json.dumps(plain)
+def _reopened(
+    path: Path,
+    wanted: Experiment,
+    open_keys: frozenset[str],
+    objects: Mapping[str, str],
+    arrays: Mapping[str, np.ndarray] | None,
+) -> tuple[run_folder.RunFolder, Experiment]:
+    """Returns the folder of a run that goes on, and its experiment.
 
-
-def _arrays(
-    clients: Mapping[Any, Any] | Sequence[Any], test: Any, labels: Sequence[str] | None
-) -> dict[str, np.ndarray]:
-    """Returns what an ``.npz`` dataset holds, with every client's name beside each of its examples."""
-    named = dict(clients) if isinstance(clients, Mapping) else {str(i): held for i, held in enumerate(clients)}
-    if not named:
-        raise DataError("clients: expected at least one client, got none")
-    pairs = {name: _pair(f"client {name!r}", held) for name, held in named.items()}
-    shapes = {name: (x.dtype, x.shape[1:]) for name, (x, _) in pairs.items()}
-    first = next(iter(shapes))
-    for name, shape in shapes.items():
-        if shape != shapes[first]:
-            raise DataError(
-                f"client {name!r}: inputs are {shape[0]}{shape[1]}, those of client {first!r} are"
-                f" {shapes[first][0]}{shapes[first][1]}; all clients need the same"
-            )
-    out = {
-        "x": np.concatenate([x for x, _ in pairs.values()]),
-        "y": np.concatenate([y for _, y in pairs.values()]),
-        "device": np.repeat(np.arange(len(pairs)), [len(y) for _, y in pairs.values()]),
-    }
-    if test is not None:
-        out["x_test"], out["y_test"] = _pair("test", test)
-    if labels is not None:
-        out["labels"] = np.array(list(labels), str)
-    return out
-
-
-def _pair(what: str, held: Any) -> Examples:
-    """Returns ``(x, y)`` as arrays; a ``tf.data.Dataset`` of pairs is read whole."""
-    if hasattr(held, "as_numpy_iterator"):
-        both = list(held.unbatch().as_numpy_iterator() if _is_batched(held) else held.as_numpy_iterator())
-        held = (np.array([x for x, _ in both]), np.array([y for _, y in both]))
-    if not isinstance(held, (tuple, list)) or len(held) != 2:
-        raise DataError(f"{what}: expected (x, y), got {type(held).__name__}")
-    x, y = (np.asarray(part) for part in held)
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
-        raise DataError(f"{what}: expected x [n, …] and integer classes y [n], got x{x.shape} and y{y.shape}")
-    if not len(y):
-        raise DataError(f"{what}: holds no example; leave it out")
-    if y.dtype.kind not in "iu":
-        raise DataError(f"{what}: expected integer classes y [n], got {y.dtype}; argmax one-hot rows, number texts")
-    return (x if x.dtype == np.uint8 else x.astype(np.float32)), y.astype(np.int64)
-
-
-def _is_batched(dataset: Any) -> bool:
-    _, y = dataset.element_spec
-    return y.shape.rank == 1 and y.shape[0] is None
-
-
-def _builder(model: Any) -> Callable[..., Any]:
-    """Returns what builds the model anew for every worker; a built one is copied with its weights."""
-    if callable(model) and not hasattr(model, "trainable_variables"):
-        return partial(build_model, model)
-    if not hasattr(model, "get_config") or not getattr(model, "built", False):
-        raise ModelError(f"model: expected a function, a built Keras model or a name, got {type(model).__name__}")
-    return partial(build_model, partial(_copy, model.get_config(), type(model), model.get_weights()))
-
-
-def _copy(config: dict[str, Any], kind: type, weights: list[np.ndarray]) -> Any:
-    made: Any = kind.from_config(config)  # type: ignore[attr-defined]
-    made.set_weights(weights)
-    return made
+    Raises:
+        RunError: It is another run.
+    """
+    folder, stored = run_folder.reopen(path)
+    check_objects(folder, objects, arrays)
+    if arrays is not None and folder.arrays.exists():  # however the same folder was written then
+        wanted = replace(wanted, data=replace(wanted.data, path=stored.data.path))
+    wanted = like(wanted, stored, open_keys)
+    check_goes_on(path, stored, wanted, read_rounds(folder))
+    rewrite(folder, wanted)
+    return folder, wanted

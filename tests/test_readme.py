@@ -80,6 +80,16 @@ def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "digits-bundle" / "int8.tflite").exists()
 
 
+@pytest.mark.tf
+def test_the_page_about_python_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    lines = blocks("python", ROOT / "docs" / "python.md")
+    assert len(lines) >= 6
+    (tmp_path / "page.py").write_text("\n".join(lines))
+    done = run(f"{sys.executable} page.py", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {"kept", "bundle", "report.html", "codecs.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_start_lists_every_verb() -> None:
     rows = re.findall(r"^\| (`[a-z`, ]+`) \|", (ROOT / "docs" / "start.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {verb for row in rows for verb in re.findall(r"[a-z]+", row)} == {verb.__name__ for verb in VERBS}

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from device_sim.cli.output import Format, FormatOption, make_table, print_json, print_tables, say
-from device_sim.cli.progress import waiting
 from device_sim.cli.quiet import while_loading
+from device_sim.run.progress import waiting
 
 
 def audit(

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from device_sim.cli.edge import forget_interrupt
 from device_sim.cli.output import Format, FormatOption, print_json, say
 from device_sim.cli.quiet import while_loading
 from device_sim.cli.trust import PublicKeyOption, RequireSignatureOption, read_trust
+from device_sim.run.interrupt import forget_interrupt
 
 
 def camera(

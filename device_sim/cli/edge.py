@@ -14,9 +14,10 @@ from typing import ParamSpec
 
 import typer
 
+from device_sim.run.interrupt import INTERRUPTED, CtrlC, stop_if_interrupted
 from fl_mobile.errors import FlMobileError
 
-SYSTEM_ERROR, INTERRUPTED = 12, 130
+SYSTEM_ERROR = 12
 DEBUG_VARIABLE = "FL_MOBILE_DEBUG"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _P = ParamSpec("_P")
@@ -50,38 +51,6 @@ def _tell(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
     except OSError:  # the log is on the full disk as well; the exit code still tells, if Python has nothing to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-class CtrlC:
-    """A SIGINT handler that remembers: the first raises `KeyboardInterrupt`, the second ends the process at once.
-
-    Python drops the exception where nobody can catch it (a ``__del__``, a weakref or C++ callback), and libraries
-    swallow it; `stop_if_interrupted` raises it again at the next round or step. So that it is told once, Python's
-    own "Exception ignored in" of it is kept quiet.
-    """
-
-    def __init__(self) -> None:
-        self.pressed = False
-
-    def __call__(self, number: int, frame: object) -> None:
-        if self.pressed:
-            os._exit(INTERRUPTED)  # nothing is half written: every file is swapped in whole
-        self.pressed = True
-        raise KeyboardInterrupt
-
-
-def stop_if_interrupted() -> None:
-    """Raises `KeyboardInterrupt` if Ctrl-C was pressed and its exception got lost."""
-    handler = signal.getsignal(signal.SIGINT)
-    if isinstance(handler, CtrlC) and handler.pressed:
-        raise KeyboardInterrupt
-
-
-def forget_interrupt() -> None:
-    """For a verb that Ctrl-C ends as planned: it counts as a success, and the next Ctrl-C as the first."""
-    handler = signal.getsignal(signal.SIGINT)
-    if isinstance(handler, CtrlC):
-        handler.pressed = False
 
 
 @contextlib.contextmanager

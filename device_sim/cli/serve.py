@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from device_sim.cli.output import Format, FormatOption, SetOption, print_json, say
-from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import while_loading
 from device_sim.cli.simulate import choose_experiment, command_line, default_folder, show
+from device_sim.run.progress import follow, waiting
 
 if TYPE_CHECKING:
     from device_sim.deploy.serve import Service

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from device_sim.cli.edge import stop_if_interrupted
 from device_sim.cli.output import Format, FormatOption, SetOption, print_json, print_tables, say
-from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import while_loading
+from device_sim.run.interrupt import stop_if_interrupted
+from device_sim.run.progress import waiting
 
 if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment
@@ -161,17 +161,14 @@ def run(
     Args:
         open_keys: Keys that nobody wrote, which the model's ``compile()`` may say.
     """
+    from device_sim.api import Run
     from device_sim.federation.federation import open_federation
-    from device_sim.report.tensorboard import recorded
     from device_sim.run import folder as run_folder
-    from device_sim.run.finish import check_before_training, finish
+    from device_sim.run.finish import check_before_training
     from device_sim.run.going_on import rewrite
-    from device_sim.run.log import read_rounds
-    from device_sim.run.loop import simulate as play
     from export.bundles.signing import read_signing_key
     from fl_mobile.codecs.choice import AUTO
     from fl_mobile.kernels.compiled import is_cold
-    from fl_mobile.tasks import task_row
 
     def tell(line: str) -> None:
         stop_if_interrupted()
@@ -199,25 +196,16 @@ def run(
         folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
         if resume:
             rewrite(folder, experiment)
-        with run_folder.locked(folder), safe(folder, resume=resume):
-            already = len(read_rounds(folder))
-            played = recorded(play(federation, folder), folder.path)
-            score = task_row(federation.dataset.task).score_name
-            rounds = list(follow(played, experiment.train.rounds, already, quiet=quiet, score=score))
-            return finish(
-                *(federation, folder, rounds),
-                command=command_line(),
-                recipes=recipes,
-                say=tell,
-                sign_with=sign_with,
-                license=experiment.output.license,
+        with told_how_to_go_on(folder):
+            played = Run(federation, folder, fresh=not resume).finish(
+                recipes=recipes, progress=not quiet, command=command_line(), say=tell, sign_with=sign_with
             )
+        return played.summary
 
 
 @contextlib.contextmanager
-def safe(folder: RunFolder, *, resume: bool) -> Iterator[None]:
-    """Tells how to go on after Ctrl-C; clears away a new run that failed before its first round was safe."""
-    from device_sim.run.folder import discard
+def told_how_to_go_on(folder: RunFolder) -> Iterator[None]:
+    """Tells how to go on after Ctrl-C."""
     from device_sim.run.log import read_rounds
 
     try:
@@ -226,10 +214,6 @@ def safe(folder: RunFolder, *, resume: bool) -> Iterator[None]:
         count = len(read_rounds(folder))
         again = shlex.join(["fl-mobile", "simulate", "--out", str(folder.path), "--resume"])
         raise KeyboardInterrupt(f"stopped; {count} finished rounds are saved. Continue with: {again}") from None
-    except Exception:
-        if not resume:
-            discard(folder)
-        raise
 
 
 def command_line() -> str:

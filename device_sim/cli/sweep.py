@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from device_sim.cli.edge import stop_if_interrupted
 from device_sim.cli.output import Format, FormatOption, SetOption, print_json, say
-from device_sim.cli.progress import follow, waiting
 from device_sim.cli.quiet import load_tensorflow
 from device_sim.cli.sweep_job import Job
+from device_sim.run.interrupt import stop_if_interrupted
+from device_sim.run.progress import follow, waiting
 
 if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment
@@ -161,10 +161,10 @@ def run(job: Job, target_accuracy: float | None, *, quiet: bool) -> list[TrialRe
     """Runs what is missing; returns all trials."""
     from device_sim.federation.federation import open_federation
     from device_sim.sweep.run import Sweep, run_sweep
-    from fl_mobile.measurements.measurement import pyplot
+    from fl_mobile.measurements.measurement import new_figure
 
     if job.plot:
-        pyplot()  # a missing library is told now, not after a night of training
+        new_figure((1, 1))  # a missing library is told now, not after a night of training
 
     def watch(title: str, rounds: Iterator[Round], limit: int) -> None:
         stop_if_interrupted()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from device_sim.cli.output import Format, make_table, print_json, print_tables, say, size
-from device_sim.cli.progress import clock
 from device_sim.cli.sweep_job import Job
+from device_sim.run.progress import clock
 from device_sim.sweep.plan import short
 from device_sim.sweep.results import FINAL_ROUNDS, Scores, TrialResult
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_sim.cli.output import Format, make_table, print_json, print_tables
-from device_sim.cli.progress import waiting
 from device_sim.cli.quiet import while_loading
+from device_sim.run.progress import waiting
 
 if TYPE_CHECKING:
     from device_sim.verify.engines import Comparison

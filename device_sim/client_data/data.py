@@ -24,6 +24,10 @@ class DeviceData(Protocol):
         """Returns ``int64[n]``: how many examples each device at ``index`` ``int64[n]`` holds."""
         ...
 
+    def holds(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``bool[n]``: whether each device holds any, without asking it how many."""
+        ...
+
     def majority_labels(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``: the class each device has most examples of; −1 where it has none."""
         ...
@@ -53,6 +57,10 @@ class DealtData:
     def counts(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""
         return np.array([len(self.shards[device]) for device in index.tolist()], np.int64)
+
+    def holds(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``bool[n]``."""
+        return self.counts(index) > 0
 
     def majority_labels(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""
@@ -84,6 +92,10 @@ class MadeData:
     def counts(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""
         return np.full(len(index), self.examples_per_device, np.int64)
+
+    def holds(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``bool[n]``."""
+        return self.counts(index) > 0
 
     def majority_labels(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""

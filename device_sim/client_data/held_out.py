@@ -37,6 +37,10 @@ class SplitDevices:
         counts = self.data.counts(index)
         return counts - _held_out_counts(counts, self.fraction)
 
+    def holds(self, index: np.ndarray) -> np.ndarray:
+        """Returns ``bool[n]``: one that holds any keeps one to train on."""
+        return self.data.holds(index)
+
     def majority_labels(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``, of all a device's examples."""
         return self.data.majority_labels(index)

@@ -37,8 +37,10 @@ from fl_mobile.tasks import AUTO, TASKS, decided
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.wire.pruning_mask import PruningPlan
 
-PARTITIONS = (*PARTITIONERS, "on-demand")
-"""Values of data.partition; on-demand makes the examples of dataset synthetic when a device is asked."""
+ON_DEMAND = "on-demand"
+"""Value of data.partition: examples come when a device is asked, of dataset synthetic or of a function in Python."""
+
+PARTITIONS = (*PARTITIONERS, ON_DEMAND)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Data:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
         if self.partition:
             check_known("data.partition", self.partition, PARTITIONS)
-        if self.partition == "on-demand" and self.dataset != "synthetic":
+        if self.partition == ON_DEMAND and self.dataset not in ("synthetic", "npz"):
             raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
         positive("data", examples_per_device=self.examples_per_device)
         if self.min_examples < 0:

@@ -10,8 +10,8 @@ from device_sim.client_data.data import DealtData, DeviceData, made_data
 from device_sim.client_data.partition import partition
 from device_sim.datasets import Dataset, load_dataset
 from device_sim.datasets.split import with_public
-from device_sim.experiment.experiment import Experiment
-from fl_mobile.errors import ConfigError
+from device_sim.experiment.experiment import ON_DEMAND, Experiment
+from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tasks import strata_of
 
@@ -35,13 +35,23 @@ def with_servers_part(experiment: Experiment, dataset: Dataset) -> Dataset:
     server = experiment.server
     if not server.rule().reference:
         return dataset
+    if experiment.data.partition == ON_DEMAND and experiment.data.dataset != "synthetic":
+        raise ConfigError(
+            f"server.aggregation {server.aggregation} sets public examples aside, and clients that are a function have"
+            " none; take another rule, or give the clients as arrays"
+        )
     return with_public(dataset, server.of_aggregation.public_examples, experiment.seed)
 
 
 def data_of(experiment: Experiment, dataset: Dataset) -> DeviceData:
     """Returns what each device holds, as [data] says."""
     keys = experiment.data
-    if keys.partition == "on-demand":
+    if keys.partition == ON_DEMAND and keys.dataset != "synthetic":
+        raise DataError(
+            "the clients are a function of the Python program that made this run: go on there, with"
+            " device_sim.simulate(model, function, …, out=FOLDER, resume=True)."
+        )
+    if keys.partition == ON_DEMAND:
         return made_data(
             seed=experiment.seed,
             population=keys.devices,

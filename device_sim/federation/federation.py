@@ -214,6 +214,7 @@ def open_federation(
     *,
     open_keys: frozenset[str] = frozenset(),
     compiled: Compiled | None = None,
+    data: DeviceData | None = None,
 ) -> Federation:
     """Returns the federation an experiment describes; data first, because its mistakes are the commonest.
 
@@ -221,6 +222,7 @@ def open_federation(
         make: Builds the model in place of what [model] names; takes the arguments of `build_model` but the name.
         open_keys: Keys that nobody wrote and that the model's ``compile()`` says: `device_sim.experiment.as_compiled`.
         compiled: What the model was compiled with, where what ``make`` builds does not know it.
+        data: What each device holds, in place of what [data] says.
 
     Raises:
         DataError, ConfigError, ModelError: What it names cannot be had.
@@ -228,7 +230,7 @@ def open_federation(
             and a layer cannot train there.
     """
     dataset = open_dataset(experiment)
-    data = data_of(experiment, dataset)
+    data = data or data_of(experiment, dataset)
     build = build_of(experiment, dataset, make)
     import_keras()
     model, told, keys = build(), "", experiment.engine

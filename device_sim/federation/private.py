@@ -59,7 +59,7 @@ def check_claim(experiment: Experiment, spec: Spec, data: DeviceData, gate: Gate
             " Take a model without batch normalisation, or keep them on devices with personal.private batch-norm"
         )
     everybody = np.arange(data.population)
-    able = (gate.refusals(DeviceLedger(), 0.0, everybody) == 0) & (data.counts(everybody) > 0)
+    able = (gate.refusals(DeviceLedger(), 0.0, everybody) == 0) & data.holds(everybody)
     if experiment.privacy.sampling == FIXED_SIZE and not able.all():
         raise ConfigError(
             f"privacy.sampling fixed-size needs devices that all can take part, and {np.count_nonzero(~able)} of"

@@ -81,7 +81,7 @@ def gather(
 
     def ask(index: np.ndarray) -> np.ndarray:
         codes = federation.gate.refusals(memory.ledger, now, index)
-        return np.where(data.counts(index) > 0, codes, code_of("no-examples"))
+        return np.where(data.holds(index), codes, code_of("no-examples"))
 
     def expected_seconds(index: np.ndarray) -> np.ndarray:
         flops = federation.workload.flops(data.counts(index), federation.epochs)

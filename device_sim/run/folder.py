@@ -9,6 +9,7 @@ runs/demo/
   timeline.jsonl    some rounds, device by device    tb/              the rounds again, for TensorBoard
   best/             weights of the best round        model-best.keras the model output.keep did not ask for, or -last
   layout.json       which version of all this it is  errors.txt       all that TensorFlow said when a step failed
+  data.npz          examples that Python gave        objects.json     hashes of functions and models that Python gave
 ```
 """
 
@@ -39,6 +40,9 @@ except ModuleNotFoundError:
 
 LAYOUT = 3
 """Counts up whenever a file of a run folder changes its meaning or its fields."""
+
+ARRAYS = "data.npz"
+"""In a run folder: the examples of a run that `device_sim.simulate` got as arrays."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,14 @@ class RunFolder:
         return self.path / "errors.txt"
 
     @property
+    def arrays(self) -> Path:
+        return self.path / ARRAYS
+
+    @property
+    def objects(self) -> Path:
+        return self.path / "objects.json"
+
+    @property
     def bundle(self) -> Path:
         return self.path / "bundle"
 
@@ -139,7 +151,7 @@ def discard(folder: RunFolder) -> None:
             if path.exists():
                 shutil.rmtree(path)
         clear_temporaries(folder.path)
-        for path in (folder.rounds, folder.timeline, folder.checkpoint):
+        for path in (folder.rounds, folder.timeline, folder.checkpoint, folder.arrays, folder.objects):
             path.unlink(missing_ok=True)
         left = set(os.listdir(folder.path)) - {folder.errors.name}
         if left == {folder.experiment.name, folder.layout.name}:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from device_sim.client_data.given import AskedData
 from device_sim.datasets import DATASETS
 from device_sim.experiment.experiment import experiment_hash
 from device_sim.federation.dealing import dealt_as
@@ -76,7 +77,7 @@ def summarise(
             "source": dataset.source,
             "partition": dealt_as(federation.experiment, dataset),
             "fingerprint": dataset.fingerprint,
-            "train_examples": len(dataset.train),
+            "train_examples": None if isinstance(federation.data, AskedData) else len(dataset.train),
             "test_examples": len(dataset.test),
         },
         "experiment_sha256": experiment_hash(federation.experiment),

@@ -70,14 +70,14 @@ def draw_heat_map(grid: Grid, path: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    from fl_mobile.measurements.measurement import pyplot
+    from fl_mobile.measurements.measurement import new_figure
 
-    plt = pyplot()
     values = [
         [100 * one.scores.accuracy if one and one.scores else float("nan") for one in cells] for cells in grid.cells
     ]
     size = (2.2 + 0.95 * len(grid.columns), 1.4 + 0.45 * len(grid.rows))
-    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    figure = new_figure(size)
+    axes = figure.subplots()
     picture = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=8)
@@ -88,4 +88,3 @@ def draw_heat_map(grid: Grid, path: Path) -> None:
             axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     figure.colorbar(picture, label=f"% accuracy, mean of last {FINAL_ROUNDS} rounds")
     replace_atomic(path, lambda tmp: figure.savefig(tmp, dpi=150))
-    plt.close(figure)

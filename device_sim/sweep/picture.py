@@ -20,15 +20,15 @@ def plot(results: Sequence[TrialResult], path: Path, cost: str = "total-bytes") 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    from fl_mobile.measurements.measurement import pyplot
-
-    plt = pyplot()
     from matplotlib.ticker import EngFormatter, NullFormatter
+
+    from fl_mobile.measurements.measurement import new_figure
 
     drawn = [(r, r.scores) for r in results if r.scores]
     front = front_of(results, ["accuracy", cost])
     of = OBJECTIVES[cost].of
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = new_figure((8, 5))
+    axes = figure.subplots()
     xs = [of(scores) for _, scores in drawn]
     middle = math.sqrt(max(xs) * min(xs))
     for result, scores in drawn:
@@ -56,7 +56,6 @@ def plot(results: Sequence[TrialResult], path: Path, cost: str = "total-bytes") 
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize=8)
     replace_atomic(path, lambda tmp: figure.savefig(tmp, dpi=150))
-    plt.close(figure)
 
 
 def _told(result: TrialResult, scores: Scores, cost: str) -> str:

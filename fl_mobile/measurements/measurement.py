@@ -172,8 +172,8 @@ def pareto_plot(measurements: Sequence[Measurement], path: Path, title: str = ""
     shown = [m for m in measurements if _EXACT < m.nmse < math.inf]
     if not shown:
         raise ConfigError("there is nothing to draw: no codec with an error above 0 was measured")
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    figure = new_figure((9, 6))
+    axes = figure.subplots()
     _draw(axes, shown)
     exact = ", ".join(f"{m.codec} ({m.bits_per_parameter:.3g})" for m in measurements if m.nmse <= _EXACT)
     axes.set(
@@ -186,25 +186,23 @@ def pareto_plot(measurements: Sequence[Measurement], path: Path, title: str = ""
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     metadata = {"Date": None} if path.suffix == ".svg" else None  # the same figure is the same file
-    with plt.rc_context({"svg.hashsalt": "fl-mobile"}):
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "fl-mobile"}):
         replace_atomic(path, lambda tmp: figure.savefig(tmp, dpi=150, metadata=metadata))
-    plt.close(figure)
 
 
-def pyplot() -> Any:
-    """Returns matplotlib's pyplot, drawing to files only.
+def new_figure(size: tuple[float, float]) -> Any:
+    """Returns a matplotlib figure of ``size`` inches that draws to files only; a notebook's own plots stay as they are.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: matplotlib is not installed.
     """
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install 'fl-mobile[demo]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    return plt
+    return Figure(figsize=size, layout="constrained")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from fl_mobile.models.table import MODELS, ModelRow
 from fl_mobile.seeds import seed_for
 from fl_mobile.tasks.table import CLASSIFICATION
 
+PYTHON = "python"
+"""Name of a model that is an object of the program that made a run: no table has it."""
+
 
 def build_model(
     name: str | Callable[..., Any],
@@ -47,6 +50,11 @@ def build_model(
         ConfigError: Unknown name.
         ModelError: It cannot be built for these inputs, is not a built Keras 3 model, or its weights cannot be had.
     """
+    if name == PYTHON:
+        raise ModelError(
+            "the model is a Python object of the program that made this run: go on there, with"
+            " device_sim.simulate(model, …, out=FOLDER, resume=True)."
+        )
     if isinstance(name, str) and ":" not in name and name not in MODELS:
         raise ConfigError(f"unknown model '{name}'.{nearest(name, MODELS)} Your own is package.module:function.")
     given = {

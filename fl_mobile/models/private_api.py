@@ -43,6 +43,51 @@ def restart_automatic_names() -> None:
     naming.reset_uids()
 
 
+def automatic_names() -> dict[str, int]:
+    """Returns how many unnamed layers of each kind Keras has counted.
+
+    Global attribute ``object_name_uids`` of ``keras.src.backend.common.global_state``.
+    """
+    from keras.src.backend.common import global_state
+
+    return dict(global_state.get_global_attribute("object_name_uids") or {})
+
+
+def count_automatic_names_from(counts: dict[str, int]) -> None:
+    """Makes Keras number unnamed layers of each kind from ``counts`` on, unless it is further already.
+
+    As `automatic_names`, and ``keras.src.utils.naming.reset_uids`` where nothing was counted yet.
+    """
+    from keras.src.backend.common import global_state
+    from keras.src.utils import naming
+
+    if global_state.get_global_attribute("object_name_uids") is None:
+        naming.reset_uids()
+    now = global_state.get_global_attribute("object_name_uids")
+    for name, count in counts.items():
+        now[name] = max(now.get(name, 0), count)
+
+
+def ops_are_deterministic() -> bool:
+    """Returns whether TensorFlow takes kernels that do not race.
+
+    ``tensorflow.python.framework.config.is_op_determinism_enabled``: public is only how to begin with it.
+    """
+    from tensorflow.python.framework import config
+
+    return bool(config.is_op_determinism_enabled())
+
+
+def let_ops_race() -> None:
+    """Ends what ``tf.config.experimental.enable_op_determinism`` began.
+
+    ``tensorflow.python.framework.config.disable_op_determinism``.
+    """
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
 def functional_graph(model: Any) -> Any | None:
     """Returns the functional model behind ``model``; None when it is subclassed and so has no graph of layers.
 

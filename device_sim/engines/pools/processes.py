@@ -7,10 +7,10 @@ import multiprocessing
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from device_sim.engines.records import Trainer
@@ -32,11 +32,11 @@ class ProcessWorker:
     shares_memory = False
 
     def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
-        _check_guarded(sys.modules["__main__"])
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads in the middle of work
         self._pipe, child = context.Pipe()
         self._process = context.Process(target=_serve, args=(child, open_trainer), daemon=True, name="engine-worker")
-        self._process.start()
+        with _main_as_needed(open_trainer):
+            self._process.start()
         child.close()
 
     def call(self, work: Callable[..., T], *args: Any) -> T:
@@ -76,19 +76,45 @@ class ProcessWorker:
 _GUARD = re.compile(r"__name__\s*(==|!=|in\b)|(==|!=)\s*__name__")
 
 
-def _check_guarded(main: ModuleType) -> None:
-    """Raises `ConfigError` for a script that starts its run unguarded: every worker imports it, and would do so too."""
+@contextlib.contextmanager
+def _main_as_needed(open_trainer: Callable[[], Trainer]) -> Iterator[None]:
+    """Lets workers be started from anywhere: a script is imported by them only if what they need is in it.
+
+    Raises:
+        ConfigError: It is in a script that would start its run again, in a notebook, or has no name that leads to it.
+    """
+    main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)  # a notebook and `python -c` have none, and are not imported
     try:
-        text = "" if file is None else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return
-    if file is not None and not _GUARD.search(text):
+        needed = b"__main__" in bytes(ForkingPickler.dumps(open_trainer))
+    except Exception as error:  # objects say in many ways that they cannot travel
+        raise ConfigError(f"engine.pool processes cannot send the model there ({error}). {_ELSEWHERE}") from None
+    if needed and file is None:
+        raise ConfigError(f"engine.pool processes: the model is in no module that workers could import. {_ELSEWHERE}")
+    if needed and not _GUARD.search(_text_of(str(file))):
         raise ConfigError(
-            f"{file}: engine.pool processes starts Python anew for every worker and imports this script there, which"
-            ' would start the run again. Put what starts it below `if __name__ == "__main__":`, or use'
-            " engine.pool threads."
+            f"{file}: engine.pool processes starts Python anew for every worker and imports this script there for the"
+            f" model, which would start the run again. {_ELSEWHERE} Or put what starts it below `if __name__ =="
+            ' "__main__":`.'
         )
+    kept: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    if not needed:
+        vars(main).pop("__file__", None)
+        vars(main)["__spec__"] = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
+
+
+_ELSEWHERE = "Put the function that builds it into a module, or use engine.pool threads."
+
+
+def _text_of(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return "__name__ =="
 
 
 def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:

@@ -36,6 +36,7 @@ class AutoTrainer:
         self.spec, self.initial, self.from_logits = self._keras.spec, self._keras.initial, self._keras.from_logits
         self._parameters = sum(tensor.size for tensor in self.spec.values())
         self.about = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
+        self.about += self._keras.threads
 
     def prepare(self, plan: FitPlan) -> None:
         """Refuses nothing, as keras."""

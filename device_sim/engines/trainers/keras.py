@@ -50,11 +50,11 @@ class KerasTrainer:
     """
 
     def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
-        one_thread_per_op()
+        self.threads = one_thread_per_op()
         check_scratch()  # AutoGraph writes the code it makes to a temporary file; if it cannot, it blames the loops
         self.model = build()
         self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
-        self.about = "keras: devices and steps looped in one compiled graph"
+        self.about = "keras: devices and steps looped in one compiled graph" + self.threads
         self.from_logits = head_of(self.model, probe) == "logits"
         self._variables = keras_bridge.travelling_variables(self.model)
         self._fits: dict[tuple[object, ...], Any] = {}

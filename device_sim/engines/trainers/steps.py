@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from fl_mobile.models import private_api
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.records import FitPlan
 
 
-def one_thread_per_op() -> None:
-    """Makes TensorFlow reproducible: one thread inside each op, kernels that do not race.
+def one_thread_per_op() -> str:
+    """Makes TensorFlow reproducible, one thread inside each op and kernels that do not race; returns what is not so.
 
-    Where TensorFlow has started already, as in a notebook, its threads stay as they are, with a warning: the last bits
-    of results are then those of that number of threads.
+    Where TensorFlow has started already, as in a notebook, its threads stay as they are, with a warning: results are
+    then reproducible for that number of threads, and may differ in the last bits from those of another.
     """
     import_keras()
     import tensorflow as tf
 
+    tf.config.experimental.enable_op_determinism()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError:
-        chosen = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
-        if str(chosen) != "1":
+        threads = _threads_of_ops()
+        if threads != 1:
             warnings.warn(
-                "TensorFlow has started in this process with several threads per op: equal runs end alike here, and may"
-                " differ in the last bits from runs elsewhere. Set TF_NUM_INTRAOP_THREADS=1 before TensorFlow is used,"
-                " or call device_sim.simulate first.",
+                f"TensorFlow had started in this process, with {threads} threads an op: results are reproducible for"
+                f" {threads} threads, and may differ in the last bits from those of one, which is what the command line"
+                " takes. For the same bytes call device_sim.simulate before TensorFlow is used, or set"
+                " TF_NUM_INTRAOP_THREADS=1.",
                 stacklevel=2,
             )
-    tf.config.experimental.enable_op_determinism()
+            return f"; {threads} threads an op, as TensorFlow had started"
+    return ""
+
+
+def _threads_of_ops() -> int:
+    import tensorflow as tf
+
+    told = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    return told or os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def as_it_was() -> Iterator[None]:
+    """Ops are deterministic inside once TensorFlow is there; afterwards everything is again as whoever asked had it.
+
+    That is whether ops may race, with which draws without a seed are refused, and how Keras numbers unnamed layers:
+    from where it was, or further.
+    """
+    there = "tensorflow" in sys.modules
+    raced = not there or not private_api.ops_are_deterministic()
+    counts = private_api.automatic_names() if there else {}
+    if there:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if "tensorflow" in sys.modules:
+            private_api.count_automatic_names_from(counts)
+            if raced:
+                private_api.let_ops_race()
 
 
 def as_input(x: Any) -> Any:

@@ -60,7 +60,7 @@ class VectorizedTrainer:
     def __init__(self, build: Callable[[], Any], probe: np.ndarray, keras: KerasTrainer | None = None) -> None:
         self._keras = keras or KerasTrainer(build, probe)
         self._model, self.from_logits = self._keras.model, self._keras.from_logits
-        self.about = "vectorized: the devices of a chunk train side by side on a device axis"
+        self.about = "vectorized: the devices of a chunk train side by side on a device axis" + self._keras.threads
         self.spec, self.initial = self._keras.spec, self._keras.initial
         if reason := why_not(self._model):
             raise ConfigError(f'engine vectorized: {reason}; use engine.name = "keras" or "auto"')

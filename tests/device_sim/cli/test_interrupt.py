@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import pytest
 import typer
 
-from device_sim.cli.edge import forget_interrupt, reported, stop_if_interrupted
-from device_sim.cli.progress import follow
-from tests.device_sim.cli.test_progress import played
+from device_sim.cli.edge import reported
+from device_sim.run.interrupt import forget_interrupt, stop_if_interrupted
+from device_sim.run.progress import follow
 from tests.device_sim.cli_runs import environment, interruptible
+from tests.device_sim.run.test_progress import played
 
 
 class PressesCtrlC:

@@ -15,7 +15,7 @@ import pytest
 from device_sim.engines import open_engine
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.engines.pools.processes import ProcessWorker
-from fl_mobile.errors import DivergedError, RunError
+from fl_mobile.errors import ConfigError, DivergedError, RunError
 from tests.device_sim.numpy_engine import NumpyTrainer, stripes
 from tests.device_sim.run_contents import difference
 from tests.device_sim.worker_runs import KERAS_EPOCHS, OURS, die, fail, no_trainer, run, small_model
@@ -83,30 +83,39 @@ def test_a_worker_that_has_to_be_killed_is_waited_for(worker: ProcessWorker, mon
     assert process.exitcode == -signal.SIGKILL
 
 
-UNGUARDED = """
+SCRIPT = """
 from functools import partial
 from tests.device_sim.numpy_engine import NumpyTrainer
 from device_sim.engines.pools.processes import ProcessWorker
 print("started")
+def here(): return NumpyTrainer(144, 3)
 {guard}
-{indent}print(ProcessWorker(partial(NumpyTrainer, 144, 3)).call(type).__name__)
+{indent}worker = ProcessWorker({trainer})
+{indent}print(worker.call(type).__name__)
+{indent}print(__file__, __spec__)
 """
 
 
+@pytest.mark.parametrize("trainer", ["partial(NumpyTrainer, 144, 3)", "here"])
 @pytest.mark.parametrize("guarded", [False, True])
-def test_a_script_without_a_guard_is_told_what_to_write(tmp_path: Path, guarded: bool) -> None:
+def test_a_script_needs_a_guard_only_for_what_is_in_it(tmp_path: Path, guarded: bool, trainer: str) -> None:
     script = tmp_path / "mine.py"
     guard = {"guard": 'if __name__ == "__main__":', "indent": "    "} if guarded else {"guard": "", "indent": ""}
-    script.write_text(UNGUARDED.format(**guard))
+    script.write_text(SCRIPT.format(trainer=trainer, **guard))
     root = Path(__file__).parents[3]
     env = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=120)
-    if guarded:
+    if guarded or trainer != "here":
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "NumpyTrainer"
+        assert done.stdout.splitlines()[-2:] == ["NumpyTrainer", f"{script} None"]
         return
     last = done.stderr.splitlines()[-1]
     assert f"ConfigError: {script}: engine.pool processes" in last
     assert 'if __name__ == "__main__":' in last
     assert "engine.pool threads" in last
     assert done.stdout.count("started") == 1, "nothing was started twice"
+
+
+def test_what_no_process_could_find_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"cannot send the model there .* engine.pool threads"):
+        ProcessWorker(lambda: NumpyTrainer(144, 3))

@@ -31,9 +31,9 @@ from fl_mobile.tensors import Tensors
 from fl_mobile.wire import download
 from fl_mobile.wire.lattice import Lattice, prune_point
 from fl_mobile.wire.pruning_mask import apply_masks, masks_for, sparsity_at, zero_runs
-from tests.device_sim.cli.test_progress import played
 from tests.device_sim.numpy_engine import NumpyTrainer, numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
+from tests.device_sim.run.test_progress import played
 
 KERNEL = "out/kernel"
 PRUNING = ("begin-round=1", "end-round=4", "sparsity=0.8", "smallest-kernel=1")

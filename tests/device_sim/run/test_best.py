@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from device_sim.cli.progress import follow
 from device_sim.experiment.kept import METRICS
 from device_sim.report import page, read_runs
 from device_sim.report.compare import paired
@@ -20,6 +19,7 @@ from device_sim.run.finish import finish
 from device_sim.run.folder import RunFolder, create
 from device_sim.run.log import Round, read_rounds, scores_of
 from device_sim.run.loop import restore, simulate, stop_reason
+from device_sim.run.progress import follow
 from device_sim.run.summary import kept_told
 from device_sim.sweep.results import score
 from fl_mobile.algorithms import ALGORITHMS

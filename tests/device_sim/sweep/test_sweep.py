@@ -21,9 +21,9 @@ from device_sim.sweep.files import folder_name
 from device_sim.sweep.plan import Trial, experiments_of
 from device_sim.sweep.results import OBJECTIVES, Scores, TrialResult, best, front_of, score
 from fl_mobile.errors import ConfigError
-from tests.device_sim.cli.test_progress import played
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
+from tests.device_sim.run.test_progress import played
 
 
 def fake_round(number: int, accuracy: float, up: int, down: int = 0, loss: float = 1.0) -> Round:

@@ -186,9 +186,9 @@ def test_a_plot_that_cannot_be_drawn_writes_nothing(tmp_path):
 
 def test_without_matplotlib_the_message_says_what_to_install():
     code = (
-        "import sys; sys.modules['matplotlib'] = None\n"
-        "from fl_mobile.errors import ConfigError\nfrom fl_mobile.measurements.measurement import pyplot\n"
-        "try: pyplot()\nexcept ConfigError as e: print(e)"
+        "import sys; sys.modules['matplotlib.figure'] = sys.modules['matplotlib'] = None\n"
+        "from fl_mobile.errors import ConfigError\nfrom fl_mobile.measurements.measurement import new_figure\n"
+        "try: new_figure((1, 1))\nexcept ConfigError as e: print(e)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'fl-mobile[demo]'" in done.stdout

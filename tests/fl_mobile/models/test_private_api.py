@@ -113,6 +113,42 @@ def test_canary_restart_automatic_names() -> None:
     assert keras.layers.Dense(1).name == "dense"
 
 
+def test_canary_automatic_names() -> None:
+    import keras
+
+    private_api.restart_automatic_names()
+    keras.layers.Dense(1)
+    assert private_api.automatic_names() == {"dense": 1}
+
+
+def test_canary_count_automatic_names_from() -> None:
+    import keras
+
+    private_api.restart_automatic_names()
+    private_api.count_automatic_names_from({"dense": 3, "flatten": 1})
+    private_api.count_automatic_names_from({"dense": 2})
+    assert [layer(1).name for layer in (keras.layers.Dense, keras.layers.ReLU)] == ["dense_3", "re_lu"]
+    assert keras.layers.Flatten().name == "flatten_1"
+
+
+def test_canary_ops_are_deterministic() -> None:
+    import tensorflow as tf
+
+    private_api.let_ops_race()
+    assert not private_api.ops_are_deterministic()
+    tf.config.experimental.enable_op_determinism()
+    assert private_api.ops_are_deterministic()
+
+
+def test_canary_let_ops_race() -> None:
+    """Draws without a seed are refused only as long as ops are deterministic."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    private_api.let_ops_race()
+    assert tf.random.uniform((2,)).shape == (2,)
+
+
 def test_canary_functional_graph(net: Any) -> None:
     import keras
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from device_sim.cli.progress import PLAIN_LINES, follow
 from device_sim.run.log import Round
+from device_sim.run.progress import PLAIN_LINES, follow
 from tests.device_sim.cli_runs import environment
 
 
@@ -101,7 +101,7 @@ def on_a_terminal(code: str) -> str:
 
 def test_a_terminal_gets_a_view_that_fits_80_columns() -> None:
     text = on_a_terminal(
-        "from tests.device_sim.cli.test_progress import played\nfrom device_sim.cli.progress import follow\n"
+        "from tests.device_sim.run.test_progress import played\nfrom device_sim.run.progress import follow\n"
         "list(follow(played(80), 80, 0, quiet=False))"
     )
     for word in ("80/80", "accuracy 0.9875", "ETA 0:00", "up 80.00 MB", "down 160.00 MB", "ratio 12.3×", "dropped 160"):
@@ -116,8 +116,8 @@ def test_a_terminal_gets_a_view_that_fits_80_columns() -> None:
 
 def test_a_terminal_shows_the_fleet_s_clock_energy_and_who_did_not_take_part() -> None:
     text = on_a_terminal(
-        "from dataclasses import replace\nfrom tests.device_sim.cli.test_progress import played\n"
-        "from device_sim.cli.progress import follow\n"
+        "from dataclasses import replace\nfrom tests.device_sim.run.test_progress import played\n"
+        "from device_sim.run.progress import follow\n"
         "timed = [replace(r, sim_seconds=100.0 * (r.round_num + 1), joules=12.5, skipped={'charging': 3, 'metered': 1})"
         " for r in played(80)]\n"
         "list(follow(timed, 80, 0, quiet=False))"
@@ -127,6 +127,6 @@ def test_a_terminal_shows_the_fleet_s_clock_energy_and_who_did_not_take_part() -
 
 
 def test_a_terminal_that_saw_no_round_is_left_clean() -> None:
-    text = on_a_terminal("from device_sim.cli.progress import follow\nlist(follow([], 80, 0, quiet=False))")
+    text = on_a_terminal("from device_sim.run.progress import follow\nlist(follow([], 80, 0, quiet=False))")
     assert "0/80" in text
     assert text.endswith("\x1b[?25h"), "the cursor is back"

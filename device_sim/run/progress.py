@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from device_sim.cli.edge import stop_if_interrupted
+from device_sim.run.interrupt import stop_if_interrupted
 
 if TYPE_CHECKING:
     from rich.table import Table
