@@ -110,13 +110,14 @@ def _structure_of(model: Any) -> Any:
 
     if getattr(model, "inputs", None):
         return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    shapes: Any = (model.get_build_config() or {}).get("input_shape")  # subclassed: as of its first call
+    # Subclassed: as of its first call, whose number of rows nobody asked for.
+    shapes: Any = (model.get_build_config() or {}).get("input_shape")
     if isinstance(shapes, Mapping) and all(_is_shape(shape) for shape in shapes.values()):
-        return {name: keras.KerasTensor(tuple(shape), name=name) for name, shape in shapes.items()}
+        return {name: keras.KerasTensor((None, *shape[1:]), name=name) for name, shape in shapes.items()}
     if _is_shape(shapes):
-        return keras.KerasTensor(tuple(shapes), name="input")
+        return keras.KerasTensor((None, *shapes[1:]), name="input")
     if isinstance(shapes, (list, tuple)) and shapes and all(_is_shape(shape) for shape in shapes):
-        return [keras.KerasTensor(tuple(shape), name="input") for shape in shapes]
+        return [keras.KerasTensor((None, *shape[1:]), name="input") for shape in shapes]
     raise ExportError(
         f"model {model.name!r}: its inputs are not known. A subclassed model takes one argument: a tensor, a list or a"
         " dictionary of tensors. Call it once with that."

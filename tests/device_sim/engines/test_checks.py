@@ -56,7 +56,7 @@ def _with_tf_random() -> Any:
 
     class Noise(keras.layers.Layer):
         def call(self, x: Any, training: bool = False) -> Any:
-            return x + tf.random.normal(tf.shape(x), seed=3) if training else x
+            return x + tf.random.truncated_normal(tf.shape(x), seed=3) if training else x
 
     return _net(Noise(name="noise"), _dense(2))
 

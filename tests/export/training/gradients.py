@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -19,9 +22,33 @@ def cotangent(model: Any, batch: int) -> np.ndarray:
     return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
 
 
+@contextlib.contextmanager
+def _any_strides() -> Iterator[None]:
+    """Gives depthwise convolutions unequal strides, which their CPU kernel lacks: every place first, then some."""
+    original = tf.nn.depthwise_conv2d
+
+    def depthwise(x: Any, kernel: Any, strides: Any, padding: str, **named: Any) -> Any:
+        steps = tuple(strides[1:3])
+        if steps[0] == steps[1]:
+            return original(x, kernel, strides, padding, **named)
+        if padding == "SAME":
+            wanted = [max(k - (n % s or s), 0) for n, k, s in zip(x.shape[1:3], kernel.shape[:2], steps, strict=True)]
+            x = tf.pad(x, [(0, 0), *((w // 2, w - w // 2) for w in wanted), (0, 0)])
+        return original(x, kernel, [1, 1, 1, 1], "VALID", **named)[:, :: steps[0], :: steps[1]]
+
+    def separable(x: Any, kernel: Any, mix: Any, strides: Any, padding: str, **named: Any) -> Any:
+        return tf.nn.conv2d(depthwise(x, kernel, strides, padding, **named), mix, 1, "VALID")
+
+    with (
+        mock.patch.object(tf.nn, "depthwise_conv2d", depthwise),
+        mock.patch.object(tf.nn, "separable_conv2d", separable),
+    ):
+        yield
+
+
 def by_tensorflow(model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the gradient of every trainable variable by path, from an eager tape."""
-    with tf.GradientTape() as tape:
+    with _any_strides(), tf.GradientTape() as tape:
         loss = tf.reduce_sum(model(x, training=True) * cotangent(model, len(x)))
     values = tape.gradient(loss, [v.value for v in model.trainable_variables])
     return {v.path: np.asarray(tf.convert_to_tensor(g)) for v, g in zip(model.trainable_variables, values, strict=True)}
