@@ -1,9 +1,8 @@
-"""JVM clients on the phone's program against `serve`, and `simulate --engine litert`: the same packets, the same bits."""
+"""JVM clients on the phone's program against `serve`, and `simulate --engine litert`: the same packets, bit by bit."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import threading
@@ -72,23 +71,42 @@ MORE = {
 }
 
 
-def java(*arguments: str) -> list[str]:
-    """Returns the command of the JVM client."""
+Command = Callable[[str, Path], list[str]]
+"""The coordinator's URL and the folder of the clients' examples → what plays them all."""
+
+
+def library() -> str:
+    """Returns the runtime of the Python wheel."""
     import ai_edge_litert
 
-    library = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
-    return ["java", "-Xmx256m", "-jar", str(JAR), "--litert", str(library), *arguments]
+    return str(Path(ai_edge_litert.__file__).parent / "libLiteRt.so")
 
 
-def played(federation: Any, folder: Any, programs: dict[str, bytes], where: Path) -> tuple[list[Any], str]:
+def fleet(url: str, data: Path) -> list[str]:
+    """Returns the command line that app teams try."""
+    count = len(list(data.glob("*.npz")))
+    command = ["java", "-Xmx256m", "-jar", str(JAR), "--litert", library()]
+    return [*command, "--server", url, "--data", str(data), "--fleet", str(count)]
+
+
+def killed(url: str, data: Path) -> list[str]:
+    """Returns a fleet of which three clients die at every step, one after the other."""
+    path = f"{JAR}:{JAR.parent / 'test-classes'}"
+    return ["java", "-Xmx256m", "-cp", path, "flmobile.host.KilledMain", url, str(data), library()]
+
+
+def played(
+    federation: Any, folder: Any, programs: dict[str, bytes], where: Path, command: Command
+) -> tuple[list[Any], str]:
     """Returns the rounds of a federation that JVM clients took part in, and what they printed."""
     said: dict[str, subprocess.CompletedProcess[str]] = {}
-    count = deal(federation.data, where / "data")
-    with served(federation, folder, programs, QUICK) as serving:
+    deal(federation.data, where / "data")
+    with served(federation, folder, programs, QUICK, stopped=lambda: bool(said)) as serving:
 
         def play() -> None:
-            command = java("--server", serving.url, "--data", str(where / "data"), "--fleet", str(count))
-            said["done"] = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+            said["done"] = subprocess.run(
+                ["timeout", "120", *command(serving.url, where / "data")], capture_output=True, text=True, check=False
+            )
 
         thread = threading.Thread(target=play)
         thread.start()
@@ -100,19 +118,31 @@ def played(federation: Any, folder: Any, programs: dict[str, bytes], where: Path
 
 @pytest.mark.parametrize("name", ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in [*MORE][1:])])
 def test_jvm_clients_are_what_is_simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    said = compared(tmp_path, monkeypatch, MORE[name], fleet)
+    assert said.split() == ["accepted:", "32"]
+
+
+def test_clients_that_die_at_every_step_come_back_and_count_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = compared(tmp_path, monkeypatch, MORE["plain"], killed)
+    assert said.split() == ["accepted:", "32", "deaths:", "27"]
+
+
+def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], command: Command) -> str:
+    """Returns what clients printed that sent the simulator's packets and reached its weights."""
     simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients")
     packets = arrived(monkeypatch)
-    experiment = parse_experiment(EXPERIMENT, MORE[name])
-    federation, programs = open_deployed(deployable(experiment))
+    federation, programs = open_deployed(deployable(parse_experiment(EXPERIMENT, more)))
     simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))
     expected = list(simulate(federation, simulated))
-    rounds, said = played(federation, deployed, programs, tmp_path)
+    rounds, said = played(federation, deployed, programs, tmp_path, command)
     federation.engine.close()
-    assert said.split() == ["accepted:", "32"]
     assert sorted(packets) == sorted(simulated_packets)
     assert told(rounds) == told(expected)
     hashes = [weights_hash(restore(federation, folder)[0].weights) for folder in (simulated, deployed)]
     assert hashes[0] == hashes[1]
+    return said
 
 
 def arrived(monkeypatch: pytest.MonkeyPatch) -> list[str]:

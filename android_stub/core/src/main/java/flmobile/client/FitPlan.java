@@ -11,7 +11,7 @@ import java.util.Set;
 public final class FitPlan {
     private static final Set<String> FIELDS = new HashSet<>(Arrays.asList(
             "epochs", "batch_size", "learning_rate", "optimizer", "momentum", "loss", "from_logits", "proximal_mu",
-            "clip_gradient_norm", "shuffle", "trained", "keep_zeros", "fake_quant"));
+            "clip_gradient_norm", "shuffle", "trained", "keep_zeros", "fake_quant", "task"));
 
     public final int epochs;
     public final int batchSize;
@@ -39,6 +39,9 @@ public final class FitPlan {
         boolean plain = Json.list(told.get("trained")).isEmpty();
         if (!plain || Json.flag(told.get("keep_zeros")) || Json.flag(told.get("fake_quant"))) {
             throw new WireException("plan", "a training program trains all of its weights as they are, this plan does not");
+        }
+        if (!Json.text(told, "task").equals("classification")) {
+            throw new WireException("plan", "this client's examples have one class each, the plan's task is another");
         }
         if (!(learningRate > 0 && momentum >= 0 && momentum < 1 && proximalMu >= 0 && clipGradientNorm >= 0)) {
             throw new WireException("plan", "a rate, momentum or norm of the plan is out of range");
