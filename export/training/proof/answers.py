@@ -142,7 +142,11 @@ class Bound:
     allowed: float
 
 
-def bounds_of(answers: Answers, nudged: Sequence[Answers]) -> dict[str, Bound]:
+Nudged = Sequence[tuple[int, Answers]]
+"""Roundings that the weights were moved by, and what came out then."""
+
+
+def bounds_of(answers: Answers, nudged: Nudged) -> dict[str, Bound]:
     """Returns what every difference is judged by.
 
     A gradient that is truly zero (a bias in front of a BatchNormalization) is nothing but rounding: it is judged by the
@@ -151,7 +155,7 @@ def bounds_of(answers: Answers, nudged: Sequence[Answers]) -> dict[str, Bound]:
 
     Args:
         answers: The truth.
-        nudged: The same from weights one rounding apart.
+        nudged: The same from weights a few roundings apart.
     """
     arrays = answers.arrays()
     steps = [value for name, value in arrays.items() if name.startswith(WEIGHT)]
@@ -160,8 +164,9 @@ def bounds_of(answers: Answers, nudged: Sequence[Answers]) -> dict[str, Bound]:
     return {name: _bound(name, value, mean, answers, nudged) for name, value in arrays.items()}
 
 
-def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, nudged: Sequence[Answers]) -> Bound:
-    noise = ROUNDINGS * max((norm(other.arrays()[name] - value) for other in nudged), default=0.0)
+def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, nudged: Nudged) -> Bound:
+    apart = (ROUNDINGS / roundings * norm(other.arrays()[name] - value) for roundings, other in nudged)
+    noise = max(apart, default=0.0)
     if not name.startswith(WEIGHT):
         size = max(norm(value), 1e-6)
         return Bound(size, min(max(TOLERANCE, noise / size), MOST))

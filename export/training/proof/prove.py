@@ -2,12 +2,14 @@
 
 | start           | examples    | what is compared                                                                 |
 |-----------------|-------------|----------------------------------------------------------------------------------|
-| drawn           | drawn       | three steps, the second on a short batch, with proximal term, correction, dropout |
+| drawn           | drawn       | three steps of a few rows, with proximal term, correction, dropout               |
 | drawn           | drawn       | answers, losses, one step so large that it shows the gradient of every tensor    |
 | the model's own | real, if any | answers, losses, one step                                                       |
 
 What rounding explains is measured: Keras plays every case again from weights one rounding apart. A relu's corner or a
-tie that rounding turns is met at one start and not at another; a defect is met at all of them.
+tie that rounding turns moves a gradient by percents. Where that could be it, Keras plays twice more, from weights a few
+roundings apart in opposite directions, so that a corner in between is turned by one of the two. What remains is met at
+one start and not at another; a defect is met at all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 
 from export.training.contract import Contract
 from export.training.options import Options
-from export.training.proof.answers import Answers, Bound, Difference, bounds_of, by_program, compared, norm
+from export.training.proof.answers import MOST, Answers, Bound, Difference, bounds_of, by_program, compared, norm
 from export.training.proof.cases import Batch, Case, Material, correction_of, drawn
 from export.training.proof.culprit import ASK, culprit_of, layer_of
 from export.training.proof.golden import Golden
@@ -30,8 +32,12 @@ from fl_mobile.errors import ExportError, FlMobileError
 from fl_mobile.models import keras_bridge
 from fl_mobile.tensors import Tensors
 
-STARTS = 3
-NUDGES = 1
+STARTS = 5
+FEW_ROWS = 4
+"""Rows of batches where several steps follow each other, and a corner turned by one moves the rest."""
+
+FURTHER = 8
+"""Roundings that the weights are moved by, either way, to turn the corners between."""
 _LARGE, _SMALL = 4.0, 0.02
 """How far a step may go, in norms of the weights: to show the gradient, and to train."""
 
@@ -114,8 +120,7 @@ class _Prover:
             if case is None:
                 continue
             material = drawn(case, self.contract)
-            want, bounds = self._truth(case, material)
-            found = self._against(case, material, want, bounds)
+            want, bounds, found = self._found(case, material)
             if all(d.same for d in found):
                 return Golden.of(case, want, bounds, found)
             apart.append((case, found))
@@ -137,8 +142,7 @@ class _Prover:
             if case is None:
                 self._check_finite(material)
                 raise ExportError(f"model '{self.model.name}': its weights are no finite numbers. {ASK}.")
-            want, bounds = self._truth(case, material)
-            found = self._against(case, material, want, bounds)
+            _, _, found = self._found(case, material)
             if all(d.same for d in found):
                 worst = max(found[:-1], key=lambda d: d.off / d.allowed)
                 kind = "real examples" if examples is not None else "drawn examples"
@@ -159,8 +163,8 @@ class _Prover:
     def _case(self, name: str, seed: int) -> Case | None:
         """Returns a case with rates that suit the model, or None where numbers are not finite."""
         batch = self.contract.batch_size
-        short = max(batch // 2 + 1, 1) if batch > 2 else 1
-        rows = (batch,) if name == "gradient" else (batch, min(short, batch), batch)
+        few = min(batch, FEW_ROWS)
+        rows = (batch,) if name == "gradient" else (few, max(1, few - 1), few)
         for scale, signed in ((1.0, True), (1.0, False), (0.1, False)):
             case = Case(name, seed, rows, 1.0, weight_scale=scale, signed=signed, **inputs_of(self.model))
             case = replace(case, accumulate=name == "accumulated")
@@ -192,28 +196,34 @@ class _Prover:
             )
         return replace(case, learning_rate=rate)
 
-    def _truth(self, case: Case, material: Material) -> tuple[Answers, dict[str, Bound]]:
+    def _found(self, case: Case, material: Material) -> tuple[Answers, dict[str, Bound], list[Difference]]:
+        """Returns Keras' answers, what rounding explains, and how far the program is from them."""
         material = replace(material, correction=correction_of(case, self.contract))
-        want = self.reference.play(case, material)
-        return want, bounds_of(want, [self.reference.nudged(case, material, key) for key in range(NUDGES)])
+        got, want = self._answers(case, material), self.reference.play(case, material)
+        nudged = [(1, self.reference.nudged(case, material, 1))]
+        bounds = bounds_of(want, nudged)
+        found = compared(got, want, bounds)
+        if any(not d.same for d in found) and all(d.off <= max(MOST, d.allowed) for d in found):
+            nudged += [(FURTHER, self.reference.nudged(case, material, way * FURTHER)) for way in (1, -1)]
+            bounds = bounds_of(want, nudged)
+            found = compared(got, want, bounds)
+        return want, bounds, found
 
-    def _against(self, case: Case, material: Material, want: Answers, bounds: dict[str, Bound]) -> list[Difference]:
-        material = replace(material, correction=correction_of(case, self.contract))
+    def _answers(self, case: Case, material: Material) -> Answers:
         try:
-            got = by_program(self.session, case, material)
+            return by_program(self.session, case, material)
         except (RuntimeError, ValueError) as error:
             if isinstance(error, FlMobileError):
                 raise
             raise ExportError(
                 f"model '{self.model.name}': its training program does not run: {str(error).splitlines()[0][:300]}"
             ) from error
-        return compared(got, want, bounds)
 
     def _refusal(self, case: Case, found: Sequence[Difference]) -> ExportError:
         if case.name != "gradient" and (first := self._case("gradient", case.seed)) is not None:
             # Several steps carry a difference everywhere; one step shows where it comes from.
             material = drawn(first, self.contract)
-            here = self._against(first, material, *self._truth(first, material))
+            _, _, here = self._found(first, material)
             case, found = (first, here) if any(not d.same for d in here) else (case, found)
         told = culprit_of(self.model, self.options, case, [d for d in found if not d.same])
         return ExportError(f"{told} Conversion lost activations: {'; '.join(self.lost)}." if self.lost else told)

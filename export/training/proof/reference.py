@@ -70,11 +70,14 @@ class Reference:
 
         return tf.function(work, autograph=False)() if self._traced else work()
 
-    def nudged(self, case: Case, material: Material, key: int) -> Answers:
-        """Returns what Keras answers from weights that are one rounding apart."""
-        coin = np.random.default_rng(key)
+    def nudged(self, case: Case, material: Material, roundings: int) -> Answers:
+        """Returns what Keras answers from weights that are so many roundings apart, each weight up or down by chance.
+
+        A negative number goes the opposite way.
+        """
+        coin = np.random.default_rng(0)
         moved = {
-            path: (value * (1 + ROUNDING * coin.choice([-1.0, 1.0], value.shape))).astype(np.float32)
+            path: (value * (1 + roundings * ROUNDING * coin.choice([-1.0, 1.0], value.shape))).astype(np.float32)
             for path, value in material.weights.items()
         }
         return self.play(case, replace(material, weights=moved))
