@@ -159,6 +159,16 @@ DATASETS: dict[str, DatasetRow] = {
 }
 
 
+def _check_name(name: str) -> None:
+    if name not in DATASETS and (path := Path(name)).exists():
+        kind = "image-folder" if path.is_dir() else "npz"
+        raise ConfigError(
+            f"'{name}' is a path and not the name of a dataset: give it as --set data.dataset={kind} --set"
+            f" data.path={name}, and a .npz file to `fl-mobile export` as --frames FILE.npz"
+        )
+    check_known("dataset", name, DATASETS)
+
+
 def load_dataset(
     name: str,
     *,
@@ -182,7 +192,7 @@ def load_dataset(
     >>> load_dataset("synthetic", seed=0).train.x.shape
     (800, 16, 16, 1)
     """
-    check_known("dataset", name, DATASETS)
+    _check_name(name)
     row = DATASETS[name]
     if path is not None and not row.reads_path:
         raise ConfigError(f"dataset '{name}' reads no path, got {path}.")

@@ -76,6 +76,13 @@ def test_paths_and_options_a_row_does_not_read_are_refused(opener, name, tmp_pat
             load_dataset(name, seed=0, path=tmp_path / "absent")
 
 
+def test_a_path_instead_of_a_name_is_told_where_paths_go(tmp_path):
+    (tmp_path / "mine.npz").write_bytes(b"")
+    for path, kind in ((tmp_path / "mine.npz", "npz"), (tmp_path, "image-folder")):
+        with pytest.raises(ConfigError, match=rf"data\.dataset={kind} --set data\.path={path}"):
+            load_dataset(str(path), seed=0)
+
+
 def test_unknown_names_and_fractions_are_refused():
     with pytest.raises(ConfigError, match="Did you mean 'mnist-5k'"):
         load_dataset("mnist5k", seed=0)
