@@ -180,7 +180,7 @@ class ServerState:
         weights: The global model's travelling tensors, as they are published next.
         spec: Their shapes; what every packet is checked against.
         slots: Server-optimizer state, slot name → tensors (FedAdam: ``m`` and ``v``).
-        mean: The last mean update, if clients are to predict from it (CAFe).
+        mean: What clients are to predict of the next mean update, from the last one (CAFe).
         upload_step: Step of the upload codec under rate control; None until the first round has been published.
         privacy: Under differential privacy, what the next release needs; None until the first round has been published.
         averages: What the mean over rounds is made of, and itself (`server.averaging`); empty without one.

@@ -12,7 +12,7 @@ from fl_mobile import wire
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Mean
-from fl_mobile.client.feedback import plus
+from fl_mobile.client.feedback import plus, predicted
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import ClippedSum, PrivacyRules, release
 from fl_mobile.records import Assignment, PrivacyState, RoundReport, ServerState
@@ -162,7 +162,7 @@ def _share(rules: ServerRules, folded: Fold) -> float:
 def _remembered(agreement: Agreement, rules: ServerRules, after: ServerState, report: RoundReport) -> ServerState:
     """Returns the state with what the next round's publication needs of this one."""
     if agreement.memory == "cafe" and report.mean is not None:
-        after = replace(after, mean=report.mean)
+        after = replace(after, mean=predicted(report.mean, after.mean, agreement.spec))
     if rules.rate_control and after.upload_step is not None:
         after = replace(after, upload_step=rules.rate_control.next_step(after.upload_step, report.upload_bytes))
     return after
