@@ -34,6 +34,7 @@ POINTS = 2.0
 
 KEEPS = ("scaffold", "feddyn")
 PER_STEP = ("scaffold", "fednova")
+ONE_VERSION = ("fedsgd", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 
 SHORT = [
     ("scaffold", Row()),
@@ -90,6 +91,8 @@ def reason(algorithm: str, row: Row) -> str:
         return "the update of its own round"
     if algorithm in KEEPS and row.mode == "asynchronous":
         return "different versions"
+    if algorithm in ONE_VERSION and row.mode == "asynchronous":
+        return "for an older model"
     if row.mode == "asynchronous" and row.memory != "none":
         return "belongs to one round"
     if row.mode == "asynchronous" and row.selection != "exact":

@@ -91,7 +91,7 @@ REFUSALS = {
     ("aggregation", "algorithm"): "needs the mean",
     ("aggregation", "mode"): "weigh",
     ("algorithm", "memory"): "the update of its own round",
-    ("algorithm", "mode"): "different versions",
+    ("algorithm", "mode"): "different versions|an older model",
     ("algorithm", "personal"): "pulls devices to the server's model",
     ("memory", "mode"): "belongs to one round",
     ("mode", "over-selection"): "no round waits",
