@@ -39,6 +39,7 @@ from export.variants.attempt import Made, Request
 from export.variants.make import Outcomes, make_variants
 from export.variants.outcome import FAILED, Unmade, nothing_made
 from export.verify.bundle import BundleProof, ReplayError, verify_bundle
+from export.verify.by_task import TaskTargets
 from export.verify.golden import Golden, pack_golden
 from export.verify.measured import reference_of
 from export.verify.targets import check_targets
@@ -63,6 +64,7 @@ def export_model(
     training: TrainingFacts = NOTHING_KNOWN,
     sign_with: SigningKey | None = None,
     targets: Sequence[str] = (),
+    told: TaskTargets | None = None,
 ) -> BundleReport:
     """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
 
@@ -91,6 +93,8 @@ def export_model(
         sign_with: Signs the bundle; without it anyone could have made it, and ``verify`` says so.
         targets: What decides besides the runtimes that ship: others of ``RUNTIMES``, which are only asked and told
             otherwise, hardware of ``export.verify.targets``, or ``"tflite-2.14"``.
+        told: Where the only output is no classes of whole frames, what it should be: numbers, tags, a class at every
+            step. Artifacts are then held against Keras by the task's metrics too.
 
     Raises:
         ExportError: The model or data cannot become an artifact, ``out`` exists, or several recipes were asked for and
@@ -108,7 +112,7 @@ def export_model(
     found = model
     if not isinstance(model, Described):
         found = described(model, input_dtype, classes=y_test is not None or bool(labels), batch=batch)
-    reference = reference_of(found, x_test, y_test)
+    reference = replace(reference_of(found, x_test, y_test), told=told)
     request = Request(
         described=found,
         reference=reference,

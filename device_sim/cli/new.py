@@ -15,7 +15,7 @@ def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for experiment.toml; made if missing.")],
     changes: SetOption = None,
     example: Annotated[
-        str, typer.Option(metavar="NAME", help="demo (the defaults), or thousand: uploads a thousandfold smaller.")
+        str, typer.Option(metavar="NAME", help="demo (the defaults), thousand (uploads a thousandfold smaller), table.")
     ] = "demo",
     output: FormatOption = Format.TEXT,
 ) -> None:

@@ -74,7 +74,8 @@ def _found(artifact: Mapping[str, Any]) -> str:
 def _accuracy(artifact: Mapping[str, Any]) -> str:
     """Returns what is said of an artifact's classes, empty where the model has none."""
     if artifact["accuracy"] is None:
-        return ""
+        score = next(iter(artifact.get("metrics", {}).items()), None)
+        return f"{score[0]} {score[1][1]:.4f} (Keras {score[1][0]:.4f}), " if score else ""
     return (
         f"{artifact['accuracy']:.2%} ({100 * artifact['accuracy_diff']:+.2f} pt to Keras),"
         f" same class {artifact['argmax_agreement']:.2%}, "

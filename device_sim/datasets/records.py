@@ -148,6 +148,8 @@ class DataOptions:
         examples: ``synthetic``: number of images, training and test together.
         shape: ``synthetic``: ``(height, width, channels)``.
         classes: ``synthetic``: number of classes.
+        target: ``csv``: columns that are to be told.
+        device_column: ``csv``: the column that says whose a row is.
     """
 
     image_size: tuple[int, int] | None = None
@@ -155,6 +157,8 @@ class DataOptions:
     examples: int | None = None
     shape: tuple[int, int, int] | None = None
     classes: int | None = None
+    target: tuple[str, ...] | None = None
+    device_column: str | None = None
 
     def __post_init__(self) -> None:
         for name, length in (("image_size", 2), ("shape", 3)):

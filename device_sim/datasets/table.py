@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device_sim.datasets.csv_table import load_csv
 from device_sim.datasets.digits import load_digits
 from device_sim.datasets.extras import missing_package
 from device_sim.datasets.image_folder import load_image_folder
@@ -25,6 +26,7 @@ from device_sim.datasets.mnist import (
 from device_sim.datasets.npz import load_npz
 from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, Samples, make_dataset
 from device_sim.datasets.synthetic import load_synthetic
+from device_sim.datasets.tables import load_breast_cancer, load_diabetes
 from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.tasks import AUTO
 from fl_mobile.tasks.table import RECONSTRUCTION
@@ -43,6 +45,7 @@ class DatasetRow:
         natural: Examples know their device, so partition ``natural`` works (npz: where the file says so).
         reads_path: A path means something to it.
         options: Fields of `DataOptions` it reads; others are refused.
+        table: Its features are named columns, which are standardised unless ``data.standardize`` says otherwise.
     """
 
     load: Callable[[LoadRequest], Dataset]
@@ -56,6 +59,7 @@ class DatasetRow:
     natural: bool = False
     reads_path: bool = False
     options: tuple[str, ...] = ()
+    table: bool = False
 
 
 _DEMO = "pip install 'fl-mobile[demo]'"
@@ -114,6 +118,24 @@ DATASETS: dict[str, DatasetRow] = {
         get=_DEMO,
         missing=lambda: missing_package("sklearn"),
     ),
+    "breast-cancer": DatasetRow(
+        load=load_breast_cancer,
+        summary="30 measures of tumours, benign or malignant (UCI)",
+        size="569 examples, 0.1 MB",
+        licence="CC BY 4.0",
+        get=_DEMO,
+        missing=lambda: missing_package("sklearn"),
+        table=True,
+    ),
+    "diabetes": DatasetRow(
+        load=load_diabetes,
+        summary="10 measures of patients, and how far their diabetes went in a year",
+        size="442 examples, 7 kB",
+        licence="BSD-3",
+        get=_DEMO,
+        missing=lambda: missing_package("sklearn"),
+        table=True,
+    ),
     "synthetic": DatasetRow(
         load=load_synthetic,
         summary="made-up patterns any small CNN learns; no files",
@@ -133,6 +155,18 @@ DATASETS: dict[str, DatasetRow] = {
         missing=_needs_path,
         natural=True,
         reads_path=True,
+    ),
+    "csv": DatasetRow(
+        load=load_csv,
+        summary="your table: a .csv file with named columns as path; column device, or the one you name, is the device",
+        size="yours",
+        licence="yours",
+        get="save it as UTF-8 with a first line of names",
+        missing=_needs_path,
+        natural=True,
+        reads_path=True,
+        options=("target", "device_column"),
+        table=True,
     ),
     "image-folder": DatasetRow(
         load=load_image_folder,

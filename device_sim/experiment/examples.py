@@ -30,4 +30,15 @@ EXAMPLES: Mapping[str, Example] = {
             "server.schedule-end=0.2",
         ),
     ),
+    "table": Example(
+        "a table of 569 tumours at 10 hospitals, benign or malignant; features standardised by federated sums",
+        (
+            "data.dataset=breast-cancer",
+            "data.devices=10",
+            "model.name=tabular-mlp",
+            "train.rounds=40",
+            "train.epochs=2",
+            "train.learning-rate=0.02",
+        ),
+    ),
 }

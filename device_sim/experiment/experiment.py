@@ -12,6 +12,7 @@ from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS, DataOptions
+from device_sim.datasets.scaling import STANDARDIZE
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.attack import AttackPlan
 from device_sim.experiment.crossings import check_crossings
@@ -56,6 +57,9 @@ class Data:
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
     examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
     min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
+    target: str = key("", "csv: column that is to be told, or several parted by commas; empty is the last")
+    device_column: str = key("", "csv: column that says whose a row is; empty is the one called device, if any")
+    standardize: str = key(AUTO, "auto (tables) | federated (by sums of the devices) | none: features and numbers")
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray")
     examples: int = key(0, "synthetic: how many; 0 is its default")
@@ -74,6 +78,7 @@ class Data:
             raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
         if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
             raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
+        check_known("data.standardize", self.standardize, STANDARDIZE)
         if self.color not in ("", "rgb", "gray"):
             raise ConfigError(f"data.color must be rgb or gray, got '{self.color}'")
 
@@ -90,6 +95,8 @@ class Data:
         made_up = self.dataset == "synthetic"
         return DataOptions(
             image_size=None if made_up else size,
+            target=tuple(name.strip() for name in self.target.split(",")) if self.target else None,
+            device_column=self.device_column or None,
             color=None if made_up else self.color or None,
             shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,
             examples=self.examples or None,

@@ -8,7 +8,8 @@ import numpy as np
 
 from device_sim.client_data.data import DealtData, DeviceData, made_data
 from device_sim.client_data.partition import partition
-from device_sim.datasets import Dataset, load_dataset
+from device_sim.datasets import DATASETS, Dataset, load_dataset
+from device_sim.datasets.scaling import standardised
 from device_sim.datasets.split import with_public
 from device_sim.experiment.experiment import ON_DEMAND, Experiment
 from fl_mobile.errors import ConfigError, DataError
@@ -27,6 +28,8 @@ def open_dataset(experiment: Experiment) -> Dataset:
         options=keys.options(),
         task=experiment.task.name,
     )
+    row, private = DATASETS[keys.dataset], experiment.privacy.on
+    dataset = standardised(dataset, keys.standardize, table=row.table, private=private)
     return with_servers_part(experiment, dataset)
 
 

@@ -40,6 +40,7 @@ from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
+from fl_mobile.models.finish import with_standardised_inputs
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.records import FitPlan
@@ -336,7 +337,7 @@ def assemble(
 
 def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] | None = None) -> Callable[[], Any]:
     """Returns a function that builds the experiment's model for the dataset, the same one every time."""
-    return partial(
+    build = partial(
         make or partial(build_model, experiment.model.name),
         input_shape=dataset.input_shape,
         num_classes=dataset.num_classes,
@@ -345,3 +346,6 @@ def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] 
         seed=experiment.seed,
         weights=experiment.model.weights or None,
     )
+    if dataset.scaling is None:
+        return build
+    return partial(with_standardised_inputs, build, dataset.scaling.mean.tolist(), dataset.scaling.spread.tolist())

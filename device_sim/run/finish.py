@@ -202,6 +202,7 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
                 "accuracy_diff": variant.parity.accuracy_diff,
                 "argmax_agreement": variant.parity.argmax_agreement,
                 "max_abs_diff": variant.parity.max_abs_diff,
+                "metrics": {name: list(pair) for name, pair in variant.parity.metrics.items()},
                 "kept_float": [] if variant.layers is None else list(variant.layers.kept_float),
                 "kept_int16": [] if variant.layers is None else list(variant.layers.kept_int16),
                 "made_as": variant.made_as,

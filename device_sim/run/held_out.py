@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from device_sim.datasets import Dataset
 from export import BundleReport, export_model
 from export.bundles.signing import SigningKey
@@ -14,7 +16,10 @@ from export.model.frames import NO_OUTPUT, calibration_split, form_of
 from export.model.serving import Described, described, list_ends
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tuning import TuningSet
+from export.verify.by_task import TaskTargets
 from fl_mobile.errors import ExportError
+from fl_mobile.models.finish import STANDARDIZE, with_answers
+from fl_mobile.models.heads import head_of
 from fl_mobile.tasks.table import CLASSIFICATION
 
 Say = Callable[[str], None]
@@ -63,10 +68,16 @@ def export_with_held_out(
         targets: Runtimes that decide besides those that ship.
     """
     calibration, proof = calibration_split(len(dataset.test), seed)
+    model = finished(model, dataset)
+    if dataset.scaling is not None:  # features of several sizes share no 8-bit grid
+        keep_float = tuple(dict.fromkeys((*keep_float, STANDARDIZE)))
     classes = output != NO_OUTPUT and answers_classes(model, dataset)
     found = described(model, form_of(dataset.test.x) if forms is None else forms, classes=classes, batch=batch)
     end = _labelled(found, dataset.num_classes, output, say) if classes else None
-    if end is None:
+    told = None
+    if dataset.task != CLASSIFICATION and len(found.serving.outputs) == 1:
+        told = TaskTargets(dataset.task, in_units(dataset, dataset.test.y[proof]))
+    elif end is None:
         say("no output is classes of this dataset: answers alone are compared with Keras")
     names = dataset.labels if labels is None else labels
     return export_model(
@@ -78,6 +89,7 @@ def export_with_held_out(
         x_test=dataset.test.x[proof],
         y_test=None if end is None else {end: dataset.test.y[proof]},
         targets=targets,
+        told=told,
         provenance=provenance,
         progress=say,
         tuning=tuning,
@@ -85,6 +97,28 @@ def export_with_held_out(
         sign_with=sign_with,
         keep_float=keep_float,
     )
+
+
+def finished(model: Any, dataset: Dataset) -> Any:
+    """Returns the model with the end that a phone needs: see `fl_mobile.models.finish.with_answers`."""
+    if dataset.task == CLASSIFICATION or not getattr(model, "outputs", None) or len(model.outputs) != 1:
+        return model
+    scaling = dataset.scaling
+    return with_answers(
+        model,
+        dataset.task,
+        from_logits=head_of(model, dataset.test.x[:8]) == "logits",
+        mean=() if scaling is None else scaling.target_mean.tolist(),
+        spread=() if scaling is None else scaling.target_spread.tolist(),
+    )
+
+
+def in_units(dataset: Dataset, y: np.ndarray) -> np.ndarray:
+    """Returns targets as they came: numbers that were standardised in their own units again."""
+    scaling = dataset.scaling
+    if scaling is None or not len(scaling.target_mean):
+        return y
+    return np.asarray(y * scaling.target_spread + scaling.target_mean, np.float32)
 
 
 def answers_classes(model: Any, dataset: Dataset) -> bool:

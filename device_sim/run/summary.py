@@ -46,7 +46,7 @@ def summarise(
     dataset, spec = federation.dataset, federation.spec
     return {
         "schema": SCHEMA,
-        "task": {"name": dataset.task, "because": dataset.why, "loss_name": federation.plain_plan(0).loss},
+        "task": _task(federation),
         "metrics": next((r.metrics for r in rounds if r.round_num == kept.round_num), {}),
         "accuracy_name": _accuracy_name(federation),
         "accuracy": now.accuracy,
@@ -85,6 +85,20 @@ def summarise(
         "command": command,
         "wall_seconds": round(sum(r.wall_seconds for r in rounds), 3),
         "export": None,
+    }
+
+
+def _task(federation: Federation) -> dict[str, Any]:
+    """Returns the task, and what `fl_mobile.models.finish.with_answers` puts behind the model on a phone."""
+    dataset, scaling = federation.dataset, federation.dataset.scaling
+    return {
+        "name": dataset.task,
+        "because": dataset.why,
+        "loss_name": federation.plain_plan(0).loss,
+        "from_logits": federation.engine.from_logits,
+        "mean": [] if scaling is None else scaling.target_mean.tolist(),
+        "spread": [] if scaling is None else scaling.target_spread.tolist(),
+        "standardized_by": "" if scaling is None else scaling.source,
     }
 
 

@@ -33,7 +33,9 @@ from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden
 from fl_mobile.errors import ConfigError, RunError, VerifyError
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.finish import with_answers
 from fl_mobile.server import checkpoint
+from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import weights_hash
 
 if sys.version_info >= (3, 11):
@@ -149,7 +151,7 @@ def _models(folder: RunFolder, experiment: Experiment, summary: dict[str, Any], 
         _model(folder.path / beside_name(summary["kept"]["keep"]), experiment, paths, beside["weights_sha256"])
         checks.append(Check(beside_name(summary["kept"]["keep"]), f"weights {beside['weights_sha256'][:16]}…"))
     if summary["export"]:
-        return [*checks, *_bundle(folder, summary["export"], model, trust)]
+        return [*checks, *_bundle(folder, summary["export"], model, trust, summary.get("task", {}))]
     if trust.key or trust.required:
         raise VerifyError(f"{folder.path} has no bundle, so there is no signature to check")
     return checks
@@ -165,13 +167,20 @@ def _model(path: Path, experiment: Experiment, paths: Sequence[str], expected: s
     return model
 
 
-def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust) -> list[Check]:
+def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust, task: dict[str, Any]) -> list[Check]:
     proof = verify_bundle(folder.bundle, trust=trust)
     replayed = sorted({replay.recipe for replay in proof.replays})
     _same(folder.bundle.name, "artifacts", sorted(a["recipe"] for a in told["artifacts"]), replayed)
     golden = unpack_golden((folder.bundle / "golden.npz").read_bytes())
     dtypes = {name: str(frames.dtype) for name, frames in golden.frames.items()}
     entries = read_graph((folder.bundle / f"{replayed[0]}.tflite").read_bytes()).signature(SIGNATURE).inputs
+    model = with_answers(
+        model,
+        task.get("name", CLASSIFICATION),
+        from_logits=task.get("from_logits", True),
+        mean=task.get("mean", ()),
+        spread=task.get("spread", ()),
+    )
     serving = describe(model, dtypes, classes=bool(golden.labels), batch=entries[0].shape[0])
     found = predict(model, serving, dict(golden.frames))
     far = max(float(np.abs(rows - golden.keras[name]).max()) for name, rows in found.items())

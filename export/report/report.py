@@ -205,6 +205,7 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
         "tie_flips": parity.tie_flips,
         "max_abs_diff": parity.max_abs_diff,
         "mean_abs_diff": parity.mean_abs_diff,
+        "metrics": {name: {"keras": theirs, "artifact": ours} for name, (theirs, ours) in parity.metrics.items()},
         "outputs": [asdict(end) for end in parity.outputs],
         "parity_runtime": parity.runtime,
         "tolerance": asdict(recipe.tolerance),
@@ -239,6 +240,7 @@ def to_markdown(report: BundleReport) -> str:
         "| recipe | bytes | zipped | accuracy | Δ Keras | same class | max Δp | mean Δp | for |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         *(_row(variant) for variant in report.variants),
+        *_metric_lines(report.variants),
         *_unmade_lines(report.unmade),
         *(report.frontier.lines(report.chosen) if report.frontier else ()),
         "",
@@ -260,6 +262,16 @@ def to_markdown(report: BundleReport) -> str:
         f"- made with: {', '.join(f'{name} {number}' for name, number in report.versions.items())}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _metric_lines(variants: Sequence[Variant]) -> list[str]:
+    """Returns what artifacts are worth at their task, beside Keras; none for classes of whole frames."""
+    lines = [
+        f"- `{v.recipe}`: " + ", ".join(f"{n} {ours:.4g} (Keras {theirs:.4g})" for n, (theirs, ours) in found.items())
+        for v in variants
+        if (found := v.parity.metrics)
+    ]
+    return ["", "At its task, on the held-out set:", "", *lines] if lines else []
 
 
 def _unmade_lines(unmade: Sequence[Unmade]) -> list[str]:

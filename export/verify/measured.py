@@ -20,6 +20,7 @@ from export.model.frames import count_of, frames_for, take
 from export.model.serving import SIGNATURE, Described, End, Frames, Serving, described, predict
 from export.runtimes import real_values, run_frames
 from export.tflite.graph import Artifact, Graph, read_graph
+from export.verify.by_task import TaskTargets, score_failures
 from export.verify.parity import OutputParity, Parity, compare, mean_or_none, value_range
 from fl_mobile.errors import ExportError, VerifyError
 
@@ -33,12 +34,14 @@ class Reference:
         frames: Input name → ``uint8`` or ``float32[n, ...]``.
         labels: Output name → ``int64[n]`` true classes, for the outputs that have them; may be empty.
         answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
+        told: What the only output should be, where it is no classes of whole frames.
     """
 
     serving: Serving
     frames: Frames
     labels: Mapping[str, np.ndarray]
     answers: Mapping[str, np.ndarray]
+    told: TaskTargets | None = None
 
     @property
     def samples(self) -> int:
@@ -150,6 +153,11 @@ def parity_of(
     outputs = tuple(_of_output(reference, end, found, recipe) for end in reference.serving.outputs)
     several = len(outputs) > 1
     failures = [f"{end.output}: {words}" if several else words for end in outputs for words in end.failures]
+    metrics: dict[str, tuple[float, float]] = {}
+    if (told := reference.told) is not None:
+        name = reference.serving.end.name
+        metrics = told.compared(found[name], reference.answers[name])
+        failures += score_failures(told.task, metrics, recipe.tolerance, reference.samples)
     return Parity(
         recipe=recipe.name,
         runtime=runtime,
@@ -159,6 +167,7 @@ def parity_of(
         kernel_weights=reference.serving.kernel_weights,
         ops=graph.ops,
         failures=tuple(failures),
+        metrics=metrics,
     )
 
 

@@ -21,8 +21,8 @@ deviation of √c, and twice that is allowed on top of the recipe's drop.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -76,6 +76,7 @@ class Parity:
         kernel_weights: Weights of rank 2 or more in the Keras model.
         ops: Operations of the file in order.
         failures: What exceeded the recipe's tolerance, in words; empty when the artifact passes.
+        metrics: Of the task, where it is no classes of whole frames: name → Keras' value and the artifact's.
     """
 
     recipe: str
@@ -86,6 +87,7 @@ class Parity:
     kernel_weights: int
     ops: tuple[str, ...]
     failures: tuple[str, ...]
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def keras_accuracy(self) -> float | None:

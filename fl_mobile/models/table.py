@@ -104,4 +104,12 @@ MODELS: dict[str, ModelRow] = {
         input_dtype="int32",
         input_scale=1.0,
     ),
+    "tabular-mlp": ModelRow(
+        build="fl_mobile.models.tabular:tabular_mlp",
+        summary="rows of numbers: dense 64, dense 32, a linear head for classes or numbers",
+        input_shape=(30,),
+        num_classes=2,
+        reference="the small MLP of tabular baselines, 4,130 parameters",
+        input_scale=1.0,
+    ),
 }

@@ -32,6 +32,11 @@ def opener(tmp_path, monkeypatch):
     (by_writer / "qmnist-train-labels-idx2-int.gz").write_bytes(gzip.compress(idx_bytes(rows, 0x0C)))
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "mine.npz", x=rng.normal(size=(30, 5)), y=np.arange(30) % 3, device=np.arange(30) % 4)
+    lines = [
+        f"{a:.3f},{b:.3f},clinic-{n % 4},{'yes' if n % 3 else 'no'}"
+        for n, (a, b) in enumerate(rng.normal(size=(30, 2)))
+    ]
+    (tmp_path / "mine.csv").write_text("\n".join(["age,weight,device,ill", *lines]))
     write_pictures(tmp_path / "photos")
     write_leaf(tmp_path / "leaf")
     paths = {
@@ -39,6 +44,7 @@ def opener(tmp_path, monkeypatch):
         "fashion-mnist": "idx",
         "mnist-by-writer": "by-writer",
         "npz": "mine.npz",
+        "csv": "mine.csv",
         "image-folder": "photos",
         "leaf": "leaf",
     }
@@ -53,7 +59,8 @@ def test_every_dataset_is_well_formed_seeded_and_says_its_devices(opener, name):
     assert data.train.x.dtype in (np.uint8, np.float32)
     assert data.train.x[0].shape == data.input_shape
     assert data.input_scale == (1 / 255 if data.train.x.dtype == np.uint8 else 1)
-    assert set(np.unique(data.test.y)) <= set(range(data.num_classes))
+    if data.task == "classification":
+        assert set(np.unique(data.test.y)) <= set(range(data.num_classes))
     assert (data.device_of is not None) == row.natural
     assert not data.train.x.flags.writeable
     assert all((row.summary, row.size, row.licence, row.get, data.source))
@@ -63,6 +70,7 @@ def test_every_dataset_is_well_formed_seeded_and_says_its_devices(opener, name):
 def test_paths_and_options_a_row_does_not_read_are_refused(opener, name, tmp_path):
     row = DATASETS[name]
     every = {"image_size": (4, 4), "color": "gray", "examples": 50, "shape": (8, 8, 1), "classes": 3}
+    every |= {"target": ("y",), "device_column": "who"}
     assert set(every) == set(DataOptions.__dataclass_fields__)
     for option, value in every.items():
         if option not in row.options:

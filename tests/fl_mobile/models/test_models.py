@@ -26,6 +26,7 @@ PARAMETERS = {  # (all, trainable), published or added up by hand from the layer
     "mobilenet-v1-0.25": (221_794 - 2_736, 213_072 + 514),  # MLPerf Tiny's VWW model less its biases before batch-norm
     "resnet-8": (78_666, 78_666 - 2 * (3 * 16 + 2 * 32 + 2 * 64)),
     "ds-cnn": (24_908, 24_908 - 2 * 9 * 64),
+    "tabular-mlp": (30 * 64 + 64 + 64 * 32 + 32 + 32 * 2 + 2,) * 2,
     "text-classifier": (10_000 * 16 + 16 * 16 + 16 + 16 * 2 + 2,) * 2,
 }
 

@@ -1,0 +1,70 @@
+"""What a model wears around its own layers, so that a phone needs no Python: raw features in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fl_mobile.errors import ModelError
+from fl_mobile.tasks.table import CLASSIFICATION, task_row
+
+CLIP = 10.0
+"""Standard deviations from the mean beyond which a feature tells no more."""
+
+STANDARDIZE, ANSWER = "standardize", "answer"
+
+
+def with_standardised_inputs(build: Callable[[], Any], mean: Sequence[float], spread: Sequence[float]) -> Any:
+    """Returns a built model whose first layer standardises rows of features, by constants of the graph.
+
+    Args:
+        build: Returns a built model that takes standardised features.
+        mean: Of every feature.
+        spread: Standard deviation of every feature.
+
+    Raises:
+        ModelError: It has no one input of known shape to put the layer before.
+    """
+    import keras
+
+    model = build()
+    inputs = getattr(model, "inputs", None)
+    if not inputs or len(inputs) != 1:
+        raise ModelError(
+            f"model '{model.name}': features can be standardised in a model with one input of known shape only:"
+            ' build it from keras.Input, or set data.standardize = "none"'
+        )
+    raw = keras.Input(inputs[0].shape[1:], name="features")
+    scale = [1 / each for each in spread]
+    offset = [-m / s for m, s in zip(mean, spread, strict=True)]
+    # The clip keeps the converter from folding the scales into the first kernel, whose 8-bit rows they would spoil.
+    ready = keras.ops.clip(keras.layers.Rescaling(scale, offset, name=STANDARDIZE)(raw), -CLIP, CLIP)
+    return keras.Model(raw, model(ready), name=model.name)
+
+
+def with_answers(
+    model: Any, task: str, *, from_logits: bool, mean: Sequence[float] = (), spread: Sequence[float] = ()
+) -> Any:
+    """Returns a model that answers as a phone needs it: probabilities for logits, numbers in their own units.
+
+    A classifier stays as it is: export finishes its head itself. So does a subclassed model, which has no known end.
+
+    Args:
+        model: A built Keras model.
+        task: Row of `fl_mobile.tasks.TASKS`.
+        from_logits: Whether its outputs are logits.
+        mean: Of the numbers that are told, where they were standardised.
+        spread: Their standard deviation.
+    """
+    import keras
+
+    row = task_row(task)
+    if task == CLASSIFICATION or not getattr(model, "outputs", None):
+        return model
+    if len(spread):
+        last = keras.layers.Rescaling(list(spread), list(mean), name=ANSWER)
+    elif row.activation and from_logits:
+        last = keras.layers.Activation(row.activation, name=ANSWER)
+    else:
+        return model
+    return keras.Model(model.inputs, last(model.outputs[0]), name=model.name)

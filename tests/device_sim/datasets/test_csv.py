@@ -1,0 +1,153 @@
+"""A user's own table: what columns become, what is refused, and how features are standardised."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.preprocessing import StandardScaler
+
+from device_sim.datasets import DataOptions, Dataset, Samples, load_dataset
+from device_sim.datasets.scaling import message_bytes, standardised
+from fl_mobile.errors import ConfigError, DataError
+
+ROWS = 40
+
+
+def table(path: Path, **columns: list[object]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+def opened(path: Path, task: str = "auto", **options: object) -> Dataset:
+    return load_dataset("csv", seed=0, path=path, task=task, options=DataOptions(**options))  # type: ignore[arg-type]
+
+
+FEATURES = {"age": [20 + n for n in range(ROWS)], "weight": [60.5 + n for n in range(ROWS)]}
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "labels"),
+    [
+        (["no", "yes"] * 20, "classification", ("no", "yes")),
+        ([3, 1, 10, 1] * 10, "classification", ("1", "3", "10")),
+        ([0.5 + n for n in range(ROWS)], "regression", ("told",)),
+        (list(range(ROWS)), "regression", ("told",)),
+    ],
+)
+def test_the_last_column_says_its_task(tmp_path, target, task, labels):
+    found = opened(table(tmp_path / "a.csv", **FEATURES, told=target))
+    assert (found.task, found.labels) == (task, labels)
+    assert found.train.x.dtype == np.float32
+    assert found.train.x.shape == (len(found.train), 2)
+    assert found.device_of is None
+    age = np.concatenate([found.train.x, found.test.x])[:, 0].astype(int) - 20
+    wanted = np.array(target)[age] if task == "regression" else [labels.index(str(target[n])) for n in age]
+    assert np.array_equal(np.concatenate([found.train.y, found.test.y]).ravel(), wanted)
+
+
+def test_columns_are_named_by_keys(tmp_path):
+    path = table(tmp_path / "a.csv", clinic=["a", "b"] * 20, **FEATURES, x=[0, 1, 1, 0] * 10, y=[1, 1, 0, 0] * 10)
+    found = opened(path, target=("x", "y"), device_column="clinic")
+    assert (found.task, found.labels, found.input_shape) == ("multi-label", ("x", "y"), (2,))
+    assert np.unique(found.device_of).tolist() == [0, 1]
+    assert opened(path, target=("age",), device_column="clinic").task == "regression"
+    assert opened(path, task="reconstruction", device_column="clinic").train.y.shape[1] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "says"),
+    [
+        ("age,ill\n3,yes\nold,no\n", "auto", r"line 3, column 'age': expected a number, got 'old'"),
+        ("age,ill\n3,yes\n,no\n", "auto", r"line 3, column 'age': the cell is empty"),
+        ("age,ill\n3,yes\nnan,no\n", "auto", r"line 3, column 'age': the cell is empty"),
+        ("age,ill\n3,yes\n1e99,no\n", "auto", r"line 3, column 'age'"),
+        ("age,ill\n3,1.5\n4,\n", "auto", r"line 3, column 'ill': the cell is empty"),
+        ("age,ill\n3\n", "auto", r"line 2: expected 2 cells"),
+        ("age,age\n3,4\n", "auto", r"names column 'age' twice"),
+        ("age\n3\n", "auto", r"no column is left for features"),
+        ("", "auto", r"a line of names and at least one row"),
+        ("age,ill\n", "auto", r"a line of names and at least one row"),
+        ("age,ill\n3,yes\n4,no\n", "regression", r"line 2, column 'ill': expected a number, got 'yes'"),
+        ("age,ill\n3,1\n4,0\n", "sequence", r"task 'sequence' cannot be told from a table"),
+    ],
+)
+def test_bad_tables_are_refused_by_line_and_column(tmp_path, text, task, says):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=says):
+        opened(path, task)
+
+
+def test_columns_that_are_not_there_are_refused_with_the_nearest(tmp_path):
+    path = table(tmp_path / "a.csv", **FEATURES, ill=["no", "yes"] * 20)
+    with pytest.raises(DataError, match=r"no column 'wieght'.*Did you mean 'weight'"):
+        opened(path, target=("wieght",))
+    with pytest.raises(DataError, match="no column 'clinic'"):
+        opened(path, device_column="clinic")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_table_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("csv") / "any.csv"
+    path.write_bytes(data)
+    with contextlib.suppress(DataError):
+        opened(path)
+
+
+def test_the_tables_of_scikit_learn_are_those_it_loads():
+    x, y = load_breast_cancer(return_X_y=True)
+    found = load_dataset("breast-cancer", seed=0)
+    mine = np.concatenate([found.train.x, found.test.x]), np.concatenate([found.train.y, found.test.y])
+    order, theirs = np.lexsort(mine[0].T), np.lexsort(x.astype(np.float32).T)
+    assert np.array_equal(mine[0][order], x.astype(np.float32)[theirs])
+    assert np.array_equal(mine[1][order], y[theirs])
+    x, y = load_diabetes(return_X_y=True, scaled=False)
+    found = load_dataset("diabetes", seed=0)
+    assert found.task == "regression"
+    assert np.sort(np.concatenate([found.train.y, found.test.y]).ravel()).tolist() == np.sort(y).tolist()
+
+
+@pytest.mark.parametrize("name", ["breast-cancer", "diabetes"])
+def test_federated_sums_give_what_a_scaler_gives_on_all_of_it(name):
+    raw = load_dataset(name, seed=0)
+    found = standardised(raw, "auto", table=True, private=False)
+    scaler = StandardScaler().fit(raw.train.x.astype(np.float64))
+    np.testing.assert_allclose(found.scaling.mean, scaler.mean_, rtol=1e-9)
+    np.testing.assert_allclose(found.scaling.spread, scaler.scale_, rtol=1e-6)
+    assert np.array_equal(found.train.x, raw.train.x), "features are standardised in the graph"
+    if name == "diabetes":
+        assert abs(float(found.train.y.mean())) < 1e-6
+        back = found.test.y * found.scaling.target_spread + found.scaling.target_mean
+        np.testing.assert_allclose(back, raw.test.y, rtol=1e-6)
+    assert message_bytes(found) == 8 * (1 + 2 * (raw.train.x.shape[1] + (name == "diabetes")))
+
+
+def test_a_feature_that_never_changes_is_left_in_place():
+    raw = load_dataset("diabetes", seed=0)
+    train, test = (
+        Samples(np.hstack([part.x, np.full((len(part), 1), 7.1, np.float32)]), part.y) for part in (raw.train, raw.test)
+    )
+    found = standardised(replace(raw, train=train, test=test), "federated", table=False, private=False)
+    assert found.scaling.spread[-1] == 1
+
+
+def test_standardisation_that_cannot_be_is_refused():
+    pictures, numbers = load_dataset("digits", seed=0), load_dataset("diabetes", seed=0)
+    assert standardised(pictures, "auto", table=False, private=False) is pictures
+    assert standardised(numbers, "auto", table=True, private=True) is numbers
+    with pytest.raises(ConfigError, match="needs rows of numbers"):
+        standardised(pictures, "federated", table=False, private=False)
+    with pytest.raises(ConfigError, match="does not account for"):
+        standardised(numbers, "federated", table=True, private=True)
