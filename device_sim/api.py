@@ -223,7 +223,7 @@ class Run:
         return model
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
-        """Returns ``accuracy`` and ``loss`` of the global model on ``x`` and its targets ``y``, or ``tf.data`` of both."""
+        """Returns ``accuracy`` and ``loss`` of the global model on ``x`` and targets ``y``, or ``tf.data`` of both."""
         from device_sim.run.loop import restore
 
         state, _ = restore(self._federation, self._folder)
