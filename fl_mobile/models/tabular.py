@@ -12,9 +12,10 @@ def tabular_mlp(input_shape: tuple[int, ...], num_classes: int, *, input_scale: 
     import keras
     from keras import layers
 
-    if len(input_shape) != 1 or input_scale != 1:
-        raise ValueError(f"expected rows of features (features,) that are not scaled, got {input_shape}")
-    x = inputs = keras.Input(input_shape, name="features")
+    if len(input_shape) != 1:
+        raise ValueError(f"expected rows of features (features,), got {input_shape}")
+    inputs = keras.Input(input_shape, name="features")
+    x = inputs if input_scale == 1 else layers.Rescaling(input_scale, name="rescale")(inputs)
     for i, units in enumerate(UNITS, 1):
         x = layers.Dense(units, activation="relu", name=f"dense{i}")(x)
     return keras.Model(inputs, layers.Dense(num_classes, name="head")(x), name="tabular_mlp")
