@@ -21,7 +21,7 @@ android: .venv/.dev ## the phone's half in Java; a JDK and Maven come from Debia
 	@command -v javac >/dev/null && command -v mvn >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jdk-headless maven; }
 	cd android_stub && MAVEN_OPTS=-Xmx512m mvn -q -B verify
-	$(BIN)/pytest -m "not slow" tests/android_stub
+	$(BIN)/pytest -m "not slow" tests/android_stub/test_deployed.py
 
 docs: .venv/.dev ## the documentation site in build/docs: warnings and broken links are errors, reading it needs no network
 	$(BIN)/python docs/_site/build.py

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from device_sim.deploy.examples import deal
@@ -71,6 +72,8 @@ MORE = {
 }
 
 
+EXACT = (NO_MEMORY, "upload.codec=none", "download.mode=full", "download.codec=none")
+
 Command = Callable[[str, Path], list[str]]
 """The coordinator's URL and the folder of the clients' examples → what plays them all."""
 
@@ -87,6 +90,13 @@ def fleet(url: str, data: Path) -> list[str]:
     count = len(list(data.glob("*.npz")))
     command = ["java", "-Xmx256m", "-jar", str(JAR), "--litert", library()]
     return [*command, "--server", url, "--data", str(data), "--fleet", str(count)]
+
+
+def on_tflite(url: str, data: Path) -> list[str]:
+    """Returns the same fleet on the runtime that goes into apps."""
+    command = fleet(url, data)
+    at = command.index("--litert")
+    return command[:at] + command[at + 2 :]
 
 
 def killed(url: str, data: Path) -> list[str]:
@@ -127,6 +137,21 @@ def test_clients_that_die_at_every_step_come_back_and_count_once(
 ) -> None:
     said = compared(tmp_path, monkeypatch, MORE["plain"], killed)
     assert said.split() == ["accepted:", "32", "deaths:", "27"]
+
+
+@pytest.mark.slow
+def test_the_runtime_of_phones_stays_within_a_millionth_a_round(tmp_path: Path) -> None:
+    """Updates travel as they are: rounding at random would turn a last bit into a step of the codec."""
+    federation, programs = open_deployed(deployable(parse_experiment(EXPERIMENT, EXACT)))
+    simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))
+    expected = list(simulate(federation, simulated))
+    rounds, said = played(federation, deployed, programs, tmp_path, on_tflite)
+    federation.engine.close()
+    assert said.split() == ["accepted:", "32"]
+    assert [r.accuracy for r in rounds] == pytest.approx([r.accuracy for r in expected], abs=0.005)
+    before, after = (restore(federation, folder)[0].weights for folder in (simulated, deployed))
+    for path, value in before.items():
+        np.testing.assert_allclose(after[path], value, rtol=0, atol=1e-6 * len(rounds))
 
 
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], command: Command) -> str:

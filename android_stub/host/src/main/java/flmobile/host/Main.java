@@ -7,6 +7,7 @@ import flmobile.client.ServerException;
 import flmobile.client.TrainEngine;
 import flmobile.client.Visit;
 import flmobile.core.WireException;
+import flmobile.engine.TfLite;
 import java.io.IOException;
 import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
@@ -29,7 +30,8 @@ public final class Main {
             + "--fleet   play the first N clients of the folder, by name, one after another; default 1\n"
             + "--state   what clients keep between rounds; default DIR/.fl-mobile-java\n"
             + "--visits  rounds each client takes part in; 0, the default, is until the run ends\n"
-            + "--litert  the runtime: libLiteRt.so of the Python wheel ai-edge-litert; default $FL_LITERT";
+            + "--litert  train on libLiteRt.so of the Python wheel ai-edge-litert, as `simulate --engine litert` does to the\n"
+            + "          bit; without it on the TFLite 2.20 of phones, which is in this file";
 
     private Main() {}
 
@@ -99,7 +101,7 @@ public final class Main {
         int visits = whole(options, "visits", 0, 0);
         Path beside = Files.isDirectory(data) ? data : data.toAbsolutePath().getParent();
         Path state = options.containsKey("state") ? Paths.get(options.get("state")) : beside.resolve(".fl-mobile-java");
-        TrainEngine.Loader loader = LiteRt.loader(library(options.get("litert")));
+        TrainEngine.Loader loader = loader(options.get("litert"));
         PriorityQueue<Due> queue = new PriorityQueue<>();
         for (Path file : files(data, fleet)) { // one after another, so that the n-th file is device n of a new run
             String name = file.getFileName().toString().replaceFirst("\\.npz$", "");
@@ -134,13 +136,15 @@ public final class Main {
         return told.length() > 0 ? told.toString() : "never asked";
     }
 
-    private static String library(String told) {
-        String path = told != null ? told : System.getenv("FL_LITERT");
-        if (path == null || !Files.isRegularFile(Paths.get(path))) {
-            throw new IllegalArgumentException("--litert must name libLiteRt.so of the Python wheel ai-edge-litert 2.3,"
-                    + " e.g. .venv/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so; got " + path);
+    private static TrainEngine.Loader loader(String litert) {
+        if (litert == null) {
+            return TfLite.loader(1);
         }
-        return Paths.get(path).toAbsolutePath().toString();
+        if (!Files.isRegularFile(Paths.get(litert))) {
+            throw new IllegalArgumentException("--litert must name libLiteRt.so of the Python wheel ai-edge-litert 2.3,"
+                    + " e.g. .venv/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so; got " + litert);
+        }
+        return LiteRt.loader(Paths.get(litert).toAbsolutePath().toString());
     }
 
     private static List<Path> files(Path data, int fleet) throws IOException {
