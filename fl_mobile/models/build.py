@@ -190,5 +190,6 @@ def _check_user_model(name: str, model: Any, given: dict[str, Any], task: str) -
     widths = {classes, 1} if classes == 2 else {classes}  # one output is enough for two classes
     if task == CLASSIFICATION and (len(shapes[0]) != 2 or shapes[0][1] not in widths):
         raise ModelError(
-            f"model {name}: expected outputs (n, {classes}) for {classes} classes, got {shapes[0]} for n=2."
+            f"model {name}: expected outputs (n, {classes}) for {classes} classes, got {shapes[0]} for n=2. End it in"
+            f" {'Flatten or a global pooling and ' if len(shapes[0]) > 2 else ''}Dense(num_classes)."
         )
