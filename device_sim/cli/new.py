@@ -15,7 +15,8 @@ def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for experiment.toml; made if missing.")],
     changes: SetOption = None,
     example: Annotated[
-        str, typer.Option(metavar="NAME", help="demo (the defaults), thousand (uploads a thousandfold smaller), table.")
+        str,
+        typer.Option(metavar="NAME", help="demo (the defaults), thousand (smaller uploads), table or keyboard."),
     ] = "demo",
     output: FormatOption = Format.TEXT,
 ) -> None:

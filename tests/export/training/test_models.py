@@ -36,14 +36,16 @@ def _built(name: str, size: int = 4) -> tuple[Any, TrainingProgram]:
     model = build_model(
         name, input_shape=row.input_shape, num_classes=row.num_classes, input_scale=scale, seed=0, weights="none"
     )
-    return model, build_training_program(model, batch_size=size, from_logits=row.from_logits)
+    made = build_training_program(model, batch_size=size, task=row.task, from_logits=row.from_logits)
+    return model, made
 
 
 def _batch(name: str, model: Any, size: int = 4) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
-    high = 1000 if MODELS[name].input_dtype == "int32" else 256
+    row, out = MODELS[name], model.outputs[0].shape
+    high = row.num_classes if row.task == "sequence" else 1000 if row.input_dtype == "int32" else 256
     x = rng.integers(0, high, (size, *model.inputs[0].shape[1:])).astype(np.float32)
-    return x, rng.integers(0, model.outputs[0].shape[-1], size)
+    return x, rng.integers(0, out[-1], (size, *out[1:-1]))
 
 
 def _one_step(name: str) -> None:

@@ -27,8 +27,14 @@ PARAMETERS = {  # (all, trainable), published or added up by hand from the layer
     "resnet-8": (78_666, 78_666 - 2 * (3 * 16 + 2 * 32 + 2 * 64)),
     "ds-cnn": (24_908, 24_908 - 2 * 9 * 64),
     "tabular-mlp": (30 * 64 + 64 + 64 * 32 + 32 + 32 * 2 + 2,) * 2,
+    "char-gru": (97 * 8 + 3 * (8 * 128 + 128 * 128 + 2 * 128) + 128 * 97 + 97,) * 2,
     "text-classifier": (10_000 * 16 + 16 * 16 + 16 + 16 * 2 + 2,) * 2,
 }
+
+
+def high(row) -> int:
+    """Returns what inputs are drawn below: tokens of a sequence are its classes."""
+    return row.num_classes if row.task == "sequence" else 256
 
 
 def count(variables) -> int:
@@ -75,12 +81,12 @@ def test_another_process_builds_the_same_bits(built):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_takes_the_callers_input_and_gives_logits(built, name):
     row, rng = MODELS[name], np.random.default_rng(0)
-    x = rng.integers(0, 256, (3, *row.input_shape)).astype(np.float32)
+    x = rng.integers(0, high(row), (3, *row.input_shape)).astype(np.float32)
     out = built[name](x, training=False).numpy()
-    assert out.shape == (3, row.num_classes)
+    assert out.shape == (3, *(row.input_shape if row.task == "sequence" else ()), row.num_classes)
     assert np.isfinite(out).all()
     assert row.from_logits
-    assert not np.allclose(out.sum(axis=1), 1)
+    assert not np.allclose(out.sum(axis=-1), 1)
     if row.input_dtype == "int32":
         assert np.array_equal(out, built[name](x.astype(np.int32), training=False).numpy())
 
@@ -92,12 +98,12 @@ def test_a_training_step_reaches_every_trainable_tensor_and_no_frozen_one(name):
 
     row, rng = MODELS[name], np.random.default_rng(0)
     model = build(name)
-    x = rng.integers(0, 256, (8, *row.input_shape)).astype(np.float32)
+    x = rng.integers(0, high(row), (8, *row.input_shape)).astype(np.float32)
+    y = np.arange(8) % row.num_classes
+    y = np.broadcast_to(y[:, None], (8, *row.input_shape)) if row.task == "sequence" else y
     before = [v.numpy() for v in model.non_trainable_weights]
     with tf.GradientTape() as tape:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
-            np.arange(8) % row.num_classes, model(x, training=True)
-        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, model(x, training=True))
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         values = tf.convert_to_tensor(gradient).numpy()
