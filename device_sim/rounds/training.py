@@ -13,19 +13,20 @@ import numpy as np
 from device_sim.attacks.attackers import Attackers, Lies
 from device_sim.engines import Engine, Task
 from device_sim.experiment.personal import DITTO
-from device_sim.federation.federation import Federation
 from device_sim.rounds.clients import Clients, Ready
 from device_sim.rounds.crew import Crew
 from device_sim.rounds.own import private_of, train_own_models
 from device_sim.rounds.step import Step
 from fl_mobile.client.answer import Answer, terms_of
-from fl_mobile.client.state import ClientState, pull_of
+from fl_mobile.client.state import ClientState, keeps_anything, pull_of
 from fl_mobile.measurements.sources import write_update
 from fl_mobile.server.fold import Fold, Folding
 from fl_mobile.storage.files import write_json
 
 FOLD_BYTES = 1 << 20
 """Packets of less than this in all are folded where they are; handing them out would cost more."""
+
+_NOTHING = ClientState()
 
 
 @dataclass
@@ -75,8 +76,13 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
     )
     out = Trained(folded=folding(()) if folding else None)
 
+    own = keeps_anything(step.agreement, private=bool(federation.private))
+
+    def kept_by(client: int) -> ClientState:
+        return step.memory.client_state(client) if own else _NOTHING
+
     def train(some: np.ndarray, clients: Clients) -> None:
-        tasks = (_task(step, crew, at, step.memory.client_state(int(crew.devices.index[at]))) for at in some.tolist())
+        tasks = (_task(step, crew, at, kept_by(int(crew.devices.index[at]))) for at in some.tolist())
         for ready in federation.engine.train(weights, tasks, step.assignment.plan, clients):
             out.add(ready, folding)
 
@@ -127,24 +133,15 @@ def _train_liars_last(
 
 
 def _task(step: Step, crew: Crew, at: int, kept: ClientState) -> Task:
-    federation, client = step.federation, int(crew.devices.index[at])
+    federation, client, seed = step.federation, int(crew.devices.index[at]), int(crew.seeds[at])
     pull = pull_of(step.agreement, step.decoded, kept)
     if pull is not None:  # engines want one for every weight; nothing pulls on private ones
         still = (path for path in federation.private if federation.engine.spec[path].trainable)
         pull |= {path: np.zeros_like(step.weights[path]) for path in still}
-    return Task(
-        client,
-        *_examples(federation, client, int(crew.seeds[at])),
-        int(crew.seeds[at]),
-        start=private_of(federation, kept),
-        residual=kept.residual,
-        pull=pull,
-    )
-
-
-def _examples(federation: Federation, client: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    held = federation.data.examples(client)
-    return federation.attackers.examples(client, *held, seed) if federation.attackers else held
+    x, y = federation.data.examples(client)
+    if federation.attackers:
+        x, y = federation.attackers.examples(client, x, y, seed)
+    return Task(client, x, y, seed, start=private_of(federation, kept), residual=kept.residual, pull=pull)
 
 
 def fold_packets(engine: Engine, packets: Sequence[bytes], folding: Folding, *, sign: Literal[1, -1] = 1) -> Fold:
