@@ -115,7 +115,7 @@ def played(
 
         def play() -> None:
             said["done"] = subprocess.run(
-                ["timeout", "120", *command(serving.url, where / "data")], capture_output=True, text=True, check=False
+                ["timeout", "300", *command(serving.url, where / "data")], capture_output=True, text=True, check=False
             )
 
         thread = threading.Thread(target=play)
