@@ -23,6 +23,16 @@ pytestmark = pytest.mark.tf
 FEW = 20
 
 
+def answers(animal: Animal) -> bool:
+    """Returns whether Keras itself can run the model: RandomCrop of odd sizes may leave another shape than it told."""
+    try:
+        shape = (animal.options["batch_size"], *animal.model.input_shape[1:])
+        animal.model(np.zeros(shape, np.float32), training=False)
+    except ValueError:
+        return False
+    return True
+
+
 def met(animal: Animal) -> TrainingProgram | None:
     """Builds the program; a refusal must be one line, of a model that may be refused, and name what it is about."""
     try:
@@ -32,6 +42,7 @@ def met(animal: Animal) -> TrainingProgram | None:
         assert "\n" not in text, text
         assert "'" in text, f"names nothing: {text}"
         known = not animal.trains or "no finite number" in text or "no trainable variable" in text
+        known = known or not answers(animal)
         assert known, f"{animal}: {text}"
         return None
 
