@@ -27,13 +27,15 @@ from fl_mobile.local.losses import check_outputs
 from fl_mobile.models import MODELS, build_model
 from fl_mobile.models.heads import head_of
 from fl_mobile.records import FitPlan
+from fl_mobile.tasks import AUTO, decided
+from fl_mobile.tasks.table import CLASSIFICATION
 
 _LOG = logging.getLogger("fl_mobile.compiled")
 BATCH = 16
 EXAMPLES = 256
 _TRAIN_KEYS = ("batch-size", "optimizer", "momentum", "loss", "clip-gradient-norm")
 _SERVER_KEYS = ("algorithm", "proximal-mu", "alpha")
-_SHAPES_A_PROGRAM = ("seed", *(f"server.{k}" for k in _SERVER_KEYS), *(f"train.{k}" for k in _TRAIN_KEYS))
+_SHAPES_A_PROGRAM = ("seed", "task.name", *(f"server.{k}" for k in _SERVER_KEYS), *(f"train.{k}" for k in _TRAIN_KEYS))
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Trainable:
         return {
             "batch_size": batch_size or self.batch_size,
             "loss": self.plan.loss,
+            "task": self.plan.task,
             "from_logits": self.plan.from_logits,
             "optimizer": self.plan.optimizer,
             "momentum": self.plan.momentum,
@@ -97,10 +100,15 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str], impor
     dtype = _dtype(text, kind, model, data)
     head = head_of(model, np.ones((2, *shape), dtype))
     said = kind != "file" or "train.loss" in _keys(changes) or (compiled is not None and compiled.loss != "")
-    loss = experiment.train.loss if said else _loss_of_head(text, experiment, head, int(model.outputs[0].shape[-1]))
-    check_outputs(loss, int(model.outputs[0].shape[-1]), None if data is None else data.num_classes, what=text)
+    task = _task(text, kind, experiment, data)
+    if task != CLASSIFICATION:
+        loss = decided(task, experiment.train.loss, type(experiment.train).loss)
+    else:
+        outputs = int(model.outputs[0].shape[-1])
+        loss = experiment.train.loss if said else _loss_of_head(text, experiment, head, outputs)
+        check_outputs(loss, outputs, None if data is None else data.num_classes, what=text)
     algorithm = experiment.server.build()
-    fit = experiment.train.plan(experiment.train.settled_round, from_logits=head == "logits")
+    fit = experiment.train.plan(experiment.train.settled_round, from_logits=head == "logits", task=task)
     if fit.keep_zeros or fit.fake_quant:
         section = "[train.pruning] keeps zeros" if fit.keep_zeros else "[train.qat] rounds"
         raise ConfigError(f"{text}: {section} in every step, which no training program does: phones would undo it")
@@ -126,6 +134,15 @@ def open_model(text: str) -> Any:
     kind = _kind(text)
     experiment = _experiment(text, kind, None, [])
     return _model(text, kind, experiment, open_dataset(experiment) if kind == "run" else None)
+
+
+def _task(text: str, kind: str, experiment: Experiment, data: Dataset | None) -> str:
+    """Returns the task: of the data, else what task.name says, else that of the table's row."""
+    if data is not None:
+        return data.task
+    if experiment.task.name != AUTO:
+        return experiment.task.name
+    return MODELS[text].task if kind == "name" and text in MODELS else CLASSIFICATION
 
 
 def _kind(text: str) -> str:

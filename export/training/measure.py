@@ -7,6 +7,7 @@ NumPy and the runtime are loaded. Times are this host's, never a phone's.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -82,7 +83,8 @@ def _median_ms(session: TrainingSession, x: np.ndarray, y: np.ndarray, steps: in
 def _batch(contract: Contract, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     port = next(p for p in contract.signature("train").inputs if p.name == "x")
     x = rng.standard_normal(port.shape) if port.dtype == "float32" else rng.integers(0, 2, port.shape)
-    return x.astype(port.dtype), np.arange(contract.batch_size) % 2
+    target = next(p for p in contract.signature("train").inputs if p.name == "y")
+    return x.astype(port.dtype), (np.arange(math.prod(target.shape)) % 2).reshape(target.shape)
 
 
 def _resident_bytes() -> int:

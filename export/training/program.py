@@ -154,7 +154,7 @@ def target_shape(model: Any, task: str) -> tuple[int, ...]:
         if outputs and len(outputs[0].shape) != 2:
             raise ExportError(
                 f"model '{model.name}' answers {tuple(outputs[0].shape)}, task '{task}' takes (batch, classes): name"
-                " its task, e.g. --task sequence, or give it a pooling or Flatten layer and a Dense one"
+                " its task, e.g. --set task.name=sequence, or give it a pooling or Flatten layer and a Dense one"
             )
         return ()
     if not outputs or None in outputs[0].shape[1:]:
