@@ -21,7 +21,7 @@ from device_sim.run.keras_file import read_model, read_run_model
 from export.training.program import example_shape
 from export.training.proof.reference import inputs_of
 from fl_mobile.client.private import NONE
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, ModelError, nearest
 from fl_mobile.local.compiled import Compiled, compiled_in_file, compiled_of
 from fl_mobile.local.losses import check_outputs
 from fl_mobile.models import MODELS, build_model
@@ -104,7 +104,14 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str], impor
     if task != CLASSIFICATION:
         loss = decided(task, experiment.train.loss, type(experiment.train).loss)
     else:
-        outputs = int(model.outputs[0].shape[-1])
+        answer = tuple(model.outputs[0].shape)
+        if len(answer) != 2:
+            raise ModelError(
+                f"{text} answers {answer} for a batch, task '{task}' takes one row of class scores for an example: say"
+                " what it answers with --set task.name=segmentation or sequence, or add a pooling or Flatten layer and"
+                " a Dense one"
+            )
+        outputs = int(answer[-1])
         loss = experiment.train.loss if said else _loss_of_head(text, experiment, head, outputs)
         check_outputs(loss, outputs, None if data is None else data.num_classes, what=text)
     algorithm = experiment.server.build()

@@ -61,7 +61,7 @@ def test_a_key_that_shapes_no_program_is_refused(changes: list[str], words: str,
 
 def test_answers_that_are_no_class_scores_are_refused_before_anything_slow(tmp_path: Path) -> None:
     segments = saved(tmp_path / "s.keras", L.Conv2D(2, 1, activation="softmax"), shape=(4, 4, 1))
-    with pytest.raises(FlMobileError, match="training takes one row of class scores"):
+    with pytest.raises(FlMobileError, match="takes one row of class scores"):
         open_trainable(segments, None, [])
 
 
