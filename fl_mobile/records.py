@@ -20,7 +20,7 @@ from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.local.losses import loss_row
 from fl_mobile.local.optimizers import local_optimizer
-from fl_mobile.tasks.table import CLASSIFICATION, task_row
+from fl_mobile.tasks.table import CLASSIFICATION, can_train, task_row
 from fl_mobile.tensors import Spec, Tensors
 
 MODEL, ITERATE = "model", "iterate"
@@ -67,7 +67,7 @@ class FitPlan:
 
     def __post_init__(self) -> None:
         local_optimizer(self.optimizer), loss_row(self.loss)
-        if self.loss not in task_row(self.task).losses:
+        if not can_train(self.task, self.loss):
             raise ConfigError(
                 f"loss '{self.loss}' cannot train task '{self.task}': its losses are"
                 f" {', '.join(task_row(self.task).losses)}"

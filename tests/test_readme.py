@@ -59,7 +59,10 @@ def test_readme_is_for_people() -> None:
 @pytest.mark.tf
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks("console", p)], ids=lambda page: page.stem)
 def test_sessions_run_as_written(page: Path, tmp_path: Path) -> None:
-    """Blocks marked ``console`` are a session: every line of a page, in order, in one empty folder."""
+    """Blocks marked ``console`` are a session: every line of a page, in order, in a folder with the page's modules."""
+    for block in blocks("python", page):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / name[1]).write_text(block)
     for line in (line for block in blocks("console", page) for line in commands(block)):
         done = run(line, tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"

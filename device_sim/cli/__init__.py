@@ -22,6 +22,7 @@ from device_sim.cli import quiet
 from device_sim.cli.audit import audit
 from device_sim.cli.benchmark import benchmark
 from device_sim.cli.camera import camera
+from device_sim.cli.check import check
 from device_sim.cli.client import client
 from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
@@ -55,6 +56,7 @@ VERBS = (
     datasets,
     codecs,
     models,
+    check,
     new,
     doctor,
 )

@@ -39,7 +39,7 @@ def verify(
         bool, typer.Option("--engines", help="Train a small federation on keras and on the phone's program; compare.")
     ] = False,
     trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Import and run the model function that a run's experiment names.")
+        bool, typer.Option("--trust-code", help="Import and run the code that a run's experiment names.")
     ] = False,
     model: Annotated[
         str | None,

@@ -29,6 +29,7 @@ from device_sim.datasets.synthetic import load_synthetic
 from device_sim.datasets.tables import load_breast_cancer, load_diabetes
 from device_sim.datasets.text import load_shakespeare, load_text_folder, missing_plays
 from fl_mobile.errors import ConfigError, DataError, check_known
+from fl_mobile.table import Table
 from fl_mobile.tasks import AUTO
 from fl_mobile.tasks.table import RECONSTRUCTION
 
@@ -70,7 +71,7 @@ def _needs_path() -> str:
     return "name yours with data.path"
 
 
-DATASETS: dict[str, DatasetRow] = {
+_ROWS: dict[str, DatasetRow] = {
     "mnist-5k": DatasetRow(
         load=load_mnist_5k,
         summary="5,000 handwritten digits 28×28, 500 per class, from MNIST's training set",
@@ -212,6 +213,8 @@ DATASETS: dict[str, DatasetRow] = {
         reads_path=True,
     ),
 }
+
+DATASETS: Table[DatasetRow] = Table("dataset", DatasetRow, _ROWS)
 
 
 def _check_name(name: str) -> None:

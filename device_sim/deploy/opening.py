@@ -10,13 +10,13 @@ from device_sim.attacks import NONE
 from device_sim.deploy.training import CONTRACT, PROGRAM
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.engines.trainers.litert import LitertTrainer, Programs
+from device_sim.engines.trainers.steps import start_with_one_thread
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, open_dataset
 from device_sim.federation.federation import Federation, assemble, build_of, checked_workload
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.errors import ConfigError
-from fl_mobile.models.keras_start import import_keras
 from fl_mobile.protocol.terms import Blob, initial_bytes, terms_to_json
 
 RUNTIME = "litert"
@@ -65,7 +65,7 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
 
     dataset = open_dataset(experiment)
     data, build = data_of(experiment, dataset), build_of(experiment, dataset)
-    import_keras()
+    start_with_one_thread()
     programs = Programs(build, dataset.train.x[:8])
     workers = experiment.engine.workers or os.cpu_count() or 1
     engine = PooledEngine([LocalWorker(LitertTrainer(programs, RUNTIME)) for _ in range(workers)])

@@ -21,6 +21,7 @@ from fl_mobile.codecs import Codec, contracting
 from fl_mobile.codecs.choice import AUTO, choose
 from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
+from fl_mobile.local.optimizers import OPTIMIZERS
 from fl_mobile.privacy.claim import SAMPLINGS
 
 if TYPE_CHECKING:
@@ -139,6 +140,13 @@ class Crossing:
 FORWARDED = ("fedavg", "fedsgd", "fedprox", "fednova")
 """Algorithms whose server step is a multiple of a mean of the uploads; one of one's own is found out while it steps."""
 
+
+def _own_beside(optimizers: tuple[str, ...]) -> list[str]:
+    """Returns optimizers of the user's own, where the derivation holds for all that are shipped."""
+    own = OPTIMIZERS.own()
+    return own if {*OPTIMIZERS} - {*own} <= {*optimizers} else []
+
+
 CROSSINGS: tuple[Crossing, ...] = (
     Crossing(
         ("train.cohort", "data.devices"),
@@ -148,7 +156,7 @@ CROSSINGS: tuple[Crossing, ...] = (
     ),
     Crossing(
         ("server.algorithm", "train.optimizer"),
-        lambda f: f.e.train.optimizer not in f.algorithm.optimizers,
+        lambda f: f.e.train.optimizer not in (*f.algorithm.optimizers, *_own_beside(f.algorithm.optimizers)),
         "server.algorithm '{f.algorithm.name}' takes an update for a sum of gradients, which train.optimizer"
         " '{e.train.optimizer}' breaks; use {f.optimizers}",
     ),

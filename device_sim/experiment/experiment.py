@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from types import FunctionType
 from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
@@ -28,12 +29,14 @@ from export.convert.recipes import find_recipe
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.algorithms import ALGORITHMS, Algorithm
+from fl_mobile.codecs import own_parts
 from fl_mobile.errors import ConfigError, check_known, nearest
 from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.records import SCHEDULES, FitPlan
 from fl_mobile.server.admission import WEIGHTINGS, Admission
 from fl_mobile.server.averaging import AVERAGINGS, Averaging
 from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
+from fl_mobile.table import Table, check_row, is_own, own_rows, registered, source_sha256
 from fl_mobile.tasks import AUTO, TASKS, decided
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.wire.pruning_mask import PruningPlan
@@ -69,8 +72,9 @@ class Data:
         positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
+        DATASETS.admit(self.dataset)
         if self.partition:
-            check_known("data.partition", self.partition, PARTITIONS)
+            check_row("data.partition", self.partition, PARTITIONERS, [ON_DEMAND])
         if self.partition == ON_DEMAND and self.dataset not in ("synthetic", "npz"):
             raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
         positive("data", examples_per_device=self.examples_per_device)
@@ -142,7 +146,9 @@ class Train:
 
     def __post_init__(self) -> None:
         positive("train", rounds=self.rounds, cohort=self.cohort, epochs=self.epochs, decay=self.decay)
-        check_known("train.schedule", self.schedule, SCHEDULES)
+        check_row("train.schedule", self.schedule, _SCHEDULES)
+        check_row("train.optimizer", self.optimizer, OPTIMIZERS)
+        LOSSES.admit(self.loss)
         self.plan(0, from_logits=True)
         check_tuning(self.pruning, self.qat, self.rounds)
 
@@ -172,12 +178,16 @@ class Train:
         )
 
 
-_SCHEDULES: dict[str, Callable[[int, Train], float]] = {
-    "constant": lambda t, train: 1.0,
-    "cosine": lambda t, train: 0.5 + 0.5 * math.cos(math.pi * t / train.rounds),
-    "exponential": lambda t, train: train.decay**t,
-    "inverse-sqrt": lambda t, train: 1 / math.sqrt(1 + t),
-}
+_SCHEDULES: Table[Callable[[int, Train], float]] = Table(
+    "schedule",
+    FunctionType,
+    {
+        "constant": lambda t, train: 1.0,
+        "cosine": lambda t, train: 0.5 + 0.5 * math.cos(math.pi * t / train.rounds),
+        "exponential": lambda t, train: train.decay**t,
+        "inverse-sqrt": lambda t, train: 1 / math.sqrt(1 + t),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -347,10 +357,28 @@ def experiment_hash(experiment: Experiment) -> str:
     """Returns SHA-256 over all that decides the trained model.
 
     Not the output, and of [engine] only which trainer computes: trainers differ in the last bits of a sum, while
-    workers, pools and clusters change no byte.
+    workers, pools and clusters change no byte. Rows of one's own count by the source that they are in.
     """
     decisive = asdict(experiment) | {"output": asdict(Output())}
     trainers = ENGINES[experiment.engine.name].trainers
     # ray trains as auto does: a run can go on without its cluster.
     decisive["engine"] = next(name for name, row in ENGINES.items() if row.trainers is trainers)
+    if sources := sources_of(experiment):
+        decisive["sources"] = sources
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def sources_of(experiment: Experiment) -> dict[str, str]:
+    """Returns, for each ``package.module:name`` that decides the trained model, the hash of its file; runs none."""
+    section, codecs = asdict(experiment) | {"output": {}}, (experiment.upload.codec, experiment.download.codec)
+    named = {
+        name
+        for values in section.values()
+        if isinstance(values, dict)
+        for name in values.values()
+        if isinstance(name, str)
+    }
+    parts = {name for text in codecs for name in own_parts(text)}
+    found = {name: source_sha256(name) for name in sorted(parts | {n for n in named if is_own(n)} - set(codecs))}
+    installed = {name: registered(kind, name) for kind, name in own_rows() if name in named}
+    return found | {name: source_sha256(point.value) for name, point in installed.items() if point}

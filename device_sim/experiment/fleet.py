@@ -8,12 +8,13 @@ from typing import Any
 from device_sim.experiment.keys import chosen, fill_chosen, key, positive
 from device_sim.fleet.availability.presence import PRESENCES, TRACE, Rules
 from device_sim.fleet.availability.presence import Clock as DayClock
-from device_sim.fleet.devices.fleet import Fleet as DrawnFleet
+from device_sim.fleet.devices.fleet import MIXED
 from device_sim.fleet.devices.links import LINKS
 from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.selection.policies import POLICIES, Policy, open_policy
 from device_sim.fleet.selection.samplers import SAMPLERS
 from fl_mobile.errors import ConfigError, check_known
+from fl_mobile.table import check_row
 
 MODES = ("synchronous", "asynchronous")
 
@@ -44,8 +45,9 @@ class Fleet:
             raise ConfigError(f"fleet.ram-share must be in (0, 1], got {self.ram_share}")
         if not self.interruptions_per_hour >= 0:
             raise ConfigError(f"fleet.interruptions-per-hour must be ≥ 0, got {self.interruptions_per_hour}")
-        DrawnFleet(0, 1, self.profile, self.link)  # names that no table holds
-        check_known("fleet.availability", self.availability, (*PRESENCES, TRACE))
+        check_row("fleet.profile", self.profile, PROFILES, [MIXED])
+        check_row("fleet.link", self.link, LINKS, [MIXED])
+        check_row("fleet.availability", self.availability, PRESENCES, [TRACE])
         self.rules()
         self.clock()
 

@@ -11,6 +11,7 @@ from device_sim.datasets import DATASETS
 from device_sim.experiment.privacy import CENTRAL, Privacy
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.records import FitPlan
+from fl_mobile.table import is_own
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ def _dealt(knob: str) -> Idle:
     return Idle(
         keys=(f"data.{knob.replace('_', '-')}",),
         by=("data.partition",),
-        works=lambda e: (e.data.partition or "dirichlet") in reading,
+        works=lambda e: (
+            (name := e.data.partition or "dirichlet") in reading or (is_own(name) and knob in PARTITIONERS[name].reads)
+        ),
         told=", ".join(reading),
     )
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
-from fl_mobile.errors import ConfigError, check_known
+from fl_mobile.errors import ConfigError
+from fl_mobile.table import check_row
 
 
 def key(default: Any, doc: str) -> Any:
@@ -35,7 +36,7 @@ def fill_chosen(section: Any, name: str) -> None:
             continue
         by, rows, given = f.metadata["by"], f.metadata["rows"], getattr(section, f.name)
         row = getattr(section, by)
-        check_known(f"{name}.{by}", row, rows)
+        check_row(f"{name}.{by}", row, rows)
         if given is None:
             object.__setattr__(section, f.name, rows[row].parameters())
         elif type(given) is not rows[row].parameters:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.experiment.toml import all_keys, as_toml
+from device_sim.experiment.toml import all_keys, as_toml, load_rows
 from fl_mobile.errors import ConfigError
+from fl_mobile.table import is_own
 
 SHORT = {
     "upload": "upload.codec",
@@ -30,7 +31,12 @@ def changes_of(keywords: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: No key, or several, end so.
     """
-    return [f"{key_of(name)}={as_toml(_plain(value))}" for name, value in keywords.items()]
+    changes: list[str] = []
+    for name, value in sorted(keywords.items(), key=lambda item: not is_own(item[1])):  # what it names has keys too
+        changes.append(f"{key_of(name)}={as_toml(_plain(value))}")
+        load_rows(changes[-1:])
+    order = list(keywords)
+    return sorted(changes, key=lambda change: [key_of(name) for name in order].index(change.partition("=")[0]))
 
 
 def key_of(name: str) -> str:

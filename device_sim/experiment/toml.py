@@ -16,6 +16,7 @@ from typing import Any
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.idle import default_of, idle_keys, is_default, without
 from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.table import is_own
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,6 +55,7 @@ def parse_experiment(
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not valid TOML: {error}") from None
     sources = _Sources(text, where, searched)
+    load_rows(changes)
     for change in changes:
         _apply(raw, change, sources)
     return typing.cast(Experiment, _build(Experiment, raw, (), sources))
@@ -63,6 +65,24 @@ def to_toml(experiment: Experiment, *, comments: bool = False) -> str:
     """Returns TOML that `parse_experiment` turns back into the same experiment; keys that do nothing are left out."""
     idle = idle_keys(experiment)
     return "\n".join([*_lines(experiment, (), comments, idle), *_tables(experiment, (), comments, idle)]) + "\n"
+
+
+def load_rows(changes: Sequence[str]) -> None:
+    """Loads rows of one's own that ``--set`` changes name, so that their parameters are keys.
+
+    Raises:
+        ConfigError: One of them is none.
+    """
+    tables = {}
+    for f in fields(Experiment):
+        section = typing.get_type_hints(Experiment)[f.name]
+        for inner in fields(section) if is_dataclass(section) else ():
+            if "rows" in inner.metadata:
+                tables[f"{_kebab(f.name)}.{inner.metadata['by']}"] = inner.metadata["rows"]
+    for change in changes:
+        key, _, value = (part.strip() for part in change.partition("="))
+        if key in tables and is_own(name := parse_value(value)):
+            tables[key].admit(name)
 
 
 def all_keys() -> list[str]:
@@ -209,6 +229,7 @@ def _chosen_rows(
         if "rows" in f.metadata:
             by, table = f.metadata["by"], f.metadata["rows"]
             name = raw.get(by, default_of(cls, by))
+            table.admit(name)
             if isinstance(name, str) and name not in table:
                 dotted = ".".join((*path, by))
                 raise ConfigError(f"{sources.of(dotted)}: unknown {dotted} '{name}'.{nearest(name, table)}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from device_sim.experiment.keys import key, positive
 from fl_mobile.agreement import MEMORIES
-from fl_mobile.codecs import parse_codec
+from fl_mobile.codecs import admit_codec, parse_codec
 from fl_mobile.codecs.choice import AUTO, Target
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.codecs.sketch import Sketch
@@ -26,6 +26,7 @@ class Upload:
     budget_bytes: int = key(0, "the same, as bytes of one upload; 0 is off")
 
     def __post_init__(self) -> None:
+        admit_codec(self.codec)
         codec = None if self.codec == AUTO else parse_codec(self.codec)
         check_known("upload.memory", self.memory, MEMORIES)
         if self.target_ratio and self.budget_bytes:
@@ -55,6 +56,7 @@ class Download:
     step: float = key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms (forward: /128)")
 
     def __post_init__(self) -> None:
+        admit_codec(self.codec)
         parse_codec(self.codec)
         if self.mode not in ("full", "delta", "forward"):
             raise ConfigError(f"download.mode must be full, delta or forward, got '{self.mode}'")

@@ -16,6 +16,7 @@ from device_sim.client_data.held_out import SplitDevices
 from device_sim.datasets import Dataset
 from device_sim.engines import Engine, open_engine
 from device_sim.engines.checks import check_training
+from device_sim.engines.trainers.steps import start_with_one_thread
 from device_sim.experiment.as_compiled import as_compiled, of_outputs
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
@@ -41,7 +42,6 @@ from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
 from fl_mobile.models.finish import with_standardised_inputs
-from fl_mobile.models.keras_start import import_keras
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.records import FitPlan
 from fl_mobile.server.rate import RateControl
@@ -233,7 +233,7 @@ def open_federation(
     dataset = open_dataset(experiment)
     data = data or data_of(experiment, dataset)
     build = build_of(experiment, dataset, make)
-    import_keras()
+    start_with_one_thread()
     model, told, keys = build(), "", experiment.engine
     if compiled := compiled or compiled_of(model):
         experiment, told = as_compiled(experiment, compiled, open_keys)
@@ -262,7 +262,7 @@ def settled(experiment: Experiment, open_keys: frozenset[str]) -> tuple[Experime
     if ":" not in experiment.model.name:  # models of the table are not compiled
         return experiment, ""
     dataset = open_dataset(experiment)
-    import_keras()
+    start_with_one_thread()
     compiled = compiled_of(build_of(experiment, dataset)())
     return as_compiled(experiment, compiled, open_keys) if compiled else (experiment, "")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES
+from device_sim.fleet.devices.links import LINKS
+from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.reasons import REASONS, saved_bytes
 from device_sim.rounds.trip import ACCEPTED, REFUSED, Trip
 
@@ -69,8 +70,8 @@ class Traffic:
         self.joules += float(trip.joules().sum())
         columns = {
             "device": devices.index,
-            "profile": np.array(PROFILE_NAMES, object)[devices.profile],
-            "link": np.array(LINK_NAMES, object)[devices.link],
+            "profile": np.array(list(PROFILES), object)[devices.profile],
+            "link": np.array(list(LINKS), object)[devices.link],
             "asked": trip.crew.asked,
             "downloaded": trip.training.downloaded,
             "trained": trip.training.trained,

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from device_sim.experiment.experiment import Experiment, experiment_hash
+from device_sim.experiment.experiment import Experiment, experiment_hash, sources_of
 from device_sim.experiment.toml import read_experiment, to_toml
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.storage.files import clear_temporaries, is_temporary, naming, write_atomic, write_json
@@ -120,7 +120,7 @@ def create(path: Path, experiment: Experiment) -> RunFolder:
     """
     folder = RunFolder(path)
     refuse_existing(path)
-    write_json(folder.layout, {"layout": LAYOUT, "fl_mobile": _version()})
+    write_json(folder.layout, {"layout": LAYOUT, "fl_mobile": _version(), "sources": sources_of(experiment)})
     write_atomic(folder.experiment, to_toml(experiment).encode())
     return folder
 
@@ -205,6 +205,17 @@ def _version() -> str:
         return version("fl-mobile")
     except PackageNotFoundError:
         return "from its source tree"
+
+
+def check_sources(folder: RunFolder, experiment: Experiment) -> None:
+    """Raises `RunError` if the source of a part of one's own is another one than when the run began."""
+    told = json.loads(folder.layout.read_text(encoding="utf-8")).get("sources", {})
+    for name, found in sources_of(experiment).items():
+        if told.get(name, found) != found:
+            raise RunError(
+                f"{folder.path}: the source of {name} has changed since the run began, and its rounds would not be"
+                " those of one run. Restore the file, or start again with another --out."
+            )
 
 
 @contextlib.contextmanager

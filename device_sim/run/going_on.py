@@ -15,7 +15,7 @@ from pathlib import Path
 from device_sim.experiment.experiment import Experiment, experiment_hash
 from device_sim.experiment.toml import read_experiment, to_toml, values_by_key
 from device_sim.run.best import best_round
-from device_sim.run.folder import RunFolder, locked
+from device_sim.run.folder import RunFolder, check_sources, locked
 from device_sim.run.log import Round
 from device_sim.run.loop import stop_reason
 from fl_mobile.errors import RunError
@@ -42,6 +42,7 @@ def check_goes_on(path: Path, stored: Experiment, wanted: Experiment, rounds: Se
     Raises:
         RunError: The run cannot go on as ``wanted``; names the key, and says what to do.
     """
+    check_sources(RunFolder(path), stored)
     _check_best(path, stored, wanted, rounds)
     if experiment_hash(stored) == experiment_hash(wanted):
         return False

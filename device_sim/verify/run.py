@@ -11,7 +11,6 @@ bundle/ ─ SHA-256, golden frames, weights ─┘
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,10 +30,12 @@ from export.bundles.folder import ANYONE, Trust
 from export.model.serving import SIGNATURE, describe, predict
 from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden
+from fl_mobile.codecs import own_parts
 from fl_mobile.errors import ConfigError, RunError, VerifyError
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.finish import with_answers
 from fl_mobile.server import checkpoint
+from fl_mobile.table import is_own
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import weights_hash
 
@@ -86,7 +87,6 @@ def verify_run(folder: RunFolder, trust: Trust = ANYONE, *, trust_code: bool = F
         raise VerifyError(f"{folder.summary} lacks what a summary must say ({error!r})") from None
 
 
-_CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _NO_CODE = ("codec", "path", "file", "weights", "license")
 """Ends of keys whose values may have colons and name no code."""
 
@@ -98,7 +98,7 @@ def _refuse_code(folder: RunFolder) -> None:
     except (OSError, ValueError):
         return  # `reopen` says what is wrong with it
     for key, value in _texts(raw):
-        if _CODE.fullmatch(value) and not key.endswith(_NO_CODE):
+        if is_own(value) if not key.endswith(_NO_CODE) else key.endswith("codec") and own_parts(value):
             raise ConfigError(
                 f"{folder.experiment}: {key} = '{value}' names code that verify would import and run. Read it first;"
                 " if you trust who made this run, say --trust-code."

@@ -10,26 +10,34 @@ from fl_mobile.aggregation.multi_krum import Suspicion, multi_krum, too_crowded
 from fl_mobile.aggregation.norm_bound import norm_bound
 from fl_mobile.aggregation.order_statistics import Trimming, median, nothing_left, trimmed_mean
 from fl_mobile.aggregation.single import no_majority
+from fl_mobile.table import Table
 
 __all__ = ["AGGREGATORS", "AggregationRow", "Aggregator", "WeightedMean"]
 
-AGGREGATORS: dict[str, AggregationRow] = {
-    "mean": AggregationRow(WeightedMean, "weighted mean, exact in any order", mean=True, subtractable=True),
-    "norm-bound": AggregationRow(
-        norm_bound, "mean of updates cut to the median of their norms (Sun et al. 2019)", too_few=no_majority
-    ),
-    "median": AggregationRow(median, "coordinate-wise median (Yin et al. 2018)", too_few=no_majority),
-    "trimmed-mean": AggregationRow(
-        trimmed_mean, "coordinate-wise mean without both ends (Yin et al. 2018)", Trimming, too_few=nothing_left
-    ),
-    "multi-krum": AggregationRow(
-        multi_krum, "mean of those with the closest neighbours (Blanchard et al. 2017)", Suspicion, too_few=too_crowded
-    ),
-    "centered-clipping": AggregationRow(
-        centered_clipping, "short steps from the median (Karimireddy et al. 2021)", Clipping, too_few=no_majority
-    ),
-    "fltrust": AggregationRow(
-        fltrust, "trust by likeness to the server's own update (Cao et al. 2021)", Root, reference=True
-    ),
-}
+AGGREGATORS: Table[AggregationRow] = Table(
+    "aggregation",
+    AggregationRow,
+    {
+        "mean": AggregationRow(WeightedMean, "weighted mean, exact in any order", mean=True, subtractable=True),
+        "norm-bound": AggregationRow(
+            norm_bound, "mean of updates cut to the median of their norms (Sun et al. 2019)", too_few=no_majority
+        ),
+        "median": AggregationRow(median, "coordinate-wise median (Yin et al. 2018)", too_few=no_majority),
+        "trimmed-mean": AggregationRow(
+            trimmed_mean, "coordinate-wise mean without both ends (Yin et al. 2018)", Trimming, too_few=nothing_left
+        ),
+        "multi-krum": AggregationRow(
+            multi_krum,
+            "mean of those with the closest neighbours (Blanchard et al. 2017)",
+            Suspicion,
+            too_few=too_crowded,
+        ),
+        "centered-clipping": AggregationRow(
+            centered_clipping, "short steps from the median (Karimireddy et al. 2021)", Clipping, too_few=no_majority
+        ),
+        "fltrust": AggregationRow(
+            fltrust, "trust by likeness to the server's own update (Cao et al. 2021)", Root, reference=True
+        ),
+    },
+)
 """``server.aggregation`` → rule."""

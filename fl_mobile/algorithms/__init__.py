@@ -16,19 +16,24 @@ from fl_mobile.algorithms.adaptive import Adaptive, AdaptiveMean, fedadagrad, fe
 from fl_mobile.algorithms.averaging import Momentum, Proximal, fedavg, fedavgm, fedprox, fedsgd
 from fl_mobile.algorithms.base import Algorithm, AlgorithmRow, ControlVariate, Mean, ServerPlan
 from fl_mobile.algorithms.drift import Dynamic, feddyn, fednova, scaffold
+from fl_mobile.table import Table
 
 __all__ = ["ALGORITHMS", "Algorithm", "AlgorithmRow", "ControlVariate", "Mean", "ServerPlan"]
 
-ALGORITHMS: dict[str, AlgorithmRow] = {
-    "fedavg": AlgorithmRow(fedavg),
-    "fedsgd": AlgorithmRow(fedsgd),
-    "fedprox": AlgorithmRow(fedprox, Proximal),
-    "fedavgm": AlgorithmRow(fedavgm, Momentum),
-    "fedadam": AlgorithmRow(fedadam, AdaptiveMean),
-    "fedyogi": AlgorithmRow(fedyogi, AdaptiveMean),
-    "fedadagrad": AlgorithmRow(fedadagrad, Adaptive),
-    "scaffold": AlgorithmRow(scaffold),
-    "fednova": AlgorithmRow(fednova),
-    "feddyn": AlgorithmRow(feddyn, Dynamic),
-}
+ALGORITHMS: Table[AlgorithmRow] = Table(
+    "algorithm",
+    AlgorithmRow,
+    {
+        "fedavg": AlgorithmRow(fedavg),
+        "fedsgd": AlgorithmRow(fedsgd),
+        "fedprox": AlgorithmRow(fedprox, Proximal),
+        "fedavgm": AlgorithmRow(fedavgm, Momentum),
+        "fedadam": AlgorithmRow(fedadam, AdaptiveMean),
+        "fedyogi": AlgorithmRow(fedyogi, AdaptiveMean),
+        "fedadagrad": AlgorithmRow(fedadagrad, Adaptive),
+        "scaffold": AlgorithmRow(scaffold),
+        "fednova": AlgorithmRow(fednova),
+        "feddyn": AlgorithmRow(feddyn, Dynamic),
+    },
+)
 """``server.algorithm`` → algorithm."""

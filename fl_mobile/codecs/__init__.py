@@ -28,6 +28,7 @@ from fl_mobile.codecs.quantize import RAW, Float16, Uniform
 from fl_mobile.codecs.signs import Sign, TernGrad
 from fl_mobile.codecs.sketch import parse_sketch
 from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.table import Table, is_own, load, source_sha256
 
 __all__ = [
     "CODECS",
@@ -37,11 +38,14 @@ __all__ = [
     "CodecRow",
     "Reader",
     "StageRow",
+    "admit_codec",
     "chain",
     "codec_id",
     "coded_tensors",
     "contracting",
+    "own_parts",
     "parse_codec",
+    "split_part",
 ]
 
 
@@ -106,30 +110,50 @@ def _plain(stage: Stage) -> Callable[[str | None], Stage]:
     return build
 
 
-STAGES: dict[str, StageRow] = {
-    "none": StageRow(_plain(RAW), "none", "raw float32"),
-    "float16": StageRow(_plain(Float16()), "float16", "IEEE half precision"),
-    **{
-        f"q{bits}": StageRow(_uniform(bits), f"q{bits}", f"uniform {bits}-bit grid, stochastic (unbiased) or :nearest")
-        for bits in range(8, 0, -1)
+STAGES: Table[StageRow] = Table(
+    "stage",
+    StageRow,
+    {
+        "none": StageRow(_plain(RAW), "none", "raw float32"),
+        "float16": StageRow(_plain(Float16()), "float16", "IEEE half precision"),
+        **{
+            f"q{bits}": StageRow(
+                _uniform(bits), f"q{bits}", f"uniform {bits}-bit grid, stochastic (unbiased) or :nearest"
+            )
+            for bits in range(8, 0, -1)
+        },
+        "eden": StageRow(lambda a: Eden(_number("eden", a, "1")), "eden:1", "rotate, then 1–4 or <1 bits, unbiased"),
+        "qsgd": StageRow(lambda a: Qsgd(_whole("qsgd", a, "16")), "qsgd:16", "stochastic levels of the norm, unbiased"),
+        "terngrad": StageRow(_plain(TernGrad()), "terngrad", "stochastic −1, 0, +1 times the largest value, unbiased"),
+        "sign": StageRow(_plain(Sign()), "sign", "one bit and the mean magnitude"),
+        "flat": StageRow(_plain(Flat()), "flat", "join all tensors into one vector first"),
+        "topk": StageRow(lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude"),
+        "threshold": StageRow(lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this"),
+        "dgc": StageRow(
+            lambda a: SampledTopK(_number("dgc", a)), "dgc:0.01", "about this fraction, by sampled threshold"
+        ),
+        "deflate": StageRow(
+            lambda a: Deflate(_whole("deflate", a or "6", "6")), "deflate", "zlib over the whole payload"
+        ),
     },
-    "eden": StageRow(lambda a: Eden(_number("eden", a, "1")), "eden:1", "rotate, then 1–4 or <1 bits, unbiased"),
-    "qsgd": StageRow(lambda a: Qsgd(_whole("qsgd", a, "16")), "qsgd:16", "stochastic levels of the norm, unbiased"),
-    "terngrad": StageRow(_plain(TernGrad()), "terngrad", "stochastic −1, 0, +1 times the largest value, unbiased"),
-    "sign": StageRow(_plain(Sign()), "sign", "one bit and the mean magnitude"),
-    "flat": StageRow(_plain(Flat()), "flat", "join all tensors into one vector first"),
-    "topk": StageRow(lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude"),
-    "threshold": StageRow(lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this"),
-    "dgc": StageRow(lambda a: SampledTopK(_number("dgc", a)), "dgc:0.01", "about this fraction, by sampled threshold"),
-    "deflate": StageRow(lambda a: Deflate(_whole("deflate", a or "6", "6")), "deflate", "zlib over the whole payload"),
-}
+)
 
-CODECS: dict[str, CodecRow] = {
-    "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
-    "linear": CodecRow(parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"),
-    "sketch": CodecRow(parse_sketch, "sketch:k=256", "a random projection that all clients of a round share; adds up"),
-    "powersgd": CodecRow(lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"),
-}
+CODECS: Table[CodecRow] = Table(
+    "codec",
+    CodecRow,
+    {
+        "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
+        "linear": CodecRow(
+            parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"
+        ),
+        "sketch": CodecRow(
+            parse_sketch, "sketch:k=256", "a random projection that all clients of a round share; adds up"
+        ),
+        "powersgd": CodecRow(
+            lambda a: PowerSgd(_whole("powersgd", a, "2")), "powersgd:2", "low-rank factors of matrices"
+        ),
+    },
+)
 
 PRESETS: dict[str, str] = {
     "exact": "none",
@@ -151,18 +175,51 @@ def parse_codec(text: str) -> Codec:
         ConfigError: An unknown stage, a bad argument, or stages that do not fit.
     """
     text = PRESETS.get(text, text)
-    whole, _, argument = text.partition(":")
+    whole, argument = split_part(text)
     if whole in CODECS:
         if "+" in text:
             raise ConfigError(f"codec '{text}': '{whole}' is a whole codec, it takes no further stages")
         return CODECS[whole].build(argument or None)
     stages = []
     for part in text.split("+"):
-        name, _, argument = part.strip().partition(":")
+        name, argument = split_part(part)
         if name not in STAGES:
             raise ConfigError(f"unknown codec stage '{name}' in '{text}'.{nearest(name, [*STAGES, *CODECS, *PRESETS])}")
         stages.append(STAGES[name].build(argument or None))
+        if is_own(name) and stages[-1].name != part.strip():
+            raise ConfigError(
+                f"codec stage {name}: its name must be what it is found by, '{part}', got '{stages[-1].name}'"
+            )
     return chain(*stages)
+
+
+def split_part(text: str) -> tuple[str, str]:
+    """Returns the name of a stage or codec, and its argument or an empty text.
+
+    >>> split_part("topk:0.1"), split_part("my.stages:HALVES:3")
+    (('topk', '0.1'), ('my.stages:HALVES', '3'))
+    """
+    name, _, argument = text.strip().partition(":")
+    attribute, _, rest = argument.partition(":")
+    own = f"{name}:{attribute}"
+    return (own, rest) if name not in STAGES and name not in CODECS and is_own(own) else (name, argument)
+
+
+def own_parts(text: str) -> list[str]:
+    """Returns each ``package.module:name`` in a codec's text, whether that is there or not."""
+    names = [split_part(part)[0] for part in PRESETS.get(text, text).split("+")]
+    return [name for name in names if is_own(name)]
+
+
+def admit_codec(text: str) -> None:
+    """Loads the stages, or the codec, of one's own that a user's codec text names; see `Table.admit`.
+
+    Raises:
+        ConfigError: One of them is none.
+    """
+    for name in own_parts(text):
+        if source_sha256(name):
+            (CODECS if isinstance(load("codec", name), CodecRow) else STAGES).admit(name)
 
 
 def contracting(codec: Codec, share: float = 0.25) -> Codec:

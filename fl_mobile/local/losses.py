@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_mobile.errors import ModelError, check_known
+from fl_mobile.table import Table
 from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 
 
@@ -74,14 +75,18 @@ def _distance(name: str) -> Callable[[Any, Any, bool, float], Any]:
     return loss
 
 
-LOSSES: dict[str, Loss] = {
-    "sparse-categorical-crossentropy": Loss(_sparse, one_output=False, sparse=True, reads_logits=True),
-    "categorical-crossentropy": Loss(_categorical, one_output=False, reads_logits=True),
-    "binary-crossentropy": Loss(_binary, one_output=True, one_per_class=False, reads_logits=True),
-    "mse": Loss(_distance("mean_squared_error"), one_output=True),
-    "mae": Loss(_distance("mean_absolute_error"), one_output=True),
-    "huber": Loss(_distance("huber"), one_output=True),
-}
+LOSSES: Table[Loss] = Table(
+    "loss",
+    Loss,
+    {
+        "sparse-categorical-crossentropy": Loss(_sparse, one_output=False, sparse=True, reads_logits=True),
+        "categorical-crossentropy": Loss(_categorical, one_output=False, reads_logits=True),
+        "binary-crossentropy": Loss(_binary, one_output=True, one_per_class=False, reads_logits=True),
+        "mse": Loss(_distance("mean_squared_error"), one_output=True),
+        "mae": Loss(_distance("mean_absolute_error"), one_output=True),
+        "huber": Loss(_distance("huber"), one_output=True),
+    },
+)
 
 
 def loss_row(name: str) -> Loss:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fl_mobile.errors import check_known
+from fl_mobile.table import Table
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 
@@ -81,13 +82,17 @@ def _keras_adam(rate: float, momentum: float) -> Any:
     return keras.optimizers.Adam(rate, BETA_1, BETA_2, EPSILON)
 
 
-OPTIMIZERS: dict[str, LocalOptimizer] = {
-    "sgd": LocalOptimizer(slots=(), step=_sgd, sgd_steps=_each_counts_once, keras=_keras_sgd),
-    "momentum": LocalOptimizer(slots=("velocity",), step=_momentum, sgd_steps=_steps_add_up, keras=_keras_momentum),
-    "adam": LocalOptimizer(
-        slots=("first_moment", "second_moment"), step=_adam, sgd_steps=_each_counts_once, keras=_keras_adam
-    ),
-}
+OPTIMIZERS: Table[LocalOptimizer] = Table(
+    "optimizer",
+    LocalOptimizer,
+    {
+        "sgd": LocalOptimizer(slots=(), step=_sgd, sgd_steps=_each_counts_once, keras=_keras_sgd),
+        "momentum": LocalOptimizer(slots=("velocity",), step=_momentum, sgd_steps=_steps_add_up, keras=_keras_momentum),
+        "adam": LocalOptimizer(
+            slots=("first_moment", "second_moment"), step=_adam, sgd_steps=_each_counts_once, keras=_keras_adam
+        ),
+    },
+)
 
 
 def local_optimizer(name: str) -> LocalOptimizer:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fl_mobile.codecs import CODECS, PRESETS, STAGES, Codec, parse_codec
+from fl_mobile.codecs import CODECS, PRESETS, STAGES, Codec, admit_codec, parse_codec
 from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.measurements.measurement import Measurement, measure_codec, pareto_plot
 from fl_mobile.measurements.sources import SOURCES, finite, read_updates, spec_of, synthetic
@@ -157,6 +157,9 @@ def measure(
         DataError: No updates, unreadable ones, not all of one model, or values that are not finite.
     """
     chosen = [codecs] if isinstance(codecs, str) else list(codecs) or _every_row()
+    for text in chosen:
+        if isinstance(text, str):
+            admit_codec(text)
     parsed = [parse_codec(codec) if isinstance(codec, str) else codec for codec in chosen]
     found, agreed = _read(updates, spec, size)
     rows = []

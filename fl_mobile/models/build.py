@@ -8,7 +8,6 @@ import inspect
 import os
 import random
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from fl_mobile.models.heads import check_answers
 from fl_mobile.models.private_api import restart_automatic_names
 from fl_mobile.models.table import MODELS, ModelRow
 from fl_mobile.seeds import seed_for
+from fl_mobile.table import working_directory_first
 from fl_mobile.tasks.table import CLASSIFICATION
 
 PYTHON = "python"
@@ -117,7 +117,7 @@ def _first_reason(error: Exception) -> str:
 def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, Any], task: str) -> Any:
     from fl_mobile.models.weights import load_weights
 
-    with _working_directory_first():
+    with working_directory_first():
         builder = builder or _import_function(name)
         accepted = _accepted(name, builder, given)
         try:
@@ -128,16 +128,6 @@ def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, A
     if given["weights"] not in (None, "none") and "weights" not in accepted:
         load_weights(model, given["weights"])
     return model
-
-
-@contextlib.contextmanager
-def _working_directory_first() -> Iterator[None]:
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 def _import_function(name: str) -> Callable[..., Any]:

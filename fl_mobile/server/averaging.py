@@ -19,6 +19,7 @@ import numpy as np
 
 from fl_mobile.parameters import NoParameters, check_parameters, parameter
 from fl_mobile.records import ITERATE, MODEL, ServerState
+from fl_mobile.table import Table
 from fl_mobile.tensors import Tensors
 
 Memory = Mapping[str, Tensors]
@@ -78,11 +79,17 @@ def last(given: Last, memory: Memory, model: Tensors) -> Memory:
     return {**{str(i): one for i, one in enumerate(models)}, MODEL: mean}
 
 
-AVERAGINGS: dict[str, AveragingRow] = {
-    "none": AveragingRow(None, "the last model is the model"),
-    "exponential": AveragingRow(exponential, "an exponential mean over rounds (Polyak & Juditsky 1992)", Exponential),
-    "last": AveragingRow(last, "the mean of the last rounds (Izmailov et al. 2018)", Last),
-}
+AVERAGINGS: Table[AveragingRow] = Table(
+    "averaging",
+    AveragingRow,
+    {
+        "none": AveragingRow(None, "the last model is the model"),
+        "exponential": AveragingRow(
+            exponential, "an exponential mean over rounds (Polyak & Juditsky 1992)", Exponential
+        ),
+        "last": AveragingRow(last, "the mean of the last rounds (Izmailov et al. 2018)", Last),
+    },
+)
 """``server.averaging`` → which mean over rounds is the model."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fl_mobile.parameters import NoParameters, check_parameters, parameter
 from fl_mobile.records import ServerState
+from fl_mobile.table import Table
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,15 @@ class ScheduleRow:
     parameters: type = NoParameters
 
 
-SCHEDULES: dict[str, ScheduleRow] = {
-    "constant": ScheduleRow(None, "the same step in every round"),
-    "linear-tail": ScheduleRow(lambda p: p, "straight down from start to end", Falling),
-    "cosine": ScheduleRow(lambda p: 0.5 - 0.5 * math.cos(math.pi * p), "half a cosine from start to end", Falling),
-}
+SCHEDULES: Table[ScheduleRow] = Table(
+    "server-schedule",
+    ScheduleRow,
+    {
+        "constant": ScheduleRow(None, "the same step in every round"),
+        "linear-tail": ScheduleRow(lambda p: p, "straight down from start to end", Falling),
+        "cosine": ScheduleRow(lambda p: 0.5 - 0.5 * math.cos(math.pi * p), "half a cosine from start to end", Falling),
+    },
+)
 """``server.schedule`` → how the server's step changes over the run."""
 
 

@@ -7,7 +7,7 @@ targets ─▶ decide ─▶ TASKS[name] ─┬─▶ losses, targets, right ans
 """
 
 from fl_mobile.tasks.metrics import METRICS, Tally, added, measured, tally_of, told
-from fl_mobile.tasks.table import AUTO, TASKS, TaskRow, decided, task_row
+from fl_mobile.tasks.table import AUTO, TASKS, TaskRow, can_train, decided, task_row
 from fl_mobile.tasks.targets import decide, prepared, strata_of
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Tally",
     "TaskRow",
     "added",
+    "can_train",
     "decide",
     "decided",
     "measured",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fl_mobile.errors import ConfigError, check_known
+from fl_mobile.table import is_own
 
 AUTO = "auto"
 CLASSES, BITS, NUMBERS = "classes", "bits", "numbers"
@@ -118,6 +119,11 @@ def task_row(name: str) -> TaskRow:
     return TASKS[name]
 
 
+def can_train(task: str, loss: str) -> bool:
+    """Returns whether a loss is one of a task's; whoever brings one of their own knows what it is for."""
+    return loss in task_row(task).losses or is_own(loss)
+
+
 def decided(task: str, loss: str, default_loss: str) -> str:
     """Returns the loss that trains ``task``: the one asked for, or the task's own where that is but the default.
 
@@ -128,7 +134,7 @@ def decided(task: str, loss: str, default_loss: str) -> str:
     'mse'
     """
     row = task_row(task)
-    if loss in row.losses:
+    if can_train(task, loss):
         return loss
     if loss == default_loss:
         return row.losses[0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from device_sim.client_data.partition.assign import Deal, dirichlet, iid, natural, quantity_skew, shards
 from fl_mobile.errors import ConfigError, DataError, check_known
+from fl_mobile.table import Table
 
 
 @dataclass(frozen=True)
@@ -21,28 +22,34 @@ class PartitionRow:
     reads: tuple[str, ...] = ()
 
 
-PARTITIONERS: dict[str, PartitionRow] = {
-    "iid": PartitionRow(iid, "random and even", "McMahan et al. 2017"),
-    "dirichlet": PartitionRow(
-        dirichlet,
-        "label skew: per class, device shares from Dir(alpha)",
-        "Yurochkin et al. 2019; Li et al. 2021",
-        ("alpha", "min_examples"),
-    ),
-    "shards": PartitionRow(
-        shards,
-        "pathological label skew: a few label-sorted slices per device",
-        "McMahan et al. 2017",
-        ("shards_per_device",),
-    ),
-    "quantity-skew": PartitionRow(
-        quantity_skew,
-        "log-normal device sizes, classes at random; alpha is the spread of ln(size)",
-        "Caldas et al. 2018",
-        ("alpha", "min_examples"),
-    ),
-    "natural": PartitionRow(natural, "as the data came: writers, folders, users", "Caldas et al. 2018", ("device_of",)),
-}
+PARTITIONERS: Table[PartitionRow] = Table(
+    "partition",
+    PartitionRow,
+    {
+        "iid": PartitionRow(iid, "random and even", "McMahan et al. 2017"),
+        "dirichlet": PartitionRow(
+            dirichlet,
+            "label skew: per class, device shares from Dir(alpha)",
+            "Yurochkin et al. 2019; Li et al. 2021",
+            ("alpha", "min_examples"),
+        ),
+        "shards": PartitionRow(
+            shards,
+            "pathological label skew: a few label-sorted slices per device",
+            "McMahan et al. 2017",
+            ("shards_per_device",),
+        ),
+        "quantity-skew": PartitionRow(
+            quantity_skew,
+            "log-normal device sizes, classes at random; alpha is the spread of ln(size)",
+            "Caldas et al. 2018",
+            ("alpha", "min_examples"),
+        ),
+        "natural": PartitionRow(
+            natural, "as the data came: writers, folders, users", "Caldas et al. 2018", ("device_of",)
+        ),
+    },
+)
 
 
 def partition(

@@ -7,7 +7,7 @@ import multiprocessing
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from device_sim.engines.records import Trainer
 from fl_mobile.errors import ConfigError, FlMobileError, RunError
+from fl_mobile.table import admit_rows, own_rows
 
 T = TypeVar("T")
 
@@ -34,7 +35,9 @@ class ProcessWorker:
     def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads in the middle of work
         self._pipe, child = context.Pipe()
-        self._process = context.Process(target=_serve, args=(child, open_trainer), daemon=True, name="engine-worker")
+        self._process = context.Process(
+            target=_serve, args=(child, open_trainer, own_rows()), daemon=True, name="engine-worker"
+        )
         with _main_as_needed(open_trainer):
             self._process.start()
         child.close()
@@ -117,9 +120,9 @@ def _text_of(file: str) -> str:
         return "__name__ =="
 
 
-def _serve(pipe: Connection, open_trainer: Callable[[], Trainer]) -> None:
+def _serve(pipe: Connection, open_trainer: Callable[[], Trainer], rows: Sequence[tuple[str, str]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked; it closes the pipe
-    desk = Desk(open_trainer)
+    desk = Desk(open_trainer, rows)
     with contextlib.suppress(EOFError, ConnectionError):  # who asked has closed the pipe, or was killed
         while True:
             work, args = pipe.recv()
@@ -131,10 +134,13 @@ class Desk:
 
     Args:
         open_trainer: Makes the trainer.
+        rows: Rows of the user's own that the other process has loaded.
     """
 
-    def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
-        self._fine, self._trainer = _attempt(open_trainer)
+    def __init__(self, open_trainer: Callable[[], Trainer], rows: Sequence[tuple[str, str]] = ()) -> None:
+        self._fine, self._trainer = _attempt(admit_rows, rows)
+        if self._fine:
+            self._fine, self._trainer = _attempt(open_trainer)
 
     def call(self, work: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
         """Returns whether ``work(trainer, *args)`` was fine, and what it returned, or else the exception."""

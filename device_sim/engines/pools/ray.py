@@ -22,6 +22,7 @@ from device_sim.engines.pools.pooled import PooledEngine
 from device_sim.engines.pools.processes import Desk
 from device_sim.engines.records import Trainer
 from fl_mobile.errors import ConfigError, RunError
+from fl_mobile.table import own_rows
 
 ATTEMPTS = 3
 """How many actors may be lost over one chunk: more is the chunk's fault, e.g. that it does not fit into memory."""
@@ -119,7 +120,7 @@ class RayWorker:
     def _start(self, cores: int) -> Any:
         import ray
 
-        return ray.remote(num_cpus=cores, max_restarts=0)(Desk).remote(self._open_trainer)
+        return ray.remote(num_cpus=cores, max_restarts=0)(Desk).remote(self._open_trainer, own_rows())
 
 
 def _join(address: str, workers: int) -> Callable[[], None]:

@@ -14,6 +14,15 @@ from fl_mobile.models.keras_start import import_keras
 from fl_mobile.records import FitPlan
 
 
+def start_with_one_thread() -> None:
+    """Gives TensorFlow's ops one thread each, if it has not started yet; to be called before a model is built."""
+    import_keras()
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
 def one_thread_per_op() -> str:
     """Makes TensorFlow reproducible, one thread inside each op and kernels that do not race; returns what is not so.
 

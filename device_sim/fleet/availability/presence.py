@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from device_sim.fleet.ledger import Ledger
 from device_sim.fleet.reasons import first_of
 from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.seeds import uniforms
+from fl_mobile.table import Table
 
 TRACE = "trace"
 HOUR = 3600.0
@@ -115,7 +117,9 @@ def diurnal(seed: int, clock: Clock) -> Presence:
     return presence
 
 
-PRESENCES: dict[str, Callable[[int, Clock], Presence]] = {"always": always, "diurnal": diurnal}
+PRESENCES: Table[Callable[[int, Clock], Presence]] = Table(
+    "availability", FunctionType, {"always": always, "diurnal": diurnal}
+)
 """Without a file; `traced` is what devices did."""
 
 

@@ -8,10 +8,6 @@ import numpy as np
 
 from device_sim.fleet.devices.energy import RadioColumns, radio_joules
 from device_sim.fleet.devices.links import LINKS, Air, draw_air, transfer_seconds
-from device_sim.fleet.devices.profiles import PROFILES
-
-PROFILE_NAMES = tuple(PROFILES)
-LINK_NAMES = tuple(LINKS)
 
 
 @dataclass(frozen=True)
@@ -20,8 +16,8 @@ class Devices:
 
     Attributes:
         index: ``int64[n]``.
-        profile: ``int64[n]``, a position in `PROFILE_NAMES`.
-        link: ``int64[n]``, a position in `LINK_NAMES`.
+        profile: ``int64[n]``, a position in `PROFILES`.
+        link: ``int64[n]``, a position in `LINKS`.
         train_flops_per_s: ``float64[n]``, and so are all the others; units are in the names.
         jitter_sigma: Of the rate between two transfers.
         loss: Probability that an upload breaks off.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES, Devices
+from device_sim.fleet.devices.columns import Devices
 from device_sim.fleet.devices.links import LINKS
 from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.devices.traces import DeviceRows, read_devices, row_of
@@ -71,7 +71,7 @@ class Fleet:
 
     def _profile(self, index: np.ndarray, row: np.ndarray | None) -> np.ndarray:
         drawn = _position(
-            names=PROFILE_NAMES,
+            names=tuple(PROFILES),
             name=self.profile,
             shares=_profiles("share"),
             seed=self.seed,
@@ -83,7 +83,7 @@ class Fleet:
 
     def _link(self, index: np.ndarray, row: np.ndarray | None) -> np.ndarray:
         drawn = _position(
-            names=LINK_NAMES, name=self.link, shares=_links("share"), seed=self.seed, key="link", index=index
+            names=tuple(LINKS), name=self.link, shares=_links("share"), seed=self.seed, key="link", index=index
         )
         given = self.rows.link[row] if self.rows else -1
         return np.where(given >= 0, given, drawn)

@@ -11,7 +11,9 @@ import numpy as np
 
 from device_sim.fleet.devices.energy import Radio
 from device_sim.fleet.draws import lognormals
+from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import uniforms
+from fl_mobile.table import Table
 
 
 @dataclass(frozen=True)
@@ -43,93 +45,103 @@ class Link:
     radio: Radio
 
 
-LINKS: dict[str, Link] = {
-    "ideal": Link(
-        down_bps=float("inf"),
-        up_bps=float("inf"),
-        latency_s=0.0,
-        rate_sigma=0.0,
-        latency_sigma=0.0,
-        jitter_sigma=0.0,
-        loss=0.0,
-        metered=False,
-        share=0.0,
-        radio=Radio(
-            down_joules_per_megabit=0.0,
-            up_joules_per_megabit=0.0,
-            base_watts=0.0,
-            tail_joules=0.0,
+def _share_of_none(name: str, row: Link) -> None:
+    if row.share:
+        raise ConfigError(f"link {name}: share must be 0, got {row.share:g}: the shares of mixed add up without it")
+
+
+LINKS: Table[Link] = Table(
+    "link",
+    Link,
+    {
+        "ideal": Link(
+            down_bps=float("inf"),
+            up_bps=float("inf"),
+            latency_s=0.0,
+            rate_sigma=0.0,
+            latency_sigma=0.0,
+            jitter_sigma=0.0,
+            loss=0.0,
+            metered=False,
+            share=0.0,
+            radio=Radio(
+                down_joules_per_megabit=0.0,
+                up_joules_per_megabit=0.0,
+                base_watts=0.0,
+                tail_joules=0.0,
+            ),
         ),
-    ),
-    "wifi": Link(
-        down_bps=60e6,
-        up_bps=20e6,
-        latency_s=0.05,
-        rate_sigma=0.7,
-        latency_sigma=0.4,
-        jitter_sigma=0.3,
-        loss=0.005,
-        metered=False,
-        share=0.60,
-        radio=Radio(
-            down_joules_per_megabit=0.137,
-            up_joules_per_megabit=0.283,
-            base_watts=0.133,
-            tail_joules=0.028,
+        "wifi": Link(
+            down_bps=60e6,
+            up_bps=20e6,
+            latency_s=0.05,
+            rate_sigma=0.7,
+            latency_sigma=0.4,
+            jitter_sigma=0.3,
+            loss=0.005,
+            metered=False,
+            share=0.60,
+            radio=Radio(
+                down_joules_per_megabit=0.137,
+                up_joules_per_megabit=0.283,
+                base_watts=0.133,
+                tail_joules=0.028,
+            ),
         ),
-    ),
-    "5g": Link(
-        down_bps=90e6,
-        up_bps=15e6,
-        latency_s=0.06,
-        rate_sigma=0.8,
-        latency_sigma=0.4,
-        jitter_sigma=0.4,
-        loss=0.01,
-        metered=True,
-        share=0.15,
-        radio=Radio(
-            down_joules_per_megabit=0.0135,
-            up_joules_per_megabit=0.029,
-            base_watts=1.60,
-            tail_joules=10.0,
+        "5g": Link(
+            down_bps=90e6,
+            up_bps=15e6,
+            latency_s=0.06,
+            rate_sigma=0.8,
+            latency_sigma=0.4,
+            jitter_sigma=0.4,
+            loss=0.01,
+            metered=True,
+            share=0.15,
+            radio=Radio(
+                down_joules_per_megabit=0.0135,
+                up_joules_per_megabit=0.029,
+                base_watts=1.60,
+                tail_joules=10.0,
+            ),
         ),
-    ),
-    "4g": Link(
-        down_bps=25e6,
-        up_bps=8e6,
-        latency_s=0.09,
-        rate_sigma=0.8,
-        latency_sigma=0.5,
-        jitter_sigma=0.4,
-        loss=0.02,
-        metered=True,
-        share=0.20,
-        radio=Radio(
-            down_joules_per_megabit=0.052,
-            up_joules_per_megabit=0.438,
-            base_watts=1.288,
-            tail_joules=12.3,
+        "4g": Link(
+            down_bps=25e6,
+            up_bps=8e6,
+            latency_s=0.09,
+            rate_sigma=0.8,
+            latency_sigma=0.5,
+            jitter_sigma=0.4,
+            loss=0.02,
+            metered=True,
+            share=0.20,
+            radio=Radio(
+                down_joules_per_megabit=0.052,
+                up_joules_per_megabit=0.438,
+                base_watts=1.288,
+                tail_joules=12.3,
+            ),
         ),
-    ),
-    "3g": Link(
-        down_bps=3e6,
-        up_bps=1e6,
-        latency_s=0.25,
-        rate_sigma=0.6,
-        latency_sigma=0.5,
-        jitter_sigma=0.5,
-        loss=0.05,
-        metered=True,
-        share=0.05,
-        radio=Radio(
-            down_joules_per_megabit=0.122,
-            up_joules_per_megabit=0.869,
-            base_watts=0.818,
-            tail_joules=7.0,
+        "3g": Link(
+            down_bps=3e6,
+            up_bps=1e6,
+            latency_s=0.25,
+            rate_sigma=0.6,
+            latency_sigma=0.5,
+            jitter_sigma=0.5,
+            loss=0.05,
+            metered=True,
+            share=0.05,
+            radio=Radio(
+                down_joules_per_megabit=0.122,
+                up_joules_per_megabit=0.869,
+                base_watts=0.818,
+                tail_joules=7.0,
+            ),
         ),
-    ),
-}
+    },
+    check=_share_of_none,
+)
 """``ideal`` takes no time, loses nothing and costs nothing.
 
 Rates: about half of what speed tests report, because one transfer to one server is no speed test: Ookla's global

@@ -17,6 +17,7 @@ from device_sim.fleet.reasons import first_of
 from fl_mobile.errors import check_known
 from fl_mobile.parameters import NoParameters, check_parameters, parameter
 from fl_mobile.seeds import uniforms
+from fl_mobile.table import Table
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,15 @@ class PolicyRow:
     parameters: type = NoParameters
 
 
-POLICIES: dict[str, PolicyRow] = {
-    "every-round": PolicyRow(every_round),
-    "periodic": PolicyRow(periodic, Windows),
-    "event": PolicyRow(event, News),
-}
+POLICIES: Table[PolicyRow] = Table(
+    "policy",
+    PolicyRow,
+    {
+        "every-round": PolicyRow(every_round),
+        "periodic": PolicyRow(periodic, Windows),
+        "event": PolicyRow(event, News),
+    },
+)
 """``policy.name`` → update policy."""
 
 

@@ -15,6 +15,7 @@ from device_sim.fleet.selection.walk import head
 from fl_mobile.errors import check_known
 from fl_mobile.parameters import NoParameters, check_parameters, parameter
 from fl_mobile.seeds import rng_for, uniforms
+from fl_mobile.table import Table
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,17 @@ class SamplerRow:
     remembers: bool = False
 
 
-SAMPLERS: dict[str, SamplerRow] = {
-    "uniform": SamplerRow(uniform),
-    "poisson": SamplerRow(poisson),
-    "stratified": SamplerRow(stratified, Stratification),
-    "power-of-choice": SamplerRow(power_of_choice, Candidates, remembers=True),
-    "oort": SamplerRow(oort, Guided, remembers=True),
-}
+SAMPLERS: Table[SamplerRow] = Table(
+    "sampler",
+    SamplerRow,
+    {
+        "uniform": SamplerRow(uniform),
+        "poisson": SamplerRow(poisson),
+        "stratified": SamplerRow(stratified, Stratification),
+        "power-of-choice": SamplerRow(power_of_choice, Candidates, remembers=True),
+        "oort": SamplerRow(oort, Guided, remembers=True),
+    },
+)
 """``selection.sampler`` → sampler."""
 
 

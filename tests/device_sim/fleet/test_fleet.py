@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES, Devices
+from device_sim.fleet.devices.columns import Devices
 from device_sim.fleet.devices.fleet import open_fleet
 from device_sim.fleet.devices.links import LINKS
 from device_sim.fleet.devices.profiles import PROFILES
@@ -78,8 +78,8 @@ def test_links_have_the_medians_and_the_spread_of_their_kind(name):
 @pytest.mark.parametrize("name", PROFILES)
 def test_one_class_for_all(name):
     devices = open_fleet(0, 50, profile=name, link="ideal").devices(np.arange(50))
-    assert {PROFILE_NAMES[p] for p in devices.profile} == {name}
-    assert {LINK_NAMES[k] for k in devices.link} == {"ideal"}
+    assert {list(PROFILES)[p] for p in devices.profile} == {name}
+    assert {list(LINKS)[k] for k in devices.link} == {"ideal"}
 
 
 @pytest.mark.parametrize(

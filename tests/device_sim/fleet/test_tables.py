@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sim.fleet.devices.columns import LINK_NAMES, PROFILE_NAMES
 from device_sim.fleet.devices.fleet import open_fleet
 from device_sim.fleet.devices.links import LINKS
 from device_sim.fleet.devices.profiles import PROFILES
@@ -128,8 +127,3 @@ def test_energy_by_hand():
 def test_wifi_costs_the_battery_less_than_any_cellular_link():
     joules = {name: np.median(d.up_joules(10**6, d.up_seconds(10**6))) for name in LINKS if (d := some(link=name))}
     assert joules["ideal"] < joules["wifi"] < min(joules[name] for name in ("5g", "4g", "3g"))
-
-
-def test_names_are_the_tables_in_order():
-    assert tuple(PROFILES) == PROFILE_NAMES
-    assert tuple(LINKS) == LINK_NAMES
