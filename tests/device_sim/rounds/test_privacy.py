@@ -197,8 +197,9 @@ def test_a_target_is_solved_and_binds_the_number_of_rounds(tmp_path: Path) -> No
     assert 7.9 < federation.ledger.after(12).epsilon <= 8
     stored = federation.experiment
     longer = replace(stored, train=replace(stored.train, rounds=20))
+    create(tmp_path / "run", stored)
     with pytest.raises(RunError, match="was solved for the noise of 12 rounds"):
-        check_goes_on(tmp_path, stored, longer, [])
+        check_goes_on(tmp_path / "run", stored, longer, [])
 
 
 class WithStatistics(NumpyTrainer):
