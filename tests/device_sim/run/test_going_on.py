@@ -45,7 +45,10 @@ CELLS = {
     "inverse root": ("train.schedule=inverse-sqrt",),
     "pruning": ("train.pruning.sparsity=0.5", "train.pruning.end-round=3", "train.pruning.smallest-kernel=1"),
     "pruning meanwhile": ("train.pruning.sparsity=0.5", "train.pruning.end-round=4", "train.pruning.smallest-kernel=1"),
-    "asynchronous": ("clock.mode=asynchronous", "upload.memory=none", "upload.budget-bytes=0"),
+    "asynchronous": (
+        "clock.mode=asynchronous",
+        *("server.algorithm=fedavg", "server.learning-rate=1", "upload.memory=none", "upload.budget-bytes=0"),
+    ),
     "oort": ("selection.sampler=oort",),
     "kept updates and timelines": ("output.keep-updates=6", "output.timeline-rounds=3"),
     "devices' own accuracy": ("evaluation.device-test-fraction=0.3", "evaluation.every=2"),
