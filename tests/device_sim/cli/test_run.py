@@ -70,6 +70,7 @@ def test_stderr_shows_progress_and_nothing_of_tensorflow(finished: tuple[Path, E
     known = (
         "Loading",
         "12 devices",
+        "task ",
         "partition ",
         "engine ",
         "round ",
