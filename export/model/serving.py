@@ -11,6 +11,7 @@ box or an angle, and only its author knows.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from export.model.forms import Entry, InputForms, entries_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID, heads_of
 from export.model.tracing import (
     check_weights,
+    inner_functions_inlined,
     loops_unrolled,
     recurrent_layers,
     refuse_half_precision,
@@ -205,18 +207,21 @@ def _without_recurrence(model: Any, opening: Opening, loops: frozenset[str]) -> 
 def predict(model: Any, serving: Serving, frames: Frames) -> dict[str, np.ndarray]:
     """Returns Keras' own answers by output name, ``float32[n, ...]``, the oracle every artifact is held against.
 
-    The softmax is NumPy's in float64, so it shares no code with the exported graph.
+    The softmax is NumPy's in float64, so it shares no code with the exported graph. A branch may look at all rows of a
+    batch, so a model with one is asked row by row, as a phone does it; its ``@tf.function`` methods then run as plain
+    Python, because the graph of one that built its layers holds their first values (Keras 3.15).
     """
     opening, batches = opening_of(model, None), []
     count = len(next(iter(frames.values())))
-    size = opening.rows or _BATCH
-    for start in range(0, count, size):
-        rows = np.arange(start, start + size if opening.rows else min(start + size, count))
-        batch = [
-            np.asarray(frames[entry.name][np.minimum(rows, count - 1)], dtype)  # the last is repeated to fill one up
-            for entry, dtype in zip(serving.inputs, opening.dtypes, strict=True)
-        ]
-        batches.append(answers_of(model, opening, batch))
+    size = opening.rows or (1 if serving.control_flow else _BATCH)
+    with inner_functions_inlined() if serving.control_flow else contextlib.nullcontext():
+        for start in range(0, count, size):
+            rows = np.arange(start, start + size if opening.rows else min(start + size, count))
+            batch = [
+                np.asarray(frames[entry.name][np.minimum(rows, count - 1)], dtype)  # the last is repeated to fill up
+                for entry, dtype in zip(serving.inputs, opening.dtypes, strict=True)
+            ]
+            batches.append(answers_of(model, opening, batch))
     answers = {}
     for end in serving.outputs:
         rows = np.concatenate([np.asarray(batch[end.name], np.float64) for batch in batches])[:count]
