@@ -10,6 +10,7 @@ from device_sim.engines import Task, train_each
 from device_sim.federation.federation import Federation
 from device_sim.rounds.memory import FleetMemory
 from fl_mobile.agreement import Agreement
+from fl_mobile.client.state import keeps_anything
 from fl_mobile.records import Assignment, RoundReport, ServerState
 from fl_mobile.seeds import seed_for
 from fl_mobile.server.fold import Fold, Folding
@@ -57,6 +58,11 @@ class Step:
     def decoded(self) -> Decoded:
         """The model as clients decode it."""
         return self.publication.decoded
+
+    @cached_property
+    def clients_keep(self) -> bool:
+        """Whether clients keep anything from step to step; if not, nobody need look for it."""
+        return keeps_anything(self.agreement, private=bool(self.federation.private))
 
     @cached_property
     def folding(self) -> Folding:

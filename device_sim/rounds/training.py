@@ -18,7 +18,7 @@ from device_sim.rounds.crew import Crew
 from device_sim.rounds.own import private_of, train_own_models
 from device_sim.rounds.step import Step
 from fl_mobile.client.answer import Answer, terms_of
-from fl_mobile.client.state import ClientState, keeps_anything, pull_of
+from fl_mobile.client.state import ClientState, pull_of
 from fl_mobile.measurements.sources import write_update
 from fl_mobile.server.fold import Fold, Folding
 from fl_mobile.storage.files import write_json
@@ -76,10 +76,8 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
     )
     out = Trained(folded=folding(()) if folding else None)
 
-    own = keeps_anything(step.agreement, private=bool(federation.private))
-
     def kept_by(client: int) -> ClientState:
-        return step.memory.client_state(client) if own else _NOTHING
+        return step.memory.client_state(client) if step.clients_keep else _NOTHING
 
     def train(some: np.ndarray, clients: Clients) -> None:
         tasks = (_task(step, crew, at, kept_by(int(crew.devices.index[at]))) for at in some.tolist())

@@ -14,7 +14,6 @@ from device_sim.rounds.crew import Crew
 from device_sim.rounds.step import Step
 from device_sim.rounds.training import Trained, train_crew
 from fl_mobile.client.answer import keep
-from fl_mobile.client.state import keeps_anything
 from fl_mobile.records import Receipt
 
 ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS, LATE = (
@@ -127,7 +126,7 @@ def settle_clients(step: Step, trip: Trip, receipts: dict[int, Receipt]) -> None
     Args:
         receipts: Position in `Trip.place` → what the server says; those without one have heard nothing.
     """
-    if not keeps_anything(step.agreement, private=bool(step.federation.private)):
+    if not step.clients_keep:
         return
     for at, (client, made) in enumerate(zip(trip.trained.clients, trip.trained.answers, strict=True)):
         before = step.memory.client_state(client)  # read again: a cohort's worth of them would not fit into memory
