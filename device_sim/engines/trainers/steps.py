@@ -29,24 +29,20 @@ def one_thread_per_op() -> str:
     Where TensorFlow has started already, as in a notebook, its threads stay as they are, with a warning: results are
     then reproducible for that number of threads, and may differ in the last bits from those of another.
     """
-    import_keras()
+    start_with_one_thread()
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-    except RuntimeError:
-        threads = _threads_of_ops()
-        if threads != 1:
-            warnings.warn(
-                f"TensorFlow had started in this process, with {threads} threads an op: results are reproducible for"
-                f" {threads} threads, and may differ in the last bits from those of one, which is what the command line"
-                " takes. For the same bytes call device_sim.simulate before TensorFlow is used, or set"
-                " TF_NUM_INTRAOP_THREADS=1.",
-                stacklevel=2,
-            )
-            return f"; {threads} threads an op, as TensorFlow had started"
-    return ""
+    threads = _threads_of_ops()
+    if threads == 1:
+        return ""
+    warnings.warn(
+        f"TensorFlow had started in this process, with {threads} threads an op: results are reproducible for {threads}"
+        " threads, and may differ in the last bits from those of one, which is what the command line takes. For the"
+        " same bytes call device_sim.simulate before TensorFlow is used, or set TF_NUM_INTRAOP_THREADS=1.",
+        stacklevel=2,
+    )
+    return f"; {threads} threads an op, as TensorFlow had started"
 
 
 def _threads_of_ops() -> int:
