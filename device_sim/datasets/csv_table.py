@@ -70,7 +70,7 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read as a .csv file: {error}. Save it as UTF-8, cells parted by commas."
-        ) from (error)
+        ) from error
     if len(lines) < 2:
         raise DataError(f"{path}: expected a line of names and at least one row, got {len(lines)} lines.")
     names = [name.strip() for name in lines[0]]

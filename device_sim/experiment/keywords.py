@@ -31,12 +31,11 @@ def changes_of(keywords: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigError: No key, or several, end so.
     """
-    changes: list[str] = []
+    changes: dict[str, str] = {}
     for name, value in sorted(keywords.items(), key=lambda item: not is_own(item[1])):  # what it names has keys too
-        changes.append(f"{key_of(name)}={as_toml(_plain(value))}")
-        load_rows(changes[-1:])
-    order = list(keywords)
-    return sorted(changes, key=lambda change: [key_of(name) for name in order].index(change.partition("=")[0]))
+        changes[name] = f"{key_of(name)}={as_toml(_plain(value))}"
+        load_rows([changes[name]])
+    return [changes[name] for name in keywords]
 
 
 def key_of(name: str) -> str:

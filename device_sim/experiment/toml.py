@@ -73,9 +73,9 @@ def load_rows(changes: Sequence[str]) -> None:
     Raises:
         ConfigError: One of them is none.
     """
-    tables = {}
+    tables, sections = {}, typing.get_type_hints(Experiment)
     for f in fields(Experiment):
-        section = typing.get_type_hints(Experiment)[f.name]
+        section = sections[f.name]
         for inner in fields(section) if is_dataclass(section) else ():
             if "rows" in inner.metadata:
                 tables[f"{_kebab(f.name)}.{inner.metadata['by']}"] = inner.metadata["rows"]
