@@ -221,6 +221,7 @@ def export(
             seed=experiment.seed,
             say=tell,
         ),
+        loss=which.loss(experiment, data),
         **shape,
     )
     _tell(report=report, out=out, sign=sign, named=recipes or (), output=output)

@@ -113,6 +113,7 @@ def _exported(
         say=say,
         training=facts_of_run(federation.experiment, summary, license=license),
         sign_with=sign_with,
+        loss=federation.plain_plan(0).loss,
     )
 
 

@@ -43,6 +43,7 @@ def export_with_held_out(
     output: str = "",
     batch: int = 1,
     targets: Sequence[str] = (),
+    loss: str = "",
 ) -> BundleReport:
     """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
 
@@ -66,9 +67,10 @@ def export_with_held_out(
         output: Of several outputs the one whose classes the dataset's labels are; ``"none"`` if none is.
         batch: Rows that an artifact answers at once; 0 for any number.
         targets: Runtimes that decide besides those that ship.
+        loss: What the model was trained with, where that is known.
     """
     calibration, proof = calibration_split(len(dataset.test), seed)
-    model = finished(model, dataset)
+    model = finished(model, dataset, loss)
     if dataset.scaling is not None:  # features of several sizes share no 8-bit grid
         keep_float = tuple(dict.fromkeys((*keep_float, STANDARDIZE)))
     classes = output != NO_OUTPUT and answers_classes(model, dataset)
@@ -99,14 +101,17 @@ def export_with_held_out(
     )
 
 
-def finished(model: Any, dataset: Dataset) -> Any:
+def finished(model: Any, dataset: Dataset, loss: str) -> Any:
     """Returns the model with the end that a phone needs: see `fl_mobile.models.finish.with_answers`."""
-    if dataset.task == CLASSIFICATION or not getattr(model, "outputs", None) or len(model.outputs) != 1:
+    if not getattr(model, "outputs", None) or len(model.outputs) != 1:
+        return model
+    if dataset.task == CLASSIFICATION and (not loss or model.outputs[0].shape[-1] != 1):
         return model
     scaling = dataset.scaling
     return with_answers(
         model,
         dataset.task,
+        loss=loss,
         from_logits=head_of(model, dataset.test.x[:8]) == "logits",
         mean=() if scaling is None else scaling.target_mean.tolist(),
         spread=() if scaling is None else scaling.target_spread.tolist(),

@@ -11,6 +11,7 @@ from device_sim.experiment.toml import parse_experiment, read_experiment
 from device_sim.run.folder import RunFolder, reopen
 from device_sim.run.keras_file import HDF5_SUFFIXES
 from fl_mobile.errors import ConfigError
+from fl_mobile.local.compiled import compiled_in_file
 
 if TYPE_CHECKING:
     from device_sim.datasets import Dataset
@@ -88,6 +89,13 @@ class WhichModel:
                 " trained them; the server's model holds their first values. Nothing worth exporting can be made of it."
             )
         return read_run_model(RunFolder(Path(self.text)).model, experiment)
+
+    def loss(self, experiment: Experiment, data: Dataset) -> str:
+        """Returns what the model was trained with: a run says it, a file where its author compiled it; else empty."""
+        if self.kind == RUN:
+            return experiment.train.plan(0, from_logits=True, task=data.task).loss
+        compiled = compiled_in_file(Path(self.text)) if self.kind == FILE else None
+        return "" if compiled is None else compiled.loss
 
     def facts(self, experiment: Experiment, license: str) -> TrainingFacts:
         """Returns what is known about it: much of a run, its name of a row of the table, else nothing."""

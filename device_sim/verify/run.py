@@ -177,6 +177,7 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust, t
     model = with_answers(
         model,
         task.get("name", CLASSIFICATION),
+        loss=task.get("loss_name", ""),
         from_logits=task.get("from_logits", True),
         mean=task.get("mean", ()),
         spread=task.get("spread", ()),

@@ -13,6 +13,7 @@ from fl_mobile.errors import ExportError
 from fl_mobile.models.heads import last_operation
 
 ONE_SIGMOID, ONE_LOGIT = "one-sigmoid", "one-logit"
+_BY_HAND = ("RealDiv", "Reciprocal", "Minimum", "Maximum", "ClipByValue")
 
 
 def heads_of(model: Any, opening: Opening, concrete: Any, *, classes: bool) -> list[str]:
@@ -42,10 +43,11 @@ def _only_head(model: Any, opening: Opening, last: str, width: int) -> str:
         return ONE_SIGMOID
     if width == 1 and last == "Softmax":
         raise ExportError(f"model {model.name!r}: a softmax over one unit is 1 for every frame; use a sigmoid")
-    # A softmax or sigmoid written out by hand ends in a division. A second one would flatten every answer.
+    # A softmax or sigmoid written out by hand ends in a division, and a number cut off at 0 and 1 in a comparison. A
+    # second one would flatten every answer.
     answers = _answers_on_noise(model, opening)
     if width == 1:
-        by_hand = last in ("RealDiv", "Reciprocal") and ((answers >= 0) & (answers <= 1)).all()
+        by_hand = last in _BY_HAND and ((answers >= 0) & (answers <= 1)).all()
         return ONE_SIGMOID if by_hand else ONE_LOGIT
     if (answers >= 0).all() and np.abs(answers.sum(axis=1) - 1).max() < 1e-3:
         return "softmax"

@@ -8,7 +8,7 @@
 | mse, mae, huber                 | one a class         | one-hot               | the largest output's class     |
 |                                 | one, of two classes | 0 or 1                | 1 above ½                      |
 
-A distance pulls a lone output to 0 or 1 whatever it is made of, so its middle is ½ for a linear output too.
+A distance pulls a lone output, or a tag's, to 0 or 1 whatever it is made of: its middle is ½ for a linear one too.
 
 That is classification. Other tasks (`fl_mobile.tasks`) give targets that are outputs already: numbers and bits are
 compared one by one, classes of a sequence or a picture at every position that is no padding, averaged for each example.
@@ -219,7 +219,7 @@ def targets(y: Any, out: Any) -> Any:
 
 
 def middle_of(loss: str, *, from_logits: bool) -> float:
-    """Returns where a lone output of two classes turns from the first to the second."""
+    """Returns where a lone output of two classes turns from the first to the second, and a tag from no to yes."""
     return 0.0 if from_logits and loss_row(loss).reads_logits else 0.5
 
 
@@ -234,7 +234,7 @@ def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str =
     if kind == NUMBERS:
         return tf.zeros_like(_flat(out)[:, 0])
     if kind == BITS:
-        told = tf.cast(_flat(out) > (0.0 if from_logits else 0.5), tf.float32)
+        told = tf.cast(_flat(out) > middle_of(loss, from_logits=from_logits), tf.float32)
         return 1.0 - tf.reduce_mean(tf.abs(told - _flat(y)), axis=1)
     if task != CLASSIFICATION:
         shape = (-1, math.prod(out.shape[1:-1]))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fl_mobile.errors import ModelError
-from fl_mobile.tasks.table import CLASSIFICATION, task_row
+from fl_mobile.local.losses import loss_row
+from fl_mobile.tasks.table import BITS, CLASSIFICATION, task_row
 
 CLIP = 10.0
 """Standard deviations from the mean beyond which a feature tells no more."""
@@ -43,15 +44,18 @@ def with_standardised_inputs(build: Callable[[], Any], mean: Sequence[float], sp
 
 
 def with_answers(
-    model: Any, task: str, *, from_logits: bool, mean: Sequence[float] = (), spread: Sequence[float] = ()
+    model: Any, task: str, *, loss: str, from_logits: bool, mean: Sequence[float] = (), spread: Sequence[float] = ()
 ) -> Any:
     """Returns a model that answers as a phone needs it: probabilities for logits, numbers in their own units.
 
-    A classifier stays as it is: export finishes its head itself. So does a subclassed model, which has no known end.
+    What a distance (mse, mae, huber) pulled to 0 and 1, tags or a lone output for two classes, is no logit: it is cut
+    off there and is the probability itself. Any other classifier stays as it is: export finishes its head. So does a
+    subclassed model, which has no known end.
 
     Args:
         model: A built Keras model.
         task: Row of `fl_mobile.tasks.TASKS`.
+        loss: Row of `fl_mobile.local.losses.LOSSES` it was trained with; empty where that is not known.
         from_logits: Whether its outputs are logits.
         mean: Of the numbers that are told, where they were standardised.
         spread: Their standard deviation.
@@ -59,9 +63,14 @@ def with_answers(
     import keras
 
     row = task_row(task)
-    if task == CLASSIFICATION or not getattr(model, "outputs", None):
+    if not getattr(model, "outputs", None):
         return model
-    if len(spread):
+    two_sided = row.kind == BITS or (task == CLASSIFICATION and model.outputs[0].shape[-1] == 1)
+    if two_sided and from_logits and loss and not loss_row(loss).reads_logits:
+        last = keras.layers.ReLU(max_value=1.0, name=ANSWER)
+    elif task == CLASSIFICATION:
+        return model
+    elif len(spread):
         last = keras.layers.Rescaling(list(spread), list(mean), name=ANSWER)
     elif row.activation and from_logits:
         last = keras.layers.Activation(row.activation, name=ANSWER)

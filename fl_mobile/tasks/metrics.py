@@ -39,7 +39,7 @@ class Metric:
     share: bool = True
 
 
-def tally_of(task: str, y: np.ndarray, out: np.ndarray, *, from_logits: bool, middle: float = 0.5) -> Tally:
+def tally_of(task: str, y: np.ndarray, out: np.ndarray, *, from_logits: bool, middle: float | None = None) -> Tally:
     """Returns the tally of a batch.
 
     Args:
@@ -47,14 +47,16 @@ def tally_of(task: str, y: np.ndarray, out: np.ndarray, *, from_logits: bool, mi
         y: Targets, ``[n, …]``.
         out: What the model answered, ``float32[n, …]``.
         from_logits: Whether outputs still need softmax or sigmoid.
-        middle: Where a lone output of two classes turns from the first to the second.
+        middle: Where a lone output of two classes turns from the first to the second, and a tag from no to yes;
+            by default 0 for logits, else ½.
     """
     row = task_row(task)
+    middle = (0.0 if from_logits else 0.5) if middle is None else middle
     if row.kind == CLASSES:
         return _of_classes(row, y, out, from_logits=from_logits, middle=middle)
     flat, truth = (np.asarray(a, np.float64).reshape(len(y), -1) for a in (out, y))
     if row.kind == BITS:
-        return _of_bits(truth > 0.5, flat, 0.0 if from_logits else 0.5)
+        return _of_bits(truth > 0.5, flat, middle)
     error = flat - truth
     return {
         "count": np.array(len(y)),

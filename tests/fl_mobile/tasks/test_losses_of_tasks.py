@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fl_mobile.errors import ModelError
-from fl_mobile.local.losses import check_answers_fit, loss_of, right_answers
+from fl_mobile.local.losses import check_answers_fit, loss_of, middle_of, right_answers
 from fl_mobile.tasks import TASKS, measured, tally_of
 from fl_mobile.tasks.table import CLASSES
 from tests.fl_mobile.tasks.test_tasks import drawn, softmax
@@ -45,16 +45,26 @@ def test_the_loss_of_an_example_is_that_of_keras(task: str, loss: str, logits: b
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_right_answers_are_shares_of_an_example(task: str) -> None:
+@pytest.mark.parametrize(("task", "loss"), [(task, loss) for task, row in TASKS.items() for loss in row.losses])
+def test_right_answers_are_shares_of_an_example(task: str, loss: str) -> None:
     import tensorflow as tf
 
     y, out = drawn(task, 30, 1)
-    right = right_answers(TASKS[task].losses[0], tf.constant(y), tf.constant(out), from_logits=True, task=task)
+    right = right_answers(loss, tf.constant(y), tf.constant(out), from_logits=True, task=task)
+    middle = middle_of(loss, from_logits=True)
     for one, answer, share in zip(y, out, np.asarray(right, np.float32), strict=True):
-        tally = tally_of(task, one[None], answer[None], from_logits=True)
+        tally = tally_of(task, one[None], answer[None], from_logits=True, middle=middle)
         metric = "bit-accuracy" if task == "multi-label" else "accuracy"
         assert share == pytest.approx(measured(task, tally).get(metric, 0.0), abs=1e-6)
+
+
+def test_a_tag_that_a_distance_pulled_to_0_or_1_is_told_at_a_half() -> None:
+    import tensorflow as tf
+
+    y = tf.constant([[0.0, 1.0, 1.0, 0.0]])
+    out = tf.constant([[0.1, 0.9, 0.6, 0.4]])
+    assert float(right_answers("mse", y, out, from_logits=True, task="multi-label")[0]) == 1.0
+    assert float(right_answers("binary-crossentropy", y, out, from_logits=True, task="multi-label")[0]) == 0.5
 
 
 @pytest.mark.parametrize(
