@@ -54,7 +54,8 @@ def bundle(
         out: A folder that does not exist.
         labels: Names of the classes, in output order; numbers where only ``y`` is given, none where it is not either.
         y: True classes ``int[n]`` of the frames. With them accuracy is told; without, answers are compared.
-        recipes: Names from ``export.RECIPES``, or ``"auto"`` for the smallest file that passes.
+        recipes: Names from ``export.RECIPES``, ``package.module:name`` of one's own, or ``"auto"`` for the smallest
+            file that passes.
         inputs: What inputs are given: ``"uint8"``, ``"int32"``, ``"float32"`` or ``"float32:LOW..HIGH"``, for all or
             by name; without it what the frames are.
         output: Of several outputs the one that ``labels`` and ``y`` are about; ``"none"`` ignores both.

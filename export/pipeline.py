@@ -22,7 +22,7 @@ import numpy as np
 from export.bundles.folder import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
 from export.bundles.signing import SigningKey
 from export.convert.conversion import converter_for
-from export.convert.recipes import AUTO, RECIPES, Recipe, find_recipe
+from export.convert.recipes import AUTO, RECIPES, Recipe, asked_for
 from export.convert.to_tflite import needs_frames, unsuited
 from export.model.forms import InputForms
 from export.model.frames import count_of, frames_for, take
@@ -73,8 +73,8 @@ def export_model(
     Args:
         model: A built Keras 3 model, or what ``described`` found out about one.
         out: A folder that does not exist.
-        recipes: Names from ``RECIPES`` and ``TUNED_RECIPES``, or ``"auto"`` for the smallest file that passes; the
-            order is kept.
+        recipes: Names from ``RECIPES`` and ``TUNED_RECIPES``, ``package.module:name`` of one's own, or ``"auto"`` for
+            the smallest file that passes; the order is kept.
         labels: One name per class, in output order; of a model with several outputs a mapping by output name. None
             when no output is classes. They may be given without ``y_test``.
         representative: Raw frames for calibrated recipes; their hash goes into the report. Frames of devices only
@@ -211,7 +211,7 @@ def _rows_of(recipes: Sequence[str]) -> list[Recipe]:
         raise ExportError(f"recipes: expected a list of one or more names, got {recipes!r}")
     if len(set(recipes)) != len(recipes):
         raise ExportError(f"recipes: each name once, got {', '.join(recipes)}")
-    return [find_recipe(name) for name in recipes]
+    return [asked_for(name) for name in recipes]
 
 
 def _check_provenance(provenance: Mapping[str, str]) -> None:

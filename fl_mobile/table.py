@@ -114,7 +114,7 @@ class Table(dict[str, R]):
         value = load(self.kind, point.value if point else name)
         if not isinstance(value, self.of):
             wanted = " or ".join(f"{one.__name__} of {one.__module__}" for one in self.of)
-            raise ConfigError(f"{self.kind} {name}: expected a {wanted}, got {type(value).__name__}{_place(value)}")
+            raise ConfigError(f"{self.kind} {name}: expected a {wanted}, got {type(value).__name__}{place_of(value)}")
         if self._check is not None:
             self._check(name, value)
         row: R = value  # type: ignore[assignment]
@@ -192,6 +192,7 @@ def working_directory_first() -> Iterator[None]:
         sys.path[:] = before
 
 
-def _place(value: Any) -> str:
+def place_of(value: Any) -> str:
+    """Returns file and line of a function, in brackets and to be appended; empty of what is none."""
     code = getattr(value, "__code__", None)
     return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""

@@ -34,7 +34,17 @@ LAWS = {
 }
 FEDERATES = (*LAWS, "stratum", "engine")
 ELSEWHERE = (
-    *("codec", "loss", "task", "model", "server mode", "export recipe", "on-phone runtime", "keys that cannot meet"),
+    *(
+        "codec",
+        "loss",
+        "task",
+        "metric",
+        "model",
+        "server mode",
+        "export recipe",
+        "on-phone runtime",
+        "keys that cannot meet",
+    ),
 )
 """Kinds whose laws train or convert with TensorFlow, or that no key of an experiment names."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_sim.check import of_codecs, of_devices, of_servers, of_training
+from device_sim.check import of_codecs, of_devices, of_export, of_servers, of_tasks, of_training
 from device_sim.check.law import Law
 
 LAWS: dict[str, tuple[Law, ...]] = {
@@ -23,6 +23,14 @@ LAWS: dict[str, tuple[Law, ...]] = {
     "loss": (
         Law("one finite loss an example", of_training.loss_each),
         Law("steps down its gradient make it smaller", of_training.loss_falls),
+    ),
+    "metric": (
+        Law("a number, or None, of what at least one task tells", of_tasks.metric_is_told),
+        Law("right answers are at least as good as answers at random", of_tasks.metric_rises),
+    ),
+    "recipe": (
+        Law("a small model becomes an artifact of builtin operations, within its tolerance", of_export.recipe_converts),
+        Law("the same model gives the same bytes", of_export.recipe_repeats),
     ),
     "model": (Law("built twice for 28×28 pictures of 10 classes, it is the same", of_training.model_repeats),),
     "partition": (

@@ -18,7 +18,9 @@ HOMES = (
     "device_sim.fleet.availability.presence",
     "device_sim.fleet.devices.links",
     "device_sim.fleet.devices.profiles",
+    "export.convert.recipes",
     "fl_mobile.codecs",
+    "fl_mobile.tasks",
 )
 """Modules that hold tables; what they import holds the others."""
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from device_sim.engines import ENGINES
-from device_sim.experiment.kept import BEST, METRICS
+from device_sim.experiment.kept import BEST, kept_by
 from device_sim.experiment.personal import DITTO, ONLY_HEAD
 from device_sim.experiment.privacy_crossings import PRIVACY_CROSSINGS
 from fl_mobile.aggregation import AGGREGATORS
@@ -238,7 +238,7 @@ CROSSINGS: tuple[Crossing, ...] = (
     ),
     Crossing(
         ("output.keep-by", "evaluation.every"),
-        lambda f: METRICS[f.e.output.keep_by].on_devices and not f.e.evaluation.every,
+        lambda f: kept_by(f.e.output.keep_by).on_devices and not f.e.evaluation.every,
         "output.keep-by '{e.output.keep_by}' is measured on devices in the rounds that evaluation.every names; set it,"
         " e.g. to 1",
     ),

@@ -25,7 +25,7 @@ from device_sim.experiment.personal import Evaluation, Personal
 from device_sim.experiment.privacy import Privacy
 from device_sim.experiment.travel import Download, Upload
 from device_sim.experiment.tuning import Qat, check_tuning
-from export.convert.recipes import find_recipe
+from export.convert.recipes import asked_for
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.algorithms import ALGORITHMS, Algorithm
@@ -38,6 +38,7 @@ from fl_mobile.server.averaging import AVERAGINGS, Averaging
 from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
 from fl_mobile.table import Table, check_row, is_own, own_rows, registered, source_sha256
 from fl_mobile.tasks import AUTO, TASKS, decided
+from fl_mobile.tasks import METRICS as TOLD
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.wire.pruning_mask import PruningPlan
 
@@ -276,7 +277,8 @@ class Output:
     )
     sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
     keep: str = key(LAST, f"{' | '.join(KEEP)}: round whose model is model.keras and exported")
-    keep_by: str = key("accuracy", f"best by what: {' | '.join(METRICS)}")
+    keep_by: str = key("accuracy", f"best by what: {' | '.join(METRICS)}, or one of output.metrics")
+    metrics: tuple[str, ...] = key((), "told beside the task's own at every evaluation, e.g. package.module:NAME")
     license: str = key("", "of the model, for its card")
     tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
     tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
@@ -288,7 +290,11 @@ class Output:
         if self.timeline_rounds < 0:
             raise ConfigError(f"output.timeline-rounds must be ≥ 0, got {self.timeline_rounds}")
         check_known("output.keep", self.keep, KEEP)
-        check_known("output.keep-by", self.keep_by, METRICS)
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ConfigError(f"output.metrics: each name once, got {', '.join(self.metrics)}")
+        for name in self.metrics:
+            check_row("output.metrics", name, TOLD)
+        check_known("output.keep-by", self.keep_by, [*METRICS, *self.metrics])
         self._check_recipes()
         if self.tuning_data and not self.tuning_data.endswith(".npz") and self.tuning_data not in DATASETS:
             raise ConfigError(
@@ -305,7 +311,7 @@ class Output:
         if len(set(self.recipes)) != len(self.recipes):
             raise ConfigError(f"output.recipes: each name once, got {', '.join(self.recipes)}")
         try:
-            tuned = [row for row in map(find_recipe, self.recipes) if row.tuning]
+            tuned = [row for row in map(asked_for, self.recipes) if row.tuning]
         except ConfigError as error:
             raise ConfigError(f"output.recipes: {error}") from None
         if tuned and not self.tuning_data:
@@ -369,7 +375,10 @@ def experiment_hash(experiment: Experiment) -> str:
 
 
 def sources_of(experiment: Experiment) -> dict[str, str]:
-    """Returns, for each ``package.module:name`` that decides the trained model, the hash of its file; runs none."""
+    """Returns, for each ``package.module:name`` that decides model or rounds, the hash of its file; runs none.
+
+    Recipes of one's own decide neither: a finished run is exported by any.
+    """
     section, codecs = asdict(experiment) | {"output": {}}, (experiment.upload.codec, experiment.download.codec)
     named = {
         name
@@ -377,7 +386,7 @@ def sources_of(experiment: Experiment) -> dict[str, str]:
         if isinstance(values, dict)
         for name in values.values()
         if isinstance(name, str)
-    }
+    }.union(experiment.output.metrics)
     parts = {name for text in codecs for name in own_parts(text)}
     found = {name: source_sha256(name) for name in sorted(parts | {n for n in named if is_own(n)} - set(codecs))}
     installed = {name: registered(kind, name) for kind, name in own_rows() if name in named}

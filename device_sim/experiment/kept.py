@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fl_mobile.tasks import METRICS as TOLD
+
 if TYPE_CHECKING:
     from device_sim.run.log import Round
 
@@ -37,4 +39,9 @@ METRICS: dict[str, Metric] = {
     "device-p50": Metric(True, lambda r: r.device_accuracy.get("p50"), on_devices=True),
     "device-worst-5-percent": Metric(True, lambda r: r.device_accuracy.get("worst_5_percent"), on_devices=True),
 }
-"""Values of output.keep-by."""
+"""Values of output.keep-by, beside metrics that output.metrics names."""
+
+
+def kept_by(name: str) -> Metric:
+    """Returns what output.keep-by names: a row of `METRICS` here, or a metric that rounds are told of."""
+    return METRICS[name] if name in METRICS else Metric(TOLD[name].larger_is_better, lambda r: r.metrics.get(name))

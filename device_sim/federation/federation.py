@@ -47,7 +47,7 @@ from fl_mobile.records import FitPlan
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
-from fl_mobile.tasks import task_row
+from fl_mobile.tasks import check_further, task_row
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -273,6 +273,7 @@ def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Wo
     loss = experiment.train.plan(0, from_logits=True, task=dataset.task).loss
     examples = {n: (p.x, p.y) for n, p in parts.items()}
     check_training(model, loss, examples, dataset.num_classes, task=dataset.task)
+    check_further(dataset.task, experiment.output.metrics, dataset.test.y[:8], dataset.num_classes)
     if experiment.train.qat.on:
         with_fake_quant(model)  # what cannot be rounded is told now, not in the round that begins to
     slots = len(local_optimizer(experiment.train.optimizer).slots)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.kept import BEST, LAST, METRICS
+from device_sim.experiment.kept import BEST, LAST, kept_by
 from device_sim.federation.federation import Federation
 from device_sim.run.folder import RunFolder
 from device_sim.run.keras_file import write_model
@@ -45,7 +45,7 @@ def best_round(experiment: Experiment, rounds: Iterable[Round], best: Round | No
     Args:
         best: Of the rounds before these.
     """
-    metric = METRICS[experiment.output.keep_by]
+    metric = kept_by(experiment.output.keep_by)
     for done in rounds:
         if done.accuracy is None or done.round_num < experiment.train.settled_round:
             continue

@@ -89,14 +89,15 @@ def metrics_of(federation: Federation, score: Evaluation) -> dict[str, float]:
     """Returns every metric of the task on one set, numbers in the units they came in."""
     scaling = federation.dataset.scaling
     units = scaling.target_spread if scaling is not None and len(scaling.target_spread) else None
-    return measured(federation.dataset.task, score.tally, units) if score.tally else {}
+    further = federation.experiment.output.metrics
+    return measured(federation.dataset.task, score.tally, units, further=further) if score.tally else {}
 
 
 def metrics_on_devices(federation: Federation, scores: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
     """Returns, for every metric, its quantiles over the devices on which it is defined, and how many those are."""
     told = [metrics_of(federation, score) for score in scores]
     out: dict[str, dict[str, float]] = {}
-    for name in task_row(federation.dataset.task).metrics:
+    for name in dict.fromkeys((*task_row(federation.dataset.task).metrics, *federation.experiment.output.metrics)):
         values = [metrics[name] for metrics in told if name in metrics]
         if values:
             spread = quantiles_of(values, larger_is_better=METRICS[name].larger_is_better)

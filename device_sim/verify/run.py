@@ -109,8 +109,10 @@ def _texts(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _texts(value, f"{path}{key}.")
-        elif isinstance(value, str):
-            yield path + key, value
+        else:
+            yield from (
+                (path + key, one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
+            )
 
 
 def _experiment(folder: RunFolder, experiment: Experiment, summary: dict[str, Any]) -> Check:

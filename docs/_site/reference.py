@@ -27,6 +27,7 @@ TABLES = {
     "Local optimizers": ("fl_mobile.local:OPTIMIZERS", "`train.optimizer`"),
     "Losses": ("fl_mobile.local:LOSSES", "`train.loss`"),
     "Tasks": ("fl_mobile.tasks:TASKS", "`task.name`"),
+    "Metrics": ("fl_mobile.tasks:METRICS", "`output.metrics`"),
     "Models": ("fl_mobile.models:MODELS", "`model.name`"),
     "Datasets": ("device_sim.datasets:DATASETS", "`data.dataset`"),
     "Partitions": ("device_sim.client_data.partition:PARTITIONERS", "`data.partition`"),
@@ -51,7 +52,8 @@ PACKAGES = (
     *("fl_mobile.records", "fl_mobile.tensors", "fl_mobile.errors", "fl_mobile.seeds"),
     *("fl_mobile.client.answer", "fl_mobile.client.receive", "fl_mobile.server.publish", "fl_mobile.server.admission"),
     *("fl_mobile.server.fold", "fl_mobile.server.step", "fl_mobile.wire", "fl_mobile.codecs", "fl_mobile.aggregation"),
-    *("fl_mobile.algorithms", "fl_mobile.privacy", "fl_mobile.secure_sum", "fl_mobile.local", "fl_mobile.models"),
+    *("fl_mobile.algorithms", "fl_mobile.privacy", "fl_mobile.secure_sum", "fl_mobile.local", "fl_mobile.tasks"),
+    *("fl_mobile.models", "fl_mobile.table"),
     *("device_sim.datasets", "device_sim.client_data.partition", "device_sim.engines", "device_sim.attacks"),
     *("device_sim.report", "export.training", "export.tuning", "export.benchmark", "export.layers"),
 )

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from export.convert.child import child_environment
-from export.convert.recipes import Calibration, Recipe, find_recipe
+from export.convert.recipes import Calibration, Recipe, asked_for, found_by
 from export.model.serving import SIGNATURE, Frames
 from fl_mobile.errors import ExportError
 from fl_mobile.storage.npz import read_arrays
+from fl_mobile.table import told_with_place
 
 # Folder of a SavedModel, recipe, whether both ends become uint8, and frames [n, batch, ...] by input name in the dtypes
 # it was traced with, or None → flatbuffer. May raise anything.
@@ -50,7 +51,10 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    recipe.configure(converter, None if frames is None else _calibration(frames))
+    try:
+        recipe.configure(converter, None if frames is None else _calibration(frames))
+    except Exception as error:  # may be somebody's own code
+        raise ExportError(f"recipe {recipe.name!r}: {told_with_place(error)}") from error
     if integer_frames:
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
@@ -62,7 +66,7 @@ def convert_apart() -> Iterator[Converter]:
     """Yields a converter that works in one child process; it ends with the block.
 
     The child imports TensorFlow while the parent goes on. It gives the same bytes and the same errors, as
-    ``ExportError`` with the converter's own words. Only rows of the recipe tables can be asked for.
+    ``ExportError`` with the converter's own words. Only recipes that another process finds by name can be asked for.
     """
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD],
@@ -77,7 +81,12 @@ def convert_apart() -> Iterator[Converter]:
         if frames is not None:
             arrays: dict[str, Any] = dict(frames)
             np.savez(Path(folder) / _FRAMES, **arrays)
-        job = {"folder": folder, "recipe": recipe.name, "integer_frames": integer_frames, "calibrated": bool(frames)}
+        job = {
+            "folder": folder,
+            "recipe": found_by(recipe),
+            "integer_frames": integer_frames,
+            "calibrated": bool(frames),
+        }
         answer = _ask(child, job)
         if answer["error"]:
             raise ExportError(answer["error"])
@@ -107,7 +116,7 @@ def _done(folder: str, recipe: str, integer_frames: bool, calibrated: bool) -> s
     with captured_stderr() as chatter:
         try:
             frames = read_arrays(Path(folder) / _FRAMES) if calibrated else None
-            data = convert_here(folder, find_recipe(recipe), integer_frames, frames)
+            data = convert_here(folder, asked_for(recipe), integer_frames, frames)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             return f"{type(error).__name__}: {error}\n{chatter()}"
     (Path(folder) / _ARTIFACT).write_bytes(data)

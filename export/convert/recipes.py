@@ -16,11 +16,14 @@ on public data: ``TUNED_RECIPES``, named ``<tuning>-<conversion>`` with a row of
 ``sparse-80-int8``.
 
 Sources: LiteRT ``post_training_quantization.md``; LiteRT#3596 and tflite-micro#2602 for per-channel dense layers.
-To add a recipe: write one function, add one row; ``tests/export/convert/test_recipes.py`` walks this table.
+To add a recipe: write one function, add one row; ``tests/export/convert/test_recipes.py`` walks this table. One of
+somebody's own is asked for as ``package.module:name``. Its artifact is called by the row's own name and judged by the
+tolerance of the plain recipe that the row names, so that a bundle is verified without its code.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +31,7 @@ from typing import Any
 from export.convert.tolerances import FLOAT16, FLOAT32, INT8, TUNED, WEIGHTS_INT8, Tolerance
 from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.models.private_api import one_scale_per_dense_layer
+from fl_mobile.table import Table
 
 # What the converter reads while it calibrates: one {input name: [1, ...]} mapping per frame.
 Calibration = Callable[[], Iterable[dict[str, Any]]]
@@ -50,6 +54,7 @@ class Recipe:
         instead: Plain recipe to try when this one loses too much; empty for none.
         conversion: For tuned recipes the plain recipe whose tolerance holds between the tuned Keras model and the
             artifact; ``tolerance`` then holds against the model before tuning. Of ``auto`` what it cannot do without.
+            Of a recipe of one's own the plain one whose tolerance it has.
     """
 
     name: str
@@ -191,7 +196,31 @@ _ROWS = (
         instead="dynamic-int8",
     ),
 )
-RECIPES: dict[str, Recipe] = {row.name: row for row in _ROWS}
+_PLAIN = {row.name: row for row in _ROWS}
+_FILE_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def _check_own(found_by: str, row: Recipe) -> None:
+    """Raises `ConfigError` unless a recipe of one's own can be told from the others, and judged without its code."""
+    start, names = f"recipe {found_by}", (*_PLAIN, *TUNED_RECIPES, AUTO.name)
+    taken = [other for other, one in RECIPES.items() if one.name == row.name and other != found_by]
+    if row.name in names or taken:
+        raise ConfigError(f"{start}: its name {row.name!r} is that of another recipe; artifacts are called by it")
+    if not is_file_name(row.name):
+        raise ConfigError(f"{start}: expected a name of a-z, 0-9 and -, for files are called by it; got {row.name!r}")
+    if row.tuning:
+        raise ConfigError(
+            f"{start}: tuned recipes come with the package alone; tune the model first and leave tuning empty"
+        )
+    if row.conversion not in _PLAIN:
+        known = ", ".join(_PLAIN)
+        raise ConfigError(f"{start}: conversion must name the recipe that judges it ({known}), got {row.conversion!r}")
+    judge = _PLAIN[row.conversion]
+    if (row.tolerance, row.integer_frames) != (judge.tolerance, judge.integer_frames):
+        raise ConfigError(f"{start}: tolerance and integer_frames must be those of its conversion, {row.conversion!r}")
+
+
+RECIPES: Table[Recipe] = Table("recipe", Recipe, _PLAIN, _check_own)
 
 
 def _tuned(tuning: str, conversion: str, suits: str, configure: Any = None) -> Recipe:
@@ -239,7 +268,7 @@ CORE_RECIPES: tuple[str, ...] = ("float32", "float16", "dynamic-int8", "int8")
 
 
 def find_recipe(name: str) -> Recipe:
-    """Returns the row of ``RECIPES`` or ``TUNED_RECIPES`` called ``name``, or ``AUTO``.
+    """Returns the row of ``RECIPES`` or ``TUNED_RECIPES`` called or found by ``name``, or ``AUTO``; loads none.
 
     Raises:
         ConfigError: No row has that name; the message holds the nearest.
@@ -247,12 +276,41 @@ def find_recipe(name: str) -> Recipe:
     >>> find_recipe("sparse-80-int8").tuning
     'sparse-80'
     """
-    rows = {**RECIPES, **TUNED_RECIPES, AUTO.name: AUTO}
+    rows = {**RECIPES, **{row.name: row for row in RECIPES.values()}, **TUNED_RECIPES, AUTO.name: AUTO}
     if name not in rows:
         raise ConfigError(f"recipe {name!r} is not known.{nearest(name, rows)}")
     return rows[name]
 
 
 def is_recipe(name: object) -> bool:
-    """Returns whether a row has that name."""
-    return name in RECIPES or name in TUNED_RECIPES or name == AUTO.name
+    """Returns whether a row that comes with the package has that name."""
+    return is_plain(name) or name in TUNED_RECIPES or name == AUTO.name
+
+
+def is_plain(name: object) -> bool:
+    """Returns whether an untuned row that comes with the package has that name."""
+    return name in _PLAIN
+
+
+def is_file_name(name: object) -> bool:
+    """Returns whether an artifact may be called so: a-z, 0-9 and single hyphens.
+
+    >>> is_file_name("float-ends"), is_file_name("../int8")
+    (True, False)
+    """
+    return isinstance(name, str) and bool(_FILE_NAME.fullmatch(name))
+
+
+def asked_for(name: str) -> Recipe:
+    """Returns the row that a user's ``name`` leads to; one of their own is loaded, and its code run.
+
+    Raises:
+        ConfigError: It leads to no recipe.
+    """
+    RECIPES.admit(name)
+    return find_recipe(name)
+
+
+def found_by(recipe: Recipe) -> str:
+    """Returns what another process finds a recipe by: its name, or of one's own ``package.module:name``."""
+    return next((name for name in RECIPES.own() if RECIPES[name].name == recipe.name), recipe.name)

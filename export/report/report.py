@@ -50,7 +50,7 @@ class Variant:
         graph: What the flatbuffer holds.
         parity: Against Keras on the whole held-out set, on LiteRT.
         layers: Noise of every layer; None for artifacts that are not quantised.
-        conversion: Of a searched recipe the plain one whose gates it passed; empty otherwise.
+        conversion: Of a searched recipe, or of one's own, the plain one whose gates it passed; empty otherwise.
         made_as: Of a searched recipe what it found, e.g. ``"int8, in float32: logits"``.
     """
 
@@ -152,6 +152,7 @@ def make_variant(recipe: Recipe, graph: Graph, parity: Parity, layers: LayerRepo
         graph=graph,
         parity=parity,
         layers=layers,
+        conversion="" if recipe.tuning else recipe.conversion,
     )
 
 

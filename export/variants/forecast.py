@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from export.convert.conversion import converter_for
-from export.convert.recipes import RECIPES, Recipe, find_recipe
+from export.convert.recipes import AUTO, RECIPES, Recipe, asked_for
 from export.convert.saved import SavedModels, saved_models
 from export.convert.to_tflite import make_artifact, unsuited
 from export.model.forms import InputForms
@@ -94,7 +94,7 @@ def check_exportable(
         ExportError: The model cannot be exported at all, or by none of ``recipes``.
         ConfigError: A recipe is not known.
     """
-    rows = [find_recipe(name) for name in recipes]
+    rows = [asked_for(name) for name in recipes]
     found = described(model, input_dtype, classes=classes, batch=batch)
     frames = frames_for(found.serving, examples, "examples")
     unmade: dict[str, Unmade] = {}
@@ -119,10 +119,11 @@ def _untunable(model: Any) -> str:
 
 
 def _tried(found: Described, recipes: Sequence[Recipe], frames: Frames) -> list[Unmade]:
-    """Returns those of ``recipes`` whose conversion fails; the plain one of a tuned recipe stands for it."""
+    """Returns those of ``recipes`` whose conversion fails; for tuned ones and a search the plain one stands."""
     with converter_for(found.serving.parameters) as convert, saved_models(found, convert) as saved:
-        trials = {name: _trial(saved, RECIPES[name], frames) for name in {r.conversion or r.name for r in recipes}}
-    failed = [(recipe, trials[recipe.conversion or recipe.name]) for recipe in recipes]
+        plain = {r.name: RECIPES[r.conversion] if r.tuning or r is AUTO else r for r in recipes}
+        trials = {row.name: _trial(saved, row, frames) for row in plain.values()}
+    failed = [(recipe, trials[plain[recipe.name].name]) for recipe in recipes]
     return [Unmade(recipe.name, FAILED, why) for recipe, why in failed if why]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from export.bundles.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
-from export.convert.recipes import AUTO, RECIPES, Recipe, find_recipe, is_recipe
+from export.convert.recipes import AUTO, Recipe, find_recipe, is_file_name, is_plain, is_recipe
 from export.model.serving import SIGNATURE, Described, described
 from export.report.report import signature_json
 from export.runtimes import RUNTIMES, choose_runtimes, missing_runtimes, real_values
@@ -172,7 +172,8 @@ def _read_content(bundle: Bundle, model: Any) -> _Content:
 
 
 def _gates(bundle: Bundle, recipe: str, conversion: str) -> Recipe:
-    if conversion and (recipe != AUTO.name or conversion not in RECIPES):
+    judged = recipe == AUTO.name or not is_recipe(recipe)
+    if conversion and not (judged and is_plain(conversion)):
         raise VerifyError(f"{bundle.path / 'report.json'}: {recipe} is not judged by {conversion!r}")
     return replace(find_recipe(conversion or recipe), name=recipe)
 
@@ -192,7 +193,8 @@ def _report_of(bundle: Bundle) -> dict[str, Any]:
 
 def _check_artifact(bundle: Bundle, variant: Mapping[str, Any]) -> Graph:
     where = bundle.path / str(variant["file"])
-    if not is_recipe(variant["recipe"]) or variant["file"] not in bundle.files:
+    own = bool(variant.get("conversion")) and is_file_name(variant["recipe"])
+    if not (own or is_recipe(variant["recipe"])) or variant["file"] not in bundle.files:
         raise VerifyError(f"{where}: the report names it, but it is not a known recipe with a file")
     try:
         graph = read_graph(bundle.files[variant["file"]])

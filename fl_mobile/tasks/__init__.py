@@ -6,7 +6,7 @@ targets ─▶ decide ─▶ TASKS[name] ─┬─▶ losses, targets, right ans
 ```
 """
 
-from fl_mobile.tasks.metrics import METRICS, Tally, added, measured, tally_of, told
+from fl_mobile.tasks.metrics import METRICS, Metric, Tally, added, check_further, measured, tally_of, told
 from fl_mobile.tasks.table import AUTO, TASKS, TaskRow, can_train, decided, task_row
 from fl_mobile.tasks.targets import decide, prepared, strata_of
 
@@ -14,10 +14,12 @@ __all__ = [
     "AUTO",
     "METRICS",
     "TASKS",
+    "Metric",
     "Tally",
     "TaskRow",
     "added",
     "can_train",
+    "check_further",
     "decide",
     "decided",
     "measured",

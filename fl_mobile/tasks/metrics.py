@@ -7,12 +7,14 @@ all answers, so those are kept. Definitions are scikit-learn's; the tests hold t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fl_mobile.errors import ConfigError
+from fl_mobile.table import Table, place_of, told_with_place
 from fl_mobile.tasks.table import BITS, CLASSES, TaskRow, task_row
 
 Tally = dict[str, np.ndarray]
@@ -124,17 +126,55 @@ def added(tallies: Iterable[Mapping[str, np.ndarray]]) -> Tally:
     return total
 
 
-def measured(task: str, tally: Tally, units: np.ndarray | None = None) -> dict[str, float]:
+def measured(
+    task: str, tally: Tally, units: np.ndarray | None = None, *, further: Sequence[str] = ()
+) -> dict[str, float]:
     """Returns the metrics of a task that are defined, by name; the task's score first.
 
     Args:
         task: Row of `TASKS`.
         tally: Of all examples.
         units: For numbers that are standardised: how large one unit of each is, ``float64[k]``.
+        further: Names of `METRICS` that are told beside the task's own.
+
+    Raises:
+        ConfigError: One of the further metrics raised, or gave no number; names file and line.
     """
     size = np.ones(1) if units is None else np.asarray(units, np.float64)
-    found = ((name, METRICS[name].of(tally, size)) for name in task_row(task).metrics)
-    return {name: value for name, value in found if value is not None and math.isfinite(value)}
+    names = task_row(task).metrics
+    found = {name: METRICS[name].of(tally, size) for name in names}
+    found |= {name: _asked(task, name, tally, size) for name in further if name not in names}
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def _asked(task: str, name: str, tally: Tally, size: np.ndarray) -> float | None:
+    """Returns one metric, which may be of somebody's own, or of another task."""
+    metric = METRICS[name]
+    try:
+        value = metric.of(tally, size)
+    except Exception as error:
+        has = f" The tally of task '{task}' has: {', '.join(tally)}." if isinstance(error, KeyError) else ""
+        raise ConfigError(f"metric {name}: {told_with_place(error)}.{has}") from error
+    if value is not None and np.ndim(value):
+        raise ConfigError(f"metric {name}: expected a number or None, got shape {np.shape(value)}{place_of(metric.of)}")
+    return None if value is None else float(value)
+
+
+def check_further(task: str, names: Sequence[str], y: np.ndarray, classes: int) -> None:
+    """Asks every further metric of one answer of zeros to a few targets, so that its mistakes are told before training.
+
+    Args:
+        task: Row of `TASKS`.
+        names: Names of `METRICS`.
+        y: A few targets ``[n, …]``, as `prepared`.
+        classes: How many, where targets are classes.
+
+    Raises:
+        ConfigError: One raised, or gave no number; names file and line.
+    """
+    if names:
+        out = np.zeros((*y.shape, max(classes, 2)) if task_row(task).kind == CLASSES else y.shape, np.float32)
+        measured(task, tally_of(task, y, out, from_logits=True), further=names)
 
 
 def told(task: str, score: float) -> str:
@@ -247,19 +287,24 @@ def _rmse(tally: Tally, size: np.ndarray) -> float | None:
     return float(np.mean(np.sqrt(tally["squared"] / int(tally["count"])) * size)) if tally["count"] else None
 
 
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(_share("right")),
-    "bit-accuracy": Metric(_share("right")),
-    "top-3": Metric(_share("top3")),
-    "macro-f1": Metric(_macro_f1),
-    "micro-f1": Metric(_micro_f1),
-    "balanced-accuracy": Metric(_balanced),
-    "mean-iou": Metric(_mean_iou),
-    "auc": Metric(_over_labels(_auc), share=False),
-    "average-precision": Metric(_over_labels(_average_precision), share=False),
-    "perplexity": Metric(_perplexity, larger_is_better=False, share=False),
-    "r2": Metric(_r2, share=False),
-    "mae": Metric(_mae, larger_is_better=False, share=False),
-    "mse": Metric(_mse, larger_is_better=False, share=False),
-    "rmse": Metric(_rmse, larger_is_better=False, share=False),
-}
+METRICS: Table[Metric] = Table(
+    "metric",
+    Metric,
+    {
+        "accuracy": Metric(_share("right")),
+        "bit-accuracy": Metric(_share("right")),
+        "top-3": Metric(_share("top3")),
+        "macro-f1": Metric(_macro_f1),
+        "micro-f1": Metric(_micro_f1),
+        "balanced-accuracy": Metric(_balanced),
+        "mean-iou": Metric(_mean_iou),
+        "auc": Metric(_over_labels(_auc), share=False),
+        "average-precision": Metric(_over_labels(_average_precision), share=False),
+        "perplexity": Metric(_perplexity, larger_is_better=False, share=False),
+        "r2": Metric(_r2, share=False),
+        "mae": Metric(_mae, larger_is_better=False, share=False),
+        "mse": Metric(_mse, larger_is_better=False, share=False),
+        "rmse": Metric(_rmse, larger_is_better=False, share=False),
+    },
+)
+"""One of somebody's own reads the same tallies: ``of(tally, units)``, with the entries of `tally_of`."""

@@ -16,6 +16,7 @@ from device_sim.federation.federation import Federation, assemble
 from device_sim.fleet.devices.timing import Workload
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for
+from fl_mobile.tasks import tally_of
 from fl_mobile.tensors import Spec, Tensors, TensorSpec
 
 
@@ -55,7 +56,8 @@ class NumpyTrainer:
 def _score(weights: Tensors, x: np.ndarray, y: np.ndarray) -> Evaluation:
     p = _softmax(_flat(x) @ weights["out/kernel"] + weights["out/bias"])
     loss = float(-np.log(p[np.arange(len(y)), y] + 1e-12).mean())
-    return Evaluation(float((p.argmax(axis=1) == y).mean()), loss, len(y))
+    tally = tally_of("classification", y, p, from_logits=False)
+    return Evaluation(float((p.argmax(axis=1) == y).mean()), loss, len(y), tally)
 
 
 def numpy_engine(trainer: NumpyTrainer | None = None) -> PooledEngine:

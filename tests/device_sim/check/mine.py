@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from device_sim.fleet.devices.profiles import PROFILES
 from device_sim.fleet.selection.cohort import first
 from device_sim.fleet.selection.policies import Policy, PolicyRow
 from device_sim.fleet.selection.samplers import SamplerRow
+from export.convert.recipes import RECIPES, keep_float32, store_float16
 from fl_mobile.aggregation import AggregationRow
 from fl_mobile.aggregation.order_statistics import OrderStatistic
 from fl_mobile.algorithms import Algorithm, AlgorithmRow, Mean, ServerPlan
@@ -32,6 +34,7 @@ from fl_mobile.records import MODEL, ServerState
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.averaging import AveragingRow
 from fl_mobile.server.schedule import Falling, ScheduleRow
+from fl_mobile.tasks import Metric, Tally
 
 HERE = __name__
 
@@ -148,6 +151,33 @@ def here_always(seed: int, clock: Any) -> Any:
     return PRESENCES["always"](seed, clock)
 
 
+def odds(tally: Tally, units: np.ndarray) -> float:
+    return float(tally["right"] / (1 + tally["count"] - tally["right"]))
+
+
+ODDS = Metric(odds, share=False)
+FALLING_ODDS = replace(ODDS, larger_is_better=False)
+RAISING_ODDS = Metric(lambda tally, units: [1, 2][int(tally["count"])])
+WIDE_ODDS = Metric(lambda tally, units: np.ones(2))  # type: ignore[arg-type,return-value]
+
+
+def halves(converter: Any, calibration: Any) -> None:
+    store_float16(converter, calibration)
+
+
+def nothing(converter: Any, calibration: Any) -> None:
+    raise LookupError("no such converter")
+
+
+HALF_WEIGHTS = replace(RECIPES["float16"], name="half-weights", configure=halves, conversion="float16")
+COARSE = replace(RECIPES["float32"], name="coarse", configure=halves, conversion="float32")
+UNABLE = replace(RECIPES["float32"], name="unable", configure=nothing, conversion="float32")
+NAMESAKE = replace(RECIPES["float32"], configure=keep_float32, conversion="float32")
+LOOSE = replace(RECIPES["float32"], name="loose", tolerance=RECIPES["int8"].tolerance, conversion="float32")
+UNJUDGED = replace(RECIPES["float32"], name="unjudged")
+PATHLIKE = replace(RECIPES["float32"], name="../../etc/x", conversion="float32")
+
+
 def build(input_shape: tuple[int, ...], num_classes: int) -> Any:
     import keras
 
@@ -156,3 +186,21 @@ def build(input_shape: tuple[int, ...], num_classes: int) -> Any:
 
 
 NOTHING = object()
+
+
+def elsewhere(pools: Sequence[str]) -> str:
+    """Returns a script without a guard that trains with rows of this file in workers of each pool, to the same bits."""
+    return f"""
+import device_sim, warnings
+warnings.simplefilter("error", UserWarning)  # ops have one thread: nothing used TensorFlow before
+keys = dict(rounds=1, cohort=4, devices=8, epochs=1, workers=1, engine="keras", recipes=[], damping=0.25)
+mine = dict(loss="SQUARES", optimizer="HEAVY", upload="HALVES", algorithm="DAMPED", partition="EVEN")
+found = []
+for pool in {pools!r}:
+    parts = {{key: f"{HERE}:{{name}}" for key, name in mine.items()}}
+    with device_sim.simulate("{HERE}:build", "{HERE}:BARS", engine_pool=pool, **keys, **parts) as run:
+        run.finish()
+        found.append([v.tobytes() for update in run.updates for v in update.values()])
+        assert "threads an op" not in run._federation.engine.about
+assert found[0] == found[1]
+"""

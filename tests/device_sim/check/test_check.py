@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -19,15 +20,21 @@ from device_sim.check.laws import LAWS
 from device_sim.cli import make_app
 from device_sim.experiment.experiment import sources_of
 from device_sim.experiment.toml import parse_experiment, to_toml
+from device_sim.run.best import best_round
 from device_sim.run.folder import create
 from device_sim.run.loop import simulate
+from export.convert.conversion import convert_apart
+from export.convert.recipes import RECIPES, asked_for
+from export.convert.to_tflite import to_tflite
 from fl_mobile.codecs import admit_codec, parse_codec
-from fl_mobile.errors import ConfigError, VerifyError
+from fl_mobile.errors import ConfigError, ExportError, VerifyError
 from fl_mobile.table import TABLES, own_rows, source_sha256
+from fl_mobile.tasks import check_further
+from tests.device_sim.check.mine import elsewhere
 from tests.device_sim.numpy_engine import numpy_federation
 
 MINE = "tests.device_sim.check.mine"
-OF_TENSORFLOW = ("optimizer", "loss", "model")
+OF_TENSORFLOW = ("optimizer", "loss", "model", "recipe")
 ROWS = {
     "HALVES": "stage",
     "DAMPED": "algorithm",
@@ -45,6 +52,8 @@ ROWS = {
     "SLOW_LINK": "link",
     "OLD_PHONE": "profile",
     "here_always": "availability",
+    "ODDS": "metric",
+    "HALF_WEIGHTS": "recipe",
     "build": "model",
 }
 BROKEN = {
@@ -54,6 +63,11 @@ BROKEN = {
     "MISMATCHED": "from Adam",
     "ONE_FOR_ALL": "expected a loss for each of 8",
     "LOST": "partition",
+    "FALLING_ODDS": "of right answers and",
+    "RAISING_ODDS": "IndexError: list index out of range",
+    "WIDE_ODDS": "expected a number",
+    "COARSE": "is not the Keras model",
+    "UNABLE": "LookupError: no such converter",
     "RAISING": "ZeroDivisionError: division by zero",
 }
 
@@ -85,13 +99,16 @@ def test_a_row_of_ones_own_passes_the_laws_of_its_kind(name: str) -> None:
     assert not [one for one in found if one.broken]
 
 
-@pytest.mark.parametrize("name", marked({n: n for n in BROKEN}, ("MISMATCHED", "ONE_FOR_ALL")))
+@pytest.mark.parametrize("name", marked({n: n for n in BROKEN}, ("MISMATCHED", "ONE_FOR_ALL", "COARSE", "UNABLE")))
 def test_it_catches(name: str) -> None:
     broken = [one.broken for one in check_part(f"{MINE}:{name}")[1] if one.broken]
     assert any(BROKEN[name] in told for told in broken), broken
-    if name == "RAISING":
+    if name in ("RAISING", "RAISING_ODDS", "UNABLE"):
         assert f"{Path(__file__).with_name('mine.py')}, line " in broken[0]
-    done = CliRunner().invoke(make_app(), ["check", f"{MINE}:{name}"])
+
+
+def test_the_verb_tells_what_is_broken() -> None:
+    done = CliRunner().invoke(make_app(), ["check", f"{MINE}:FORGETFUL"])
     assert done.exit_code == VerifyError.exit_code
     assert "BROKEN" in done.output
 
@@ -155,10 +172,14 @@ pathlib.Path({trace!r}).write_text("run")
 from tests.device_sim.check.mine import damped, Damping, AlgorithmRow, StageRow, Halves
 ROW = AlgorithmRow(damped, Damping)
 STAGE = StageRow(lambda argument: Halves("plugin:STAGE"), "plugin:STAGE", "halves")
+from tests.device_sim.check.mine import ODDS as METRIC
 """
 
 
-@pytest.mark.parametrize("change", ["server.algorithm=plugin:ROW", "upload.codec=plugin:STAGE+deflate"])
+@pytest.mark.parametrize(
+    "change",
+    ["server.algorithm=plugin:ROW", "upload.codec=plugin:STAGE+deflate", 'output.metrics=["plugin:METRIC"]'],
+)
 def test_verify_of_a_strangers_run_imports_nothing(change: str, tmp_path: Path) -> None:
     """In a process of its own; the source is part of the hash, and a run does not go on with another one."""
     trace = tmp_path / "trace"
@@ -198,6 +219,14 @@ def test_verify_of_a_strangers_run_imports_nothing(change: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (f'output.recipes=["{MINE}:NAMESAKE"]', "its name 'float32' is that of another recipe"),
+        (f'output.recipes=["{MINE}:LOOSE"]', "tolerance and integer_frames must be those of its conversion, 'float32'"),
+        (f'output.recipes=["{MINE}:UNJUDGED"]', r"conversion must name the recipe that judges it \(float32, .*got ''"),
+        (f'output.recipes=["{MINE}:PATHLIKE"]', "expected a name of a-z, 0-9 and -"),
+        (f'output.metrics=["{MINE}:odds"]', r"expected a Metric of fl_mobile.tasks.metrics, got function \(.*mine.py"),
+        (f'output.metrics=["{MINE}:HALVES"]', "expected a Metric of fl_mobile.tasks.metrics, got StageRow"),
+        ('output.metrics=["f1"]', "unknown output.metrics 'f1'"),
+        ("output.keep-by=macro-f1", "unknown output.keep-by 'macro-f1'"),
         ("server.algorithm=nowhere.at.all:ROW", "cannot import nowhere.at.all: ModuleNotFoundError"),
         (f"server.algorithm={MINE}:DAMPD", "mine.py has no 'DAMPD'.*Did you mean 'DAMPED'"),
         (f"server.algorithm={MINE}:HALVES", "expected a AlgorithmRow of fl_mobile.algorithms.base, got StageRow"),
@@ -251,27 +280,57 @@ def test_check_as_json() -> None:
     assert [law["broken"] for law in told["laws"]] == ["", ""]
 
 
-ELSEWHERE = f"""
-import device_sim, warnings
-warnings.simplefilter("error", UserWarning)  # ops have one thread: nothing used TensorFlow before
-keys = dict(rounds=1, cohort=4, devices=8, epochs=1, workers=1, engine="keras", recipes=[], damping=0.25)
-mine = dict(loss="SQUARES", optimizer="HEAVY", upload="HALVES", algorithm="DAMPED", partition="EVEN")
-found = []
-for pool in ("threads", "processes"):
-    parts = {{key: f"{MINE}:{{name}}" for key, name in mine.items()}}
-    with device_sim.simulate("{MINE}:build", "{MINE}:BARS", engine_pool=pool, **keys, **parts) as run:
-        run.finish()
-        found.append([v.tobytes() for update in run.updates for v in update.values()])
-        assert "threads an op" not in run._federation.engine.about
-assert found[0] == found[1]
-"""
-
-
 @pytest.mark.tf
 def test_worker_processes_take_them_along(tmp_path: Path) -> None:
     """From a script without a guard, where nothing had used TensorFlow before."""
-    (tmp_path / "script.py").write_text(ELSEWHERE)
+    (tmp_path / "script.py").write_text(elsewhere(("threads", "processes")))
     env = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
     env["PYTHONPATH"] = str(Path(__file__).parents[3])
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_metric_of_ones_own_is_told_each_round_and_chooses_the_best(tmp_path: Path) -> None:
+    metrics = f'output.metrics=["{MINE}:ODDS", "top-3"]'
+    experiment = parse_experiment("", [metrics, "output.keep=best", f"output.keep-by={MINE}:ODDS", *SMALL[1:]])
+    assert parse_experiment(to_toml(experiment)) == experiment
+    federation = numpy_federation(experiment)
+    rounds = list(simulate(federation, create(tmp_path / "run", federation.experiment)))
+    odds = [done.metrics[f"{MINE}:ODDS"] for done in rounds]
+    n = len(federation.dataset.test.y)
+    assert odds == pytest.approx([n * done.accuracy / (1 + n * (1 - done.accuracy)) for done in rounds])
+    best = best_round(experiment, rounds)
+    assert best is not None
+    assert best.metrics[f"{MINE}:ODDS"] == max(odds)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (f"{MINE}:RAISING_ODDS", r"metric .*:RAISING_ODDS: IndexError: .*mine.py, line \d+\)"),
+        (f"{MINE}:WIDE_ODDS", r"expected a number or None, got shape \(2,\) \(.*mine.py, line \d+\)"),
+        ("r2", "KeyError: 'squares'.*The tally of task 'classification' has: count, right, confusion"),
+    ],
+)
+def test_a_metric_that_breaks_is_told_before_training(name: str, told: str) -> None:
+    parse_experiment("", [f'output.metrics=["{name}"]'])
+    with pytest.raises(ConfigError, match=told):
+        check_further("classification", [name], np.arange(8), 10)
+
+
+@pytest.mark.tf
+def test_a_bundle_of_a_recipe_of_ones_own_is_verified_without_its_code(tmp_path: Path) -> None:
+    import keras
+
+    from export import bundle, verify_bundle
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    report = bundle(
+        model, np.eye(4, dtype=np.float32).repeat(10, 0), out=tmp_path / "b", recipes=[f"{MINE}:HALF_WEIGHTS"]
+    )
+    assert [(one.file, one.conversion) for one in report.variants] == [("half-weights.tflite", "float16")]
+    RECIPES.pop(f"{MINE}:HALF_WEIGHTS")  # as in a process that never heard of it
+    assert [replay.recipe for replay in verify_bundle(tmp_path / "b").replays][:1] == ["half-weights"]
+    with convert_apart() as convert, pytest.raises(ExportError, match=r"recipe 'unable': LookupError.*mine.py, line"):
+        to_tflite(model, asked_for(f"{MINE}:UNABLE"), convert=convert)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ import pytest
 
 from device_sim.engines import ENGINES, Engine, Evaluation, Task, Trainer, open_engine
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
+from device_sim.engines.pools.ray import RayWorker
 from device_sim.engines.trainers.keras import KerasTrainer
 from device_sim.experiment.experiment import Engine as EngineKeys
 from device_sim.experiment.experiment import Experiment, experiment_hash
@@ -22,6 +25,7 @@ from device_sim.experiment.toml import parse_experiment
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
+from tests.device_sim.check.mine import elsewhere
 from tests.device_sim.numpy_engine import NumpyTrainer, stripes
 from tests.device_sim.run_contents import difference
 from tests.device_sim.worker_runs import KERAS_EPOCHS, NUMPY_EPOCHS, OURS, die, fail, run, small_model
@@ -78,15 +82,29 @@ def test_any_number_of_actors_leaves_the_bytes_of_a_run_in_threads(tmp_path: Pat
 
 @pytest.mark.slow
 def test_what_goes_wrong_in_an_actor_is_told_as_if_it_had_gone_wrong_here() -> None:
-    engine = on_ray(NUMPY, 1)
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'fl-mobile[ray]'")
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    worker = RayWorker(NUMPY)
     for error in OURS:
         with pytest.raises(type(error)) as caught:
-            engine.submit(fail, None, error).result()
+            worker.call(fail, error)
         assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
     with pytest.raises(RunError, match=r"Ray lost 3 engine workers .*Continue with --resume"):
-        engine.submit(die, None).result()
-    assert engine.submit(len, "goes on").result() == 7
-    engine.close()
+        worker.call(die)
+    assert worker.call(type) is NumpyTrainer, "it goes on"
+    worker.close()
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_actors_take_rows_of_ones_own_along(tmp_path: Path) -> None:
+    """Model, optimizer, loss and codec of somebody's own module; in a process of its own, whose tables are its own."""
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'fl-mobile[ray]'")
+    (tmp_path / "script.py").write_text(elsewhere(("threads", "ray")))
+    env = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[3])
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")

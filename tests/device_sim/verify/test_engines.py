@@ -69,7 +69,7 @@ class Corner(NumpyTrainer):
 
 class WrongScore(NumpyTrainer):
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
-        return [replace(found, accuracy=0.1) for found in super().score(weights, tasks, plan)]
+        return [replace(found, accuracy=0.1, tally={}) for found in super().score(weights, tasks, plan)]
 
 
 def against(second: NumpyTrainer) -> Comparison:
