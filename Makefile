@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TFLITE_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 DEMO ?= runs/demo
+ANDROID_TOOLS := openjdk-17-jdk-headless maven aapt zipalign apksigner dexdump enjarify gcc libc6-dev binutils
 
 .PHONY: demo test check-all android docs lint format clean
 
@@ -17,9 +18,9 @@ check-all: test .venv/.ray ## the long proofs as well, and the wheel on every Py
 	$(BIN)/pytest -m slow --durations=20
 	$(BIN)/python tests/versions/run.py
 
-android: .venv/.dev ## the phone's half in Java; a JDK and Maven come from Debian where they are missing
-	@command -v javac >/dev/null && command -v mvn >/dev/null \
-	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jdk-headless maven; }
+android: .venv/.dev ## the phone's half in Java, tests and APKs; what is missing of it comes from Debian
+	@for tool in javac mvn aapt2 aapt zipalign apksigner dexdump enjarify gcc readelf; do command -v $$tool >/dev/null || exec \
+	  sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends $(ANDROID_TOOLS)'; done
 	cd android_stub && MAVEN_OPTS=-Xmx512m mvn -q -B verify
 	$(BIN)/pytest -m "not slow" tests/android_stub/test_deployed.py
 

@@ -99,7 +99,7 @@ def _variant(bundle: Bundle, variant: Mapping[str, Any], golden: Golden) -> dict
         "accuracy": variant["accuracy"],
         "suits": variant["suits"],
         "signature": SIGNATURE,
-        "output": {"name": end.name, "scale": end.scale, "zeroPoint": end.zero_point},
+        "output": {"name": end.name, "dtype": end.dtype, "scale": end.scale, "zeroPoint": end.zero_point},
         # The first class of each golden frame as LiteRT in Python answered it when the bundle was written.
         "golden": real_values(end, golden.outputs[variant["recipe"]][end.name]).argmax(axis=1).tolist(),
     }

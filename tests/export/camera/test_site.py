@@ -37,7 +37,8 @@ def test_the_page_is_told_the_truth(whole_bundle: Path) -> None:
         end = read_graph(data).signature(SIGNATURE).outputs[0]
         rows = real_values(end, answers("litert", data, golden.frames["image"]))
         assert variant["golden"] == rows.argmax(axis=1).tolist()
-        assert variant["output"] == {"name": end.name, "scale": end.scale, "zeroPoint": end.zero_point}
+        stored = {"dtype": end.dtype, "scale": end.scale, "zeroPoint": end.zero_point}
+        assert variant["output"] == {"name": end.name, **stored}
         assert variant["bytes"] == len(data)
     assert json.loads(json.dumps(told)) == told
 

@@ -236,6 +236,7 @@ public final class Client {
     private Visit handIn() throws IOException {
         environment.at(Step.UPLOAD);
         Assignment assignment = Assignment.read(kept.assignmentTold());
+        environment.sending(assignment.round, kept.packet);
         Remote.Told told = remote.send(assignment.path(kept.attempt), kept.packet, assignment.token);
         environment.at(Step.SETTLE);
         Receipt receipt = null;

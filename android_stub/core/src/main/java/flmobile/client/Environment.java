@@ -1,5 +1,6 @@
 package flmobile.client;
 
+import java.io.IOException;
 import java.util.concurrent.CancellationException;
 
 /** The device around a client: its clock, its patience for waits, and whether it may work now. */
@@ -36,6 +37,9 @@ public interface Environment {
     default String whyNot() {
         return "";
     }
+
+    /** Is told of a packet before it is sent, and again where it is sent again; what it throws keeps the packet here. */
+    default void sending(long round, byte[] packet) throws IOException {}
 
     /** Is told of each step; throws {@link CancellationException} to stop there. */
     default void at(Step step) {
