@@ -88,16 +88,21 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     traffic, devices, task = summary["traffic"], summary["devices"], task_of(summary)
     dropped = _list([f"{count} {reason}" for reason, count in devices["dropped"].items()]) or "none"
     up, down = traffic["upload_bytes_per_device"], traffic["download_bytes_per_device"]
+    best = f"best {told(task, summary['best_accuracy'])} in round {summary['best_round'] + 1}"
+    best = best if devices["accepted"] else "nothing was trained"
     each = [traffic[f"{way}_bytes_per_participation"] or 0 for way in ("upload", "download")]
     return [
         (
             summary["accuracy_name"],
             told(task, summary["accuracy"]),
-            f"{summary['stop_reason']}; best {told(task, summary['best_accuracy'])} in round"
-            f" {summary['best_round'] + 1}",
+            f"{summary['stop_reason']}; {best}",
         ),
         *_metrics(summary.get("metrics", {})),
-        ("model.keras", f"round {summary['kept']['round'] + 1}", kept_told(summary)),
+        (
+            "model.keras",
+            f"round {summary['kept']['round'] + 1}",
+            kept_told(summary) if devices["accepted"] else "what the run began with",
+        ),
         (
             "upload ratio",
             _ratio(traffic["upload_ratio"]),

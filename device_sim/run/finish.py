@@ -32,7 +32,7 @@ from export.bundles.folder import read_bundle
 from export.bundles.signing import SigningKey
 from export.model.frames import form_of
 from export.variants.forecast import check_exportable
-from export.variants.outcome import FAILED, Unmade
+from export.variants.outcome import FAILED, Unmade, told_together
 from fl_mobile.errors import ConfigError, DataError, ExportError, RunError, VerifyError
 from fl_mobile.storage.files import temporary, write_json
 from fl_mobile.storage.shelf import Shelf
@@ -149,7 +149,7 @@ def check_before_training(federation: Federation, recipes: Sequence[str], say: S
         )
     except ExportError as error:
         error.args = (
-            f"after the last round nothing could be exported: {error} Nothing was trained. Name other recipes"
+            f"nothing could be exported after the last round: {error} Nothing was trained. Name other recipes"
             " (--set output.recipes=…), or train without exporting (--no-export).",
         )
         raise
@@ -161,7 +161,7 @@ def refuse_failed(summary: Mapping[str, Any]) -> None:
     """Raises ``ExportError`` when recipes failed, after the others were written and told."""
     failed = [each for each in (summary["export"] or {}).get("unmade", ()) if each["outcome"] == FAILED]
     if failed:
-        told = "; ".join(str(Unmade(**each)) for each in failed)
+        told = told_together(Unmade(**each) for each in failed)
         made = ", ".join(artifact["recipe"] for artifact in summary["export"]["artifacts"])
         raise ExportError(f"{told} The others are written: {made}.")
 

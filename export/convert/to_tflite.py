@@ -96,7 +96,7 @@ def make_artifact(
             data = saved.convert(saved.folder(traced, unrolled=unrolled), recipe, integer_frames, frames)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             check_room(error)
-            raise ExportError(_explain(saved.described.model, recipe, f"{error}\n{chatter()}")) from error
+            raise ExportError(_explain(saved.described.model, f"{error}\n{chatter()}")) from error
     graph = read_graph(_read_pixels_as_they_are(data) if integer_frames else data)
     _check(serving, recipe, graph)
     return graph
@@ -170,9 +170,9 @@ def _check(serving: Serving, recipe: Recipe, graph: Graph) -> None:
         raise ExportError(f"recipe {recipe.name!r}: expected inputs and outputs {want}, got {found}")
 
 
-def _explain(model: Any, recipe: Recipe, text: str) -> str:
+def _explain(model: Any, text: str) -> str:
     """Turns the converter's report, hundreds of lines of MLIR, into the operation and layer at fault."""
-    start = f"model {model.name!r} cannot become a {recipe.name!r} artifact"
+    start = f"model {model.name!r} cannot become an artifact"
     ops = sorted(set(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", text)))
     if ops:
         layers = sorted({layer for op in ops for layer in _layers_of(model, op, text)})

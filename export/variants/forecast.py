@@ -15,7 +15,7 @@ from export.model.forms import InputForms
 from export.model.frames import frames_for
 from export.model.serving import Described, Frames, described
 from export.tuning.bridge import check_bridged
-from export.variants.outcome import FAILED, SKIPPED, Unmade
+from export.variants.outcome import FAILED, SKIPPED, Unmade, told_together
 from fl_mobile.errors import ExportError
 
 # Operations that TFLite has builtin kernels for, float and integer: a model of these alone is not tried before round 1.
@@ -106,7 +106,7 @@ def check_exportable(
     if found.operations - _CONVERTS:
         unmade.update({each.recipe: each for each in _tried(found, left, frames)})
     if rows and len(unmade) == len(rows):
-        raise ExportError("; ".join(map(str, unmade.values())))
+        raise ExportError(told_together(unmade.values()))
     return tuple(unmade.values())
 
 

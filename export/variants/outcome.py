@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from export.convert.recipes import Recipe
@@ -37,6 +37,14 @@ class Unmade:
         return f"{self.recipe} {self.outcome}: {self.reason}{f' {self.advice}' if self.advice else ''}"
 
 
+def told_together(unmade: Iterable[Unmade]) -> str:
+    """Returns one line for all of them; recipes that came to the same end for the same reason are told at once."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for each in unmade:
+        alike.setdefault((each.outcome, each.reason, each.advice), []).append(each.recipe)
+    return "; ".join(str(Unmade(", ".join(names), *end)) for end, names in alike.items())
+
+
 def advice_for(recipe: Recipe, layers: LayerReport | None) -> str:
     """Returns what to try after ``recipe`` failed its parity."""
     other = f"recipe '{recipe.instead}'" if recipe.instead else ""
@@ -60,4 +68,4 @@ def advice_on_refusal(recipe: Recipe, layer: str) -> str:
 
 def nothing_made(unmade: Sequence[Unmade]) -> ExportError:
     """Returns the error that says of every recipe why it has no artifact."""
-    return ExportError(f"no artifact could be made, so no bundle was written. {'; '.join(map(str, unmade))}")
+    return ExportError(f"no artifact could be made, so no bundle was written. {told_together(unmade)}")

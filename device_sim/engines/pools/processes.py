@@ -28,11 +28,20 @@ class ProcessWorker:
 
     Args:
         open_trainer: Makes the trainer, in the new process; must be picklable.
+
+    Raises:
+        ConfigError: This is a worker's process: what it imports for the model starts a run of its own.
     """
 
     shares_memory = False
 
     def __init__(self, open_trainer: Callable[[], Trainer]) -> None:
+        if multiprocessing.current_process().daemon:
+            raise ConfigError(
+                "a run starts when this module is imported, and every worker of engine.pool processes imports it for"
+                ' the model: put what starts the run below `if __name__ == "__main__":`, or the model into a module of'
+                " its own"
+            )
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads in the middle of work
         self._pipe, child = context.Pipe()
         self._process = context.Process(

@@ -282,6 +282,7 @@ def test_a_run_that_trained_nothing_ends_with_that_and_an_exit_code(tmp_path: Pa
     assert ended.code == 7
     assert "nothing was trained: in 1 rounds 4 devices were asked" in the_message(ended)
     assert "warning" in ended.out
+    assert "best" not in ended.out, "of the weights it began with"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["warnings"][0].startswith("nothing was trained")
     assert summary["export"] is None, "first weights are not worth a bundle"

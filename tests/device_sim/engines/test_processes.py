@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,22 @@ def test_a_script_needs_a_guard_only_for_what_is_in_it(tmp_path: Path, guarded: 
 def test_what_no_process_could_find_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match=r"cannot send the model there .* engine.pool threads"):
         ProcessWorker(lambda: NumpyTrainer(144, 3))
+
+
+def _started_in_a_worker(pipe: Connection) -> None:
+    try:
+        ProcessWorker(partial(NumpyTrainer, 144, 3))
+    except ConfigError as error:
+        pipe.send(str(error))
+
+
+def test_a_module_that_starts_its_run_when_it_is_imported_is_told_so() -> None:
+    """Its reason was that daemonic processes are not allowed to have children."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    worker = context.Process(target=_started_in_a_worker, args=(there,), daemon=True)
+    worker.start()
+    told = here.recv() if here.poll(60) else ""
+    worker.join(60)
+    assert told.startswith("a run starts when this module is imported")
+    assert 'below `if __name__ == "__main__":`' in told
