@@ -17,11 +17,11 @@ BUILD = ROOT / "docs" / "_site" / "build.py"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for name in ("sphinx", "furo", "myst_parser"):
+    for name in ("sphinx", "furo", "myst_nb"):
         pytest.importorskip(name, reason=f"{name} is not installed: pip install 'fl-mobile[docs]'")
     out = tmp_path_factory.mktemp("site") / "docs"
     told = subprocess.run(
-        [sys.executable, str(BUILD), str(out)],
+        [sys.executable, str(BUILD), "--without-outputs", str(out)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -40,6 +40,9 @@ def test_every_page_is_there_and_listed(site: Path) -> None:
     for page in (ROOT / "docs").glob("*.md"):
         assert (site / f"{page.stem}.html").exists()
         assert page.stem == "index" or f'href="{page.stem}.html"' in index
+    for page in (ROOT / "docs" / "tutorials").glob("*.ipynb"):
+        assert f'href="tutorials/{page.stem}.html"' in index
+    assert '<meta name="viewport"' in index.replace("<meta content", "<meta"), "it fits a phone"
 
 
 def test_reference_has_every_key_verb_and_row(site: Path) -> None:
