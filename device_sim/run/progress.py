@@ -1,13 +1,20 @@
-"""What the user sees while a run goes on: a live view on a terminal, a plain line now and then in a log."""
+"""What the user sees while a run goes on: a live view on a terminal or in a notebook, a line now and then in a log.
+
+Where a notebook shows it, the view is one output that IPython changes in place. The bars that rich and tqdm have there
+need ipywidgets in the kernel and in the page, and are gone from a notebook that was saved.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from device_sim.run.interrupt import stop_if_interrupted
 
@@ -20,6 +27,7 @@ PLAIN_LINES = 20
 """About so many lines a whole run gets when stderr is not a terminal."""
 
 _ETA_ROUNDS = 5
+_INLINE_SECONDS = 0.25
 _SPARK_ROUNDS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
 
@@ -41,8 +49,16 @@ def follow(rounds: Iterable[Round], limit: int, already: int, *, quiet: bool, sc
         yield from stoppable
     elif sys.stderr.isatty():
         yield from _live(stoppable, limit, score)
+    elif in_notebook():
+        yield from _inline(stoppable, limit, score)
     else:
         yield from _plain(stoppable, limit, already, score)
+
+
+def in_notebook() -> bool:
+    """Returns whether a cell of a notebook asked, and not a script or a terminal."""
+    ipython: Any = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _until_ctrl_c(rounds: Iterable[Round]) -> Iterator[Round]:
@@ -80,6 +96,40 @@ def _live(rounds: Iterable[Round], limit: int, score: str) -> Iterator[Round]:
             bar.update(task, completed=done.round_num + 1, eta=clock(seen.left(limit)))
             view.update(Group(bar, _table(seen)))
             yield done
+
+
+@dataclass(frozen=True)
+class _View:
+    """The output of a cell: a bar and lines below it, as HTML and as text."""
+
+    done: int
+    limit: int
+    lines: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return "\n".join([f"round {self.done}/{self.limit}", *(f"{name}  {told}" for name, told in self.lines)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(told)}</td></tr>" for name, told in self.lines)
+        bar = f'<progress value="{self.done}" max="{self.limit}"></progress>'
+        return f"<div>round {self.done}/{self.limit} {bar}<table>{rows}</table></div>"
+
+
+def _inline(rounds: Iterable[Round], limit: int, score: str) -> Iterator[Round]:
+    from IPython.display import display
+
+    shown, seen, view, last = display(_View(0, limit), display_id=True), _Seen(score), _View(0, limit), 0.0
+    try:
+        for done in rounds:
+            seen.add(done)
+            left = ("time left", clock(seen.left(limit)))
+            view = _View(done.round_num + 1, limit, (*seen.lines(), left))
+            if time.monotonic() - last > _INLINE_SECONDS:
+                shown.update(view)
+                last = time.monotonic()
+            yield done
+    finally:
+        shown.update(view)
 
 
 def _table(seen: _Seen) -> Table:

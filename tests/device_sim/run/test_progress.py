@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,24 @@ def test_a_terminal_that_saw_no_round_is_left_clean() -> None:
     text = on_a_terminal("from device_sim.run.progress import follow\nlist(follow([], 80, 0, quiet=False))")
     assert "0/80" in text
     assert text.endswith("\x1b[?25h"), "the cursor is back"
+
+
+CELL = """
+from device_sim.run.progress import follow
+from tests.device_sim.run.test_progress import played
+rounds = [done for done in follow(played(12), 12, 0, quiet=False)]
+"""
+
+
+def test_a_notebook_gets_one_output_that_changes_in_place() -> None:
+    """By a kernel of its own, as Jupyter runs a cell."""
+    client = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install 'fl-mobile[docs]'")
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    root = str(Path(__file__).parents[3])
+    notebook = new_notebook(cells=[new_code_cell(f"import sys\nsys.path.insert(0, {root!r})\n{CELL}")])
+    client.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    (shown,) = [out for out in notebook.cells[0].outputs if out.output_type == "display_data"]
+    assert '<progress value="12" max="12">' in shown.data["text/html"]
+    assert "round 12/12\n" in shown.data["text/plain"]
+    assert "0.9167" in shown.data["text/html"], "the last accuracy"
