@@ -13,10 +13,12 @@ demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results
 test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, then every test that is not marked slow
 	$(BIN)/pytest -m "not tf and not slow" -n 2 --durations=20
 	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile --durations=20
+	$(BIN)/python tests/newcomer/run.py --short
 
-check-all: test .venv/.ray ## the long proofs as well, and the wheel on every Python we promise
+check-all: test .venv/.ray ## the long proofs, the wheel on every Python we promise, and all a newcomer does
 	$(BIN)/pytest -m slow --durations=20
 	$(BIN)/python tests/versions/run.py
+	$(BIN)/python tests/newcomer/run.py
 
 android: .venv/.dev ## the phone's half in Java, tests and APKs; what is missing of it comes from Debian
 	@for tool in javac mvn aapt2 aapt zipalign apksigner dexdump enjarify gcc readelf; do command -v $$tool >/dev/null || exec \
