@@ -38,6 +38,7 @@ from fl_mobile.measurements.sources import read_updates
 from fl_mobile.models import keras_bridge
 from fl_mobile.storage.files import write_atomic
 from fl_mobile.storage.npz import write_arrays
+from fl_mobile.table import own_parts_named
 from fl_mobile.tasks import AUTO, task_row
 from fl_mobile.tensors import Tensors
 
@@ -168,11 +169,11 @@ class Run:
             DivergedError, ExportError, RunError: What failed; finished rounds are safe, and resume.
         """
         from device_sim.run.finish import finish
-        from device_sim.run.progress import follow
+        from device_sim.run.progress import follow, in_notebook
         from export.bundles.signing import read_signing_key
 
         self._let_go()
-        quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else not progress
+        quiet = not (sys.stderr.isatty() or in_notebook()) if progress is None else not progress
         wanted, key = self.experiment.output.recipes if recipes is None else recipes, self.experiment.output.sign
         with run_folder.locked(self._folder):
             already = len(read_rounds(self._folder))
@@ -332,8 +333,9 @@ def simulate(
     if name is None:
         objects["model"] = identity_of(model)
     changes.append(f"model.name={as_toml(name or PYTHON)}")
-    chosen, open_keys = _experiment(experiment, changes)
-    with as_it_was(), contextlib.ExitStack() as stack:
+    with own_parts_named():
+        chosen, open_keys = _experiment(experiment, changes)
+    with as_it_was(), own_parts_named(), contextlib.ExitStack() as stack:
         if temporary is not None:
             stack.callback(temporary.cleanup)
         if resume:
@@ -361,7 +363,7 @@ def simulate(
 def _each_as_it_was(rounds: Iterator[Round]) -> Iterator[Round]:
     """Yields rounds; what happens to them between two is no business of ours, and ours none of theirs."""
     while True:
-        with as_it_was():
+        with as_it_was(), own_parts_named():
             done = next(rounds, None)
         if done is None:
             return

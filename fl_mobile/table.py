@@ -12,6 +12,7 @@ came over a wire or lies in a bundle may name rows that are there, and never cod
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib
@@ -25,7 +26,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fl_mobile.errors import ConfigError, check_known, nearest
+from fl_mobile.errors import ConfigError, FlMobileError, check_known, nearest
 
 R = TypeVar("R")
 
@@ -196,3 +197,71 @@ def place_of(value: Any) -> str:
     """Returns file and line of a function, in brackets and to be appended; empty of what is none."""
     code = getattr(value, "__code__", None)
     return f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+
+
+def defined_at(name: str) -> str:
+    """Returns file and line of what ``package.module:name`` leads to, in brackets; empty if that is not known.
+
+    >>> defined_at("fl_mobile.table:TABLES").endswith(")")
+    True
+    """
+    module, _, attribute = name.partition(":")
+    file = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        body = ast.parse(Path(file or "").read_text(encoding="utf-8")).body
+    except (OSError, ValueError, SyntaxError):
+        return ""
+    for node in body:
+        targets = getattr(node, "targets", [node.target] if isinstance(node, ast.AnnAssign) else [])
+        inside = (one for target in targets for one in ast.walk(target))
+        names = {one.id for one in inside if isinstance(one, ast.Name)}
+        if attribute in names | {getattr(node, "name", "")}:
+            return f" ({file}, line {node.lineno})"
+    return f" ({file})"
+
+
+def rows_in_use(kinds: Collection[str] = ()) -> str:
+    """Returns the user's own rows with file and line, as the end of a message; empty if there are none.
+
+    Args:
+        kinds: These alone; all without it.
+    """
+    named = [(kind, name) for kind, name in own_rows() if not kinds or kind in kinds]
+    told = (f"{kind} {name}{defined_at(_leads_to(kind, name))}" for kind, name in named)
+    return f"; parts of your own in use: {', '.join(told)}" if named else ""
+
+
+def _leads_to(kind: str, name: str) -> str:
+    point = registered(kind, name)
+    return point.value if point else name
+
+
+@contextlib.contextmanager
+def own_parts_named() -> Iterator[None]:
+    """Turns an exception of the user's own part inside the block into a line that names it, its file and its line.
+
+    Where none of them is on the stack, what one of them returned may be what failed: then all in use are named.
+
+    Raises:
+        ConfigError: In place of what is no `FlMobileError`, where parts of the user's own are in use.
+    """
+    try:
+        yield
+    except FlMobileError:
+        raise
+    except Exception as error:
+        rows: dict[str | None, list[str]] = {}
+        for kind, name in own_rows():
+            file = sys.modules[_leads_to(kind, name).partition(":")[0]].__file__
+            rows.setdefault(file, []).append(f"{kind} {name}")
+        if not rows:
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        stack = traceback.extract_tb(error.__traceback__)
+        if frame := next((frame for frame in reversed(stack) if frame.filename in rows), None):
+            named = " or ".join(rows[frame.filename])
+            raise ConfigError(f"{named}: {told} ({frame.filename}, line {frame.lineno})") from error
+        raise ConfigError(
+            f"{told_with_place(error)}{rows_in_use()}. What one of them returned may be why: `fl-mobile check NAME`"
+            " tries what its kind promises."
+        ) from error

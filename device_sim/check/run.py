@@ -11,7 +11,7 @@ from typing import Any
 from device_sim.check.law import Broken, Law
 from device_sim.check.laws import LAWS
 from fl_mobile.errors import ConfigError, FlMobileError, check_known
-from fl_mobile.table import TABLES, is_own, load, told_with_place
+from fl_mobile.table import TABLES, defined_at, is_own, load, told_with_place
 
 HOMES = (
     "device_sim.experiment.experiment",  # schedule
@@ -33,7 +33,7 @@ class Found:
 
     Attributes:
         law: The promise.
-        broken: What is against it, with file and line where something raised; empty if it holds.
+        broken: What is against it, with file and line of what raised, or else of the part; empty if it holds.
     """
 
     law: str
@@ -81,7 +81,7 @@ def _tried(law: Law, row: Any, name: str) -> Found:
     try:
         law.holds(row, name)
     except Broken as error:
-        return Found(law.text, str(error))
+        return Found(law.text, f"{error}{defined_at(name)}")
     except FlMobileError as error:
         return Found(law.text, str(error))
     except Exception as error:  # somebody's own code may raise anything

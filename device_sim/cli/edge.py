@@ -16,6 +16,7 @@ import typer
 
 from device_sim.run.interrupt import INTERRUPTED, CtrlC, stop_if_interrupted
 from fl_mobile.errors import FlMobileError
+from fl_mobile.table import own_parts_named
 
 SYSTEM_ERROR = 12
 DEBUG_VARIABLE = "FL_MOBILE_DEBUG"
@@ -29,7 +30,7 @@ def reported(verb: Callable[_P, None]) -> Callable[_P, None]:
     @functools.wraps(verb)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
-            with _ctrl_c_counted():
+            with _ctrl_c_counted(), own_parts_named():
                 verb(*args, **kwargs)
                 sys.stdout.flush()
                 stop_if_interrupted()

@@ -34,7 +34,10 @@ def given_arrays(
     Raises:
         DataError: No client, or one whose examples are none or do not fit the others'; names it.
     """
-    named = dict(clients) if isinstance(clients, Mapping) else {str(i): held for i, held in enumerate(clients)}
+    try:
+        named = dict(clients) if isinstance(clients, Mapping) else {str(i): held for i, held in enumerate(clients)}
+    except TypeError as error:
+        raise DataError(f"clients: expected a mapping of names, or a sequence, of (x, y): {error}") from None
     if not named:
         raise DataError("clients: expected at least one client, got none")
     pairs = {name: given_pair(f"client {name!r}", held, task) for name, held in named.items()}
@@ -70,7 +73,10 @@ def given_pair(what: str, held: Any, task: str = AUTO) -> Examples:
         held = (np.array([x for x, _ in both]), np.array([y for _, y in both]))
     if not isinstance(held, (tuple, list)) or len(held) != 2:
         raise DataError(f"{what}: expected (x, y), got {type(held).__name__}")
-    x, y = (np.asarray(part) for part in held)
+    try:
+        x, y = (np.asarray(part) for part in held)
+    except ValueError:  # rows of several lengths
+        raise DataError(f"{what}: expected arrays x [n, …] and y [n, …], got rows of several shapes") from None
     if x.ndim < 2 or not y.ndim or len(x) != len(y):
         raise DataError(f"{what}: expected x [n, …] and as many targets y [n, …], got x{x.shape} and y{y.shape}")
     if not len(y):

@@ -11,7 +11,6 @@ from device_sim.datasets import DATASETS
 from device_sim.experiment.privacy import CENTRAL, Privacy
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.records import FitPlan
-from fl_mobile.table import is_own
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ def _dealt(knob: str) -> Idle:
         keys=(f"data.{knob.replace('_', '-')}",),
         by=("data.partition",),
         works=lambda e: (
-            (name := e.data.partition or "dirichlet") in reading or (is_own(name) and knob in PARTITIONERS[name].reads)
+            (name := e.data.partition or "dirichlet") in reading
+            or (name in PARTITIONERS and knob in PARTITIONERS[name].reads)
         ),
         told=", ".join(reading),
     )

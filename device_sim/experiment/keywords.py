@@ -32,7 +32,8 @@ def changes_of(keywords: Mapping[str, Any]) -> list[str]:
         ConfigError: No key, or several, end so.
     """
     changes: dict[str, str] = {}
-    for name, value in sorted(keywords.items(), key=lambda item: not is_own(item[1])):  # what it names has keys too
+    # A row of one's own has keys too: what may name one comes first.
+    for name, value in sorted(keywords.items(), key=lambda item: (not is_own(item[1]), not isinstance(item[1], str))):
         changes[name] = f"{key_of(name)}={as_toml(_plain(value))}"
         load_rows([changes[name]])
     return [changes[name] for name in keywords]

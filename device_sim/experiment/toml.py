@@ -16,7 +16,6 @@ from typing import Any
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.idle import default_of, idle_keys, is_default, without
 from fl_mobile.errors import ConfigError, nearest
-from fl_mobile.table import is_own
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,8 +80,8 @@ def load_rows(changes: Sequence[str]) -> None:
                 tables[f"{_kebab(f.name)}.{inner.metadata['by']}"] = inner.metadata["rows"]
     for change in changes:
         key, _, value = (part.strip() for part in change.partition("="))
-        if key in tables and is_own(name := parse_value(value)):
-            tables[key].admit(name)
+        if key in tables:
+            tables[key].admit(parse_value(value))
 
 
 def all_keys() -> list[str]:

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from device_sim.run.folder import RunFolder
 from fl_mobile.errors import TrainingError
 from fl_mobile.storage.files import write_atomic
+from fl_mobile.table import rows_in_use
+
+_IN_STEPS = ("loss", "optimizer")
+"""Kinds of rows that run inside a training step, whose errors TensorFlow tells in its own way."""
 
 
 @contextlib.contextmanager
@@ -17,5 +21,5 @@ def kept_errors(folder: RunFolder, round_num: int) -> Iterator[None]:
         yield
     except TrainingError as error:
         write_atomic(folder.errors, f"round {round_num}, {error}\n\n{error.details}".encode())
-        message = f"round {round_num}, {error} (the whole text: {folder.errors})"
+        message = f"round {round_num}, {error} (the whole text: {folder.errors}){rows_in_use(_IN_STEPS)}"
         raise TrainingError(message, details=error.details) from None

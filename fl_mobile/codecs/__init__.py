@@ -45,6 +45,7 @@ __all__ = [
     "contracting",
     "own_parts",
     "parse_codec",
+    "part_names",
     "split_part",
 ]
 
@@ -186,7 +187,7 @@ def parse_codec(text: str) -> Codec:
         if name not in STAGES:
             raise ConfigError(f"unknown codec stage '{name}' in '{text}'.{nearest(name, [*STAGES, *CODECS, *PRESETS])}")
         stages.append(STAGES[name].build(argument or None))
-        if is_own(name) and stages[-1].name != part.strip():
+        if stages[-1].name != part.strip() and name in STAGES.own():
             raise ConfigError(
                 f"codec stage {name}: its name must be what it is found by, '{part}', got '{stages[-1].name}'"
             )
@@ -207,8 +208,12 @@ def split_part(text: str) -> tuple[str, str]:
 
 def own_parts(text: str) -> list[str]:
     """Returns each ``package.module:name`` in a codec's text, whether that is there or not."""
-    names = [split_part(part)[0] for part in PRESETS.get(text, text).split("+")]
-    return [name for name in names if is_own(name)]
+    return [name for name in part_names(text) if is_own(name)]
+
+
+def part_names(text: str) -> list[str]:
+    """Returns the name of each stage, or of the codec, in a codec's text."""
+    return [split_part(part)[0] for part in PRESETS.get(text, text).split("+")]
 
 
 def admit_codec(text: str) -> None:
@@ -217,8 +222,11 @@ def admit_codec(text: str) -> None:
     Raises:
         ConfigError: One of them is none.
     """
-    for name in own_parts(text):
-        if source_sha256(name):
+    for name in part_names(text):
+        if not is_own(name):
+            CODECS.admit(name)
+            STAGES.admit(name)
+        elif source_sha256(name):
             (CODECS if isinstance(load("codec", name), CodecRow) else STAGES).admit(name)
 
 

@@ -18,7 +18,7 @@ from fl_mobile.models.heads import check_answers
 from fl_mobile.models.private_api import restart_automatic_names
 from fl_mobile.models.table import MODELS, ModelRow
 from fl_mobile.seeds import seed_for
-from fl_mobile.table import working_directory_first
+from fl_mobile.table import told_with_place, working_directory_first
 from fl_mobile.tasks.table import CLASSIFICATION
 
 PYTHON = "python"
@@ -123,7 +123,7 @@ def _from_user(name: str, builder: Callable[..., Any] | None, given: dict[str, A
         try:
             model = builder(**accepted)
         except Exception as error:  # the user's own code may raise anything
-            raise ModelError(f"model {name}: {type(error).__name__}: {error}") from error
+            raise ModelError(f"model {name}: {told_with_place(error)}") from error
     _check_user_model(name, model, given, task)
     if given["weights"] not in (None, "none") and "weights" not in accepted:
         load_weights(model, given["weights"])
@@ -168,7 +168,9 @@ def _check_user_model(name: str, model: Any, given: dict[str, Any], task: str) -
     if not isinstance(model, keras.Model):
         kind = f"{type(model).__module__}.{type(model).__name__}"
         raise ModelError(f"model {name}: expected a keras.Model (Keras 3), got {kind}.")
-    if not model.built or not model.weights:
+    if model.built and not model.weights:
+        raise ModelError(f"model {name}: has no weights, so there is nothing to train. Give it a layer that has some.")
+    if not model.built:
         raise ModelError(f"model {name}: returned a model that is not built. Give it a keras.Input or call it once.")
     shape, classes = given["input_shape"], given["num_classes"]
     try:

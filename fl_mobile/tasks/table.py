@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fl_mobile.errors import ConfigError, check_known
-from fl_mobile.table import is_own
+from fl_mobile.table import is_own, registered
 
 AUTO = "auto"
 CLASSES, BITS, NUMBERS = "classes", "bits", "numbers"
@@ -121,7 +121,7 @@ def task_row(name: str) -> TaskRow:
 
 def can_train(task: str, loss: str) -> bool:
     """Returns whether a loss is one of a task's; whoever brings one of their own knows what it is for."""
-    return loss in task_row(task).losses or is_own(loss)
+    return loss in task_row(task).losses or is_own(loss) or registered("loss", loss) is not None
 
 
 def decided(task: str, loss: str, default_loss: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from device_sim.experiment.toml import all_keys
 from fl_mobile.errors import ConfigError, DataError, RunError
 
 X, Y = np.zeros((4, 3, 3, 1), np.uint8), np.array([0, 1, 0, 1])
+
+
+class Unhashable(Mapping[Any, Any]):
+    """Clients by what cannot be a key of a dictionary."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([["anna"]])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, name: Any) -> Any:
+        return X, Y
 
 
 @pytest.mark.parametrize("key", all_keys())
@@ -45,6 +59,8 @@ def test_short_names_mean_one_key_or_are_refused(name: str, key: str | None) -> 
     ("clients", "test", "told"),
     [
         ({}, None, "at least one client"),
+        (Unhashable(), None, "expected a mapping of names, or a sequence, of .*: unhashable type: 'list'"),
+        ([(["a"], (X, Y))], None, "client '0': expected arrays .*, got rows of several shapes"),
         ({"a": X}, None, r"client 'a': expected \(x, y\), got ndarray"),
         ({"a": (X, Y[:3])}, None, r"x\(4, 3, 3, 1\) and y\(3,\)"),
         ({"a": (X[:0], Y[:0])}, None, "client 'a': holds no example"),

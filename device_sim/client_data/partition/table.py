@@ -92,6 +92,8 @@ def partition(
             min_examples=min_examples,
         )
     )
+    if np.shape(owner) != np.shape(y)[:1]:
+        raise ConfigError(f"{name}: expected a device for each of {len(y)} examples, got shape {np.shape(owner)}.")
     counts = np.bincount(owner, minlength=devices)
     if counts.min() < min_examples:
         raise DataError(

@@ -99,6 +99,7 @@ def middle(values: np.ndarray) -> np.ndarray:
 
 
 MIDDLE = AggregationRow(partial(OrderStatistic, combine=middle), "mean of two quantiles")
+WIDE_MIDDLE = AggregationRow(partial(OrderStatistic, combine=lambda values: np.zeros(3)), "three zeros")
 SLOWER = ScheduleRow(lambda p: p * p, "a parabola", Falling)
 JUMPING = ScheduleRow(lambda p: 2 * p, "too far", Falling)
 AVERAGE = AveragingRow(lambda given, memory, model: {MODEL: model}, "the last one")
@@ -134,6 +135,7 @@ def load_bars(request: LoadRequest) -> Dataset:
 
 BARS = DatasetRow(load_bars, "bars", "120 examples", "none", "nothing to get", lambda: "")
 ANYBODY = SamplerRow(lambda request, ledger: first(request, request.count))
+NOBODY = SamplerRow(lambda request, ledger: 1 / 0)  # type: ignore[arg-type,return-value]
 ALWAYS = PolicyRow(
     lambda plan, seed: Policy(
         lambda ledger, at, index: np.zeros(len(index), np.uint8),
@@ -186,6 +188,49 @@ def build(input_shape: tuple[int, ...], num_classes: int) -> Any:
 
 
 NOTHING = object()
+
+
+ROWS = {
+    "HALVES": "stage",
+    "DAMPED": "algorithm",
+    "MIDDLE": "aggregation",
+    "SLOWER": "server-schedule",
+    "AVERAGE": "averaging",
+    "HEAVY": "optimizer",
+    "SQUARES": "loss",
+    "every_second": "schedule",
+    "EVEN": "partition",
+    "BARS": "dataset",
+    "ANYBODY": "sampler",
+    "ALWAYS": "policy",
+    "LAZY": "attack",
+    "SLOW_LINK": "link",
+    "OLD_PHONE": "profile",
+    "here_always": "availability",
+    "ODDS": "metric",
+    "HALF_WEIGHTS": "recipe",
+    "build": "model",
+}
+"""The row of each kind that keeps its laws."""
+
+KEYS = {
+    "data.dataset": "BARS",
+    "data.partition": "EVEN",
+    "train.schedule": "every_second",
+    "train.optimizer": "HEAVY",
+    "train.loss": "SQUARES",
+    "server.algorithm": "DAMPED",
+    "server.aggregation": "MIDDLE",
+    "server.schedule": "SLOWER",
+    "server.averaging": "AVERAGE",
+    "upload.codec": "HALVES",
+    "fleet.profile": "OLD_PHONE",
+    "fleet.link": "SLOW_LINK",
+    "fleet.availability": "here_always",
+    "selection.sampler": "ANYBODY",
+    "policy.name": "ALWAYS",
+}
+"""What names them in an experiment, but for those that name a list or what is attacked."""
 
 
 def elsewhere(pools: Sequence[str]) -> str:

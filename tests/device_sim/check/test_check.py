@@ -28,34 +28,14 @@ from export.convert.recipes import RECIPES, asked_for
 from export.convert.to_tflite import to_tflite
 from fl_mobile.codecs import admit_codec, parse_codec
 from fl_mobile.errors import ConfigError, ExportError, VerifyError
-from fl_mobile.table import TABLES, own_rows, source_sha256
+from fl_mobile.table import TABLES, own_parts_named, own_rows, source_sha256
 from fl_mobile.tasks import check_further
-from tests.device_sim.check.mine import elsewhere
+from tests.device_sim.check import mine
+from tests.device_sim.check.mine import KEYS, ROWS, elsewhere
 from tests.device_sim.numpy_engine import numpy_federation
 
 MINE = "tests.device_sim.check.mine"
 OF_TENSORFLOW = ("optimizer", "loss", "model", "recipe")
-ROWS = {
-    "HALVES": "stage",
-    "DAMPED": "algorithm",
-    "MIDDLE": "aggregation",
-    "SLOWER": "server-schedule",
-    "AVERAGE": "averaging",
-    "HEAVY": "optimizer",
-    "SQUARES": "loss",
-    "every_second": "schedule",
-    "EVEN": "partition",
-    "BARS": "dataset",
-    "ANYBODY": "sampler",
-    "ALWAYS": "policy",
-    "LAZY": "attack",
-    "SLOW_LINK": "link",
-    "OLD_PHONE": "profile",
-    "here_always": "availability",
-    "ODDS": "metric",
-    "HALF_WEIGHTS": "recipe",
-    "build": "model",
-}
 BROKEN = {
     "CARELESS": "errs 24.00 times as much",
     "FORGETFUL": "expected float32",
@@ -129,23 +109,6 @@ def test_the_laws_hold_for_what_is_shipped(kind: str, name: str) -> None:
         law.holds(row, name)
 
 
-KEYS = {
-    "data.dataset": "BARS",
-    "data.partition": "EVEN",
-    "train.schedule": "every_second",
-    "train.optimizer": "HEAVY",
-    "train.loss": "SQUARES",
-    "server.algorithm": "DAMPED",
-    "server.aggregation": "MIDDLE",
-    "server.schedule": "SLOWER",
-    "server.averaging": "AVERAGE",
-    "upload.codec": "HALVES",
-    "fleet.profile": "OLD_PHONE",
-    "fleet.link": "SLOW_LINK",
-    "fleet.availability": "here_always",
-    "selection.sampler": "ANYBODY",
-    "policy.name": "ALWAYS",
-}
 SMALL = ["server.damping=0.25", "data.devices=8", "train.cohort=6", "train.rounds=2", "train.epochs=1"]
 ALL = [*(f"{key}={MINE}:{name}" for key, name in KEYS.items()), *SMALL]
 
@@ -263,7 +226,10 @@ def test_installed_packages_register_rows(tmp_path: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[fl_mobile.algorithm]\nvery-damped = {MINE}:DAMPED\n")
     code = "from device_sim.experiment.toml import parse_experiment\nfrom device_sim.experiment.experiment import *\n"
-    code += "e = parse_experiment('', ['server.algorithm=very-damped'])\nprint(e.server.of_algorithm, sources_of(e))"
+    code += "e = parse_experiment('', ['server.damping=0.5', 'server.algorithm=very-damped'])\n"
+    code += "from device_sim.experiment.keywords import changes_of\n"
+    code += "changes_of(dict(damping=0.5, algorithm='very-damped'))\n"
+    code += "print(e.server.of_algorithm, sources_of(e))"
     root = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": f"{root}:{tmp_path}"}, capture_output=True, text=True
@@ -334,3 +300,40 @@ def test_a_bundle_of_a_recipe_of_ones_own_is_verified_without_its_code(tmp_path:
     assert [replay.recipe for replay in verify_bundle(tmp_path / "b").replays][:1] == ["half-weights"]
     with convert_apart() as convert, pytest.raises(ExportError, match=r"recipe 'unable': LookupError.*mine.py, line"):
         to_tflite(model, asked_for(f"{MINE}:UNABLE"), convert=convert)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("policy.name=RAISING", "^policy .*:RAISING: ZeroDivisionError: division by zero"),
+        ("selection.sampler=NOBODY", "^sampler .*:NOBODY: ZeroDivisionError: division by zero"),
+        ("server.aggregation=WIDE_MIDDLE", "^ValueError: .*; parts of your own in use: aggregation .*:WIDE_MIDDLE "),
+    ],
+)
+def test_what_breaks_in_a_run_is_told_with_part_file_and_line(change: str, told: str, tmp_path: Path) -> None:
+    key, _, name = change.partition("=")
+
+    @own_parts_named()
+    def play() -> None:
+        federation = numpy_federation(parse_experiment("", [f"{key}={MINE}:{name}", *SMALL[1:]]))
+        list(simulate(federation, create(tmp_path / "run", federation.experiment)))
+
+    with pytest.raises(ConfigError, match=told) as caught:
+        play()
+    assert f"({mine.__file__}, line {_line_of(name)})" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _line_of(name: str) -> int:
+    lines = Path(mine.__file__).read_text().splitlines()
+    return next(number for number, text in enumerate(lines, 1) if text.startswith(f"{name} ="))
+
+
+def test_a_broken_law_is_told_with_file_and_line() -> None:
+    (broken,) = (one.broken for one in check_part(f"{MINE}:JUMPING")[1] if one.broken)
+    assert broken.endswith(f"({mine.__file__}, line {_line_of('JUMPING')})")
+
+
+def test_other_peoples_errors_stay_what_they_are() -> None:
+    with pytest.raises(KeyError), own_parts_named():
+        raise KeyError("of nobody")
