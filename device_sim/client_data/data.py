@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -56,7 +57,11 @@ class DealtData:
 
     def counts(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``."""
-        return np.array([len(self.shards[device]) for device in index.tolist()], np.int64)
+        return self._counts[index]
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        return np.array([len(shard) for shard in self.shards], np.int64)
 
     def holds(self, index: np.ndarray) -> np.ndarray:
         """Returns ``bool[n]``."""

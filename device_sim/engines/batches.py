@@ -49,12 +49,13 @@ def in_chunks(tasks: Iterable[Task], plan: FitPlan, parameters: int) -> Iterator
     waiting: list[Task] = []
     examples = 0
     for task in tasks:
-        while waiting and (len(waiting) == most or examples + len(task.y) > most_examples):
+        own = len(task.y)
+        while waiting and (examples + own > most_examples or len(waiting) == most):
             chunk, waiting = _cut(waiting)
             examples = sum(len(kept.y) for kept in waiting)
             yield chunk
         waiting.append(task)
-        examples += len(task.y)
+        examples += own
     while waiting:
         chunk, waiting = _cut(waiting)
         yield chunk

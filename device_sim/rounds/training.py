@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -18,15 +18,13 @@ from device_sim.rounds.crew import Crew
 from device_sim.rounds.own import private_of, train_own_models
 from device_sim.rounds.step import Step
 from fl_mobile.client.answer import Answer, terms_of
-from fl_mobile.client.state import ClientState, pull_of
+from fl_mobile.client.state import pull_of
 from fl_mobile.measurements.sources import write_update
 from fl_mobile.server.fold import Fold, Folding
 from fl_mobile.storage.files import write_json
 
 FOLD_BYTES = 1 << 20
 """Packets of less than this in all are folded where they are; handing them out would cost more."""
-
-_NOTHING = ClientState()
 
 
 @dataclass
@@ -76,12 +74,8 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
     )
     out = Trained(folded=folding(()) if folding else None)
 
-    def kept_by(client: int) -> ClientState:
-        return step.memory.client_state(client) if step.clients_keep else _NOTHING
-
     def train(some: np.ndarray, clients: Clients) -> None:
-        tasks = (_task(step, crew, at, kept_by(int(crew.devices.index[at]))) for at in some.tolist())
-        for ready in federation.engine.train(weights, tasks, step.assignment.plan, clients):
+        for ready in federation.engine.train(weights, _tasks(step, crew, some), step.assignment.plan, clients):
             out.add(ready, folding)
 
     if lies is not None and waits:
@@ -130,16 +124,31 @@ def _train_liars_last(
     out.clients, out.answers = [out.clients[i] for i in order], [out.answers[i] for i in order]
 
 
-def _task(step: Step, crew: Crew, at: int, kept: ClientState) -> Task:
-    federation, client, seed = step.federation, int(crew.devices.index[at]), int(crew.seeds[at])
-    pull = pull_of(step.agreement, step.decoded, kept)
-    if pull is not None:  # engines want one for every weight; nothing pulls on private ones
-        still = (path for path in federation.private if federation.engine.spec[path].trainable)
-        pull |= {path: np.zeros_like(step.weights[path]) for path in still}
-    x, y = federation.data.examples(client)
-    if federation.attackers:
-        x, y = federation.attackers.examples(client, x, y, seed)
-    return Task(client, x, y, seed, start=private_of(federation, kept), residual=kept.residual, pull=pull)
+def _tasks(step: Step, crew: Crew, who: np.ndarray) -> Iterator[Task]:
+    """Yields what the crew's clients at positions ``who`` train on; what is the same for all is looked up once."""
+    federation, decoded, agreement = step.federation, step.decoded, step.agreement
+    # Engines want a pull for every weight; nothing pulls on private ones.
+    still = {
+        path: np.zeros_like(step.weights[path])
+        for path in federation.private
+        if agreement.algorithm.variate is not None and federation.engine.spec[path].trainable
+    }
+    examples, attackers, keep = federation.data.examples, federation.attackers, step.clients_keep
+    for client, seed in zip(crew.devices.index[who].tolist(), crew.seeds[who].tolist(), strict=True):
+        x, y = examples(client)
+        if attackers:
+            x, y = attackers.examples(client, x, y, seed)
+        if not keep:
+            yield Task(client, x, y, seed)
+            continue
+        kept = step.memory.client_state(client)
+        pull = pull_of(agreement, decoded, kept)
+        yield Task(
+            *(client, x, y, seed),
+            start=private_of(federation, kept),
+            residual=kept.residual,
+            pull=None if pull is None else pull | still,
+        )
 
 
 def fold_packets(engine: Engine, packets: Sequence[bytes], folding: Folding, *, sign: Literal[1, -1] = 1) -> Fold:

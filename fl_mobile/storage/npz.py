@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,12 +48,16 @@ class Header:
     Attributes:
         name: Of the array, without ``.npy``.
         stored_bytes: Of its data, as the archive declares them.
+        order: ``F`` for Fortran's, ``C`` otherwise.
+        start: Bytes of the member before its data.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     stored_bytes: int
+    order: Literal["C", "F"]
+    start: int
 
     @property
     def array_bytes(self) -> int:
@@ -105,10 +109,12 @@ def parse_arrays(
                 raise ValueError(f"it declares {declared} bytes, more than the {most_bytes} that are read")
             if len({member.filename for member in members}) < len(members):
                 raise ValueError("two of its arrays have the same name")
-            for member in members:
-                with archive.open(member) as file:
-                    check(_header(file, member)[0])
-            return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+            headers = [_header(archive, member) for member in members]
+            for header in headers:
+                check(header)
+            return {
+                header.name: _array(archive, member, header) for member, header in zip(members, headers, strict=True)
+            }
     except DAMAGED as error:
         raise ValueError(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}") from None
 
@@ -116,29 +122,31 @@ def parse_arrays(
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def _header(file: IO[bytes], member: zipfile.ZipInfo) -> tuple[Header, bool]:
-    """Returns the header and whether the array is in Fortran's order; the file stands at the data then."""
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
     name = member.filename.removesuffix(".npy")
     if name == member.filename or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"'{member.filename}': expected a .npy array, stored or deflated")
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-    if version not in _READERS:
-        raise ValueError(f"'{name}' is in .npy format {version}, expected 1.0 or 2.0")
-    shape, fortran, dtype = _READERS[version](file)  # type: ignore[arg-type]
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+        if version not in _READERS:
+            raise ValueError(f"'{name}' is in .npy format {version}, expected 1.0 or 2.0")
+        shape, fortran, dtype = _READERS[version](file)  # type: ignore[arg-type]
+        start = file.tell()
     if dtype.hasobject:
         raise ValueError(f"'{name}' holds Python objects, which are never loaded; store plain numbers")
-    header = Header(name, shape, dtype, member.file_size - file.tell())
+    header = Header(name, shape, dtype, member.file_size - start, order="F" if fortran else "C", start=start)
     if any(size < 0 for size in shape) or header.array_bytes != header.stored_bytes:
         raise ValueError(
             f"'{name}' declares {list(shape)} {dtype}, {header.array_bytes} bytes, but holds {header.stored_bytes}"
         )
-    return header, fortran
+    return header
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(member) as file:
-        header, fortran = _header(file, member)
-        data = bytearray(file.read())  # to the end, so that zip's checksum is looked at
-    if len(data) != header.stored_bytes:
-        raise ValueError(f"'{header.name}': expected {header.stored_bytes} bytes of data, got {len(data)}")
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if fortran else "C")
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: Header) -> np.ndarray:
+    data = bytearray(archive.read(member))  # to the end, so that zip's checksum is looked at; not read-only
+    if len(data) != header.start + header.stored_bytes:
+        raise ValueError(
+            f"'{header.name}': expected {header.stored_bytes} bytes of data, got {len(data) - header.start}"
+        )
+    values = np.frombuffer(data, header.dtype, math.prod(header.shape), offset=header.start)
+    return values.reshape(header.shape, order=header.order)
