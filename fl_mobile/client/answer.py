@@ -123,8 +123,9 @@ def answer(
     if not math.isfinite(loss):
         raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
     wanted = feedback.minus(feedback.with_residual(delta, residual if terms.residuals else None), terms.prediction)
-    steps = np.float32(terms.local_steps(update.num_examples))
-    wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
+    if terms.foreseen:
+        steps = np.float32(terms.local_steps(update.num_examples))
+        wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
     wanted = apply_masks(wanted, terms.masks)
     wanted = clip_by_norm(wanted, terms.clip_norm) if terms.clip_norm else wanted
     told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, loss)

@@ -91,7 +91,7 @@ def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admissio
         raise WireError("round", f"update is for round {header.round_num}, this is round {round_num}")
     if header.num_examples < 1:
         raise WireError("examples", "an update must stand on at least one example")
-    delta = layout.unpack(packet).tensors
+    delta = layout.unpack(packet, header).tensors
     examples = min(header.num_examples, rules.max_examples)
     full_weight = rules.unit * (examples if rules.weighting == "examples" else 1)
     weight = max(1, round(full_weight * (1 + late) ** -rules.staleness_exponent))

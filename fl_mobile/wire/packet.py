@@ -43,7 +43,8 @@ except ImportError:
 MAGIC, VERSION = b"FLM1", 1
 UPDATE, MODEL, MODEL_DELTA, MODEL_SUMS = 0, 1, 2, 3
 _HEADER = struct.Struct("<4sBBHQIIIIfI")
-OVERHEAD_BYTES = _HEADER.size + 4
+_CHECKSUM = struct.Struct("<I")
+OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 """Bytes of every packet that are neither exact tensors nor payload."""
 
 
@@ -113,7 +114,7 @@ class Layout:
             *(min(header.num_examples, 2**32 - 1), loss, len(payload)),
         )
         checksum = crc32(payload, crc32(exact, crc32(head)))
-        return b"".join((head, exact, payload, struct.pack("<I", checksum)))
+        return b"".join((head, exact, payload, _CHECKSUM.pack(checksum)))
 
     def header(self, packet: bytes) -> Header:
         """Returns what a packet says of itself, its checksum, model and codec checked, nothing decoded.
@@ -121,11 +122,29 @@ class Layout:
         Raises:
             WireError: It is damaged, or of another model or codec.
         """
-        return self._read_header(packet)[0]
+        if len(packet) < OVERHEAD_BYTES:
+            raise WireError("truncated", f"a packet has at least {OVERHEAD_BYTES} bytes, got {len(packet)}")
+        (crc,) = _CHECKSUM.unpack_from(packet, len(packet) - _CHECKSUM.size)
+        magic, version, kind, flags, model, codec_tag, round_num, base, examples, loss, _ = _HEADER.unpack_from(packet)
+        if magic != MAGIC:
+            raise WireError("magic", f"expected {MAGIC!r}, got {magic!r}: not an fl-mobile packet")
+        if version != VERSION or flags or kind > MODEL_SUMS:
+            raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 3; got {version}, {flags}, {kind}")
+        if crc32(memoryview(packet)[: -_CHECKSUM.size]) != crc:
+            raise WireError("checksum", "CRC-32 does not match: the packet was damaged on its way")
+        if model != self.fingerprint:
+            raise WireError("fingerprint", f"made for another model ({model:016x}, expected {self.fingerprint:016x})")
+        if codec_tag != self.codec_id:
+            raise WireError("codec", f"encoded with codec id {codec_tag:08x}, this round uses '{self.codec.name}'")
+        return Header(kind=kind, round_num=round_num, base_round=base, num_examples=examples, loss=loss)
 
-    def unpack(self, packet: bytes) -> Packet:
-        """Returns header and tensors; raises as `unpack`."""
-        header, exact, payload, reader = self._parts(packet)
+    def unpack(self, packet: bytes, header: Header | None = None) -> Packet:
+        """Returns header and tensors; raises as `unpack`.
+
+        Args:
+            header: What `header` returned of the same packet, for those who asked it before: not checked again.
+        """
+        header, exact, payload, reader = self._parts(packet, header)
         decoded = in_round(self.codec, header.round_num).decode(payload, self.coded)
         reader.end()
         tensors = {path: decoded[path] if path in self.coded else exact[path] for path in self.spec}
@@ -139,39 +158,16 @@ class Layout:
         Raises:
             WireError: It is damaged, of another model or codec, or its parts have other lengths.
         """
-        header, exact, payload, reader = self._parts(packet)
+        header, exact, payload, reader = self._parts(packet, None)
         reader.end()
         return header, exact, payload
 
-    def _parts(self, packet: bytes) -> tuple[Header, Tensors, memoryview, Reader]:
-        header, reader, payload_bytes = self._read_header(packet)
+    def _parts(self, packet: bytes, header: Header | None) -> tuple[Header, Tensors, memoryview, Reader]:
+        header = header or self.header(packet)
+        reader = Reader(memoryview(packet)[: -_CHECKSUM.size])
+        payload_bytes = _HEADER.unpack(reader.take(_HEADER.size))[-1]
         exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
         return header, exact, reader.take(payload_bytes), reader
-
-    def _read_header(self, packet: bytes) -> tuple[Header, Reader, int]:
-        if len(packet) < OVERHEAD_BYTES:
-            raise WireError("truncated", f"a packet has at least {OVERHEAD_BYTES} bytes, got {len(packet)}")
-        body, (crc,) = memoryview(packet)[:-4], struct.unpack("<I", packet[-4:])
-        magic, version, kind, flags, model, codec_tag, round_num, base, examples, loss, payload = _HEADER.unpack_from(
-            packet
-        )
-        if magic != MAGIC:
-            raise WireError("magic", f"expected {MAGIC!r}, got {magic!r}: not an fl-mobile packet")
-        if version != VERSION or flags or kind > MODEL_SUMS:
-            raise WireError("version", f"expected version {VERSION}, flags 0, kind ≤ 3; got {version}, {flags}, {kind}")
-        if crc32(body) != crc:
-            raise WireError("checksum", "CRC-32 does not match: the packet was damaged on its way")
-        if model != self.fingerprint:
-            raise WireError("fingerprint", f"made for another model ({model:016x}, expected {self.fingerprint:016x})")
-        if codec_tag != self.codec_id:
-            raise WireError("codec", f"encoded with codec id {codec_tag:08x}, this round uses '{self.codec.name}'")
-        reader = Reader(body)
-        reader.take(_HEADER.size)
-        return (
-            Header(kind=kind, round_num=round_num, base_round=base, num_examples=examples, loss=loss),
-            reader,
-            payload,
-        )
 
 
 def kind_of(packet: bytes) -> int:
