@@ -9,6 +9,7 @@ import sys
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +73,7 @@ def load_rows(changes: Sequence[str]) -> None:
     Raises:
         ConfigError: One of them is none.
     """
-    tables, sections = {}, typing.get_type_hints(Experiment)
+    tables, sections = {}, _hints_of(Experiment)
     for f in fields(Experiment):
         section = sections[f.name]
         for inner in fields(section) if is_dataclass(section) else ():
@@ -183,12 +184,12 @@ def _apply(raw: dict[str, Any], change: str, sources: _Sources) -> None:
 
 
 def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sources) -> Any:
-    hints, rows = typing.get_type_hints(cls), _chosen_rows(cls, raw, path, sources)
+    hints, rows = _hints_of(cls), _chosen_rows(cls, raw, path, sources)
     values: dict[str, Any] = {}
     places = {_kebab(f.name): (values, f.name, hints[f.name]) for f in fields(cls) if "rows" not in f.metadata}
     given: dict[str, dict[str, Any]] = {name: {} for name in rows}
     for name, (_, kind) in rows.items():
-        inner = typing.get_type_hints(kind)
+        inner = _hints_of(kind)
         places |= {_kebab(f.name): (given[name], f.name, inner[f.name]) for f in fields(kind)}
     for key, value in raw.items():
         dotted = ".".join((*path, key))
@@ -315,14 +316,20 @@ def _tables(record: Any, path: tuple[str, ...], comments: bool, idle: Collection
     return out
 
 
-def _tables_of(cls: type) -> list[str]:
-    hints = typing.get_type_hints(cls)
-    return [f.name for f in fields(cls) if is_dataclass(hints[f.name])]
+@cache
+def _hints_of(cls: type) -> dict[str, Any]:
+    """Returns the types of a record's fields; resolving them is most of what reading an experiment takes."""
+    return typing.get_type_hints(cls)
+
+
+@cache
+def _tables_of(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls) if is_dataclass(_hints_of(cls)[f.name]))
 
 
 def _keys(cls: type, path: tuple[str, ...]) -> list[str]:
     """Returns the keys of ``cls``, those of its tables after its own; of parameters those of every row."""
-    hints, own, below = typing.get_type_hints(cls), [], []
+    hints, own, below = _hints_of(cls), [], []
     for f in fields(cls):
         kind = hints[f.name]
         if is_dataclass(kind):
