@@ -56,8 +56,9 @@ def parse_experiment(
         raise ConfigError(f"{where}: not valid TOML: {error}") from None
     sources = _Sources(text, where, searched)
     load_rows(changes)
+    known = all_keys() if changes else []
     for change in changes:
-        _apply(raw, change, sources)
+        _apply(raw, change, known, sources)
     return typing.cast(Experiment, _build(Experiment, raw, (), sources))
 
 
@@ -166,12 +167,12 @@ class _Sources:
         return self.of(section) if section else self._where
 
 
-def _apply(raw: dict[str, Any], change: str, sources: _Sources) -> None:
+def _apply(raw: dict[str, Any], change: str, known: Sequence[str], sources: _Sources) -> None:
     key, equals, text = (part.strip() for part in change.partition("="))
     if not equals or not key:
         raise ConfigError(f"--set {change}: expected key=value, e.g. --set train.learning-rate=0.05")
-    if key not in all_keys():
-        raise ConfigError(f"--set {change}: unknown key '{key}'.{nearest(key, all_keys())}")
+    if key not in known:
+        raise ConfigError(f"--set {change}: unknown key '{key}'.{nearest(key, known)}")
     *sections, name = key.split(".")
     table = raw
     for depth, section in enumerate(sections, 1):
@@ -309,7 +310,7 @@ def _tables(record: Any, path: tuple[str, ...], comments: bool, idle: Collection
     out = []
     for f in fields(record):
         inner, at = getattr(record, f.name), (*path, _kebab(f.name))
-        if f.name in _tables_of(type(record)):
+        if f.name in _tables_of(record.__class__):
             doc = (inner.__doc__ or "").partition(": ")[2]
             out += ["", *([f"# {doc}"] if comments and doc else []), f"[{'.'.join(at)}]"]
             out += [*_lines(inner, at, comments, idle), *_tables(inner, at, comments, idle)]
@@ -350,7 +351,7 @@ def _lines(record: Any, path: tuple[str, ...], comments: bool, idle: Collection[
         if "rows" in f.metadata:
             out += _lines(value, path, comments, idle)
             out += _others(f, type(value)) if comments else []
-        elif f.name not in _tables_of(type(record)):
+        elif f.name not in _tables_of(record.__class__):
             line = f"{_kebab(f.name)} = {as_toml(value)}" + (f"  # {f.metadata['doc']}" if comments else "")
             out += [line] if dotted not in idle else [f"# {line}"] if comments else []
     return out

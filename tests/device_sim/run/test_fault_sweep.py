@@ -35,13 +35,13 @@ def wrong(points: list[dict[str, Any]]) -> list[str]:
 
 
 @needs_strace
-def test_a_run_survives_faults_at_every_rename_and_sync_and_some_others() -> None:
-    points = sweep(STRACE, "memory", "--start", "new", "--calls", "rename|fsync", "--sample", "25")
+def test_a_run_survives_faults_at_every_rename_and_some_other_calls() -> None:
+    points = sweep(STRACE, "memory", "--start", "new", "--calls", "rename", "--sample", "12")
     assert wrong(points) == []
     ended = Counter((p["fault"], p["ended"]) for p in points)
-    assert ended["kill -9", "killed"] > 50
-    assert ended["disk full", "told"] > 50
-    assert ended["I/O error", "told"] > 50
+    assert ended["kill -9", "killed"] > 15
+    assert ended["disk full", "told"] > 15
+    assert ended["I/O error", "told"] > 15
 
 
 @needs_strace
@@ -98,19 +98,14 @@ PLANTED = {
 
 
 @needs_strace
-@pytest.mark.parametrize(
-    ("bug", "where", "told"),
-    [
-        pytest.param(*row, id=name, marks=() if name == "temporaries stay" else pytest.mark.slow)
-        for name, row in PLANTED.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("bug", "where", "told"), [pytest.param(*row, id=name) for name, row in PLANTED.items()])
 def test_the_sweep_finds_a_planted_bug(bug: str, where: tuple[str, ...], told: str) -> None:
     found = wrong(sweep(STRACE, "memory", *where, planted=bug))
     assert [line for line in found if told in line] != []
 
 
-@pytest.mark.parametrize("every", [15, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("start", STARTS)
 def test_without_strace_faults_are_raised_by_python_itself(start: str, every: int) -> None:
     points = sweep(PYTHON, "memory", "--start", start, "--every", str(every))
