@@ -73,6 +73,7 @@ def test_there_is_a_session_to_start_with() -> None:
     assert sum(len(commands(block)) for block in blocks("console", ROOT / "docs" / "start.md")) >= 5
 
 
+@pytest.mark.slow  # `make test` runs them from the wheel: tests/newcomer/run.py --short
 @pytest.mark.tf
 def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
     (block,) = blocks("python", PAGES[0])

@@ -183,7 +183,9 @@ def main(arguments: Sequence[str]) -> int:
         newcomer.verb("new", "mein Anfang")
         lines = newcomer.folder / "zehn Zeilen.py"
         lines.write_text(readme_lines(), encoding="utf-8")
-        newcomer.do("the Python lines of README", newcomer.bin / "python", lines)
+        told = newcomer.do("the Python lines of README", newcomer.bin / "python", lines).strip().splitlines()
+        if len(told) != 8 + 3:
+            raise SystemExit(f"README's lines: expected eight rounds and a table of two codecs, got {told}")
         newcomer.verb("verify", "digits-bundle")
         use_plugin(newcomer, *install_plugin(newcomer))
         pages = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from device_sim.client_data.partition.assign import Deal, dirichlet, iid, natural, quantity_skew, shards
 from fl_mobile.errors import ConfigError, DataError, check_known
-from fl_mobile.table import Table
+from fl_mobile.table import Table, defined_at
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def partition(
         )
     )
     if np.shape(owner) != np.shape(y)[:1]:
-        raise ConfigError(f"{name}: expected a device for each of {len(y)} examples, got shape {np.shape(owner)}.")
+        found = f"got shape {np.shape(owner)}{defined_at(name)}"
+        raise ConfigError(f"{name}: expected a device for each of {len(y)} examples, {found}.")
     counts = np.bincount(owner, minlength=devices)
     if counts.min() < min_examples:
         raise DataError(

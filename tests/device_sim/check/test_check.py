@@ -43,6 +43,7 @@ BROKEN = {
     "MISMATCHED": "from Adam",
     "ONE_FOR_ALL": "expected a loss for each of 8",
     "LOST": "partition",
+    "SHORT": "expected a device for each of 600 examples, got shape (3,) (",
     "FALLING_ODDS": "of right answers and",
     "RAISING_ODDS": "IndexError: list index out of range",
     "WIDE_ODDS": "expected a number",
@@ -298,8 +299,18 @@ def test_a_bundle_of_a_recipe_of_ones_own_is_verified_without_its_code(tmp_path:
     assert [(one.file, one.conversion) for one in report.variants] == [("half-weights.tflite", "float16")]
     RECIPES.pop(f"{MINE}:HALF_WEIGHTS")  # as in a process that never heard of it
     assert [replay.recipe for replay in verify_bundle(tmp_path / "b").replays][:1] == ["half-weights"]
-    with convert_apart() as convert, pytest.raises(ExportError, match=r"recipe 'unable': LookupError.*mine.py, line"):
-        to_tflite(model, asked_for(f"{MINE}:UNABLE"), convert=convert)
+
+
+@pytest.mark.slow
+@pytest.mark.tf
+def test_a_larger_model_is_converted_by_a_recipe_of_ones_own_in_another_process() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with convert_apart() as convert:
+        assert to_tflite(model, asked_for(f"{MINE}:HALF_WEIGHTS"), convert=convert)
+        with pytest.raises(ExportError, match=r"recipe 'unable': LookupError.*mine.py, line"):
+            to_tflite(model, asked_for(f"{MINE}:UNABLE"), convert=convert)
 
 
 @pytest.mark.parametrize(
