@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TFLITE_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 DEMO ?= runs/demo
-ANDROID_TOOLS := openjdk-17-jdk-headless maven aapt zipalign apksigner dexdump enjarify gcc libc6-dev binutils
+ANDROID_TOOLS := openjdk-17-jdk-headless maven nodejs aapt zipalign apksigner dexdump enjarify gcc libc6-dev binutils
 
 .PHONY: demo test check-all android docs lint format clean
 
@@ -21,10 +21,10 @@ check-all: test .venv/.ray ## the long proofs, the wheel on every Python we prom
 	$(BIN)/python tests/newcomer/run.py
 
 android: .venv/.dev ## the phone's half in Java, tests and APKs; what is missing of it comes from Debian
-	@for tool in javac mvn aapt2 aapt zipalign apksigner dexdump enjarify gcc readelf; do command -v $$tool >/dev/null || exec \
+	@for tool in javac mvn node aapt2 aapt zipalign apksigner dexdump enjarify gcc readelf; do command -v $$tool >/dev/null || exec \
 	  sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends $(ANDROID_TOOLS)'; done
-	cd android_stub && MAVEN_OPTS=-Xmx512m mvn -q -B verify
-	$(BIN)/pytest -m "not slow" tests/android_stub/test_deployed.py
+	cd android_stub && MAVEN_OPTS=-Xmx512m mvn -q -B -T 2 verify
+	$(BIN)/pytest -m "not slow" tests/android_stub/test_deployed.py tests/android_stub/test_javascript.py
 
 docs: .venv/.dev ## the documentation site in build/docs: warnings and broken links are errors, reading it needs no network
 	$(BIN)/python docs/_site/build.py

@@ -30,8 +30,10 @@ final class Qsgd implements Quantizer {
                 square += (double) values[i] * values[i];
             }
             double exact = Math.sqrt(square / length);
-            float near = (float) Math.min(exact, Float.MAX_VALUE);
-            rms[bucket] = near < exact && near < Float.MAX_VALUE ? Math.nextUp(near) : near;
+            rms[bucket] = (float) Math.min(exact, Float.MAX_VALUE); // in JavaScript only the array makes a float32 of it
+            if (rms[bucket] < exact && rms[bucket] < Float.MAX_VALUE) {
+                rms[bucket] = Math.nextUp(rms[bucket]);
+            }
         }
         float[] draws = rng.uniform(values.length);
         int[] keep = new int[values.length];

@@ -75,7 +75,9 @@ public final class Reader {
     public float[] floats(int count) {
         ByteBuffer buffer = buffer(4L * count);
         float[] out = new float[count];
-        buffer.asFloatBuffer().get(out);
+        for (int i = 0; i < count; i++) { // not asFloatBuffer: in JavaScript that must begin at a multiple of 4
+            out[i] = buffer.getFloat();
+        }
         return out;
     }
 

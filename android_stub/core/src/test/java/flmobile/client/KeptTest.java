@@ -55,4 +55,20 @@ class KeptTest {
         Files.write(path, new byte[0]);
         assertEquals("storage", assertThrows(WireException.class, () -> Kept.load(folder)).reason());
     }
+
+    @Test
+    void aFullDiskLeavesWhatWasThere() throws IOException {
+        Path full = java.nio.file.Paths.get("/dev/full");
+        org.junit.jupiter.api.Assumptions.assumeTrue(Files.exists(full), "needs Linux: /dev/full is a disk without room");
+        Kept kept = new Kept();
+        kept.device = 17;
+        kept.save(folder);
+        kept.device = 18;
+        Files.createSymbolicLink(folder.resolve("client.kept.new"), full);
+        assertThrows(IOException.class, () -> kept.save(folder));
+        assertEquals(17, Kept.load(folder).device);
+        Files.delete(folder.resolve("client.kept.new"));
+        kept.save(folder);
+        assertEquals(18, Kept.load(folder).device);
+    }
 }
