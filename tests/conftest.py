@@ -5,6 +5,7 @@ is more than half of what a small run takes.
 """
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,21 @@ if "TMPDIR" not in os.environ and os.access(IN_MEMORY, os.W_OK) and shutil.disk_
 
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow the rows of a test that its ``sample`` does not match: CI plays a few, check-all every one."""
+    played: dict[str, list[bool]] = {}
+    for item in items:
+        if mark := item.get_closest_marker("sample"):
+            matches = re.fullmatch(mark.args[0], item.callspec.id) is not None  # type: ignore[attr-defined]
+            played.setdefault(item.nodeid.partition("[")[0], []).append(matches)
+            if not matches:
+                item.add_marker(pytest.mark.slow)
+    for test, rows in played.items():
+        if len(rows) > 1 and not any(rows):
+            raise pytest.UsageError(f"{test}: its sample is none of its {len(rows)} rows")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -148,6 +148,7 @@ def test_nothing_passes_and_the_nearest_is_named(wild: Any, data: Digits) -> Non
     assert "bytes): " in told.reason
 
 
+@pytest.mark.sample(r"kept0|kept3")
 @pytest.mark.parametrize("kept", [["conv"], ["hidden"], ["logits"], ["conv", "hidden"], ["flat", "hidden", "logits"]])
 def test_chosen_layers_are_on_16_bits_and_the_others_on_8(kept: list[str], wild: Any, data: Digits) -> None:
     request = request_of(wild, data)

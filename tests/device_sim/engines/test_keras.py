@@ -101,6 +101,7 @@ def oracle_sgd(build: Any, weights: Tensors, work: Task, plan: FitPlan) -> Tenso
     return {p: new - old for (p, old), new in zip(weights.items(), after.values(), strict=True)}
 
 
+@pytest.mark.sample(r"3-0.0|8-0.7|11-0.0")
 @pytest.mark.parametrize("mu", [0.0, 0.7])
 @pytest.mark.parametrize("count", [3, 8, 11])
 def test_equals_an_eager_loop_with_last_short_batch_and_proximal_term(count: int, mu: float) -> None:

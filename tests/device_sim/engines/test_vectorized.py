@@ -45,6 +45,7 @@ def updates(name: str, tasks: list[Task], plan: FitPlan, workers: int = 1) -> li
     return [update for _, update in train_each(engine, engine.initial, tasks, plan)]
 
 
+@pytest.mark.sample(r"sgd-plain|momentum-personal|adam-clipped")
 @pytest.mark.parametrize("extra", ["plain", "personal", "clipped"])
 @pytest.mark.parametrize("optimizer", RATES)
 def test_side_by_side_equals_one_after_another(optimizer: str, extra: str) -> None:

@@ -36,6 +36,7 @@ def tasks() -> list[Task]:
     return [Task(d, rng.integers(0, 255, (len(y), *SHAPE)).astype(np.uint8), y, seed=d) for d, y in enumerate(labels)]
 
 
+@pytest.mark.sample(r"momentum|adam")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_only_the_named_layers_train_and_engines_agree(optimizer: str) -> None:
     found = {}

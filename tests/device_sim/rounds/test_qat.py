@@ -62,6 +62,7 @@ def test_same_bits_for_any_number_of_workers_and_under_auto() -> None:
     assert all(same(a.delta, b.delta) and same(a.delta, c.delta) for a, b, c in zip(one, two, auto, strict=True))
 
 
+@pytest.mark.sample(r"vectorized-adam|keras-momentum|vectorized-sgd")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", ["keras", "vectorized"])
 def test_zeros_stay_zero_in_every_step_and_the_rest_learns_to_do_without(name: str, optimizer: str) -> None:

@@ -43,6 +43,7 @@ def test_size_follows_the_weights(recipe: Any, model: Any, data: Digits) -> None
     assert weights < len(artifact) < weights + 9_000, "weights plus a graph of a few kB"
 
 
+@pytest.mark.sample(r"float32|int8|int16x8")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_same_model_same_bytes(recipe: Any, model_of: Any, data: Digits) -> None:
     import keras

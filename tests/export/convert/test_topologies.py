@@ -67,6 +67,7 @@ def reference_of(model_of: Any, data: Digits) -> Any:
     return lru_cache(maxsize=None)(make)
 
 
+@pytest.mark.sample(r"sequential-logits-.*|.*-(float32|int8)")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_artifact_is_the_model(topology: str, recipe: Recipe, model_of: Any, reference_of: Any, data: Digits) -> None:
@@ -102,6 +103,7 @@ def test_inputs_and_outputs_are_named(topology: str, model_of: Any) -> None:
     assert {end.name: end.head for end in serving.outputs} == ENDS[topology][1]
 
 
+@pytest.mark.sample(r"sequential-logits|subclassed|lstm|two-eyes")
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_loaded_model_has_the_same_weights_hash(topology: str, model_of: Any, tmp_path: Path) -> None:
     """Keras numbers paths anew when it loads a model: dense/kernel may become dense_1/kernel."""
@@ -169,6 +171,7 @@ def test_the_browser_agrees(topology: str, model_of: Any, reference_of: Any, dat
             assert apart <= recipe.tolerance.replay_abs * max(1.0, float(np.ptp(real_values(end, ours[end.name]))))
 
 
+@pytest.mark.sample(r"two-outputs|subclassed-pair")
 @pytest.mark.parametrize("topology", SEVERAL)
 def test_it_catches_each_output_that_answers_for_other_frames(topology: str, model_of: Any, reference_of: Any) -> None:
     reference, recipe = reference_of(topology), RECIPES["float32"]

@@ -289,6 +289,7 @@ def test_a_file_with_other_operations_is_not_compared(artifact: Any, twin: Float
         keep_in_float(other, twin, ["conv"])
 
 
+@pytest.mark.sample(r"float32|int8")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_file_that_was_only_read_and_written_is_the_same_model(recipe: str, artifact: Any, data: Digits) -> None:
     before = artifact(recipe)

@@ -80,6 +80,7 @@ def test_steps_are_keras_steps(optimizer: str) -> None:
     _agree(session, model, 2e-3 if optimizer == "adam" else 2e-5)
 
 
+@pytest.mark.sample(r"True-1|False-7|True-3")
 @pytest.mark.parametrize("count", [1, 3, 7])
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_short_batch_is_exact(count: int, norm: bool) -> None:

@@ -104,6 +104,7 @@ def test_batch_norm_statistics_still_move(model_of: Any, data: Digits) -> None:
         keras_bridge.write(model, before)
 
 
+@pytest.mark.sample(r"sgd-functional-batchnorm|adam-sequential-logits")
 @pytest.mark.parametrize("topology", ["sequential-logits", "functional-batchnorm"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_zeros_stay_zero_through_training(topology: str, optimizer: str, model_of: Any, data: Digits) -> None:

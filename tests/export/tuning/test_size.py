@@ -42,6 +42,7 @@ def narrow_and_wide() -> tuple[Any, Any]:
     return net(8), net(32)
 
 
+@pytest.mark.sample(r"float32|int8|int16x8")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_size_is_parameters_times_bits_and_a_graph(recipe: Recipe, narrow_and_wide: tuple[Any, Any]) -> None:
     """Oracle: the graph is the same at both widths, so what the wider file has more is its parameters alone."""

@@ -52,6 +52,7 @@ def proven(source: TunedSource, recipe: Any, artifact: bytes) -> Any:
     return check_tuned_artifact(source, recipe, graph, run_frames("litert", graph, source.reference.frames))
 
 
+@pytest.mark.sample(r"sparse-80-int8|clustered-16-float32|sparse-80-qat-int8")
 @pytest.mark.parametrize("recipe", TUNED_RECIPES.values(), ids=TUNED_RECIPES)
 def test_artifact_is_the_tuned_model_and_small(recipe: Any, source_of: Any, model: Any, data: Digits) -> None:
     source = source_of(recipe.tuning)

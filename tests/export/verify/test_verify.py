@@ -61,6 +61,7 @@ def test_catches_nan_weights(model: Any, data: Digits, artifacts: dict[str, byte
         verify_parity(model, damaged, data.x_test, data.y_test, recipe=RECIPES["float32"])
 
 
+@pytest.mark.sample(r"float16|int8")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_catches_shuffled_outputs(recipe: Any, model: Any, data: Digits) -> None:
     import keras
@@ -73,6 +74,7 @@ def test_catches_shuffled_outputs(recipe: Any, model: Any, data: Digits) -> None
         verify_parity(model, artifact, data.x_test, data.y_test, recipe=recipe)
 
 
+@pytest.mark.sample(r"float32|int16x8")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_catches_swapped_normalisation(recipe: Any, model: Any, data: Digits) -> None:
     import keras
