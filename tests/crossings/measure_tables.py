@@ -35,6 +35,8 @@ FEEDBACK = {
     "`ecsq` @1000": ("upload.target-ratio=1000",),
     "`ecsq:rounding=rdo` @300": ("upload.codec=ecsq:rounding=rdo", "upload.target-ratio=300"),
     "`topk:0.05+q8+deflate`": ("upload.codec=topk:0.05+q8+deflate",),
+    "`topk:0.001+q8+deflate`": ("upload.codec=topk:0.001+q8+deflate",),
+    "`topk:0.003+q8+deflate`": ("upload.codec=topk:0.003+q8+deflate",),
     "`topk:0.01+q8+deflate`": ("upload.codec=topk:0.01+q8+deflate",),
     "`flat+topk:0.01+sign`": ("upload.codec=flat+topk:0.01+sign",),
     "`sign`": ("upload.codec=sign",),
@@ -49,7 +51,7 @@ LATE = {
     "… `server.learning-rate=0.7`": (*WHO["asynchronous", "40 %"], "server.learning-rate=0.7"),
     "… `fleet.link=ideal`": (*WHO["asynchronous", "40 %"], "fleet.link=ideal"),
 }
-TASKS = ("digits", "drift", "mnist")
+TASKS = ("digits", "drift", "mnist", "net")
 
 
 def noise() -> Iterator[str]:
