@@ -21,6 +21,7 @@ import re
 import sys
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -133,7 +134,14 @@ def is_own(name: object) -> bool:
 
 def registered(kind: str, name: str) -> EntryPoint | None:
     """Returns the entry point of that name in group ``fl_mobile.<kind>``; loads nothing."""
-    return next(iter(entry_points(group=f"fl_mobile.{kind}", name=name)), None)
+    return _installed(kind, tuple(sys.path)).get(name)
+
+
+@cache
+def _installed(kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Returns the entry points of a kind by name, of all packages on ``path``; looking opens a file a package."""
+    points = list(entry_points(group=f"fl_mobile.{kind}"))
+    return {point.name: point for point in reversed(points)}  # of two with one name the first on the path
 
 
 def load(kind: str, name: str) -> Any:
