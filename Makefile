@@ -5,6 +5,9 @@ TFLITE_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 DEMO ?= runs/demo
 ANDROID_TOOLS := openjdk-17-jdk-headless maven nodejs aapt zipalign apksigner dexdump enjarify gcc libc6-dev binutils
 
+# Both environments are made, and the code is read, at the same time.
+MAKEFLAGS += --jobs=2
+
 .PHONY: demo test check-all android docs lint format clean
 
 demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results are
@@ -13,9 +16,9 @@ demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results
 test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, then every test that is not marked slow
 	$(BIN)/pytest -m "not tf and not slow" -n 2 --durations=20
 	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile --durations=20
-	$(BIN)/python tests/newcomer/run.py --short
 
-check-all: test .venv/.ray ## the long proofs, the wheel on every Python we promise, and all a newcomer does
+check-all: test ## the long proofs, the wheel on every Python we promise, and all a newcomer does
+	$(MAKE) .venv/.ray
 	$(BIN)/pytest -m slow --durations=20
 	$(BIN)/python tests/versions/run.py
 	$(BIN)/python tests/newcomer/run.py

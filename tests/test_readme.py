@@ -56,6 +56,7 @@ def test_readme_is_for_people() -> None:
     assert set(PAGES[1:]) <= found
 
 
+@pytest.mark.sample(r"(?!own-parts|start).*")
 @pytest.mark.tf
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks("console", p)], ids=lambda page: page.stem)
 def test_sessions_run_as_written(page: Path, tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_the_python_lines_run_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "digits-bundle" / "int8.tflite").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_the_page_about_python_runs_from_top_to_bottom(tmp_path: Path) -> None:
     lines = blocks("python", ROOT / "docs" / "python.md")

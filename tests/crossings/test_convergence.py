@@ -53,6 +53,7 @@ def learns(algorithm: str, row: Row, seeds: tuple[int, ...]) -> None:
     assert found >= wanted - POINTS, f"{algorithm}, {row}: {found:.1f} %, in float32 {wanted:.1f} %"
 
 
+@pytest.mark.sample(r"(scaffold|fedavg).*")
 @pytest.mark.parametrize(("algorithm", "row"), SHORT)
 def test_what_once_failed_together_learns_as_well_as_its_parts(algorithm: str, row: Row) -> None:
     learns(algorithm, row, SEEDS[:2])

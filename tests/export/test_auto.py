@@ -122,6 +122,7 @@ def test_the_front_holds_what_nobody_beats(found: Found) -> None:
     assert all(f"| {one.bytes:,} |" in table for one in front)
 
 
+@pytest.mark.slow
 def test_the_same_search_gives_the_same_bytes(wild: Any, data: Digits, found: Found) -> None:
     again = searched(request_of(wild, data))
     assert again.frontier == found.frontier

@@ -247,6 +247,7 @@ def test_check_as_json() -> None:
     assert [law["broken"] for law in told["laws"]] == ["", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_worker_processes_take_them_along(tmp_path: Path) -> None:
     """From a script without a guard, where nothing had used TensorFlow before."""

@@ -94,6 +94,7 @@ def saved(tmp_path: Path) -> Any:
     return save
 
 
+@pytest.mark.sample(r"tokens|labelled|range|several")
 @pytest.mark.parametrize("case", CASES)
 def test_inputs_are_taken_as_they_are(case: str, saved: Any, tmp_path: Path) -> None:
     done = ran(*saved(case), "--recipe", "float32", "--recipe", "int8", "--format", "json", "-q")

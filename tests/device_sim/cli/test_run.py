@@ -244,6 +244,7 @@ def test_a_damaged_bundle_ends_with_exit_code_9(finished: tuple[Path, Ended], tm
     assert "int8.tflite" in the_message(ended)
 
 
+@pytest.mark.sample(r"round.*")
 @pytest.mark.parametrize("moment", ["round 2/6", "model.keras:", "float32:"])
 def test_ctrl_c_saves_and_resume_ends_at_the_same_bytes(
     finished: tuple[Path, Ended], tmp_path: Path, moment: str

@@ -110,6 +110,7 @@ def test_a_grid_from_file_to_best_experiment(tmp_path: Path) -> None:
         assert word in again.out
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_codecs_interrupted_and_started_again(tmp_path: Path) -> None:
     keys = ("data.dataset=digits", "model.name=logistic", "train.rounds=3", "train.epochs=1")

@@ -75,12 +75,14 @@ def test_every_topology_trains_as_on_keras(name: str) -> None:
     compare(MODELS[name], PLAN)
 
 
+@pytest.mark.sample(r"adam")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer(optimizer: str) -> None:
     rate = 1e-3 if optimizer == "adam" else 0.05
     compare(three_dense, replace(PLAN, optimizer=optimizer, learning_rate=rate), 1e-3 if optimizer == "adam" else 2e-5)
 
 
+@pytest.mark.sample(r"sparse-categorical-crossentropy|huber")
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "binary-crossentropy"])
 def test_every_loss(loss: str) -> None:
     compare(three_dense, replace(PLAN, loss=loss))
@@ -122,6 +124,7 @@ def test_all_examples_in_one_batch() -> None:
     compare(with_batchnorm, replace(PLAN, batch_size=0))
 
 
+@pytest.mark.sample(r"(?!litert-compiled).*")
 @pytest.mark.parametrize("runtime", [name for name in SESSIONS if RUNTIMES[name].missing() is None])
 def test_every_runtime_trains_alike(runtime: str) -> None:
     one, two = litert(with_batchnorm), open_engine(runtime, with_batchnorm, task(0, 8).x, workers=2)

@@ -40,6 +40,7 @@ def test_a_run_in_processes_leaves_the_bytes_of_a_run_in_threads(tmp_path: Path)
         assert not difference(expected, found)
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_so_does_keras(tmp_path: Path) -> None:
     probe = stripes().train.x[:8]

@@ -143,6 +143,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.tf
 def test_the_command_exports_a_tuned_recipe(trained: Path, tmp_path: Path) -> None:
     pool = load_dataset("digits", seed=0).train

@@ -18,6 +18,7 @@ from tests.export.convert.topologies import Digits
 pytestmark = pytest.mark.tf
 
 
+@pytest.mark.slow
 def test_apart_gives_the_same_bytes_and_the_same_words(model: Any, data: Digits) -> None:
     import keras
     import tensorflow as tf

@@ -24,6 +24,7 @@ from tests.export.convert.topologies import Digits, branching
 pytestmark = pytest.mark.tf
 
 
+@pytest.mark.sample(r"(?!tf-lite).*")
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "litert"])
 def test_runtimes_agree(runtime: str, model: Any, data: Digits) -> None:
     reason = missing_runtimes().get(runtime)
@@ -54,6 +55,7 @@ def test_same_model_same_bytes(recipe: Any, model_of: Any, data: Digits) -> None
     assert to_tflite(model, recipe, representative=data.x_train[:50]) == first
 
 
+@pytest.mark.slow
 def test_same_bytes_from_a_fresh_process(tmp_path: Path, model: Any, data: Digits) -> None:
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "frames.npy", data.x_train[:50])

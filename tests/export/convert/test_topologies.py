@@ -67,7 +67,9 @@ def reference_of(model_of: Any, data: Digits) -> Any:
     return lru_cache(maxsize=None)(make)
 
 
-@pytest.mark.sample(r"sequential-logits-.*|.*-(float32|int8)")
+@pytest.mark.sample(
+    r"sequential-logits-.*|.*-float32|(functional-batchnorm|features-mlp|lstm-unrolled|two-inputs|two-outputs)-int8"
+)
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_artifact_is_the_model(topology: str, recipe: Recipe, model_of: Any, reference_of: Any, data: Digits) -> None:

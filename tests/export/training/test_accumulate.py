@@ -17,6 +17,7 @@ from tests.export.training.test_program import BATCH, L, _data, _model
 pytestmark = pytest.mark.tf
 
 
+@pytest.mark.sample(r"adam")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_accumulated_batches_are_one_large_batch(optimizer: str) -> None:
     """Every example counts the same, in uneven batches too; the proximal term, correction and clipping come once."""

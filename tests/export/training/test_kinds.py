@@ -143,6 +143,7 @@ RANDOM: dict[str, tuple[tuple[int, ...], Any]] = {
 }
 
 
+@pytest.mark.sample(r"(?!sequences).*")
 @pytest.mark.parametrize("kind", RANDOM)
 def test_random_layers_draw_on_phones_what_they_draw_in_keras(kind: str) -> None:
     """The proof's reference draws with NumPy, so the program's numbers are the formula's; short batches included."""

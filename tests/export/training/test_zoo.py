@@ -20,7 +20,7 @@ from fl_mobile.models import keras_bridge
 from tests.export.training.zoo import Animal, by_number, draw
 
 pytestmark = pytest.mark.tf
-FEW = 20
+FEW = 12
 
 
 def answers(animal: Animal) -> bool:

@@ -72,6 +72,7 @@ def test_artifact_is_the_tuned_model_and_small(recipe: Any, source_of: Any, mode
         assert np.abs(ours - theirs).max() <= recipe.tolerance.replay_abs, runtime
 
 
+@pytest.mark.sample(r"(?!.*-qat).*")
 @pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
 def test_kernels_are_what_the_name_says(tuning: Tuning, source_of: Any, model: Any) -> None:
     report = source_of(tuning.name).report

