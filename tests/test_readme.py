@@ -56,7 +56,7 @@ def test_readme_is_for_people() -> None:
     assert set(PAGES[1:]) <= found
 
 
-@pytest.mark.sample(r"(?!own-parts|start).*")
+@pytest.mark.slow
 @pytest.mark.tf
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks("console", p)], ids=lambda page: page.stem)
 def test_sessions_run_as_written(page: Path, tmp_path: Path) -> None:

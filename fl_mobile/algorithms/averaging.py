@@ -59,7 +59,10 @@ def fedprox(server: Proximal) -> Algorithm:
 
 
 def fedavgm(server: Momentum) -> Algorithm:
-    """``m ← β·m + Δ; w ← w + η·m`` (Hsu et al., arXiv 1909.06335)."""
+    """``m ← β·m + Δ; w ← w + η·m`` (Hsu et al., arXiv 1909.06335).
+
+    m keeps a codec's error and replays it in later steps: `ecsq` rounds at a quarter of its step here.
+    """
     rate, beta = np.float32(server.learning_rate), np.float32(server.momentum)
 
     def apply(state: ServerState, mean: Mean) -> ServerState:
@@ -72,4 +75,5 @@ def fedavgm(server: Momentum) -> Algorithm:
         plan=unchanged,
         init=init_with(m=0.0),
         apply=apply,
+        step_share=0.25,
     )
