@@ -275,7 +275,7 @@ def test_what_keeps_an_error_or_squares_it_has_clients_round_so_that_it_dies_out
     state = algorithm.init(draw(0), SPEC)
     agreement = Agreement(SPEC, state.weights, algorithm, codec, parse_codec("none"))
     published = assign(agreement, ServerRules(), state, FitPlan())[1].upload
-    if name in ("scaffold", "feddyn", "fedadam", "fedyogi", "fedadagrad"):
+    if name in ("scaffold", "feddyn", "fedavgm", "fedadam", "fedyogi", "fedadagrad"):
         assert published.contracts
         assert published.wire_name == codec.wire_name
     else:
