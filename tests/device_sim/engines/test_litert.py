@@ -119,6 +119,7 @@ def test_dropout_depends_on_the_devices_seed() -> None:
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_all_examples_in_one_batch() -> None:
     """Devices of 11, 4 and 7 examples share programs of 16, 4 and 8 rows, masked."""
     compare(with_batchnorm, replace(PLAN, batch_size=0))

@@ -190,6 +190,7 @@ def test_a_kill_between_draw_and_commit_releases_no_sum_twice(
     assert again.privacy == lost.privacy
 
 
+@pytest.mark.slow
 def test_a_target_is_solved_and_binds_the_number_of_rounds(tmp_path: Path) -> None:
     federation = opened(*REPEATED[:-1], "privacy.noise-multiplier=0", "privacy.target-epsilon=8")
     assert federation.claim is not None

@@ -36,7 +36,7 @@ def wrong(points: list[dict[str, Any]]) -> list[str]:
 
 @needs_strace
 def test_a_run_survives_faults_at_every_rename_and_some_other_calls() -> None:
-    points = sweep(STRACE, "memory", "--start", "new", "--calls", "rename", "--sample", "12")
+    points = sweep(STRACE, "memory", "--start", "new", "--calls", "rename", "--sample", "6")
     assert wrong(points) == []
     ended = Counter((p["fault"], p["ended"]) for p in points)
     assert ended["kill -9", "killed"] > 15

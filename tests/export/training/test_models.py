@@ -87,6 +87,7 @@ def _one_step(name: str) -> None:
     assert not read_graph(made.tflite).foreign_ops
 
 
+@pytest.mark.sample(r"(?!ds-cnn).*")
 @pytest.mark.parametrize("name", FAST)
 def test_model_trains_as_on_tensorflow(name: str) -> None:
     _one_step(name)
@@ -98,6 +99,7 @@ def test_every_model_trains_as_on_tensorflow(name: str) -> None:
     _one_step(name)
 
 
+@pytest.mark.slow
 def test_corners_that_rounding_turns_are_no_difference() -> None:
     """Among the relus of 16 examples some lie within rounding of their corner at nearly every start."""
     _, made = _built("ds-cnn", 16)

@@ -96,6 +96,7 @@ def test_every_row_decodes() -> None:
     assert all(name == tuning.name for name, tuning in TUNINGS.items())
 
 
+@pytest.mark.slow
 def test_tuning_twice_gives_the_same_weights(source_of: Any, model: Any, data: Digits) -> None:
     name = "sparse-80-clustered-16-qat"
     again = tune(model, TUNINGS[name], tuning_set(data)).model.get_weights()

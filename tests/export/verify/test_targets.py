@@ -48,6 +48,7 @@ def artifact(model: Any, data: Digits) -> Any:
     return artifact
 
 
+@pytest.mark.sample(r"(?!edge-tpu).*")
 @pytest.mark.parametrize("target", REFUSED)
 def test_a_target_refuses_what_it_has_no_kernels_for(target: str, artifact: Any) -> None:
     check_targets([target])

@@ -66,6 +66,7 @@ def test_another_seed_gives_other_weights_on_the_same_paths(built, name):
     assert not np.array_equal(other.trainable_variables[0].numpy(), built[name].trainable_variables[0].numpy())
 
 
+@pytest.mark.slow
 def test_another_process_builds_the_same_bits(built):
     code = (
         "import json, keras; from tests.fl_mobile.models.model_builds import MODELS, build, digest\n"
