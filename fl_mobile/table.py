@@ -170,7 +170,11 @@ def told_with_place(error: BaseException) -> str:
     """Returns what an error says on one line, with the file and line of somebody's code that raised it."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
     at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{at}"
+    return f"{_said(error)}{at}"
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def source_sha256(name: str) -> str:
@@ -264,11 +268,10 @@ def own_parts_named() -> Iterator[None]:
             rows.setdefault(file, []).append(f"{kind} {name}")
         if not rows:
             raise
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         stack = traceback.extract_tb(error.__traceback__)
         if frame := next((frame for frame in reversed(stack) if frame.filename in rows), None):
             named = " or ".join(rows[frame.filename])
-            raise ConfigError(f"{named}: {told} ({frame.filename}, line {frame.lineno})") from error
+            raise ConfigError(f"{named}: {_said(error)} ({frame.filename}, line {frame.lineno})") from error
         raise ConfigError(
             f"{told_with_place(error)}{rows_in_use()}. What one of them returned may be why: `fl-mobile check NAME`"
             " tries what its kind promises."

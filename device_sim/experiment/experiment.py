@@ -29,7 +29,7 @@ from export.convert.recipes import asked_for
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.algorithms import ALGORITHMS, Algorithm
-from fl_mobile.codecs import own_parts, part_names
+from fl_mobile.codecs import part_names
 from fl_mobile.errors import ConfigError, check_known, nearest
 from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.records import SCHEDULES, FitPlan
@@ -387,8 +387,7 @@ def sources_of(experiment: Experiment) -> dict[str, str]:
         for name in values.values()
         if isinstance(name, str)
     }.union(experiment.output.metrics)
-    parts = {name for text in codecs for name in own_parts(text)}
-    named |= {name for text in codecs for name in part_names(text)}
-    found = {name: source_sha256(name) for name in sorted(parts | {n for n in named if is_own(n)} - set(codecs))}
+    named = named.difference(codecs).union(*map(part_names, codecs))
+    found = {name: source_sha256(name) for name in sorted(filter(is_own, named))}
     installed = {name: registered(kind, name) for kind, name in own_rows() if name in named}
     return found | {name: source_sha256(point.value) for name, point in installed.items() if point}

@@ -74,16 +74,23 @@ def load_rows(changes: Sequence[str]) -> None:
     Raises:
         ConfigError: One of them is none.
     """
-    tables, sections = {}, _hints_of(Experiment)
-    for f in fields(Experiment):
-        section = sections[f.name]
-        for inner in fields(section) if is_dataclass(section) else ():
-            if "rows" in inner.metadata:
-                tables[f"{_kebab(f.name)}.{inner.metadata['by']}"] = inner.metadata["rows"]
+    tables = _tables_by_key()
     for change in changes:
         key, _, value = (part.strip() for part in change.partition("="))
         if key in tables:
             tables[key].admit(parse_value(value))
+
+
+@cache
+def _tables_by_key() -> dict[str, Any]:
+    """Returns key that names a row with parameters → the table of its rows."""
+    sections = {_kebab(f.name): _hints_of(Experiment)[f.name] for f in fields(Experiment)}
+    return {
+        f"{name}.{f.metadata['by']}": f.metadata["rows"]
+        for name, section in sections.items()
+        for f in (fields(section) if is_dataclass(section) else ())
+        if "rows" in f.metadata
+    }
 
 
 def all_keys() -> list[str]:

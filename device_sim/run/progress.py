@@ -118,7 +118,8 @@ class _View:
 def _inline(rounds: Iterable[Round], limit: int, score: str) -> Iterator[Round]:
     from IPython.display import display
 
-    shown, seen, view, last = display(_View(0, limit), display_id=True), _Seen(score), _View(0, limit), 0.0
+    view, seen, last = _View(0, limit), _Seen(score), 0.0
+    shown = display(view, display_id=True)
     try:
         for done in rounds:
             seen.add(done)

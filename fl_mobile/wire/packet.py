@@ -158,11 +158,11 @@ class Layout:
         Raises:
             WireError: It is damaged, of another model or codec, or its parts have other lengths.
         """
-        header, exact, payload, reader = self._parts(packet, None)
+        header, exact, payload, reader = self._parts(packet)
         reader.end()
         return header, exact, payload
 
-    def _parts(self, packet: bytes, header: Header | None) -> tuple[Header, Tensors, memoryview, Reader]:
+    def _parts(self, packet: bytes, header: Header | None = None) -> tuple[Header, Tensors, memoryview, Reader]:
         header = header or self.header(packet)
         reader = Reader(memoryview(packet)[: -_CHECKSUM.size])
         payload_bytes = _HEADER.unpack(reader.take(_HEADER.size))[-1]
