@@ -19,7 +19,7 @@ test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, 
 
 check-all: test ## the long proofs, the wheel on every Python we promise, and all a newcomer does
 	$(MAKE) .venv/.ray
-	$(BIN)/pytest -m slow --durations=20
+	$(BIN)/pytest -m slow --durations=20 -o faulthandler_timeout=10800
 	$(BIN)/python tests/versions/run.py
 	$(BIN)/python tests/newcomer/run.py
 

@@ -9,6 +9,7 @@ loaded, what libraries print, signals, limits) is tested with `cli_runs.fl_mobil
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 TRAINS = ("simulate", "sweep", "export")
 """Verbs that need TensorFlow, unless they end before with a mistake."""
+SECONDS_TO_END = 500
+"""A command that takes longer ends with the stacks of its threads on stderr, and with exit code 1."""
 
 
 def run_warm(arguments: list[str], folder: Path, env: dict[str, str]) -> tuple[int, str, str]:
@@ -76,6 +79,7 @@ def _become_the_command(arguments: list[str], folder: str, env: dict[str, str], 
     """Never returns."""
     for number, path, how in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
         os.dup2(os.open(path, how | (os.O_CREAT if number else 0)), number)
+    faulthandler.dump_traceback_later(SECONDS_TO_END, exit=True)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
