@@ -44,7 +44,8 @@ class Fleet:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, everybody: Sequence[Examples], *, visits: int = 0) -> Counter[str]:
-        """Returns what became of the visits: ``accepted``, or why not; ends when the coordinator is finished.
+        """Returns what became of the visits: ``accepted``, or why not; ends when the coordinator is finished, or by
+        `stop`.
 
         Args:
             visits: Rounds that each client takes part in at most; 0 until the run is finished.
@@ -61,7 +62,7 @@ class Fleet:
         with ThreadPoolExecutor(self.threads) as pool:
             busy: dict[Future[Visit], int] = {}
             try:
-                while due or busy:
+                while (due or busy) and not self._stop.is_set():
                     now = time.monotonic() - began
                     while due and due[0][0] <= now and len(busy) < self.threads:
                         _, at = heapq.heappop(due)
@@ -83,6 +84,10 @@ class Fleet:
                 self._stop.set()
                 raise
         return outcomes
+
+    def stop(self) -> None:
+        """Ends `run` as soon as the visits under way have: they wait for nothing any more."""
+        self._stop.set()
 
     def _client(self, one: Examples, fetched: dict[str, bytes]) -> Client:
         folder = self.folder / one.name

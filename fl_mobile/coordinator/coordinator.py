@@ -23,6 +23,7 @@ from fl_mobile.coordinator.store import Store, Transaction, database_url, promis
 from fl_mobile.coordinator.tables import attempts, seats
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.coordinator.writer import Writer
+from fl_mobile.errors import RunError
 from fl_mobile.protocol.terms import Blob
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Coordinator:
         self._minter = Minter(self._store.run, self._store.secret)
         self._open: OpenRound | None = None
         self._changed, self._patient = threading.Condition(), patient
+        self._lost: BaseException | None = None
         self.finished = False
         self.refused: Counter[str] = Counter()
         self.terms: Blob | None = None
@@ -153,11 +155,16 @@ class Coordinator:
             seconds: From now, by the monotonic clock; None waits for all.
             least: Packets that must be here when time is over.
             stopped: Asked again and again; the round stays open if it says so, and nothing is returned.
+
+        Raises:
+            RunError: No packet can come any more: the HTTP server has ended.
         """
         round_ = self._open
         assert round_ is not None
         until = None if seconds is None else time.monotonic() + seconds
         while not stopped():
+            if self._lost is not None:
+                raise RunError(f"the coordinator's HTTP server ended by itself: {self._lost!r}") from self._lost
             over = until is not None and time.monotonic() >= until
             packets = self._do(partial(_sealed, number=round_.number, over=over, least=least))
             if packets is not None:
@@ -174,16 +181,34 @@ class Coordinator:
         """Returns what a round has cost so far."""
         return self._do(partial(_counts, number=number))
 
-    def population(self) -> int:
-        """Returns how many devices are enrolled."""
-        return self._do(lambda tx: queries.population(tx.db))
+    def seen(self, number: int | None) -> tuple[int, Counts]:
+        """Returns how many devices are enrolled, and what a round has cost so far; at once or not at all.
+
+        Raises:
+            Refusal: The disk takes nothing now.
+        """
+
+        def look(tx: Transaction) -> tuple[int, Counts]:
+            return queries.population(tx.db), Counts() if number is None else _counts(tx, number)
+
+        return self._writer.submit(look).result()
 
     def finish(self) -> None:
         """There will be no further round: clients are told so."""
         self.finished, self._open = True, None
 
+    def lose(self, error: BaseException) -> None:
+        """Whoever waits for packets is told that none can come any more."""
+        with self._changed:
+            self._lost = error
+            self._changed.notify_all()
+
     def close(self) -> None:
-        """Answers what is waiting and closes the database."""
+        """Answers what is waiting and closes the database.
+
+        Raises:
+            RunError: The disk does not take what is waiting.
+        """
         self._writer.close()
         self._store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 import socket
 import threading
@@ -16,6 +17,12 @@ from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.limits import punctual
 from fl_mobile.coordinator.web import make_app
 from fl_mobile.errors import ConfigError, RunError
+
+_log = logging.getLogger("fl_mobile.coordinator")
+GRACE_SECONDS = 5
+"""Requests that are being answered when the server ends have this long."""
+END_SECONDS = 30.0
+"""After this the server's thread is taken for stuck, and left alone."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None =
 
     Raises:
         ConfigError: The address or the certificate cannot be used.
+        RunError: The server did not start, or a request of it does not end.
     """
     listener = _listen(host, port)
     _allow_many_connections()
@@ -51,14 +59,14 @@ def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None =
             server_header=False,
             ssl_certfile=None if tls is None else tls.certificate,
             ssl_keyfile=None if tls is None else tls.key,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
         config.load()
     except (OSError, ValueError) as error:
         listener.close()
         raise ConfigError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="coordinator-http", daemon=True)
+    thread = threading.Thread(target=_run, args=(server, listener, coordinator), name="coordinator-http", daemon=True)
     thread.start()
     try:
         while not server.started:
@@ -69,8 +77,22 @@ def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None =
         yield f"{'http' if tls is None else 'https'}://{f'[{address}]' if ':' in address else address}:{bound}"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(END_SECONDS)
         listener.close()
+        if thread.is_alive():
+            raise RunError(f"a request did not end within {END_SECONDS:g} s after the server was told to; see its log")
+
+
+def _run(server: uvicorn.Server, listener: socket.socket, coordinator: Coordinator) -> None:
+    """Serves until it is told to end; if it ends otherwise, nobody waits for packets any more."""
+    error: BaseException = RuntimeError("nobody told it to")
+    try:
+        server.run(sockets=[listener])
+    except BaseException as caught:
+        error = caught
+    if not server.should_exit:
+        _log.error("the HTTP server ended by itself", exc_info=error)
+        coordinator.lose(error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,9 +16,9 @@ text-align:right}th:first-child,td:first-child{text-align:left}h1{font-size:1.4r
 def html(coordinator: Coordinator) -> str:
     """Returns the page ``/``: the open round, the finished ones, refusals by reason."""
     round_ = coordinator.open
-    now: dict[str, Any] = {"devices enrolled": coordinator.population()}
+    population, counts = coordinator.seen(round_.number if round_ else None)
+    now: dict[str, Any] = {"devices enrolled": population}
     if round_ is not None:
-        counts = coordinator.counts(round_.number)
         now |= {"round": round_.number, "clients asked": f"{counts.asked} of {round_.ask}"}
         now |= {"packets that count": f"{counts.packets - counts.refused.total()} of {round_.most}"}
     else:
@@ -39,14 +39,14 @@ def html(coordinator: Coordinator) -> str:
 def metrics(coordinator: Coordinator) -> str:
     """Returns Prometheus' text format; labels are reasons, never devices."""
     round_ = coordinator.open
-    counts = coordinator.counts(round_.number) if round_ else None
+    population, counts = coordinator.seen(round_.number if round_ else None)
     numbers: dict[str, tuple[str, float]] = {
-        "fl_mobile_devices_enrolled": ("gauge", coordinator.population()),
+        "fl_mobile_devices_enrolled": ("gauge", population),
         "fl_mobile_round": ("gauge", round_.number if round_ else -1),
         "fl_mobile_finished": ("gauge", int(coordinator.finished)),
-        "fl_mobile_round_clients_asked": ("gauge", counts.asked if counts else 0),
-        "fl_mobile_round_packets_received": ("gauge", counts.packets if counts else 0),
-        "fl_mobile_round_upload_bytes": ("gauge", counts.upload_bytes if counts else 0),
+        "fl_mobile_round_clients_asked": ("gauge", counts.asked),
+        "fl_mobile_round_packets_received": ("gauge", counts.packets),
+        "fl_mobile_round_upload_bytes": ("gauge", counts.upload_bytes),
     }
     lines = [f"# TYPE {name} {kind}\n{name} {value:g}" for name, (kind, value) in numbers.items()]
     if coordinator.history:

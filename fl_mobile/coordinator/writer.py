@@ -1,11 +1,13 @@
 """One thread that answers requests, many to a transaction: a disk commits a hundred in the time of one.
 
 A reply is given after its transaction is on disk, never before. If the disk refuses, every request of the transaction
-is told so and can be sent again; nothing of it was done.
+is told so and can be sent again; nothing of it was done. Whatever happens, every request that was submitted is told
+something: nobody waits for a thread that has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -17,9 +19,13 @@ from sqlalchemy.exc import OperationalError
 
 from fl_mobile.coordinator.records import NO_ROOM, Refusal
 from fl_mobile.coordinator.store import Store, Transaction
+from fl_mobile.errors import RunError
 
 T = TypeVar("T")
 MOST_TOGETHER = 256
+CLOSE_SECONDS = 60.0
+"""What is waiting has this long to reach the disk when the coordinator ends."""
+
 _TOLD = "the server's disk does not take it now, nothing was kept: try again later"
 
 
@@ -29,6 +35,9 @@ class _Work(Generic[T]):
     done: Future[T]
     outcome: Any = None
     error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.done.set_running_or_notify_cancel()  # whoever no longer waits for it does not undo it
 
     def run(self, tx: Transaction) -> None:
         """Does the work inside a transaction; a refusal is an outcome, because it wrote nothing."""
@@ -53,37 +62,65 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store, self._queue = store, queue.SimpleQueue[_Work[Any] | None]()
+        self._ended, self._entry = False, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="coordinator-writer", daemon=True)
         self._thread.start()
 
     def submit(self, do: Callable[[Transaction], T]) -> Future[T]:
-        """Returns what ``do`` returns or refuses, once it is on disk.
+        """Returns what ``do`` returns or refuses, once it is on disk; it cannot be cancelled.
 
-        The future raises `Refusal` 507 if the disk took nothing.
+        The future raises `Refusal` 507 if the disk took nothing, 503 if the writer has ended.
         """
         work = _Work(do, Future())
-        self._queue.put(work)
+        with self._entry:
+            if not self._ended:
+                self._queue.put(work)
+                return work.done
+        _not_done(work)
         return work.done
 
     def close(self) -> None:
-        """Finishes what is waiting and ends the thread."""
+        """Finishes what is waiting and ends the thread.
+
+        Raises:
+            RunError: The disk did not take it in `CLOSE_SECONDS`.
+        """
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            raise RunError(
+                f"the coordinator's disk did not take what was waiting within {CLOSE_SECONDS:g} s; what clients have"
+                " receipts for is safe. Look after the disk and start it again."
+            )
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch, ends = [first], False
-            while len(batch) < MOST_TOGETHER and not ends:
-                try:
-                    more = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                ends = more is None
-                if more is not None:
-                    batch.append(more)
-            self._commit(batch)
-            if ends:
-                return
+        try:
+            while self._commit_next():
+                pass
+        finally:  # whatever ended it, nobody waits for ever
+            with self._entry:
+                self._ended = True
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    if (work := self._queue.get_nowait()) is not None:
+                        _not_done(work)
+
+    def _commit_next(self) -> bool:
+        """Commits what has come; returns whether there will be more."""
+        if (first := self._queue.get()) is None:
+            return False
+        batch = [first]
+        while len(batch) < MOST_TOGETHER:
+            try:
+                more = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                self._commit(batch)
+                return False
+            batch.append(more)
+        self._commit(batch)
+        return True
 
     def _commit(self, batch: list[_Work[Any]]) -> None:
         try:
@@ -119,6 +156,11 @@ class AtOnce(Writer):
 
     def close(self) -> None:
         """Does nothing."""
+
+
+def _not_done(work: _Work[Any]) -> None:
+    work.error = Refusal(503, "ended", "the coordinator has ended, nothing of this request was done: ask again later")
+    work.tell()
 
 
 def _refused_by_the_disk(error: Exception) -> Refusal:

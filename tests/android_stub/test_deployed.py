@@ -114,13 +114,16 @@ def played(
     with served(federation, folder, programs, QUICK, stopped=lambda: bool(said)) as serving:
 
         def play() -> None:
-            said["done"] = subprocess.run(
-                ["timeout", "300", *command(serving.url, where / "data")], capture_output=True, text=True, check=False
-            )
+            limited = ["timeout", "-k", "10", "300", *command(serving.url, where / "data")]
+            said["done"] = subprocess.run(limited, capture_output=True, text=True, check=False)
 
-        thread = threading.Thread(target=play)
+        thread = threading.Thread(target=play, daemon=True)
         thread.start()
-        rounds = list(serving.rounds)
+        rounds = []
+        try:
+            rounds.extend(serving.rounds)
+        except KeyboardInterrupt:  # how a master ends whose clients have
+            assert said
         thread.join(60)
     assert said["done"].returncode == 0, said["done"].stderr[-2000:]
     return rounds, said["done"].stdout

@@ -25,6 +25,8 @@ from fl_mobile.protocol.signing import from_base64
 from tests.device_sim.deploy.loopback import everybody, on
 from tests.device_sim.numpy_engine import numpy_federation
 
+MOST_VISITS = 2000
+"""A run that is not at its end after so many will never be."""
 _ATTEMPT = re.compile(r"/v1/rounds/(\d+)/devices/(\d+)/attempts/(\d+)")
 
 
@@ -78,10 +80,10 @@ def play(experiment: Experiment, folder: Path, train: Callable[..., Trainer] | N
             clients = [_client(coordinator, folder / one.name, trainer, one) for one in everybody(federation)]
             for client in clients:
                 client.enrol()
-            turn = iter(range(10**9))
+            turn = iter(range(MOST_VISITS))
 
             def act() -> bool:
-                clients[next(turn) % len(clients)].visit()
+                clients[next(turn) % len(clients)].visit()  # StopIteration is loud: no client brings it further
                 return False
 
             master = Master(coordinator, {}, drawn=True, stopped=act)

@@ -22,6 +22,9 @@ from fl_mobile.coordinator.records import Pace
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
 
+SECONDS = 240.0
+"""No test is served for longer: whatever it waits for then will not come."""
+PATIENCE = Patience(first_seconds=0.02, timeout_seconds=10)
 QUICK = Service(port=0, pace=Pace(least_seconds=0.02, check_ins_per_second=1000), drawn=True)
 
 
@@ -60,11 +63,24 @@ def serve_and_play(
     threads: int = 3,
     rounds: int = 10**9,
 ) -> tuple[list[Round], Counter[str]]:
-    """Returns the rounds, and what became of the clients' visits."""
-    outcome: dict[str, Any] = {}
+    """Returns the rounds, and what became of the clients' visits; after ``rounds`` rounds it is stopped.
 
-    with served(federation, folder, programs or {}, service) as serving:
-        fleet = Fleet(serving.url, clients, train, threads=threads, patience=Patience(first_seconds=0.02))
+    Raises:
+        BaseException: What ended the clients, though the server could have waited for them for ever.
+        TimeoutError: It was not over within `SECONDS`.
+    """
+    outcome: dict[str, Any] = {}
+    over = threading.Event()
+    limit = threading.Timer(SECONDS, over.set)
+    limit.daemon = True
+    limit.start()
+    done: list[Round] = []
+
+    def stopped() -> bool:
+        return over.is_set() or "error" in outcome
+
+    with served(federation, folder, programs or {}, service, stopped=stopped) as serving:
+        fleet = Fleet(serving.url, clients, train, threads=threads, patience=PATIENCE)
 
         def play() -> None:
             try:
@@ -72,19 +88,24 @@ def serve_and_play(
             except BaseException as error:
                 outcome["error"] = error
 
-        thread = threading.Thread(target=play)
+        thread = threading.Thread(target=play, name="clients", daemon=True)
         thread.start()
-        done: list[Round] = []
         try:
             for each in serving.rounds:
                 done.append(each)
                 if len(done) == rounds:
-                    fleet._stop.set()
                     break
+            else:
+                thread.join(SECONDS)  # clients hear that it is finished
+        except KeyboardInterrupt:  # how a master that is stopped ends
+            if not stopped():
+                raise
         finally:
-            if thread.is_alive() and len(done) < rounds:
-                thread.join(30)
-    thread.join(30)
-    if "error" in outcome and rounds == 10**9:
+            fleet.stop()
+    thread.join(SECONDS)
+    limit.cancel()
+    if "error" in outcome and len(done) < rounds:
         raise outcome["error"]
+    if over.is_set() or thread.is_alive():
+        raise TimeoutError(f"no end within {SECONDS:g} s: {len(done)} rounds, clients at work: {thread.is_alive()}")
     return done, outcome.get("visits", Counter())

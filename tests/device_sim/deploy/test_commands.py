@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def started(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
     )
 
 
+def is_serving(server: subprocess.Popen[str], seconds: float = 240) -> bool:
+    """Waits until a server says that it serves; one that does not in time is killed."""
+    assert server.stderr is not None
+    limit = threading.Timer(seconds, server.kill)
+    limit.start()
+    try:
+        return any("serving" in line for line in server.stderr)
+    finally:
+        limit.cancel()
+
+
 def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path) -> None:
     check, deal, serve = examples("serve")
     one, fleet = examples("client")
@@ -32,10 +44,7 @@ def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path)
         ended = fl_mobile(*arguments, cwd=tmp_path)
         assert ended.code == 0, (arguments, ended.err)
     server = started(serve, tmp_path)
-    assert server.stderr is not None
-    for line in server.stderr:
-        if "serving" in line:
-            break
+    assert is_serving(server)
     clients = [started([*arguments, "--state", f"kept-{i}"], tmp_path) for i, arguments in enumerate((one, fleet))]
     told = [child.communicate(timeout=500) for child in (*clients, server)]
     assert [child.returncode for child in (*clients, server)] == [0, 0, 0], told
@@ -48,11 +57,8 @@ def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path)
 def test_a_second_coordinator_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     _, _, serve = examples("serve")
     server = started([*serve, "--port", "0", "--no-export"], tmp_path)
-    assert server.stderr is not None
-    for line in server.stderr:
-        if "serving" in line:
-            break
+    assert is_serving(server)
     second = fl_mobile(*serve, "--port", "0", "--no-export", cwd=tmp_path)
     assert (second.code, "another process" in second.err) == (7, True)
     server.kill()
-    server.communicate()
+    server.communicate(timeout=60)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from device_sim.deploy.examples import Examples
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate
+from fl_mobile.client.participate import Trainer
+from fl_mobile.records import Update
 from fl_mobile.tensors import weights_hash
 from tests.crossings.test_two_roles import DEFAULT, WAYS
-from tests.device_sim.deploy.loopback import on, serve_and_play
+from tests.device_sim.deploy.loopback import QUICK, SECONDS, on, serve_and_play
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
 
@@ -51,14 +57,31 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_model(tmp_path: Path) -> None
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("planted"), KeyboardInterrupt("planted")])
+def test_clients_that_die_end_the_server_that_waits_for_them(tmp_path: Path, error: BaseException) -> None:
+    federation = numpy_federation(parse_experiment(PLAIN, SOME))
+    folder, trained = create(tmp_path / "run", federation.experiment), iter([True] * 5)
+
+    def train(examples: Examples) -> Trainer:
+        real = on(federation.engine)(examples)
+
+        def fit(*arguments: Any, **more: Any) -> Update:
+            if not next(trained, False):
+                raise error
+            return real(*arguments, **more)
+
+        return fit
+
+    began = time.monotonic()
+    with pytest.raises(type(error), match="planted"):
+        serve_and_play(federation, folder, tmp_path / "clients", train=train)
+    assert time.monotonic() - began < SECONDS / 2
+
+
 def test_an_asynchronous_run_takes_late_packets(tmp_path: Path) -> None:
     keys = ("clock.mode=asynchronous", "clock.buffer=2", "train.cohort=4", "train.rounds=5", *DEFAULT)
     federation = numpy_federation(parse_experiment(PLAIN, keys))
     folder = create(tmp_path / "run", federation.experiment)
-    from dataclasses import replace
-
-    from tests.device_sim.deploy.loopback import QUICK
-
     rounds, _ = serve_and_play(
         federation, folder, tmp_path / "clients", train=on(federation.engine), service=replace(QUICK, drawn=False)
     )

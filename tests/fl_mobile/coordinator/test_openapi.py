@@ -13,7 +13,7 @@ import pytest
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.web import routes_of
 from fl_mobile.records import FitPlan, Receipt
-from tests.fl_mobile.coordinator.asking import ask_and_upload, enrol, signed
+from tests.fl_mobile.coordinator.asking import SECONDS, ask_and_upload, enrol, signed
 from tests.fl_mobile.coordinator.tiny import key_of, round_of
 
 DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs" / "openapi.json").read_text())
@@ -71,12 +71,12 @@ def test_what_is_said_fits_the_document(tmp_path: Path) -> None:
     for key in (key_of(0), key_of(1), key_of(2), key_of(3)):
         device = enrol(coordinator, key)
         asked = signed(coordinator.run, key, f"/v1/devices/{device}/check-ins", device=device)
-        check(coordinator.check_in(asked, device=device, held=0).result().body, schema)
+        check(coordinator.check_in(asked, device=device, held=0).result(SECONDS).body, schema)
     reply = ask_and_upload(coordinator, key_of(0), 0)
     check(reply.body, SCHEMAS["Receipted"])
     coordinator.finish()
     asked = signed(coordinator.run, key_of(1), "/v1/devices/1/check-ins", device=1)
-    check(coordinator.check_in(asked, device=1, held=0).result().body, schema)
+    check(coordinator.check_in(asked, device=1, held=0).result(SECONDS).body, schema)
     coordinator.close()
 
 

@@ -16,7 +16,7 @@ from fl_mobile.coordinator.core import Place
 from fl_mobile.coordinator.records import Refusal
 from fl_mobile.coordinator.store import Store, database_url
 from fl_mobile.errors import RunError
-from tests.fl_mobile.coordinator.asking import ask_and_upload
+from tests.fl_mobile.coordinator.asking import SECONDS, ask_and_upload
 from tests.fl_mobile.coordinator.tiny import key_of, packet_of, round_of
 
 
@@ -35,7 +35,7 @@ def test_a_restart_knows_the_packet_and_its_place_and_the_run(tmp_path: Path) ->
     again = Coordinator(tmp_path)
     again.open_round(round_of(0))
     assert again.run == run
-    assert again.look_up(Place(0, 0, 0)).result().body["receipt"]["accepted"]
+    assert again.look_up(Place(0, 0, 0)).result(SECONDS).body["receipt"]["accepted"]
     packets = again.wait(seconds=0, least=1, stopped=lambda: False)
     assert [again.packet(name) for name in packets] == [packet_of(0, 0)]
     again.close()
@@ -45,7 +45,7 @@ def test_packets_of_a_finished_round_are_gone_and_its_receipts_are_not(tmp_path:
     coordinator = counted(tmp_path)
     coordinator.open_round(round_of(1))
     assert not [p for p in (tmp_path / "packets").rglob("*") if p.is_file()]
-    assert coordinator.look_up(Place(0, 0, 0)).result().body["receipt"]["accepted"]
+    assert coordinator.look_up(Place(0, 0, 0)).result(SECONDS).body["receipt"]["accepted"]
     with pytest.raises(RunError, match="same backup"):
         coordinator.open_round(round_of(0))
     coordinator.close()
@@ -82,8 +82,6 @@ class Full(Blobs):
 def test_a_full_disk_is_told_to_clients_and_nothing_of_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.fl_mobile.coordinator.asking import ask_and_upload
-
     monkeypatch.setattr("fl_mobile.coordinator.coordinator.Blobs", Full)
     coordinator = Coordinator(tmp_path)
     coordinator.open_round(round_of(0))
@@ -93,8 +91,8 @@ def test_a_full_disk_is_told_to_clients_and_nothing_of_it_stays(
     assert told.value.status == 507
     monkeypatch.setattr(Full, "full", False)
     with pytest.raises(Refusal, match="unknown-attempt"):
-        coordinator.look_up(Place(0, 0, 0)).result()
-    assert coordinator.upload(Place(0, 0, 0), packet_of(0, 0)).result().status == 201
+        coordinator.look_up(Place(0, 0, 0)).result(SECONDS)
+    assert coordinator.upload(Place(0, 0, 0), packet_of(0, 0)).result(SECONDS).status == 201
     coordinator.close()
 
 
@@ -106,10 +104,10 @@ def test_a_fault_of_ours_in_one_request_takes_no_other_with_it(tmp_path: Path) -
         raise ZeroDivisionError
 
     futures = [writer.submit(work) for work in (lambda tx: 1, fails, lambda tx: core.packets_of(tx.db, 0))]
-    assert futures[0].result() == 1
+    assert futures[0].result(SECONDS) == 1
     with pytest.raises(ZeroDivisionError):
-        futures[1].result()
-    assert len(futures[2].result()) == 1
+        futures[1].result(SECONDS)
+    assert len(futures[2].result(SECONDS)) == 1
     coordinator.close()
 
 
