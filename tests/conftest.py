@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.postgres import database, postgres
+
+__all__ = ["database", "postgres"]
+
 # Suites share processes, and the keras engine refuses a TensorFlow that some earlier test started with more.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 

@@ -18,6 +18,7 @@ from device_sim.run.progress import follow, waiting
 if TYPE_CHECKING:
     from device_sim.deploy.serve import Service
     from device_sim.experiment.experiment import Experiment
+    from device_sim.run.folder import RunFolder
 
 
 def serve(
@@ -34,8 +35,11 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Certificate chain; needs --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
     database: Annotated[
-        str, typer.Option(metavar="URL", help="SQLAlchemy URL; empty is SQLite in the run folder.")
+        str, typer.Option(metavar="URL", help="postgresql://USER@HOST/NAME; empty is SQLite in the run folder.")
     ] = "",
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait for another coordinator of this run to end, then take over.")
+    ] = False,
     minimum: Annotated[int, typer.Option(help="Updates without which a deadline ends no round.")] = 1,
     seat_seconds: Annotated[float, typer.Option(help="How long a client that was asked is waited for.")] = 3600.0,
     retry_seconds: Annotated[float, typer.Option(help="Clients that are not needed come again after this.")] = 60.0,
@@ -83,6 +87,7 @@ def serve(
         port=port,
         tls=tls,
         database=database,
+        standby=standby,
         least=minimum,
         seat_seconds=seat_seconds,
         drawn=cohort == "drawn",
@@ -178,7 +183,7 @@ def _run(
         if recipes:
             check_before_training(federation, recipes, tell)
         folder = folder or run_folder.create(path, experiment)
-        with run_folder.locked(folder), served(federation, folder, programs, service) as serving:
+        with _held(folder, service.standby), served(federation, folder, programs, service) as serving:
             say(f"serving {path} on {serving.url}")
             played = recorded(serving.rounds, folder.path)
             rounds = list(follow(played, experiment.train.rounds, len(read_rounds(folder)), quiet=quiet))
@@ -191,6 +196,24 @@ def _run(
                     license=experiment.output.license,
                     sign_with=sign_with,
                 )
+
+
+@contextlib.contextmanager
+def _held(folder: RunFolder, standby: bool) -> Iterator[None]:
+    """Holds the run for this process; a standby waits until nobody else does."""
+    from device_sim.run.folder import locked
+    from fl_mobile.errors import RunError
+
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder))
+                break
+            except RunError:
+                if not standby:
+                    raise
+            threading.Event().wait(1)
+        yield
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from device_sim.run.log import Round
 from device_sim.run.loop import simulate
 from fl_mobile.coordinator.coordinator import DISK_SECONDS, Coordinator
 from fl_mobile.coordinator.http import Tls, serving
+from fl_mobile.coordinator.lease import Lease
 from fl_mobile.coordinator.records import Limits, Pace
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -32,6 +33,7 @@ class Service:
 
     Attributes:
         database: URL of SQLAlchemy; empty is SQLite in the run folder.
+        standby: Whether to wait for another coordinator of this database to end.
         least: Packets without which a deadline ends no round.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
     """
@@ -40,6 +42,7 @@ class Service:
     port: int = 8470
     tls: Tls | None = None
     database: str = ""
+    standby: bool = False
     least: int = 1
     seat_seconds: float = 3600.0
     drawn: bool = False
@@ -82,7 +85,11 @@ def served(
         RunError: The coordinator's database is damaged, or does not fit the checkpoint.
     """
     coordinator = Coordinator(
-        coordinator_folder(folder), url=service.database, limits=service.limits, pace=service.pace
+        coordinator_folder(folder),
+        url=service.database,
+        lease=Lease(standby=service.standby, stopped=stopped),
+        limits=service.limits,
+        pace=service.pace,
     )
     try:
         publish_terms(federation, coordinator)

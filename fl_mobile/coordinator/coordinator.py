@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 from fl_mobile.coordinator import core, queries
 from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.core import Desk, Place, Signed
+from fl_mobile.coordinator.lease import ANOTHER, Lease
 from fl_mobile.coordinator.records import NO_ROOM, Limits, OpenRound, Pace, Refusal, Reply
 from fl_mobile.coordinator.store import Store, Transaction, database_url, promised
 from fl_mobile.coordinator.tables import attempts, seats
@@ -55,7 +56,8 @@ class Coordinator:
 
     Args:
         folder: Of the coordinator's files, inside the run's.
-        url: Of the database; empty is SQLite in ``folder``.
+        url: Of the database; empty is SQLite in ``folder``, which nobody else may write.
+        lease: Who writes a database that has a URL; None is this coordinator, at once or not at all.
         now: Seconds since 1970.
         writer: Runs the transactions.
         patient: Whether the round master waits for a disk that takes nothing until it does, as clients do.
@@ -71,6 +73,7 @@ class Coordinator:
         folder: Path,
         *,
         url: str = "",
+        lease: Lease | None = None,
         limits: Limits | None = None,
         pace: Pace | None = None,
         now: Callable[[], float] = time.time,
@@ -80,7 +83,8 @@ class Coordinator:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.limits, self.pace, self.now = folder, limits or Limits(), pace or Pace(), now
         self.blobs = Blobs(folder / "blobs")
-        self._store = Store(url or database_url(folder), Blobs(folder / "packets"))
+        lease = (lease or Lease()) if url else None
+        self._store = Store(url or database_url(folder), Blobs(folder / "packets"), lease)
         self._writer = writer(self._store)
         self._minter = Minter(self._store.run, self._store.secret)
         self._open: OpenRound | None = None
@@ -225,6 +229,8 @@ class Coordinator:
             try:
                 return self._writer.submit(work).result()
             except Refusal as refusal:
+                if refusal.reason == ANOTHER:
+                    raise RunError(f"this coordinator was taken for dead: {refusal.detail}") from None
                 if refusal.status != NO_ROOM or not self._patient:
                     raise
                 _log.error("%s", refusal.__cause__)

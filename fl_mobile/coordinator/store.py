@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, make_url, select
+from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import SingletonThreadPool
 
 from fl_mobile.coordinator.blobs import Blobs
+from fl_mobile.coordinator.lease import Lease
 from fl_mobile.coordinator.tables import SCHEMA, attempts, facts, metadata, rounds
-from fl_mobile.errors import RunError
+from fl_mobile.errors import ConfigError, RunError
 
 
 @dataclass
@@ -40,24 +41,27 @@ class Store:
     Args:
         url: Of SQLAlchemy; ``sqlite://`` lives in memory.
         packets: Where they lie.
+        lease: What nobody else may hold meanwhile; None where nobody else can write.
 
     Raises:
-        RunError: The database is damaged, of another version, or lacks packets that it promises.
+        ConfigError: The URL names no database that can be used.
+        RunError: The database is damaged, of another version, another's, or lacks packets that it promises.
     """
 
-    def __init__(self, url: str, packets: Blobs) -> None:
-        self.packets, self._engine, self._where = packets, _engine(url), url.rpartition("/")[2] or url
+    def __init__(self, url: str, packets: Blobs, lease: Lease | None = None) -> None:
+        self.packets, self._engine, self._lease = packets, _engine(url), lease
+        self._where = self._engine.url.render_as_string(hide_password=True).removeprefix("sqlite:///")
         try:
             self._check_whole()
             metadata.create_all(self._engine)
+            if lease is not None:
+                lease.take(self._engine)
             with self.transaction() as tx:
                 self.run, self.secret = self._facts(tx)
                 self._check_packets(tx)
         except DatabaseError as error:
             self.close()
-            raise RunError(
-                f"{self._where}: the database is damaged ({error.orig}). Restore it from a backup."
-            ) from None
+            raise RunError(f"{self._where}: {self._what_is_wrong(error)}") from None
         except BaseException:
             self.close()
             raise
@@ -68,15 +72,26 @@ class Store:
 
         Raises:
             OSError, sqlalchemy.exc.OperationalError: The disk refused; nothing was done.
+            Refusal: Another coordinator has the lease; nothing was done.
         """
         with self._engine.begin() as db:
+            if self._lease is not None:
+                self._lease.check(db)
             tx = Transaction(db)
             yield tx
             if tx.packets:
                 self.packets.put_all(tx.packets)
 
+    @property
+    def beat_seconds(self) -> float | None:
+        """A transaction is due as often, to keep the lease; None if none is."""
+        return None if self._lease is None else self._lease.beat_seconds
+
     def close(self) -> None:
         """Closes the database."""
+        if self._lease is not None:
+            with contextlib.suppress(DatabaseError):  # it ends by itself
+                self._lease.give_back(self._engine)
         self._engine.dispose()
 
     def _facts(self, tx: Transaction) -> tuple[str, bytes]:
@@ -97,6 +112,12 @@ class Store:
                 told = db.exec_driver_sql("PRAGMA quick_check(1)").scalar()
             if told != "ok":
                 raise RunError(f"{self._where}: the database is damaged ({told}). Restore it from a backup.")
+
+    def _what_is_wrong(self, error: DatabaseError) -> str:
+        told = " ".join(str(error.orig).split())
+        if self._engine.dialect.name == "sqlite":
+            return f"the database is damaged ({told}). Restore it from a backup."
+        return f"the database cannot be used ({told}). Look at --database, and whether the server is up."
 
     def _check_packets(self, tx: Transaction) -> None:
         wanted = set(promised(tx.db))
@@ -122,9 +143,34 @@ def database_url(folder: Path) -> str:
 
 
 def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    in_memory = url == "sqlite://"
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ConfigError(f"--database: expected a URL of sqlite or postgresql, got {parsed.drivername}")
+        if parsed.get_backend_name() != "sqlite":
+            return _postgresql(parsed)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--database: PostgreSQL needs {error.name}: pip install 'fl-mobile[postgres]'") from None
+    except ArgumentError:
+        raise ConfigError("--database: expected postgresql://USER@HOST/NAME or sqlite:///FILE") from None
+    return _sqlite(parsed)
+
+
+def _postgresql(url: URL) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _: Any) -> None:  # a coordinator that hangs keeps nobody from taking over
+        connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+        connection.commit()
+
+    return engine
+
+
+def _sqlite(url: URL) -> Engine:
+    in_memory = not url.database
     engine = create_engine(
         url,
         connect_args={"check_same_thread": False, "timeout": 30},

@@ -15,6 +15,9 @@ from sqlalchemy import (
     Table,
 )
 
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""What clients name has 32 bits without a sign; SQLite's INTEGER holds them, and is what it finds rows by."""
+
 SCHEMA = 1
 """Counts up whenever a table changes its meaning."""
 
@@ -23,10 +26,19 @@ metadata = MetaData()
 facts = Table("facts", metadata, Column("name", String(40), primary_key=True), Column("value", String, nullable=False))
 """``schema``, ``run`` (its random name) and ``secret`` (keys tokens)."""
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+"""``master``: the coordinator that may write, and until when by the database's clock; see `lease`."""
+
 devices = Table(
     "devices",
     metadata,
-    Column("device", Integer, primary_key=True, autoincrement=False),
+    Column("device", _NUMBER, primary_key=True, autoincrement=False),
     Column("public_key", LargeBinary(32), nullable=False, unique=True),
     Column("last_ms", BigInteger, nullable=False),
 )
@@ -35,7 +47,7 @@ devices = Table(
 rounds = Table(
     "rounds",
     metadata,
-    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("round", _NUMBER, primary_key=True, autoincrement=False),
     Column("state", String(10), nullable=False),
 )
 """``open`` takes packets, ``sealed`` has its set of them, ``done`` is in the checkpoint."""
@@ -43,28 +55,28 @@ rounds = Table(
 seats = Table(
     "seats",
     metadata,
-    Column("round", Integer, primary_key=True),
-    Column("device", Integer, primary_key=True),
+    Column("round", _NUMBER, primary_key=True),
+    Column("device", _NUMBER, primary_key=True),
     Column("expires", Float, nullable=False),
     Column("state", String(10), nullable=False),
     Column("download_bytes", BigInteger, nullable=False),
-    Column("asked_in", Integer, nullable=False),
+    Column("asked_in", _NUMBER, nullable=False),
 )
 """A client that was asked for a version: ``asked``, ``answered`` (a packet counts), ``over`` (none will)."""
 
 attempts = Table(
     "attempts",
     metadata,
-    Column("round", Integer, primary_key=True),
-    Column("device", Integer, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
+    Column("round", _NUMBER, primary_key=True),
+    Column("device", _NUMBER, primary_key=True),
+    Column("attempt", _NUMBER, primary_key=True),
     Column("sha256", String(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("reason", String(40), nullable=False),
     Column("weight", BigInteger, nullable=False),
     Column("local_steps", Float, nullable=False),
-    Column("step", Integer, nullable=False),
-    Column("place", Integer, nullable=False),
+    Column("step", _NUMBER, nullable=False),
+    Column("place", _NUMBER, nullable=False),
     ForeignKeyConstraint(["round", "device"], ["seats.round", "seats.device"]),
 )
 """One whole packet and its receipt; ``reason`` is empty if it counts, in step ``step``, as its ``place``-th."""

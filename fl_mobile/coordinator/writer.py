@@ -107,7 +107,12 @@ class Writer:
 
     def _commit_next(self) -> bool:
         """Commits what has come; returns whether there will be more."""
-        if (first := self._queue.get()) is None:
+        try:
+            first = self._queue.get(timeout=self._store.beat_seconds)
+        except queue.Empty:
+            self._commit([])  # keeps the lease
+            return True
+        if first is None:
             return False
         batch = [first]
         while len(batch) < MOST_TOGETHER:
@@ -131,7 +136,7 @@ class Writer:
             for work in batch:
                 work.error = _refused_by_the_disk(error)
         except BaseException as error:  # a fault of ours in one request must not take the others with it
-            if len(batch) > 1:
+            if len(batch) != 1:
                 for work in batch:
                     self._commit([work])
                 return

@@ -19,6 +19,7 @@ from fl_mobile.client.participate import Client, Trainer
 from fl_mobile.client.remote import Refused, Remote
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.core import Place, Signed
+from fl_mobile.coordinator.lease import Lease
 from fl_mobile.coordinator.records import Pace, Refusal
 from fl_mobile.coordinator.writer import AtOnce
 from fl_mobile.protocol.signing import from_base64
@@ -27,6 +28,8 @@ from tests.device_sim.numpy_engine import numpy_federation
 
 MOST_VISITS = 2000
 """A run that is not at its end after so many will never be."""
+BRIEF = Lease(holder="test", seconds=600)
+"""Of the same holder, as nobody else is: one that was killed is followed at once."""
 _ATTEMPT = re.compile(r"/v1/rounds/(\d+)/devices/(\d+)/attempts/(\d+)")
 
 
@@ -66,14 +69,18 @@ class Local(Remote):
         return reply.status, json.dumps(reply.body).encode()
 
 
-def play(experiment: Experiment, folder: Path, train: Callable[..., Trainer] | None = None) -> list[int]:
+def play(
+    experiment: Experiment, folder: Path, train: Callable[..., Trainer] | None = None, *, database: str = ""
+) -> list[int]:
     """Returns how many packets counted in every round of a run that began or went on here."""
     federation = numpy_federation(experiment)
     run_path = folder / "run"
     run = reopen(run_path, experiment)[0] if (run_path / "experiment.toml").exists() else create(run_path, experiment)
     with locked(run):
         pace = Pace(least_seconds=0.001, check_ins_per_second=1e6)
-        coordinator = Coordinator(coordinator_folder(run), pace=pace, writer=AtOnce, patient=False)
+        coordinator = Coordinator(
+            coordinator_folder(run), url=database, lease=BRIEF, pace=pace, writer=AtOnce, patient=False
+        )
         try:
             publish_terms(federation, coordinator)
             trainer = train or on(federation.engine)

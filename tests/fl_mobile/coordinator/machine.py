@@ -37,11 +37,14 @@ class Coordinating(RuleBasedStateMachine):
     """
 
     asynchronous = False
+    url = "sqlite://"
+    rows = "select total_changes()"
+    """How many rows have ever been changed here: the same number, the same rows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.packets = InMemory(Path("none"))
-        self.store = Store("sqlite://", self.packets)
+        self.store = Store(self.url, self.packets)
         self.minter = Minter(self.store.run, self.store.secret)
         self.now, self.number = 1_000_000.0, 0
         self.index: dict[int, int] = {}
@@ -66,20 +69,16 @@ class Coordinating(RuleBasedStateMachine):
             self.open = round_of(self.number, asynchronous=self.asynchronous)
         desk = Desk(self.minter, Limits(), Pace(), self.now, self.open)
         with self.store.transaction() as tx:
-            before = self.rows(tx)
+            before = tx.db.exec_driver_sql(self.rows).scalar_one()
             try:
                 return do(tx, desk)
             except Refusal as refused:
                 refusal = refused
-            assert self.rows(tx) == before
+            assert tx.db.exec_driver_sql(self.rows).scalar_one() == before
             assert not tx.packets
             assert 400 <= refusal.status < 500, refusal
             assert refusal.reply.body["detail"]
             return refusal.reply
-
-    def rows(self, tx: Any) -> int:
-        """Returns how many rows SQLite has ever changed: the same number, the same rows."""
-        return int(tx.db.exec_driver_sql("select total_changes()").scalar_one())
 
     def sign(self, who: int, path: str, body: bytes, *, device: int | None, skew: float = 0.0) -> Signed:
         self.now += 0.01

@@ -14,25 +14,26 @@ from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.core import Place
 from fl_mobile.coordinator.records import Refusal
-from fl_mobile.coordinator.store import Store, database_url
-from fl_mobile.errors import RunError
+from fl_mobile.coordinator.store import Store, Transaction, _engine, database_url
+from fl_mobile.errors import FlMobileError, RunError
 from tests.fl_mobile.coordinator.asking import SECONDS, ask_and_upload
 from tests.fl_mobile.coordinator.tiny import key_of, packet_of, round_of
+from tests.postgres import Server
 
 
-def counted(folder: Path) -> Coordinator:
+def counted(folder: Path, database: str = "") -> Coordinator:
     """A coordinator in whose round 0 one packet counts."""
-    coordinator = Coordinator(folder)
+    coordinator = Coordinator(folder, url=database)
     coordinator.open_round(round_of(0))
     assert ask_and_upload(coordinator, key_of(0), 0).status == 201
     return coordinator
 
 
-def test_a_restart_knows_the_packet_and_its_place_and_the_run(tmp_path: Path) -> None:
-    first = counted(tmp_path)
+def test_a_restart_knows_the_packet_and_its_place_and_the_run(tmp_path: Path, database: str) -> None:
+    first = counted(tmp_path, database)
     run = first.run
     first.close()
-    again = Coordinator(tmp_path)
+    again = Coordinator(tmp_path, url=database)
     again.open_round(round_of(0))
     assert again.run == run
     assert again.look_up(Place(0, 0, 0)).result(SECONDS).body["receipt"]["accepted"]
@@ -41,8 +42,8 @@ def test_a_restart_knows_the_packet_and_its_place_and_the_run(tmp_path: Path) ->
     again.close()
 
 
-def test_packets_of_a_finished_round_are_gone_and_its_receipts_are_not(tmp_path: Path) -> None:
-    coordinator = counted(tmp_path)
+def test_packets_of_a_finished_round_are_gone_and_its_receipts_are_not(tmp_path: Path, database: str) -> None:
+    coordinator = counted(tmp_path, database)
     coordinator.open_round(round_of(1))
     assert not [p for p in (tmp_path / "packets").rglob("*") if p.is_file()]
     assert coordinator.look_up(Place(0, 0, 0)).result(SECONDS).body["receipt"]["accepted"]
@@ -51,21 +52,68 @@ def test_packets_of_a_finished_round_are_gone_and_its_receipts_are_not(tmp_path:
     coordinator.close()
 
 
-@pytest.mark.parametrize("harm", ["page", "blob", "version"])
-def test_damage_is_found_at_the_start(tmp_path: Path, harm: str) -> None:
-    counted(tmp_path).close()
-    database = tmp_path / "coordinator.db"
-    if harm == "page":
-        whole = bytearray(database.read_bytes())
-        whole[4096 : 3 * 4096] = b"\xa5" * 2 * 4096
-        database.write_bytes(whole)
-    elif harm == "blob":
+@pytest.mark.parametrize("harm", ["blob", "version"])
+def test_damage_is_found_at_the_start(tmp_path: Path, database: str, harm: str) -> None:
+    counted(tmp_path, database).close()
+    if harm == "blob":
         next(p for p in (tmp_path / "packets").rglob("*") if p.is_file()).unlink()
     else:
-        with create_engine(database_url(tmp_path)).begin() as db:
+        with _engine(database or database_url(tmp_path)).begin() as db:
             db.execute(text("update facts set value = '99' where name = 'schema'"))
     with pytest.raises(RunError, match=r"[Rr]estore|version"):
+        Coordinator(tmp_path, url=database)
+
+
+def test_a_damaged_page_is_found_at_the_start(tmp_path: Path) -> None:
+    counted(tmp_path).close()
+    path = tmp_path / "coordinator.db"
+    whole = bytearray(path.read_bytes())
+    whole[4096 : 3 * 4096] = b"\xa5" * 2 * 4096
+    path.write_bytes(whole)
+    with pytest.raises(RunError, match="Restore"):
         Coordinator(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://x/y", "expected a URL of sqlite or postgresql"),
+        ("nonsense", "expected postgresql://USER@HOST/NAME"),
+        ("postgresql://somebody:secret@127.0.0.1:1/none", "cannot be used"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_line_without_its_password(tmp_path: Path, url: str, told: str) -> None:
+    if url.startswith("postgresql"):
+        pytest.importorskip("psycopg")
+    with pytest.raises(FlMobileError, match=told) as error:
+        Coordinator(tmp_path, url=url)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_of_32_bits_and_words_of_any_bytes_are_looked_up_and_not_found(tmp_path: Path, database: str) -> None:
+    coordinator = counted(tmp_path, database)
+    for place in (Place(2**32 - 1, 0, 0), Place(0, 2**32 - 1, 0), Place(0, 0, 2**32 - 1)):
+        with pytest.raises(Refusal) as told:
+            coordinator.upload(place, b"\x00").result(SECONDS)
+        assert told.value.status in (404, 409)
+    coordinator.close()
+
+
+def test_a_database_server_that_goes_away_is_told_and_asked_again(tmp_path: Path, postgres: Server) -> None:
+    coordinator = counted(tmp_path, postgres.empty())
+    writer = coordinator._writer
+
+    def cut(tx: Transaction) -> None:
+        tx.db.exec_driver_sql("insert into devices values (1, '1', 0)")
+        tx.db.exec_driver_sql("select pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(Refusal, match="no-room") as told:
+        writer.submit(cut).result(SECONDS)
+    assert told.value.status == 507
+    assert coordinator.seen(0) == (1, coordinator.counts(0))
+    assert coordinator.counts(0).packets == 1
+    coordinator.close()
 
 
 class Full(Blobs):
@@ -96,8 +144,8 @@ def test_a_full_disk_is_told_to_clients_and_nothing_of_it_stays(
     coordinator.close()
 
 
-def test_a_fault_of_ours_in_one_request_takes_no_other_with_it(tmp_path: Path) -> None:
-    coordinator = counted(tmp_path)
+def test_a_fault_of_ours_in_one_request_takes_no_other_with_it(tmp_path: Path, database: str) -> None:
+    coordinator = counted(tmp_path, database)
     writer = coordinator._writer
 
     def fails(tx: object) -> None:

@@ -76,9 +76,10 @@ class Served:
             return out
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    coordinator = Coordinator(tmp_path_factory.mktemp("run"), limits=LIMITS)
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").empty()
+    coordinator = Coordinator(tmp_path_factory.mktemp("run"), url=url, limits=LIMITS)
     with serving(coordinator, host="127.0.0.1", port=0) as url:
         yield Served(coordinator, url)
     coordinator.close()
