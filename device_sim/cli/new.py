@@ -16,7 +16,9 @@ def new(
     changes: SetOption = None,
     example: Annotated[
         str,
-        typer.Option(metavar="NAME", help="demo (the defaults), thousand (smaller uploads), table or keyboard."),
+        typer.Option(
+            metavar="NAME", help="demo (the defaults), thousand (smaller uploads), keyboard, activity or table."
+        ),
     ] = "demo",
     output: FormatOption = Format.TEXT,
 ) -> None:

@@ -62,6 +62,16 @@ def load_csv(request: LoadRequest) -> Dataset:
     )
 
 
+def read_numbers(path: Path) -> np.ndarray:
+    """Returns ``float64[rows, columns]`` of a table of numbers alone.
+
+    Raises:
+        DataError: As of `load_csv`.
+    """
+    names, rows = _read(path)
+    return _numbers(path, names, rows, names)
+
+
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     """Returns the names of the columns and the cells of every row."""
     try:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.datasets.extras import require
+from device_sim.datasets.folders import SHOWN, files_by_device_and_class, layout
 from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import DataError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_JUNK = ("Thumbs.db", "desktop.ini")
+_SUFFIXES, _KINDS = (".png", ".jpg", ".jpeg"), "png|jpg"
 _MODES = {"rgb": ("RGB", 3), "gray": ("L", 1)}
-_LAYOUT = "expected root/<device>/<class>/*.png|jpg"
-_SHOWN = 10
 
 
 def load_image_folder(request: LoadRequest) -> Dataset:
@@ -29,9 +26,9 @@ def load_image_folder(request: LoadRequest) -> Dataset:
     """
     root = request.path
     if root is None or not root.is_dir():
-        raise DataError(f"image-folder: {root or 'no path given'} is not a folder; {_LAYOUT}.")
+        raise DataError(f"image-folder: {root or 'no path given'} is not a folder; {layout(_KINDS)}.")
     require("PIL", "image-folder")
-    files = _list_pictures(root)
+    files = files_by_device_and_class(root, _SUFFIXES, _KINDS)
     devices = np.array([device for device, _, _ in files])
     labels, y = np.unique([label for _, label, _ in files], return_inverse=True)
     x = _read_pictures([path for _, _, path in files], request.options.image_size, request.options.color or "rgb")
@@ -44,35 +41,6 @@ def load_image_folder(request: LoadRequest) -> Dataset:
         source=f"pictures in {root}",
         device_of=np.unique(devices, return_inverse=True)[1].astype(np.int64),
     )
-
-
-def _list_pictures(root: Path) -> list[tuple[str, str, Path]]:
-    """Returns (device, class, file), sorted; refuses anything that would be left out silently."""
-    files, strange = [], []
-    for device in _entries(root):
-        for label in _entries(device) if device.is_dir() else [device]:
-            for path in _entries(label) if label.is_dir() else [label]:
-                if path.suffix.lower() in _SUFFIXES and path.is_file() and path.parent.parent.parent == root:
-                    files.append((device.name, label.name, path))
-                else:
-                    strange.append(path)
-    if strange:
-        raise DataError(
-            f"{root}: {_LAYOUT}; {len(strange)} entries are something else: {_some(strange, root)}. "
-            "Move, convert or remove them."
-        )
-    if not files:
-        raise DataError(f"{root}: no pictures; {_LAYOUT}.")
-    return files
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    return (p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.name not in _JUNK)
-
-
-def _some(paths: list[Path], root: Path) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(str(p.relative_to(root)) for p in paths[:_SHOWN]) + more
 
 
 def _read_pictures(paths: list[Path], size: tuple[int, int] | None, color: str) -> np.ndarray:
@@ -95,8 +63,8 @@ def _read_pictures(paths: list[Path], size: tuple[int, int] | None, color: str) 
             )
         x[i] = picture
     if x is None or broken:
-        more = f"\n  and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        listed = "\n  ".join(broken[:_SHOWN])
+        more = f"\n  and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        listed = "\n  ".join(broken[:SHOWN])
         raise DataError(f"{len(broken)} of {len(paths)} pictures cannot be read:\n  {listed}{more}")
     return x
 

@@ -150,6 +150,8 @@ class DataOptions:
         classes: ``synthetic``: number of classes.
         target: ``csv``: columns that are to be told.
         device_column: ``csv``: the column that says whose a row is.
+        window: ``har``, ``sequence-folder``: samples of an example.
+        hop: And there: how many samples later the next one begins.
     """
 
     image_size: tuple[int, int] | None = None
@@ -159,6 +161,8 @@ class DataOptions:
     classes: int | None = None
     target: tuple[str, ...] | None = None
     device_column: str | None = None
+    window: int | None = None
+    hop: int | None = None
 
     def __post_init__(self) -> None:
         for name, length in (("image_size", 2), ("shape", 3)):
@@ -168,10 +172,10 @@ class DataOptions:
             if len(value) != length or not all(type(v) is int and v > 0 for v in value):
                 raise ConfigError(f"{name.replace('_', '-')}: expected {length} positive integers, got {value!r}.")
             object.__setattr__(self, name, tuple(value))  # TOML gives lists
-        for name in ("examples", "classes"):
+        for name, least in (("examples", 2), ("classes", 2), ("window", 2), ("hop", 1)):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 2):
-                raise ConfigError(f"{name}: expected an integer of at least 2, got {value!r}.")
+            if value is not None and (type(value) is not int or value < least):
+                raise ConfigError(f"{name}: expected an integer of at least {least}, got {value!r}.")
         if self.color not in (None, "rgb", "gray"):
             raise ConfigError(f"color: expected 'rgb' or 'gray', got {self.color!r}.")
 

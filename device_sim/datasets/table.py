@@ -11,6 +11,7 @@ import numpy as np
 from device_sim.datasets.csv_table import load_csv
 from device_sim.datasets.digits import load_digits
 from device_sim.datasets.extras import missing_package
+from device_sim.datasets.har import GET, load_har, missing_recordings
 from device_sim.datasets.image_folder import load_image_folder
 from device_sim.datasets.leaf import load_leaf
 from device_sim.datasets.mnist import (
@@ -24,6 +25,7 @@ from device_sim.datasets.mnist import (
     missing_writers,
 )
 from device_sim.datasets.npz import load_npz
+from device_sim.datasets.recordings import load_sequence_folder
 from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, Samples, make_dataset
 from device_sim.datasets.synthetic import load_synthetic
 from device_sim.datasets.tables import load_breast_cancer, load_diabetes
@@ -148,6 +150,19 @@ _ROWS: dict[str, DatasetRow] = {
         natural=True,
         reads_path=True,
     ),
+    "har": DatasetRow(
+        load=load_har,
+        summary="what 21 people do, by the phone at their waist, in windows of 2.56 s; nine others are the test part",
+        size="7,415 + 2,996 windows, 18.8 MB",
+        licence="CC BY 4.0",
+        get=GET,
+        missing=missing_recordings,
+        accuracy_name="accuracy on nine other people",
+        split="published",
+        natural=True,
+        reads_path=True,
+        options=("window", "hop"),
+    ),
     "synthetic": DatasetRow(
         load=load_synthetic,
         summary="made-up patterns any small CNN learns; no files",
@@ -200,6 +215,17 @@ _ROWS: dict[str, DatasetRow] = {
         natural=True,
         reads_path=True,
         options=("image_size", "color"),
+    ),
+    "sequence-folder": DatasetRow(
+        load=load_sequence_folder,
+        summary="your recordings: root/<device>/<class>/*.csv|npy with root as path, cut into windows",
+        size="yours",
+        licence="yours",
+        get="a line of names and a line for each sample, or numpy.save of [samples, channels]",
+        missing=_needs_path,
+        natural=True,
+        reads_path=True,
+        options=("window", "hop"),
     ),
     "leaf": DatasetRow(
         load=load_leaf,

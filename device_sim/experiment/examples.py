@@ -43,6 +43,19 @@ EXAMPLES: Mapping[str, Example] = {
             'output.recipes=["float32", "float16", "dynamic-int8"]',
         ),
     ),
+    "activity": Example(
+        "what somebody does, by the phone at their waist: 21 people train, nine others are the test",
+        (
+            "data.dataset=har",
+            "model.name=har-cnn",
+            "train.rounds=100",
+            "train.cohort=10",
+            "train.epochs=2",
+            "train.batch-size=20",
+            "train.learning-rate=0.05",
+            'output.recipes=["float32", "float16", "dynamic-int8", "int8"]',
+        ),
+    ),
     "table": Example(
         "a table of 569 tumours at 10 hospitals, benign or malignant; features standardised by federated sums",
         (

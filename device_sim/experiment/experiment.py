@@ -63,6 +63,8 @@ class Data:
     min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
     target: str = key("", "csv: column that is to be told, or several parted by commas; empty is the last")
     device_column: str = key("", "csv: column that says whose a row is; empty is the one called device, if any")
+    window: int = key(0, "har, sequence-folder: samples of a recording that are one example; 0 is 128")
+    hop: int = key(0, "har, sequence-folder: samples after which the next window begins; 0 is half a window")
     standardize: str = key(AUTO, "auto (tables) | federated (by sums of the devices) | none: features and numbers")
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray")
@@ -106,6 +108,8 @@ class Data:
             shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,
             examples=self.examples or None,
             classes=self.classes or None,
+            window=self.window or None,
+            hop=self.hop or None,
         )
 
 

@@ -25,6 +25,27 @@ def char_gru(input_shape: tuple[int, ...], num_classes: int, *, input_scale: flo
     return keras.Model(inputs, layers.Dense(num_classes, name="logits")(x), name="char_gru")
 
 
+def tiny_transformer(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
+    """Returns one causal transformer block (Vaswani et al. 2017) and scores of the next token at every step.
+
+    32-wide embeddings, their order by a causal convolution over three steps, two heads of 16, a feed-forward layer of
+    64. Inputs are ``int32[n, steps]`` tokens below ``num_classes``.
+    """
+    import keras
+    from keras import layers
+
+    if len(input_shape) != 1 or input_scale != 1:
+        raise ValueError(f"expected token numbers (steps,) that are not scaled, got {input_shape} × {input_scale:g}")
+    inputs = keras.Input(input_shape, dtype="int32", name="tokens")
+    x = layers.Embedding(num_classes, 32, name="embedding")(inputs)
+    x = layers.Conv1D(32, 3, padding="causal", name="order")(x)
+    seen = layers.MultiHeadAttention(2, 16, name="attention")(x, x, use_causal_mask=True)
+    x = layers.LayerNormalization(name="norm1")(layers.Add(name="add1")([x, seen]))
+    told = layers.Dense(32, name="narrow")(layers.Dense(64, activation="relu", name="wide")(x))
+    x = layers.LayerNormalization(name="norm2")(layers.Add(name="add2")([x, told]))
+    return keras.Model(inputs, layers.Dense(num_classes, name="logits")(x), name="tiny_transformer")
+
+
 def text_classifier(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
     """Returns the mean of 16-wide token embeddings, dense 16, dense: TFLite Model Maker's average_word_vec.
 

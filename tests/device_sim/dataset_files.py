@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import copyreg
 import gzip
+import io
 import json
+import pickle
 import struct
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from device_sim.datasets.har import CHANNELS
 from device_sim.datasets.mnist import IdxSet, data_folder
 
 QMNIST = data_folder("qmnist") / "qmnist-train-labels-idx2-int.gz"
@@ -52,3 +62,87 @@ def write_leaf(root: Path) -> None:
 def findable(idx_set: IdxSet) -> bool:
     """Whether the published files are on this machine (without asking the network)."""
     return any(Path(folder).is_dir() for folder in (data_folder(idx_set.name), *idx_set.folders))
+
+
+def write_recordings(root: Path, *, samples: int = 200) -> None:
+    """Three people, two activities, a ``.csv`` and a ``.npy`` each."""
+    rng = np.random.default_rng(0)
+    for person in ("ann", "bob", "eve"):
+        for beat, name in enumerate(("sit", "walk")):
+            (root / person / name).mkdir(parents=True)
+            signal = beat * np.sin(np.arange(samples))[:, None] + rng.normal(size=(samples, 2)) / 10
+            np.save(root / person / name / "one.npy", signal)
+            lines = [",".join(f"{value:.4f}" for value in row) for row in signal]
+            (root / person / name / "two.csv").write_text("\n".join(["x,y", *lines]))
+
+
+def write_har(path: Path, people: Mapping[int, Sequence[int]], *, columns: Sequence[str] = CHANNELS) -> None:
+    """An archive as HAPT's: data frames pickled by protocol 2; of each person the label of every sample."""
+    frames = {}
+    for person, labels in people.items():
+        signal = np.arange(len(labels) * len(columns)).reshape(-1, len(columns)) / 8 + person
+        frames[person] = [_Frame(signal, columns, np.asarray(labels))]
+    with _pandas():
+        packed = gzip.compress(pickle.dumps(frames, 2))
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("kcc/res/HAPT.pkl.gz")
+        member.size = len(packed)
+        archive.addfile(member, io.BytesIO(packed))
+
+
+class _Frame:
+    """Pickles as pandas 1.0 pickles a frame of floats and the integers ``sequence`` and ``label``."""
+
+    def __init__(self, signal: np.ndarray, columns: Sequence[str], labels: np.ndarray) -> None:
+        self.parts = signal, columns, labels
+
+    def __reduce__(self) -> Any:
+        signal, columns, labels = self.parts
+        blocks = [np.ascontiguousarray(signal.T), np.asfortranarray(np.stack([labels * 0, labels]))]
+        names = [_Index(columns), _Index(("sequence", "label"))]
+        axes = [_Index((*columns, "sequence", "label")), None]
+        frame = _class("pandas.core.frame", "DataFrame")
+        return copyreg._reconstructor, (frame, object, None), {"_data": _Manager((axes, blocks, names, {}))}
+
+
+class _Manager:
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def __reduce__(self) -> Any:
+        blocks = _class("pandas.core.internals.managers", "BlockManager")
+        return copyreg._reconstructor, (blocks, object, None), self.state
+
+
+class _Index:
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+
+    def __reduce__(self) -> Any:
+        held = {"data": np.array(self.names, object), "name": None}
+        return _class("pandas.core.indexes.base", "_new_Index"), (_class("pandas.core.indexes.base", "Index"), held)
+
+
+def _class(module: str, name: str) -> Any:
+    return getattr(sys.modules[module], name)
+
+
+@contextmanager
+def _pandas() -> Iterator[None]:
+    """Modules of pandas' names while something is pickled; pickle looks every class up by its name."""
+    named = {"pandas.core.frame": ["DataFrame"], "pandas.core.internals.managers": ["BlockManager"]}
+    named["pandas.core.indexes.base"] = ["_new_Index", "Index"]
+    named |= dict.fromkeys(("pandas", "pandas.core", "pandas.core.internals", "pandas.core.indexes"), [])
+    before = {module: sys.modules.get(module) for module in named}
+    for module, names in named.items():
+        sys.modules[module] = ModuleType(module)
+        for name in names:
+            setattr(sys.modules[module], name, type(name, (), {"__module__": module}))
+    try:
+        yield
+    finally:
+        for module, was in before.items():
+            if was is None:
+                del sys.modules[module]
+            else:
+                sys.modules[module] = was

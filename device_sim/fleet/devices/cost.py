@@ -14,8 +14,9 @@ def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int 
     """Returns the workload of a built Keras model with channels last.
 
     Counted are the products of kernels: dense, convolution of any kind, recurrent. A kernel meets every position of its
-    layer's result (transposed: of its input; recurrent: every step). Layers before the first that trains are only run
-    forward. Attention scores, activations and normalisation are left out, and `embeddings` are look-ups.
+    layer's result (transposed: of its input; recurrent: every step). Attention also multiplies every query with every
+    key, and every score with a value. Layers before the first that trains are only run forward. Activations and
+    normalisation are left out, and `embeddings` are look-ups.
 
     Args:
         input_shape: Of one example; a subclassed model has no graph of layers until it is called on that.
@@ -31,7 +32,7 @@ def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int 
     for layer in _leaves(model):
         training = training or bool(layer.trainable_variables)
         macs = sum(prod(kernel.shape) for kernel in _kernels(layer))
-        macs = macs and macs * prod(_positions(layer))
+        macs = (macs and macs * prod(_positions(layer))) + _attention(layer)
         numbers = sum(prod(_shape(tensor)) for tensor in _tensors(layer.output)) if hasattr(layer, "output") else 0
         forward += macs
         frozen += 0 if training else macs
@@ -65,6 +66,20 @@ def _leaves(model: Any) -> Iterator[Any]:
 
 def _kernels(layer: Any) -> list[Any]:
     return [v for v in layer.variables if len(v.shape) >= 2 and v.path.rsplit("/", 1)[-1].endswith("kernel")]
+
+
+def _attention(layer: Any) -> int:
+    """Returns the products of scores and of values; keys and values have as many positions as the second input."""
+    kind = type(layer).__name__
+    if kind not in ("MultiHeadAttention", "GroupedQueryAttention", "Attention", "AdditiveAttention"):
+        return 0
+    queries, values = (_shape(tensor) for tensor in _tensors(layer.input)[:2])
+    pairs = prod(queries[:-1]) * values[-2]
+    if kind == "MultiHeadAttention":
+        return pairs * int(layer.num_heads * (layer.key_dim + layer.value_dim))
+    if kind == "GroupedQueryAttention":
+        return pairs * int(2 * layer.num_query_heads * layer.head_dim)
+    return pairs * values[-1] * (2 if kind == "Attention" else 1)  # an additive score is a sum
 
 
 def _positions(layer: Any) -> tuple[int, ...]:

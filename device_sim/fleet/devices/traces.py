@@ -17,9 +17,9 @@ import numpy as np
 
 from device_sim.fleet.devices.links import LINKS
 from device_sim.fleet.devices.profiles import PROFILES
-from device_sim.fleet.plain_pickle import load_plain
 from fl_mobile.errors import DataError, nearest
 from fl_mobile.seeds import hashes
+from fl_mobile.storage.plain_pickle import load_plain
 
 POSITIVE = ("train_flops_per_s", "ram_bytes", "battery_joules", "down_bps", "up_bps")
 NOT_NEGATIVE = ("train_watts", "idle_watts", "latency_s")

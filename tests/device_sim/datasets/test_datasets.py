@@ -17,7 +17,16 @@ from device_sim.datasets.mnist import FASHION_MNIST, MNIST
 from device_sim.datasets.records import make_dataset
 from device_sim.datasets.split import held_out
 from fl_mobile.errors import ConfigError, DataError
-from tests.device_sim.dataset_files import QMNIST, findable, idx_bytes, write_idx_folder, write_leaf, write_pictures
+from tests.device_sim.dataset_files import (
+    QMNIST,
+    findable,
+    idx_bytes,
+    write_har,
+    write_idx_folder,
+    write_leaf,
+    write_pictures,
+    write_recordings,
+)
 
 
 @pytest.fixture
@@ -43,6 +52,8 @@ def opener(tmp_path, monkeypatch):
     (tmp_path / "plays").mkdir()
     speeches = "".join(f"\r\n\r\n{who}.\r\nFriends to this ground.\r\n" for who in ("Hor", "Mar") * 9)
     (tmp_path / "plays" / "hamlet_gut.txt").write_bytes(f"HAMLET{speeches}\r\n\r\n".encode("latin-1"))
+    write_recordings(tmp_path / "recordings")
+    write_har(tmp_path / "har.tar.gz", {1: [1] * 300 + [2] * 200, 2: [3] * 300, 30: [1] * 200})
     write_pictures(tmp_path / "photos")
     write_leaf(tmp_path / "leaf")
     paths = {
@@ -54,6 +65,8 @@ def opener(tmp_path, monkeypatch):
         "text-folder": "texts",
         "shakespeare": "plays",
         "image-folder": "photos",
+        "sequence-folder": "recordings",
+        "har": "har.tar.gz",
         "leaf": "leaf",
     }
     return lambda name, seed=0: load_dataset(name, seed=seed, path=tmp_path / paths[name] if name in paths else None)
@@ -78,7 +91,7 @@ def test_every_dataset_is_well_formed_seeded_and_says_its_devices(opener, name):
 def test_paths_and_options_a_row_does_not_read_are_refused(opener, name, tmp_path):
     row = DATASETS[name]
     every = {"image_size": (4, 4), "color": "gray", "examples": 50, "shape": (8, 8, 1), "classes": 3}
-    every |= {"target": ("y",), "device_column": "who"}
+    every |= {"target": ("y",), "device_column": "who", "window": 8, "hop": 4}
     assert set(every) == set(DataOptions.__dataclass_fields__)
     for option, value in every.items():
         if option not in row.options:
@@ -270,7 +283,16 @@ def test_one_changed_pixel_label_or_device_changes_the_fingerprint():
 
 
 @pytest.mark.parametrize(
-    "options", [{"image_size": (0, 4)}, {"image_size": [4]}, {"color": "blue"}, {"examples": 1}, {"classes": 2.5}]
+    "options",
+    [
+        {"image_size": (0, 4)},
+        {"image_size": [4]},
+        {"color": "blue"},
+        {"examples": 1},
+        {"classes": 2.5},
+        {"window": 1},
+        {"hop": 0},
+    ],
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(ConfigError):

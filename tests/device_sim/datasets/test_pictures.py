@@ -74,7 +74,7 @@ def test_nothing_is_left_out_silently(tmp_path, extra, says):
 def test_sizes_depths_and_bombs_are_refused(tmp_path, monkeypatch):
     from PIL import Image
 
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no such files"):
         load_dataset("image-folder", seed=0, path=tmp_path)
     write_pictures(tmp_path)
     odd = tmp_path / "phone-2" / "dog" / "odd.png"

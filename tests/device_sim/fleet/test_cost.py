@@ -59,6 +59,22 @@ def test_layers_that_no_model_of_ours_has():
     assert work.activations == 16 * 16 * (3 + 6 + 8) + 32 * 64 + 5 + 2
 
 
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupedQueryAttention", "Attention", "AdditiveAttention"])
+def test_attention_costs_what_its_converted_graph_multiplies(kind):
+    import keras
+    from keras import layers
+
+    made = {
+        "MultiHeadAttention": lambda x, y: layers.MultiHeadAttention(3, 4, value_dim=5)(x, y),
+        "GroupedQueryAttention": lambda x, y: layers.GroupQueryAttention(4, 6, 2)(x, y),
+        "Attention": lambda x, y: layers.Attention()([x, y]),
+        "AdditiveAttention": lambda x, y: layers.AdditiveAttention()([x, y]),
+    }
+    x = keras.Input((7, 8))
+    model = keras.Model(x, layers.Dense(2)(made[kind](x, x)))
+    assert workload_of(model, (7, 8)).forward_macs == converted_macs(model)
+
+
 def test_layers_that_take_a_mask_or_give_a_state_are_counted():
     import keras
     from keras import layers

@@ -21,6 +21,7 @@ from export.training.report import report_on
 from export.training.session import open_compiled_session, open_session
 from fl_mobile.errors import VerifyError
 from fl_mobile.models import MODELS, build_model, keras_bridge
+from fl_mobile.tasks.table import task_row
 from tests.export.training.gradients import worst_relative_error
 from tests.export.training.runtimes import python_with_tflite_runtime, ten_steps
 
@@ -36,7 +37,8 @@ def _built(name: str, size: int = 4) -> tuple[Any, TrainingProgram]:
     model = build_model(
         name, input_shape=row.input_shape, num_classes=row.num_classes, input_scale=scale, seed=0, weights="none"
     )
-    made = build_training_program(model, batch_size=size, task=row.task, from_logits=row.from_logits)
+    loss = task_row(row.task).losses[0]
+    made = build_training_program(model, batch_size=size, task=row.task, loss=loss, from_logits=row.from_logits)
     return model, made
 
 
@@ -45,6 +47,8 @@ def _batch(name: str, model: Any, size: int = 4) -> tuple[np.ndarray, np.ndarray
     row, out = MODELS[name], model.outputs[0].shape
     high = row.num_classes if row.task == "sequence" else 1000 if row.input_dtype == "int32" else 256
     x = rng.integers(0, high, (size, *model.inputs[0].shape[1:])).astype(np.float32)
+    if row.task == "reconstruction":
+        return x, x / np.float32(255)
     return x, rng.integers(0, out[-1], (size, *out[1:-1]))
 
 
@@ -61,7 +65,8 @@ def _one_step(name: str) -> None:
     after = session.get_weights()
     optimizer = keras.optimizers.SGD(RATE)
     optimizer.build(model.trainable_variables)
-    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=MODELS[name].from_logits)
+    distance, of_classes = keras.losses.MeanSquaredError(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss_of = distance if MODELS[name].task == "reconstruction" else of_classes
     with keyed_dropout(model, tf.constant(1), tf.constant(0)), tf.GradientTape() as tape:
         want = loss_of(y, model(x, training=True))
     gradients = tape.gradient(want, [v.value for v in model.trainable_variables])

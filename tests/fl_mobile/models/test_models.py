@@ -27,6 +27,13 @@ PARAMETERS = {  # (all, trainable), published or added up by hand from the layer
     "resnet-8": (78_666, 78_666 - 2 * (3 * 16 + 2 * 32 + 2 * 64)),
     "ds-cnn": (24_908, 24_908 - 2 * 9 * 64),
     "tabular-mlp": (30 * 64 + 64 + 64 * 32 + 32 + 32 * 2 + 2,) * 2,
+    "tiny-transformer": (
+        97 * 32 + 3 * 32 * 32 + 32 + 4 * (32 * 32 + 32) + 2 * 64 + 32 * 64 + 64 + 64 * 32 + 32 + 32 * 97 + 97,
+    )
+    * 2,
+    "tiny-unet": (9 * (8 + 8 * 16 + 16 * 32 + (32 + 16) * 16 + (16 + 8) * 8) + 8 + 16 + 32 + 16 + 8 + 8 * 11 + 11,) * 2,
+    "autoencoder": (2 * 784 * 64 + 64 + 64 * 16 + 16 + 16 * 64 + 64 + 784,) * 2,
+    "har-cnn": (5 * 6 * 32 + 32 + 5 * 32 * 64 + 64 + 5 * 64 * 64 + 64 + 64 * 6 + 6,) * 2,
     "char-gru": (97 * 8 + 3 * (8 * 128 + 128 * 128 + 2 * 128) + 128 * 97 + 97,) * 2,
     "text-classifier": (10_000 * 16 + 16 * 16 + 16 + 16 * 2 + 2,) * 2,
 }
@@ -79,12 +86,18 @@ def test_another_process_builds_the_same_bits(built):
     assert theirs == {name: digest(model) for name, model in built.items()}
 
 
+def answer_of(row):
+    """Shape of the answer to one example: its task's positions, and a score for each class."""
+    positions = {"sequence": row.input_shape, "segmentation": row.input_shape[:2]}
+    return row.input_shape if row.task == "reconstruction" else (*positions.get(row.task, ()), row.num_classes)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_takes_the_callers_input_and_gives_logits(built, name):
     row, rng = MODELS[name], np.random.default_rng(0)
     x = rng.integers(0, high(row), (3, *row.input_shape)).astype(np.float32)
     out = built[name](x, training=False).numpy()
-    assert out.shape == (3, *(row.input_shape if row.task == "sequence" else ()), row.num_classes)
+    assert out.shape == (3, *answer_of(row))
     assert np.isfinite(out).all()
     assert row.from_logits
     assert not np.allclose(out.sum(axis=-1), 1)
@@ -100,11 +113,14 @@ def test_a_training_step_reaches_every_trainable_tensor_and_no_frozen_one(name):
     row, rng = MODELS[name], np.random.default_rng(0)
     model = build(name)
     x = rng.integers(0, high(row), (8, *row.input_shape)).astype(np.float32)
-    y = np.arange(8) % row.num_classes
-    y = np.broadcast_to(y[:, None], (8, *row.input_shape)) if row.task == "sequence" else y
+    positions = answer_of(row)[:-1]
+    y = np.broadcast_to((np.arange(8) % row.num_classes).reshape(8, *[1] * len(positions)), (8, *positions))
     before = [v.numpy() for v in model.non_trainable_weights]
     with tf.GradientTape() as tape:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, model(x, training=True))
+        out = model(x, training=True)
+        rebuilt = row.task == "reconstruction"
+        of_classes = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = keras.losses.MeanSquaredError()(x / 255, out) if rebuilt else of_classes(y, out)
     gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         values = tf.convert_to_tensor(gradient).numpy()

@@ -8,12 +8,13 @@ import random
 import struct
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.fleet.plain_pickle import load_plain
 from fl_mobile.errors import DataError
+from fl_mobile.storage.plain_pickle import Made, Named, load_plain
 
 keys = st.text(max_size=5) | st.integers() | st.floats(allow_nan=False)
 plain = st.recursive(
@@ -146,8 +147,47 @@ def test_damaged_bytes_are_read_or_refused_and_nothing_else():
     assert 1000 < refused < 5000
 
 
-@given(st.binary(max_size=100))
+@pytest.mark.parametrize("objects", [False, True])
+@given(raw=st.binary(max_size=100))
 @settings(deadline=None)
-def test_any_bytes_are_read_or_refused(raw):
+def test_any_bytes_are_read_or_refused(objects, raw):
     with suppress(DataError):
-        load_plain(b"\x80\x04" + raw, "file")
+        load_plain(b"\x80\x04" + raw, "file", objects=objects)
+
+
+# --- names and calls, written down and never followed ---------------------------------------------------------------
+
+
+def test_calls_are_written_down_and_nothing_runs(tmp_path):
+    (made,) = load_plain(pickle.dumps([Evil(tmp_path / "owned")], 2), "file", objects=True)
+    assert (type(made), made.args, made.state) == (Made, (str(tmp_path / "owned"),), None)
+    assert made.name.split() == [os.mkdir.__module__, "mkdir"]
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("dtype", ["<f8", "<i8", "<f4"])
+def test_an_array_is_its_parts(order, dtype):
+    array = np.asarray(np.arange(12).reshape(3, 4), dtype, order=order)
+    made = load_plain(pickle.dumps(array, 2), "file", objects=True)
+    assert made.args[0] == Named("numpy ndarray")
+    _, shape, kind, column_major, data = made.state
+    assert (shape, kind.args[0], kind.state[1], column_major) == ((3, 4), dtype[1:], "<", order == "F")
+    assert data.args[0].encode(data.args[1]) == array.tobytes(order)
+
+
+STRANGE = {
+    "calls text": b"\x80\x02X\x01\x00\x00\x00a)R.",
+    "calls with a list": b"\x80\x02cos\nmkdir\n]R.",
+    "state of a number": b"\x80\x02K\x01}b.",
+    "a number in text": b"\x80\x02I12\n.",
+    "a name that does not end": b"\x80\x02cos\nmkdir",
+    "a name that is no text": b"\x80\x02c\xff\nmkdir\n.",
+    "an instance": b"\x80\x02cos\nmkdir\n)\x81.",
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_strange_calls_are_refused(what):
+    with pytest.raises(DataError, match="file: not a pickle of plain data: byte"):
+        load_plain(STRANGE[what], "file", objects=True)

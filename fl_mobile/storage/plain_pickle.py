@@ -1,9 +1,10 @@
-"""Reads pickles of plain data without unpickling: FedScale publishes its traces that way.
+"""Reads pickles without unpickling: FedScale publishes its traces that way, and sensor recordings come as data frames.
 
 ``pickle.load`` runs whatever a file asks for. Here is an interpreter of our own that knows only the instructions which
-make numbers, text, lists, tuples and dicts. It has none that names a module, calls a function, sets an attribute or
-loads a persistent id, so a hostile file can be wrong but cannot act. Every instruction takes at least one byte and
-makes at most one object no longer than the bytes it read: memory is linear in the file.
+make numbers, text, lists, tuples and dicts. It has none that imports a module, calls a function, sets an attribute or
+loads a persistent id, so a hostile file can be wrong but cannot act. Where objects are asked for, what would be called
+is written down as a `Made`, and the reader of that file decides what it knows to be. Every instruction takes at least
+one byte and makes at most one object no longer than the bytes it read: memory is linear in the file.
 
 Instructions: CPython ``Lib/pickletools.py``; protocols 2 to 5.
 """
@@ -19,19 +20,36 @@ from typing import Any
 from fl_mobile.errors import DataError
 
 
-def load_plain(raw: bytes, where: str) -> Any:
+@dataclass(frozen=True)
+class Named:
+    """A name that a pickle would import, such as ``"numpy dtype"``; nothing is imported."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class Made:
+    """What unpickling would make by calling ``name(*args)`` and then set to ``state``; nothing is called."""
+
+    name: str
+    args: tuple[Any, ...]
+    state: Any = None
+
+
+def load_plain(raw: bytes, where: str, *, objects: bool = False) -> Any:
     """Returns what a pickle of plain data holds; parts may be shared, as in the file.
 
     Args:
         where: Name of the file, for messages.
+        objects: Takes names and calls too, as `Named` and `Made`.
 
     Raises:
         DataError: Anything but plain data, or bytes that are no pickle.
     """
-    machine = _Machine(raw)
+    machine, steps = _Machine(raw), _STEPS_OF_OBJECTS if objects else _STEPS
     try:
         while (code := machine.byte()) != _STOP:
-            step = _STEPS.get(code)
+            step = steps.get(code)
             if step is None:
                 raise _Refused(f"instruction {_NAMES.get(code, f'0x{code:02x}')} is not for plain data")
             step(machine)
@@ -120,6 +138,30 @@ class _Machine:
         if not 2 <= version <= 5:
             raise _Refused(f"protocol {version}")
 
+    def line(self) -> bytes:
+        end = self.raw.find(b"\n", self.at)
+        if end < 0:
+            raise _Refused("it is cut off")
+        text = self.slice(end - self.at)
+        self.at += 1
+        return text
+
+    def boolean(self) -> None:
+        text = self.line()
+        if text not in (b"00", b"01"):
+            raise _Refused(f"INT {text[:20]!r} is no truth value")
+        self.stack.append(text == b"01")
+
+    def call(self) -> None:
+        name, args = self.last(2)
+        if type(name) is not Named or type(args) is not tuple:
+            raise _Refused("a call of something that has no name")
+        self.stack.append(Made(name.name, args))
+
+    def build(self) -> None:
+        (state,) = self.last(1)
+        self.top(Made).state = state
+
     def integer(self, length: int) -> None:
         self.stack.append(int.from_bytes(self.slice(length), "little", signed=True))
 
@@ -162,7 +204,14 @@ _BY_NAME: dict[str, Callable[[_Machine], object]] = {
     "NEWTRUE": lambda m: m.stack.append(True),
     "NEWFALSE": lambda m: m.stack.append(False),
 }
+_OF_OBJECTS: dict[str, Callable[[_Machine], object]] = {
+    "GLOBAL": lambda m: m.stack.append(Named(f"{m.line().decode()} {m.line().decode()}")),
+    "REDUCE": lambda m: m.call(),
+    "BUILD": lambda m: m.build(),
+    "INT": lambda m: m.boolean(),  # how protocol 2 of Python 2 writes them
+}
 _STEPS = {_CODES[name]: step for name, step in _BY_NAME.items()}
+_STEPS_OF_OBJECTS = _STEPS | {_CODES[name]: step for name, step in _OF_OBJECTS.items()}
 
 
 def _append(machine: _Machine, items: list[Any]) -> None:
