@@ -132,7 +132,7 @@ def _pandas() -> Iterator[None]:
     """Modules of pandas' names while something is pickled; pickle looks every class up by its name."""
     named = {"pandas.core.frame": ["DataFrame"], "pandas.core.internals.managers": ["BlockManager"]}
     named["pandas.core.indexes.base"] = ["_new_Index", "Index"]
-    named |= dict.fromkeys(("pandas", "pandas.core", "pandas.core.internals", "pandas.core.indexes"), [])
+    named |= {key: [] for key in ("pandas", "pandas.core", "pandas.core.internals", "pandas.core.indexes")}
     before = {module: sys.modules.get(module) for module in named}
     for module, names in named.items():
         sys.modules[module] = ModuleType(module)
