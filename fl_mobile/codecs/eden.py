@@ -5,6 +5,9 @@ seed u32              of the rotation and, below 1 bit, of the coordinates that 
 scales f32[blocks]    one per block of `rotation.block_sizes`; 0: the block is all zeros and sends nothing more
 levels                ``bits`` each for every coordinate sent, over all blocks that are not zero, padded to a byte
 ```
+The same bytes on every machine and in every language. In float32: the values over the largest magnitude, signs,
+butterflies and one product with ``n^−½`` (`hadamard`). In float64: sums over a block in the order of its coordinates,
+a level as the number of midpoints between centroids that are below ``z/√mean z²``, ``Σz²/Σzc`` and what follows.
 """
 
 from __future__ import annotations
@@ -64,11 +67,12 @@ class Eden:
         unit = (values / np.float64(largest or 1.0)).astype(np.float32)  # squares of huge or tiny values leave float32
         centroids, scales, levels = self._centroids(), [], []
         for z, sent in zip(rotate(unit, seed), self._sent(values.size, seed), strict=True):
-            rms = np.sqrt(np.mean(np.square(z, dtype=np.float64), axis=1, keepdims=True))
+            energy = _ordered_sums(np.square(z, dtype=np.float64))
+            rms = np.sqrt(energy / z.shape[1])[:, None]
             level = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, z / np.where(rms, rms, 1.0))
             # ⟨Rx, c⟩ over all coordinates, sent or not: unbiased for any sample, and never near 0.
-            inner = np.sum(z * centroids[level], axis=1, dtype=np.float64)
-            gain = np.sum(np.square(z, dtype=np.float64), axis=1) / np.where(inner, inner, 1.0)
+            inner = _ordered_sums(z * centroids[level])
+            gain = energy / np.where(inner, inner, 1.0)
             scale = np.minimum(gain * largest * (z.shape[1] / sent.shape[1]), _MAX).astype("<f4")
             scales.append(scale)
             levels.append(np.take_along_axis(level, sent, axis=1)[scale != 0].ravel())
@@ -126,3 +130,9 @@ class Eden:
 
     def _pack(self, levels: np.ndarray) -> bytes:
         return pack_bits(levels, self._width)
+
+
+def _ordered_sums(numbers: np.ndarray) -> np.ndarray:
+    """Returns the sum of each row of ``float64[rows, n]``, added from left to right."""
+    sums: np.ndarray = np.cumsum(numbers, axis=1)[:, -1]
+    return sums

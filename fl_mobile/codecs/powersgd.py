@@ -10,6 +10,10 @@ Vectors, and matrices whose factors would hold as many numbers as they do, trave
 The paper keeps Q from round to round so that one power iteration is enough, sums P and Q over workers, and sends
 float32. A phone that takes part once has no earlier Q, so here four iterations run on the phone, which costs no
 bytes; factors of different phones cannot be summed, so the server decodes each; float16 halves the bytes.
+
+All sums are float64 in a stated order (`kernels.ordered`), so that every machine and language makes the same bytes:
+from ``Q = U − ½`` with uniform U (24 bits, rank numbers a column), ``P ← MQ``, Gram–Schmidt, ``Q ← MᵀP``, four times.
+A product is read as ``ΣPQ`` in float64, rising column of the factors by column, times the scale, rounded to float32.
 """
 
 from __future__ import annotations
@@ -55,17 +59,13 @@ class PowerSgd:
         parts = []
         for tensor in delta.values():
             rows, columns = _matrix_shape(tensor.shape)
-            if not self._factors(rows, columns):
+            if not self._pays(rows, columns):
                 parts.append(tensor.astype("<f4", copy=False).tobytes())
                 continue
-            matrix = tensor.reshape(rows, columns).astype(np.float64)
-            q = uniform(rng, columns * self.rank).reshape(columns, self.rank) - 0.5
-            for _ in range(_ITERATIONS):
-                p = _orthonormal(matrix @ q)
-                q = matrix.T @ p
+            p, q = _factors(tensor.reshape(rows, columns).astype(np.float64), self.rank, rng)
             scale = np.float32(min(np.max(np.abs(q)), _MAX))
             unit = np.clip(q / scale, -1, 1) if scale else np.zeros_like(q)
-            parts += [p.astype("<f2").tobytes(), scale.astype("<f4").tobytes(), unit.astype("<f2").tobytes()]
+            parts += [p.T.astype("<f2").tobytes(), scale.astype("<f4").tobytes(), unit.T.astype("<f2").tobytes()]
         return b"".join(parts)
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:
@@ -77,17 +77,21 @@ class PowerSgd:
 
     def _decode_tensor(self, reader: Reader, tensor: TensorSpec) -> np.ndarray:
         rows, columns = _matrix_shape(tensor.shape)
-        if not self._factors(rows, columns):
+        if not self._pays(rows, columns):
             return reader.finite("<f4", tensor.size).reshape(tensor.shape)
         p = reader.finite("<f2", rows * self.rank).reshape(rows, self.rank)
         scale = float(reader.finite("<f4", 1)[0])
         q = reader.finite("<f2", columns * self.rank).reshape(columns, self.rank)
         if max(float(np.abs(p).max()), float(np.abs(q).max())) > 1:
             raise WireError("value", "a PowerSGD factor is above 1, its columns must be normalised")
-        product = (p @ q.T).astype(np.float64) * scale
+        left, right = p.astype(np.float64), q.astype(np.float64)
+        product = np.outer(left[:, 0], right[:, 0])
+        for k in range(1, self.rank):
+            product += np.outer(left[:, k], right[:, k])
+        product *= scale
         return np.clip(product, -_MAX, _MAX).astype(np.float32).reshape(tensor.shape)
 
-    def _factors(self, rows: int, columns: int) -> bool:
+    def _pays(self, rows: int, columns: int) -> bool:
         return self.rank * (rows + columns) < rows * columns
 
 
@@ -95,13 +99,14 @@ def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1] if shape else 1
 
 
-def _orthonormal(columns: np.ndarray) -> np.ndarray:
-    """Gram–Schmidt, twice for accuracy; a column that depends on earlier ones becomes 0."""
-    out = columns.copy()
-    for i in range(out.shape[1]):
-        before = float(np.linalg.norm(out[:, i]))
-        for _ in range(2):
-            out[:, i] -= out[:, :i] @ (out[:, :i].T @ out[:, i])
-        norm = float(np.linalg.norm(out[:, i]))
-        out[:, i] = out[:, i] / norm if norm > 1e-12 * before else 0.0
-    return out
+def _factors(matrix: np.ndarray, rank: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns P and Q by vector: ``float64[rank, rows]``, orthonormal, and ``float64[rank, columns]``."""
+    from fl_mobile.kernels.ordered import make_orthonormal, times, transposed_times
+
+    start = uniform(rng, matrix.shape[1] * rank).reshape(-1, rank) - 0.5
+    q = np.ascontiguousarray(start.T, np.float64)
+    for _ in range(_ITERATIONS):
+        p = times(matrix, q)
+        make_orthonormal(p)
+        q = transposed_times(matrix, p)
+    return p, q

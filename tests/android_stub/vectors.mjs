@@ -1,4 +1,5 @@
-// The committed packets in JavaScript, in Node and in a browser: `node vectors.mjs WIRE.mjs vectors.json`, or `check` in a page.
+// The committed packets and downloads in JavaScript: `node vectors.mjs WIRE.mjs vectors.json rounds.json DAMAGED` in Node;
+// `check` and `checkDownloads` in a page.
 
 const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -84,10 +85,52 @@ export const check = async (wire, shared, hostile) => {
   return { packets: shared.packets.length, wrong, damages, reasons };
 };
 
+const bytesOf = (base64) => Int8Array.from(atob(base64), (char) => char.charCodeAt(0));
+const textBytes = (value) => Int8Array.from(new TextEncoder().encode(JSON.stringify(value)));
+
+/** The coordinates of tensors that train, in model order. */
+const trained = (tensors, point) => {
+  const out = [];
+  let start = 0;
+  for (const tensor of tensors) {
+    if (tensor[2]) out.push(...point.subarray(start, start + sizeOf(tensor)));
+    start += sizeOf(tensor);
+  }
+  return Int32Array.from(out);
+};
+
+/** Returns how many downloads were compared, what differs, and the reasons damaged ones were refused for. */
+export const checkDownloads = async (wire, shared, hostile) => {
+  const wrong = [], reasons = {};
+  let downloads = 0, damages = 0;
+  for (const [name, { terms, rounds }] of Object.entries(shared)) {
+    const told = textBytes(terms), first = new Int8Array(drawn(wire, terms.spec, "plain", 50).buffer);
+    let held = 0, point = null;
+    for (const { version, model, prediction, beside, digests } of rounds) {
+      const parts = [model, prediction, beside].map(bytesOf);
+      const read = wire.download(told, first, ...parts, version, held, point);
+      const found = { weights: read.weights, point: read.point && trained(terms.spec, read.point), prediction: read.prediction,
+        beside: read.beside };
+      for (const [part, value] of Object.entries(found))
+        if ((value ? await digest(value) : undefined) !== digests[part]) wrong.push(`${name} ${version}: another ${part}`);
+      downloads++;
+      for (let i = 0; i < hostile; i++) {
+        const bad = damaged(parts[0], damages++);
+        const reason = wire.whyNoDownload(told, first, bad, parts[1], parts[2], version, held, point);
+        reasons[reason] = (reasons[reason] ?? 0) + 1;
+      }
+      [held, point] = [version, read.point];
+    }
+  }
+  return { downloads, wrong, damages, reasons };
+};
+
 if (globalThis.process?.argv?.[2]) {
   const { readFileSync } = await import("node:fs");
   const { pathToFileURL } = await import("node:url");
-  const [wire, shared, hostile] = process.argv.slice(2);
-  const told = await check(await import(pathToFileURL(wire)), JSON.parse(readFileSync(shared, "utf8")), Number(hostile));
+  const [code, packets, rounds, hostile] = process.argv.slice(2);
+  const wire = await import(pathToFileURL(code));
+  const json = (path) => JSON.parse(readFileSync(path, "utf8"));
+  const told = [await check(wire, json(packets), Number(hostile)), await checkDownloads(wire, json(rounds), Number(hostile))];
   console.log(JSON.stringify(told));
 }

@@ -59,29 +59,20 @@ def unrotate(groups: list[np.ndarray], seed: int, count: int) -> np.ndarray:
 
 
 def hadamard(blocks: np.ndarray) -> np.ndarray:
-    """Returns the orthonormal Walsh–Hadamard transform of each row; its own inverse.
+    """Returns the orthonormal Walsh–Hadamard transform of each row, ``float32[blocks, n]``; its own inverse.
 
-    H of length p·q·r is the Kronecker product of those of p, q and r, so a row is a few small matrix products; small,
-    because BLAS would start threads for large ones, and threads of many workers on few cores wait for each other.
+    Butterflies (a, b → a + b, a − b) in float32 at distances 1, 2, 4, … n/2, then one product with ``n^−½``: the same
+    bits on every machine and in every language, which a matrix product is not.
 
     >>> hadamard(np.array([[1.0, 0.0]], np.float32)).round(3).tolist()
     [[0.7070000171661377, 0.7070000171661377]]
     """
+    from fl_mobile.kernels.ordered import butterflies
+
     rows, n = blocks.shape
-    r = min(n, 32)
-    q = min(n // r, 32)
-    p = n // (q * r)
-    out = blocks.reshape(rows * p, q, r) @ _matrix(r)
-    out = (_matrix(q) @ out).reshape(rows, p, q * r)
-    out = _matrix(p) @ out
+    out = np.array(blocks, np.float32, order="C").reshape(-1)
+    butterflies(out, n)
     return (out * np.float32(n**-0.5)).reshape(rows, n)
-
-
-def _matrix(n: int) -> np.ndarray:
-    h = np.ones((1, 1), np.float32)
-    while len(h) < n:
-        h = np.block([[h, h], [h, -h]])
-    return h
 
 
 def _signs(seed: int, count: int) -> np.ndarray:

@@ -9,10 +9,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
-/**
- * Codecs by the names that a server writes. Two of Python's are missing, {@code eden} and {@code powersgd}: they multiply
- * float32 matrices, which no two machines do alike, so a client that is told to use one says so and gives the round up.
- */
+/** Codecs by the names that a server writes: every one that Python has. */
 public final class Codecs {
     /** Stages whose name says all. */
     private static final String UNIFORM = "q[1-8]";
@@ -37,6 +34,10 @@ public final class Codecs {
                     return linear(text, options(argument));
                 case "sketch":
                     return sketch(text, options(argument));
+                case "powersgd":
+                    int rank = Integer.parseInt(argument);
+                    check(rank >= 1);
+                    return new PowerSgd(text, rank);
                 default:
                     return chain(text);
             }
@@ -163,6 +164,11 @@ public final class Codecs {
             int levels = Integer.parseInt(String.valueOf(argument));
             check(levels >= 1 && levels <= 1 << 15);
             return new Qsgd(levels);
+        }
+        if (stage.equals("eden")) {
+            double bits = Double.parseDouble(String.valueOf(argument));
+            check(bits > 0 && (bits < 1 || bits <= 4 && bits == Math.rint(bits)));
+            return new Eden(bits);
         }
         check(argument == null);
         switch (stage) {

@@ -38,8 +38,7 @@ interface Quantizer {
         @Override
         public void encode(float[] values, Philox rng, Writer out) {
             for (float value : values) {
-                int half = fromFloat(Math.min(Math.max(value, -65504f), 65504f));
-                out.u8(half).u8(half >> 8);
+                write(Math.min(Math.max(value, -65504f), 65504f), out);
             }
         }
 
@@ -66,12 +65,14 @@ interface Quantizer {
             return 2 * count;
         }
 
-        private static int fromFloat(float value) {
-            int sign = Float.floatToRawIntBits(value) >>> 31 << 15;
-            double size = Math.abs((double) value);
+        /** Writes a value of at most 65,504. */
+        void write(double value, Writer out) {
+            int sign = Double.doubleToRawLongBits(value) < 0 ? 1 << 15 : 0;
+            double size = Math.abs(value);
             int exponent = Math.max(Math.getExponent(size), -14);
             long units = (long) Math.rint(Math.scalb(size, 10 - exponent)); // in units of the last place
-            return sign | (int) (units + ((long) exponent + 14 << 10));
+            int half = sign | (int) (units + ((long) exponent + 14 << 10));
+            out.u8(half).u8(half >> 8);
         }
     }
 

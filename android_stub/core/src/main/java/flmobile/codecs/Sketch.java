@@ -8,13 +8,6 @@ import java.math.BigDecimal;
 
 /** A random projection that all clients of a round share; see {@code fl_mobile/codecs/sketch/codec.py}. */
 public final class Sketch implements Codec {
-    private static final double[][] POSITIVE_CENTROIDS = {
-        {},
-        {0.7978845608},
-        {0.4527800398, 1.5104176087},
-        {0.2450941791, 0.7560052812, 1.3439092613, 2.1519457045},
-        {0.1283950299, 0.3880482996, 0.6567591186, 0.9423404419, 1.2562311512, 1.6180464059, 2.0690172265, 2.7325896111},
-    };
     private static final double[] EXCESS = {0, 0.571, 0.133, 0.0358, 0.0096};
     private final String name;
     private final int k;
@@ -89,7 +82,7 @@ public final class Sketch implements Codec {
 
     /** Sets the levels of a block and returns its scale; sums are exact, so that every machine gets the same bits. */
     private float quantize(double[] numbers, int from, int length, long[] levels, int at) {
-        double[] centroids = centroids();
+        double[] centroids = Eden.centroids(bits);
         double[] products = new double[length];
         for (int i = 0; i < length; i++) {
             products[i] = numbers[from + i] * numbers[from + i];
@@ -149,21 +142,11 @@ public final class Sketch implements Codec {
         }
         long[] levels = Bits.read(payload, live, bits);
         payload.end();
-        double[] centroids = centroids();
+        double[] centroids = Eden.centroids(bits);
         for (int b = 0, at = 0, n = 0; b < blocks.length; b++) {
             for (int end = at + blocks[b]; at < end; at++) {
                 numbers[at] = scales[b] != 0 ? centroids[(int) levels[n++]] * scales[b] : 0;
             }
         }
-    }
-
-    private double[] centroids() {
-        double[] half = POSITIVE_CENTROIDS[bits];
-        double[] out = new double[2 * half.length];
-        for (int i = 0; i < half.length; i++) {
-            out[half.length + i] = half[i];
-            out[half.length - 1 - i] = -half[i];
-        }
-        return out;
     }
 }

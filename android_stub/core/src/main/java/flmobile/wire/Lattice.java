@@ -44,7 +44,8 @@ final class Lattice {
             }
         }
         double rms = count == 0 ? 0 : Math.sqrt(square / count);
-        step = (float) (fineness * (rms == 0 ? TYPICAL_RMS : rms));
+        float[] rounded = {(float) (fineness * (rms == 0 ? TYPICAL_RMS : rms))}; // in JavaScript only an array does
+        step = rounded[0];
     }
 
     /** Returns the version that a delta leads to and the one it starts from, as it says. */

@@ -57,6 +57,25 @@ public final class Wire {
         return Packet.pack(header, values, spec(tensors), Codecs.parse(codec), new Philox((long) key));
     }
 
+    /** Reads a download as {@link Download#read} says. */
+    @JSExport
+    public static Download download(
+            byte[] terms, byte[] first, byte[] model, byte[] prediction, byte[] beside, int version, int held, int[] point) {
+        return Download.read(terms, first, model, prediction, beside, version, held, point);
+    }
+
+    /** Returns why a download cannot be read, empty if it can; anything but a {@code WireException} goes through. */
+    @JSExport
+    public static String whyNoDownload(
+            byte[] terms, byte[] first, byte[] model, byte[] prediction, byte[] beside, int version, int held, int[] point) {
+        try {
+            Download.read(terms, first, model, prediction, beside, version, held, point);
+            return "";
+        } catch (WireException refused) {
+            return refused.reason();
+        }
+    }
+
     /** Returns so many draws from [0, 1) of a key. */
     @JSExport
     public static float[] uniform(double key, int count) {
