@@ -139,7 +139,7 @@ def _check(experiment: Experiment, service: Service, recipes: tuple[str, ...], o
     from device_sim.run.finish import check_before_training
 
     with while_loading():
-        federation, programs = open_deployed(deployable(experiment))
+        federation, programs = open_deployed(deployable(experiment, drawn=service.drawn))
     with contextlib.closing(federation.engine), tempfile.TemporaryDirectory() as temporary:
         if recipes:
             check_before_training(federation, recipes, say)
@@ -172,7 +172,7 @@ def _run(
         if not quiet:
             say(line)
 
-    experiment = deployable(experiment)
+    experiment = deployable(experiment, drawn=service.drawn)
     sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
     folder, _ = run_folder.reopen(path, experiment) if resume else (None, None)
     if folder is None:

@@ -26,6 +26,8 @@ from device_sim.rounds.training import fold_packets
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.judging import judge_by
 from fl_mobile.coordinator.records import OpenRound, most_packet_bytes
+from fl_mobile.privacy.claim import POISSON
+from fl_mobile.privacy.rules import cohort_seed
 from fl_mobile.protocol.terms import Blob, assignment_to_json
 from fl_mobile.records import RoundReport, ServerState
 from fl_mobile.seeds import hashes
@@ -42,6 +44,7 @@ class Master:
     Attributes:
         programs: What clients run, stored already.
         least: Packets without which a deadline ends no round; nor does it with fewer than the aggregation rule needs.
+            Under privacy a deadline ends every round, and noise hides that nobody came.
         seat_seconds: How long a client that was asked is waited for.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
         stopped: Whether to leave the round open and end.
@@ -65,6 +68,10 @@ class Master:
         self.coordinator.open_round(round_)
         seconds, rule = federation.experiment.clock.deadline_seconds or None, step.folding.rule
         least = next(n for n in itertools.count(self.least) if n >= round_.most or not rule.too_few(n))
+        if (
+            state.privacy is not None
+        ):  # who comes late counts in no round, however few came in time: it would hang on the others
+            seconds, least = (seconds, 0) if round_.most else (0.0, 0)
         names = self.coordinator.wait(seconds=seconds, least=least, stopped=self.stopped)
         if self.stopped():
             raise KeyboardInterrupt
@@ -95,7 +102,10 @@ class Master:
         invited = None
         if self.drawn:
             chosen = _drawn(step, ask)
-            ask, most, invited = len(chosen), min(most, len(chosen)), chosen.__contains__
+            # Under Poisson sampling a cap would make who counts depend on all others, and undo what sampling hides.
+            capped = not keys.privacy.on or keys.privacy.sampling != POISSON
+            most = min(most, len(chosen)) if capped else len(chosen)
+            ask, invited = len(chosen), chosen.__contains__
         return OpenRound(
             number=number,
             assignment=assignment_to_json(step.assignment),
@@ -109,6 +119,7 @@ class Master:
             invited=invited,
             most_bytes=most_packet_bytes(step.agreement.spec),
             programs=self.programs,
+            discreet=keys.privacy.on,
         )
 
 
@@ -122,6 +133,7 @@ def _drawn(step: Step, wanted: int) -> frozenset[int]:
         draw=step.round_num,
         now=step.memory.seconds,
         under_way=np.zeros(0, np.int64),
+        seed=cohort_seed(step.state.privacy) if step.state.privacy else None,
     )
     return frozenset(crew.devices.index.tolist())
 

@@ -22,8 +22,11 @@ from fl_mobile.protocol.terms import Blob, initial_bytes, terms_to_json
 RUNTIME = "litert"
 
 
-def deployable(experiment: Experiment) -> Experiment:
+def deployable(experiment: Experiment, *, drawn: bool = False) -> Experiment:
     """Returns the experiment with the phone's program as its engine.
+
+    Args:
+        drawn: Whether the server draws who is asked.
 
     Raises:
         ConfigError: It asks for what only a simulation can do.
@@ -36,7 +39,17 @@ def deployable(experiment: Experiment) -> Experiment:
             experiment.server.rule().reference,
             "the coordinator trains no update of its own; use multi-krum or norm-bound",
         ),
-        ("privacy.mode", experiment.privacy.on, "who takes part there is not drawn in secret, as ε assumes"),
+        (
+            "privacy.mode",
+            experiment.privacy.on and not drawn,
+            "who comes first is no secret draw, as ε assumes; use --cohort drawn",
+        ),
+        ("privacy.reproducible", experiment.privacy.reproducible, "noise that anybody can repeat protects nobody"),
+        (
+            "privacy.mode without clock.deadline-seconds",
+            experiment.privacy.on and not experiment.clock.deadline_seconds,
+            "one client that was drawn and stays away would hold its round for ever; give a deadline",
+        ),
         ("policy.name", experiment.policy.name != "every-round", "real clients decide by their own conditions"),
         ("personal.method", experiment.personal.method == DITTO, "a phone's program trains one model"),
         (

@@ -25,6 +25,7 @@ from fl_mobile.coordinator.records import Limits, Pace
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger("fl_mobile.coordinator")
 SHOWN = ("round_num", "accuracy", "loss", "cohort", "accepted", "upload_bytes", "download_bytes")
+SHOWN_IN_PRIVATE = SHOWN[:3]
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,6 @@ def _patiently(play: Callable[[], Iterator[Round]]) -> Iterator[Round]:
 def _shown(rounds: Iterator[Round], coordinator: Coordinator) -> Iterator[Round]:
     for done in rounds:
         line: dict[str, Any] = asdict(done)
-        coordinator.history.append({name: line[name] for name in SHOWN})
+        coordinator.history.append({name: line[name] for name in (SHOWN_IN_PRIVATE if done.privacy else SHOWN)})
         yield done
     coordinator.finish()

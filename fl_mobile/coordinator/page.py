@@ -18,7 +18,9 @@ def html(coordinator: Coordinator) -> str:
     round_ = coordinator.open
     population, counts = coordinator.seen(round_.number if round_ else None)
     now: dict[str, Any] = {"devices enrolled": population}
-    if round_ is not None:
+    if round_ is not None and round_.discreet:
+        now |= {"round": round_.number, "clients": "not told under differential privacy"}
+    elif round_ is not None:
         now |= {"round": round_.number, "clients asked": f"{counts.asked} of {round_.ask}"}
         now |= {"packets that count": f"{counts.packets - counts.refused.total()} of {round_.most}"}
     else:
@@ -44,10 +46,13 @@ def metrics(coordinator: Coordinator) -> str:
         "fl_mobile_devices_enrolled": ("gauge", population),
         "fl_mobile_round": ("gauge", round_.number if round_ else -1),
         "fl_mobile_finished": ("gauge", int(coordinator.finished)),
-        "fl_mobile_round_clients_asked": ("gauge", counts.asked),
-        "fl_mobile_round_packets_received": ("gauge", counts.packets),
-        "fl_mobile_round_upload_bytes": ("gauge", counts.upload_bytes),
     }
+    if not (round_ and round_.discreet):
+        numbers |= {
+            "fl_mobile_round_clients_asked": ("gauge", counts.asked),
+            "fl_mobile_round_packets_received": ("gauge", counts.packets),
+            "fl_mobile_round_upload_bytes": ("gauge", counts.upload_bytes),
+        }
     lines = [f"# TYPE {name} {kind}\n{name} {value:g}" for name, (kind, value) in numbers.items()]
     if coordinator.history:
         lines += _of_round(coordinator.history[-1])

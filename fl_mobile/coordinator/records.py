@@ -94,6 +94,7 @@ class OpenRound:
         invited: Device → whether it may be asked; None asks whoever comes first.
         most_bytes: Longest packet.
         programs: Name → blob: what clients run.
+        discreet: Whether how many came is for the run's own log alone: under differential privacy it was not charged.
         full_until: Until then nobody need count the seats again; only a hint, kept by `core`.
     """
 
@@ -109,6 +110,7 @@ class OpenRound:
     invited: Callable[[int], bool] | None = None
     most_bytes: int = 1 << 20
     programs: Mapping[str, Blob] = field(default_factory=dict)
+    discreet: bool = False
     full_until: float = 0.0
 
 

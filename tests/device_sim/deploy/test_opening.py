@@ -9,11 +9,25 @@ from device_sim.experiment.toml import parse_experiment
 from device_sim.run.loop import timeline_rounds
 from fl_mobile.errors import ConfigError
 
+PRIVATE = ("selection.sampler=poisson", "privacy.mode=central", "privacy.noise-multiplier=1", "upload.memory=none")
+
 
 def test_a_served_run_keeps_no_timeline_that_a_report_would_miss_the_devices_of() -> None:
     served = deployable(parse_experiment("", ()))
     assert served.engine.name == "litert"
     assert timeline_rounds(served) == frozenset()
+
+
+def test_a_private_run_needs_a_secret_draw_a_secret_key_and_a_deadline() -> None:
+    timed = (*PRIVATE, "clock.deadline-seconds=60")
+    assert deployable(parse_experiment("", timed), drawn=True).privacy.on
+    for keys, drawn, told in [
+        (timed, False, "privacy.mode.*--cohort drawn"),
+        (PRIVATE, True, "give a deadline"),
+        ((*timed, "privacy.reproducible=true"), True, "privacy.reproducible.*protects nobody"),
+    ]:
+        with pytest.raises(ConfigError, match=told):
+            deployable(parse_experiment("", keys), drawn=drawn)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +37,7 @@ def test_a_served_run_keeps_no_timeline_that_a_report_would_miss_the_devices_of(
         ("policy.name=event", "policy.min-new-examples=1"),
         ("evaluation.device-test-fraction=0.2",),
         ("evaluation.device-test-fraction=0.2", "personal.method=ditto"),
+        PRIVATE,
     ],
 )
 def test_what_only_a_simulation_can_do_is_refused_by_key(keys: tuple[str, ...]) -> None:
