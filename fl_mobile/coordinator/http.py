@@ -47,21 +47,7 @@ def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None =
     listener = _listen(host, port)
     _allow_many_connections()
     try:
-        config = uvicorn.Config(
-            make_app(coordinator),  # type: ignore[arg-type]
-            http=punctual(coordinator.limits.header_seconds),
-            h11_max_incomplete_event_size=coordinator.limits.header_bytes,
-            timeout_keep_alive=int(max(1, coordinator.limits.header_seconds)),
-            backlog=4096,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ssl_certfile=None if tls is None else tls.certificate,
-            ssl_keyfile=None if tls is None else tls.key,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        config.load()
+        config = configured(coordinator, tls)
     except (OSError, ValueError) as error:
         listener.close()
         raise ConfigError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
@@ -81,6 +67,30 @@ def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None =
         listener.close()
         if thread.is_alive():
             raise RunError(f"a request did not end within {END_SECONDS:g} s after the server was told to; see its log")
+
+
+def configured(coordinator: Coordinator, tls: Tls | None = None) -> uvicorn.Config:
+    """Returns uvicorn's settings for a coordinator, loaded.
+
+    Raises:
+        OSError, ValueError: The certificate cannot be used.
+    """
+    config = uvicorn.Config(
+        make_app(coordinator),  # type: ignore[arg-type]
+        http=punctual(coordinator.limits.header_seconds),
+        h11_max_incomplete_event_size=coordinator.limits.header_bytes,
+        timeout_keep_alive=int(max(1, coordinator.limits.header_seconds)),
+        backlog=4096,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    config.load()
+    return config
 
 
 def _run(server: uvicorn.Server, listener: socket.socket, coordinator: Coordinator) -> None:

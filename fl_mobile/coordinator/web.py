@@ -93,9 +93,14 @@ class _Web:
 
         return answer
 
-    async def unknown(self, request: Request, _: Exception) -> Response:
+    async def unknown(self, request: Request, error: Exception) -> Response:
         """Answers what no route does."""
-        return self._problem(request, Refusal(404, "unknown-path", "see /v1/run and docs/protocol.md"))
+        allowed = getattr(error, "headers", None) or {}
+        if "Allow" not in allowed:
+            return self._problem(request, Refusal(404, "unknown-path", "see /v1/run and docs/protocol.md"))
+        response = self._problem(request, Refusal(405, "method", f"here one may {allowed['Allow']}"))
+        response.headers["allow"] = allowed["Allow"]
+        return response
 
     async def page(self, request: Request) -> Response:
         """The operator's page."""

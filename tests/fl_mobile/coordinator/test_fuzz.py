@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from fl_mobile.protocol.signing import message, to_base64
+from tests.fl_mobile.coordinator.memory_sockets import Answering
 from tests.fl_mobile.coordinator.test_web import Served, opened, path_of, served
 from tests.fl_mobile.coordinator.tiny import packet_of
 
 __all__ = ["opened", "served"]
+
+TOGETHER = 32
 
 WORDS = (
     *(b"\r\n", b"\r\n\r\n", b"\x00", b"\xff\xfe", b"-1", b"0", b"99999999999999999999", b"NaN", b"null", b"{", b"[[[["),
@@ -101,7 +106,7 @@ def answer(served: Served, request: bytes) -> bytes:
         return out
 
 
-@pytest.mark.parametrize("count", [600, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_any_bytes_are_answered_without_a_fault_of_ours(
     opened: Served, caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
@@ -116,4 +121,28 @@ def test_any_bytes_are_answered_without_a_fault_of_ours(
             if number == count // 10:
                 before = resident_mb()
     assert resident_mb() - before < 32
+    assert opened.client(1).get("/v1/run")["run"] == opened.coordinator.run
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_a_million_requests_of_any_bytes(opened: Served, caplog: pytest.LogCaptureFixture, count: int) -> None:
+    """Without sockets, thirty at a time; `answer_all` says of what the server's fault would be."""
+    rng, honest, statuses = random.Random(count), seeds(opened), Counter[bytes]()
+
+    async def answer_all() -> None:
+        server, before = Answering(opened.coordinator), 0.0
+        for done in range(0, count, TOGETHER):
+            requests = [mutated(rng, rng.choice(honest)) for _ in range(TOGETHER)]
+            told = await asyncio.gather(*map(server.answer, requests))
+            for request, each in zip(requests, told, strict=True):
+                statuses[each[9:12]] += 1
+                assert b"HTTP/1.1 5" not in each, (request, each)
+            assert not caplog.records, (requests, caplog.text)
+            if before == 0.0 and done >= count // 10:
+                before = resident_mb()
+        assert resident_mb() - before < 32
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(answer_all())
+    assert {b"200", b"400", b"401", b"404"} <= set(statuses)
     assert opened.client(1).get("/v1/run")["run"] == opened.coordinator.run
