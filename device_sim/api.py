@@ -25,7 +25,8 @@ import numpy as np
 from device_sim.client_data.given import asked_clients, given_arrays, pair_of
 from device_sim.engines.trainers.steps import as_it_was
 from device_sim.experiment.as_compiled import left_open, like
-from device_sim.experiment.experiment import ON_DEMAND, Experiment
+from device_sim.experiment.data import ON_DEMAND
+from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.keywords import changes_of, key_of
 from device_sim.experiment.toml import as_toml, parse_experiment, read_experiment, to_toml
 from device_sim.run import folder as run_folder
@@ -244,8 +245,7 @@ class Run:
 
         self._last()
         path = Path(file) if file else self.path / "report.html"
-        html = page(read_runs([self.path]))
-        write_atomic(path, html.encode())
+        write_atomic(path, (html := page(read_runs([self.path]))).encode())
         return Report(path, html)
 
     def close(self) -> None:

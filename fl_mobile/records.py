@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from fl_mobile.codecs.base import Codec
 from fl_mobile.errors import ConfigError, DataError
-from fl_mobile.local.losses import loss_row
+from fl_mobile.local.losses import check_terms
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.tasks.table import CLASSIFICATION, can_train, task_row
 from fl_mobile.tensors import Spec, Tensors
@@ -48,6 +48,8 @@ class FitPlan:
         keep_zeros: Whether kernel weights that are zero stay zero in every step, not only in what is sent.
         fake_quant: Whether every step sees kernels and activations rounded as an int8 artifact rounds them.
         task: Row of `fl_mobile.tasks.TASKS`: what targets are.
+        label_smoothing: Share of every target that is spread over all classes (Szegedy et al. 2016); 0 switches it off.
+        class_weights: What the loss of an example, or of a position, is multiplied by, for each class; empty is 1.
     """
 
     epochs: int = 1
@@ -64,9 +66,12 @@ class FitPlan:
     keep_zeros: bool = False
     fake_quant: bool = False
     task: str = CLASSIFICATION
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        local_optimizer(self.optimizer), loss_row(self.loss)
+        local_optimizer(self.optimizer)
+        check_terms(self.loss, self.task, self.label_smoothing, self.class_weights)
         if not can_train(self.task, self.loss):
             raise ConfigError(
                 f"loss '{self.loss}' cannot train task '{self.task}': its losses are"

@@ -16,7 +16,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COMPILED = ("train.loss", "train.optimizer", "train.learning-rate", "train.momentum", "train.clip-gradient-norm")
+COMPILED = (
+    *("train.loss", "train.label-smoothing", "train.optimizer", "train.learning-rate", "train.momentum"),
+    "train.clip-gradient-norm",
+)
 """Keys that a model's ``compile()`` says where nobody wrote them."""
 
 
@@ -24,7 +27,7 @@ def left_open(text: str, changes: Sequence[str] = ()) -> frozenset[str]:
     """Returns the keys of `COMPILED` that neither the TOML text of an experiment nor its changes write.
 
     >>> sorted(left_open("[train]\\nloss = 'mse'", ["train.optimizer=adam"]))
-    ['train.clip-gradient-norm', 'train.learning-rate', 'train.momentum']
+    ['train.clip-gradient-norm', 'train.label-smoothing', 'train.learning-rate', 'train.momentum']
     """
     written = {f"train.{key}" for key in tomllib.loads(text).get("train", {})}
     return frozenset(COMPILED) - written - {change.partition("=")[0].strip() for change in changes}
@@ -69,7 +72,8 @@ def of_outputs(compiled: Compiled | None, *, from_logits: bool) -> str:
 
 
 def _of_loss(compiled: Compiled) -> dict[str, Any]:
-    return {"train.loss": compiled.loss} if compiled.loss else {}
+    smoothing = {"train.label-smoothing": compiled.label_smoothing} if compiled.label_smoothing else {}
+    return {"train.loss": compiled.loss, **smoothing} if compiled.loss else {}
 
 
 def _of_optimizer(experiment: Experiment, compiled: Compiled, open_keys: frozenset[str]) -> dict[str, Any]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from types import FunctionType
 from typing import Any
 
-from device_sim.client_data.partition import PARTITIONERS
-from device_sim.datasets import DATASETS, DataOptions
-from device_sim.datasets.scaling import STANDARDIZE
+from device_sim.datasets import DATASETS
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.attack import AttackPlan
+from device_sim.experiment.class_weights import numbers_in
 from device_sim.experiment.crossings import check_crossings
+from device_sim.experiment.data import Data
 from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
 from device_sim.experiment.idle import idle_keys, is_default
 from device_sim.experiment.kept import KEEP, LAST, METRICS
@@ -41,76 +40,6 @@ from fl_mobile.tasks import AUTO, TASKS, decided
 from fl_mobile.tasks import METRICS as TOLD
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.wire.pruning_mask import PruningPlan
-
-ON_DEMAND = "on-demand"
-"""Value of data.partition: examples come when a device is asked, of dataset synthetic or of a function in Python."""
-
-PARTITIONS = (*PARTITIONERS, ON_DEMAND)
-
-
-@dataclass(frozen=True)
-class Data:
-    """[data]: which examples there are, and which device holds which."""
-
-    dataset: str = key("mnist-5k", "a name from `fl-mobile datasets`")
-    path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
-    test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
-    devices: int = key(100, "phones that hold the training examples; natural: left at 100, as many as the data knows")
-    partition: str = key("", f"{' | '.join(PARTITIONS)}; empty is natural where devices are known, else dirichlet")
-    alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
-    shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
-    examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
-    min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
-    target: str = key("", "csv: column that is to be told, or several parted by commas; empty is the last")
-    device_column: str = key("", "csv: column that says whose a row is; empty is the one called device, if any")
-    window: int = key(0, "har, sequence-folder: samples of a recording that are one example; 0 is 128")
-    hop: int = key(0, "har, sequence-folder: samples after which the next window begins; 0 is half a window")
-    standardize: str = key(AUTO, "auto (tables) | federated (by sums of the devices) | none: features and numbers")
-    image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
-    color: str = key("", "image-folder, synthetic: rgb | gray")
-    examples: int = key(0, "synthetic: how many; 0 is its default")
-    classes: int = key(0, "synthetic: how many; 0 is its default")
-
-    def __post_init__(self) -> None:
-        positive("data", devices=self.devices, alpha=self.alpha, shards_per_device=self.shards_per_device)
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"data.test-fraction must be between 0 and 1, got {self.test_fraction}")
-        DATASETS.admit(self.dataset)
-        if self.partition:
-            check_row("data.partition", self.partition, PARTITIONERS, [ON_DEMAND])
-        if self.partition == ON_DEMAND and self.dataset not in ("synthetic", "npz"):
-            raise ConfigError(f"data.partition on-demand needs data.dataset synthetic, got '{self.dataset}'")
-        positive("data", examples_per_device=self.examples_per_device)
-        if self.min_examples < 0:
-            raise ConfigError(f"data.min-examples must be ≥ 0, got {self.min_examples}")
-        if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
-            raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
-        check_known("data.standardize", self.standardize, STANDARDIZE)
-        if self.color not in ("", "rgb", "gray"):
-            raise ConfigError(f"data.color must be rgb or gray, got '{self.color}'")
-
-    @property
-    def counts_devices(self) -> bool:
-        """Whether ``devices`` is their number; else data that knows its devices has as many as it has."""
-        natural = self.dataset in DATASETS and DATASETS[self.dataset].natural
-        return self.devices != Data.devices or not natural or self.partition not in ("", "natural")
-
-    def options(self) -> DataOptions:
-        """Returns the options only some datasets read."""
-        height, _, width = self.image_size.partition("x")
-        size = (int(height), int(width)) if self.image_size else None
-        made_up = self.dataset == "synthetic"
-        return DataOptions(
-            image_size=None if made_up else size,
-            target=tuple(name.strip() for name in self.target.split(",")) if self.target else None,
-            device_column=self.device_column or None,
-            color=None if made_up else self.color or None,
-            shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,
-            examples=self.examples or None,
-            classes=self.classes or None,
-            window=self.window or None,
-            hop=self.hop or None,
-        )
 
 
 @dataclass(frozen=True)
@@ -145,6 +74,8 @@ class Train:
     optimizer: str = key("sgd", " | ".join(OPTIMIZERS))
     momentum: float = key(0.9, "of optimizer 'momentum'")
     loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
+    label_smoothing: float = key(0.0, "cross-entropies: share of every target spread over all classes; 0 is off")
+    class_weights: str = key("", "balanced (by federated counts) | a number for each class, parted by commas")
     clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
     pruning: PruningPlan = field(default_factory=PruningPlan)
     qat: Qat = field(default_factory=Qat)
@@ -154,6 +85,7 @@ class Train:
         check_row("train.schedule", self.schedule, _SCHEDULES)
         check_row("train.optimizer", self.optimizer, OPTIMIZERS)
         LOSSES.admit(self.loss)
+        numbers_in(self.class_weights)
         self.plan(0, from_logits=True)
         check_tuning(self.pruning, self.qat, self.rounds)
 
@@ -162,11 +94,19 @@ class Train:
         """First round whose model is as small as it shall be; what came before does not count for [stop]."""
         return max(self.pruning.settled_round, self.qat.begin_round, 0)
 
-    def plan(self, round_num: int, *, from_logits: bool, task: str = CLASSIFICATION) -> FitPlan:
+    def plan(
+        self,
+        round_num: int,
+        *,
+        from_logits: bool,
+        task: str = CLASSIFICATION,
+        class_weights: tuple[float, ...] = (),
+    ) -> FitPlan:
         """Returns local training of one round, the learning-rate schedule applied.
 
         Args:
             task: Row of `fl_mobile.tasks.TASKS`; where ``loss`` is the default and cannot train it, its own is taken.
+            class_weights: What the key of that name means with the data's classes; see `class_weights_of`.
         """
         return FitPlan(
             epochs=self.epochs,
@@ -178,6 +118,8 @@ class Train:
             task=task,
             from_logits=from_logits,
             clip_gradient_norm=self.clip_gradient_norm,
+            label_smoothing=self.label_smoothing,
+            class_weights=class_weights,
             keep_zeros=self.pruning.prunes_in(round_num),
             fake_quant=self.qat.rounds_in(round_num),
         )

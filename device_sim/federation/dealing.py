@@ -11,7 +11,8 @@ from device_sim.client_data.partition import partition
 from device_sim.datasets import DATASETS, Dataset, load_dataset
 from device_sim.datasets.scaling import standardised
 from device_sim.datasets.split import with_public
-from device_sim.experiment.experiment import ON_DEMAND, Experiment
+from device_sim.experiment.data import ON_DEMAND
+from device_sim.experiment.experiment import Experiment
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tasks import strata_of

@@ -18,6 +18,7 @@ from device_sim.engines import Engine, open_engine
 from device_sim.engines.checks import check_training
 from device_sim.engines.trainers.steps import start_with_one_thread
 from device_sim.experiment.as_compiled import as_compiled, of_outputs
+from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, dealt_as, open_dataset
@@ -90,7 +91,17 @@ class Federation:
 
     def plain_plan(self, round_num: int) -> FitPlan:
         """Returns local training of one round as [train] and the task say it."""
-        return self.experiment.train.plan(round_num, from_logits=self.engine.from_logits, task=self.dataset.task)
+        return self.experiment.train.plan(
+            round_num,
+            from_logits=self.engine.from_logits,
+            task=self.dataset.task,
+            class_weights=self.class_weights,
+        )
+
+    @functools.cached_property
+    def class_weights(self) -> tuple[float, ...]:
+        """What the loss of each class is multiplied by; empty is 1."""
+        return class_weights_of(self.experiment.train.class_weights, self.dataset, private=self.experiment.privacy.on)
 
     @property
     def task(self) -> str:
@@ -232,6 +243,7 @@ def open_federation(
     """
     dataset = open_dataset(experiment)
     data = data or data_of(experiment, dataset)
+    weights = class_weights_of(experiment.train.class_weights, dataset, private=experiment.privacy.on)
     build = build_of(experiment, dataset, make)
     start_with_one_thread()
     model, told, keys = build(), "", experiment.engine
@@ -241,7 +253,9 @@ def open_federation(
         keys.name,
         build,
         dataset.train.x[:8],
-        plan=experiment.server.build().plan(experiment.train.plan(0, from_logits=True, task=dataset.task)),
+        plan=experiment.server.build().plan(
+            experiment.train.plan(0, from_logits=True, task=dataset.task, class_weights=weights)
+        ),
         workers=keys.workers,
         pool=keys.pool,
         ray_address=keys.ray_address,

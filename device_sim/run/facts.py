@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from device_sim.experiment.experiment import Data, Experiment, Train
+from device_sim.experiment.data import Data
+from device_sim.experiment.experiment import Experiment, Train
 from device_sim.experiment.toml import read_experiment
 from device_sim.run.folder import RunFolder
 from device_sim.run.privacy import privacy_told

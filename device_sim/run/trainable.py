@@ -12,6 +12,7 @@ import numpy as np
 
 from device_sim.datasets import Dataset
 from device_sim.experiment.as_compiled import as_compiled, left_open
+from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment, read_experiment
 from device_sim.federation.dealing import open_dataset
@@ -68,6 +69,8 @@ class Trainable:
             "optimizer": self.plan.optimizer,
             "momentum": self.plan.momentum,
             "clip_norm": self.plan.clip_gradient_norm,
+            "label_smoothing": self.plan.label_smoothing,
+            "class_weights": self.plan.class_weights,
             "proximal": self.plan.proximal_mu > 0,
             "correction": self.correction,
             "input_dtype": self.input_dtype,
@@ -115,7 +118,13 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str], impor
         loss = experiment.train.loss if said else _loss_of_head(text, experiment, head, outputs)
         check_outputs(loss, outputs, None if data is None else data.num_classes, what=text)
     algorithm = experiment.server.build()
-    fit = experiment.train.plan(experiment.train.settled_round, from_logits=head == "logits", task=task)
+    asked, private = experiment.train.class_weights, experiment.privacy.on
+    weights = () if data is None else class_weights_of(asked, data, private=private)
+    if asked and data is None:
+        raise ConfigError(f"{text}: train.class-weights needs to know the classes: name the data with --dataset")
+    fit = experiment.train.plan(
+        experiment.train.settled_round, from_logits=head == "logits", task=task, class_weights=weights
+    )
     if fit.keep_zeros or fit.fake_quant:
         section = "[train.pruning] keeps zeros" if fit.keep_zeros else "[train.qat] rounds"
         raise ConfigError(f"{text}: {section} in every step, which no training program does: phones would undo it")

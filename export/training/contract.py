@@ -58,7 +58,7 @@ class Contract:
         momentum: Coefficient of ``momentum``.
         loss: Row of `LOSSES`.
         from_logits: Whether the model's outputs still need softmax or sigmoid.
-        label_smoothing: Of cross-entropies.
+        label_smoothing: Of cross-entropies, in ``train``.
         clip_norm: Global-norm bound of every step's gradient, 0 for none.
         proximal: Whether ``train`` takes ``prox_mu``.
         correction: Whether ``set_correction`` exists.
@@ -71,6 +71,7 @@ class Contract:
         sha256: Of the ``.tflite``, hexadecimal.
         task: Row of `fl_mobile.tasks.TASKS`: what ``y`` holds. ``correct`` is the sum over examples of the share of
             their positions or tags that are right; 0 where answers are numbers.
+        class_weights: What the loss of each class is multiplied by in ``train``; empty is 1.
     """
 
     model: str
@@ -91,6 +92,7 @@ class Contract:
     file_bytes: int
     sha256: str
     task: str = CLASSIFICATION
+    class_weights: tuple[float, ...] = ()
 
     @property
     def spec(self) -> Spec:
@@ -140,6 +142,7 @@ def contract_from_json(value: Mapping[str, Any]) -> Contract:
         fields["signatures"] = tuple(
             Signature(s["name"], _ports(s["inputs"]), _ports(s["outputs"])) for s in value["signatures"]
         )
+        fields["class_weights"] = tuple(value.get("class_weights", ()))
         return Contract(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise VerifyError(f"training contract lacks what it must say ({error!r}); export it again") from error

@@ -13,7 +13,7 @@ from export.training.options import Options, batch_specs
 from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
 from export.training.telling import telling
 from fl_mobile.errors import ExportError
-from fl_mobile.local.losses import loss_of, right_answers
+from fl_mobile.local.losses import evaluation_loss, right_answers, training_loss
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.private_api import flatten_layers
@@ -36,7 +36,7 @@ def trace_model(model: Any, options: Options, *, training: bool) -> Any:
         with traced_for_training(model, Batch(mask, seed, step), training=training):
             out = model(x, training=training)
         logits, task = options.from_logits, options.task
-        losses = loss_of(options.loss, y, out, from_logits=logits, smoothing=options.label_smoothing, task=task)
+        losses = (training_loss if training else evaluation_loss)(options, y, out)
         total = tf.reduce_sum(losses * mask)
         mean = total / tf.maximum(tf.reduce_sum(mask), 1.0)
         for extra in model.losses:

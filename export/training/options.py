@@ -27,6 +27,7 @@ class Options:
     input_shape: tuple[int, ...]
     task: str = CLASSIFICATION
     target_shape: tuple[int, ...] = ()
+    class_weights: tuple[float, ...] = ()
 
 
 def options_of(contract: Contract) -> Options:
@@ -47,6 +48,7 @@ def options_of(contract: Contract) -> Options:
         input_shape=tuple(x.shape[1:]),
         task=contract.task,
         target_shape=tuple(y.shape[1:]),
+        class_weights=contract.class_weights,
     )
 
 

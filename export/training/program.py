@@ -51,6 +51,7 @@ def build_training_program(
     momentum: float = 0.9,
     clip_norm: float = 0.0,
     label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] = (),
     proximal: bool = False,
     correction: bool = False,
     accumulate: bool = False,
@@ -69,7 +70,8 @@ def build_training_program(
         optimizer: Row of `OPTIMIZERS`.
         momentum: Coefficient of ``momentum``.
         clip_norm: Global-norm bound of every step's gradient, 0 for none.
-        label_smoothing: Of cross-entropies.
+        label_smoothing: Of cross-entropies, in ``train``.
+        class_weights: What the loss of each class is multiplied by in ``train``; empty is 1.
         proximal: Adds the input ``prox_mu`` to ``train``: FedProx's μ (Li et al., MLSys 2020).
         correction: Adds ``set_correction``: a tensor added to every gradient (SCAFFOLD's c − cᵢ, Karimireddy et al.,
             ICML 2020).
@@ -114,6 +116,7 @@ def build_training_program(
         input_shape=shape,
         task=task,
         target_shape=target_shape(model, task),
+        class_weights=class_weights,
     )
     module, signatures = make_module(model, options)
     tflite = convert_module(module, signatures, model.name)
@@ -137,6 +140,7 @@ def build_training_program(
         file_bytes=len(tflite),
         sha256=hashlib.sha256(tflite).hexdigest(),
         task=task,
+        class_weights=class_weights,
     )
     lost = lost_operations(signatures, tflite)
     proof = prove(model, options, tflite, contract, examples=examples, lost=lost)

@@ -32,7 +32,7 @@ _LOSSES = {
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
 """Metrics that every run has anyway."""
 
-_OF_LOSS = {"reduction": ("sum_over_batch_size", "auto"), "label_smoothing": (0,), "delta": (1,), "axis": (-1,)}
+_OF_LOSS = {"reduction": ("sum_over_batch_size", "auto"), "delta": (1,), "axis": (-1,)}
 _OF_OPTIMIZER = {
     "beta_1": (BETA_1,),
     "beta_2": (BETA_2,),
@@ -43,7 +43,17 @@ _OF_OPTIMIZER = {
 }
 """Setting → what it is in our rows; any other is off there: False or None."""
 
-_NO_SETTING = ("name", "from_logits", "fn", "dtype", "learning_rate", "momentum", "global_clipnorm", "jit_compile")
+_NO_SETTING = (
+    "name",
+    "from_logits",
+    "label_smoothing",
+    "fn",
+    "dtype",
+    "learning_rate",
+    "momentum",
+    "global_clipnorm",
+    "jit_compile",
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class Compiled:
         learning_rate: Of the optimizer; 0 where it is not known.
         momentum: Of row ``momentum``.
         clip_gradient_norm: Global norm of a gradient; 0 is off.
+        label_smoothing: Of its loss; 0 is off.
         from_logits: What its loss takes outputs for; None if it takes them as they come.
         left: What no row has, in words.
     """
@@ -65,6 +76,7 @@ class Compiled:
     learning_rate: float = 0.0
     momentum: float = 0.0
     clip_gradient_norm: float = 0.0
+    label_smoothing: float = 0.0
     from_logits: bool | None = None
     left: tuple[str, ...] = ()
 
@@ -102,14 +114,14 @@ def compiled_in_file(path: Path) -> Compiled | None:
 
 def compiled_in(config: Mapping[str, Any]) -> Compiled:
     """Returns what a compile configuration of Keras says."""
-    loss, from_logits, left = _loss(config.get("loss"))
+    loss, of_loss, left = _loss(config.get("loss"))
     optimizer, values, others = _optimizer(config.get("optimizer"))
     left = [*left, *others]
     for key in ("metrics", "weighted_metrics"):
         left += [f"metric {name}" for name in _names(config.get(key)) if snake(name) not in _ACCURACIES]
     if config.get("loss_weights"):
         left.append("loss_weights")
-    return Compiled(loss=loss, optimizer=optimizer, from_logits=from_logits, left=tuple(left), **values)
+    return Compiled(loss=loss, optimizer=optimizer, left=tuple(left), **of_loss, **values)
 
 
 class _Named(NamedTuple):
@@ -134,21 +146,22 @@ def _named(value: Any) -> _Named | None:
     return _Named(str(value["class_name"]), known, settings if isinstance(settings, Mapping) else {})
 
 
-def _loss(value: Any) -> tuple[str, bool | None, list[str]]:
-    """Returns the row, what it takes outputs for, and what is left."""
+def _loss(value: Any) -> tuple[str, dict[str, Any], list[str]]:
+    """Returns the row, its settings, and what is left."""
     if not value:
-        return "", None, []
+        return "", {}, []
     found = _named(value)
     if found is None:
-        return "", None, [f"losses of {len(value)} outputs"]
+        return "", {}, [f"losses of {len(value)} outputs"]
     row = _LOSSES.get(snake(found.name), "") if found.known else ""
     if not row:
-        return "", None, [f"loss {found.name}"]
+        return "", {}, [f"loss {found.name}"]
     from_logits = bool(found.settings.get("from_logits", False)) if row.endswith("crossentropy") else None
-    return row, from_logits, _unusual(found.settings, _OF_LOSS)
+    smoothing = _short(found.settings.get("label_smoothing") or 0)
+    return row, {"from_logits": from_logits, "label_smoothing": smoothing}, _unusual(found.settings, _OF_LOSS)
 
 
-def _optimizer(value: Any) -> tuple[str, dict[str, float], list[str]]:
+def _optimizer(value: Any) -> tuple[str, dict[str, Any], list[str]]:
     """Returns the row, its hyper-parameters, and what is left."""
     found = _named(value)
     if found is None:

@@ -17,11 +17,11 @@ compared one by one, classes of a sequence or a picture at every position that i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from fl_mobile.errors import ModelError, check_known
+from fl_mobile.errors import ConfigError, ModelError, check_known
 from fl_mobile.table import Table
 from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 
@@ -37,6 +37,7 @@ class Loss:
         one_per_class: Whether an output for each of several classes can.
         sparse: It takes labels as they are.
         reads_logits: It squashes logits itself; a distance takes outputs as they come.
+        smooths: Labels can be smoothed.
     """
 
     per_example: Callable[[Any, Any, bool, float], Any]
@@ -44,6 +45,7 @@ class Loss:
     one_per_class: bool = True
     sparse: bool = False
     reads_logits: bool = False
+    smooths: bool = False
 
 
 def _sparse(y: Any, out: Any, logits: bool, smoothing: float) -> Any:
@@ -79,9 +81,11 @@ LOSSES: Table[Loss] = Table(
     "loss",
     Loss,
     {
-        "sparse-categorical-crossentropy": Loss(_sparse, one_output=False, sparse=True, reads_logits=True),
-        "categorical-crossentropy": Loss(_categorical, one_output=False, reads_logits=True),
-        "binary-crossentropy": Loss(_binary, one_output=True, one_per_class=False, reads_logits=True),
+        "sparse-categorical-crossentropy": Loss(
+            _sparse, one_output=False, sparse=True, reads_logits=True, smooths=True
+        ),
+        "categorical-crossentropy": Loss(_categorical, one_output=False, reads_logits=True, smooths=True),
+        "binary-crossentropy": Loss(_binary, one_output=True, one_per_class=False, reads_logits=True, smooths=True),
         "mse": Loss(_distance("mean_squared_error"), one_output=True),
         "mae": Loss(_distance("mean_absolute_error"), one_output=True),
         "huber": Loss(_distance("huber"), one_output=True),
@@ -166,8 +170,68 @@ def check_answers_fit(
         )
 
 
+class Terms(Protocol):
+    """What says how a loss is made: a plan of local training, or the options of a training program."""
+
+    @property
+    def loss(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def from_logits(self) -> bool: ...
+    @property
+    def label_smoothing(self) -> float: ...
+    @property
+    def class_weights(self) -> tuple[float, ...]: ...
+
+
+def check_terms(loss: str, task: str, smoothing: float, class_weights: Sequence[float]) -> None:
+    """Refuses smoothing and weights that a loss or a task has no use for.
+
+    Raises:
+        ConfigError: With what they are for.
+    """
+    row, kind = loss_row(loss), task_row(task).kind
+    if not 0 <= smoothing < 1:
+        raise ConfigError(f"label-smoothing must be at least 0 and below 1, got {smoothing}")
+    if smoothing and not row.smooths:
+        smoothing_ones = ", ".join(name for name, other in LOSSES.items() if other.smooths)
+        raise ConfigError(f"label-smoothing is for {smoothing_ones}, and the loss is {loss}: leave it at 0")
+    if class_weights and kind != CLASSES:
+        raise ConfigError(f"class-weights are for tasks of classes, and targets of '{task}' are {kind}: leave them out")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in class_weights) or (
+        class_weights and not any(class_weights)
+    ):
+        raise ConfigError(f"class-weights must be at least 0, and one above, got {', '.join(map(str, class_weights))}")
+
+
+def training_loss(terms: Terms, y: Any, out: Any) -> Any:
+    """Returns ``float32[batch]``: what local training makes small; arguments as of `loss_of`."""
+    return loss_of(
+        terms.loss,
+        y,
+        out,
+        from_logits=terms.from_logits,
+        smoothing=terms.label_smoothing,
+        task=terms.task,
+        class_weights=terms.class_weights,
+    )
+
+
+def evaluation_loss(terms: Terms, y: Any, out: Any) -> Any:
+    """Returns the same by true labels and with every class as it comes: what is told of a model."""
+    return loss_of(terms.loss, y, out, from_logits=terms.from_logits, task=terms.task)
+
+
 def loss_of(
-    loss: str, y: Any, out: Any, *, from_logits: bool, smoothing: float = 0.0, task: str = CLASSIFICATION
+    loss: str,
+    y: Any,
+    out: Any,
+    *,
+    from_logits: bool,
+    smoothing: float = 0.0,
+    task: str = CLASSIFICATION,
+    class_weights: Sequence[float] = (),
 ) -> Any:
     """Returns ``float32[batch]``: the loss of every example.
 
@@ -178,6 +242,7 @@ def loss_of(
         from_logits: Whether the outputs still need softmax or sigmoid.
         smoothing: Of labels, in cross-entropies.
         task: Row of `TASKS`.
+        class_weights: What the loss of a class is multiplied by; empty is 1.
 
     Raises:
         ModelError: The loss cannot train so many outputs.
@@ -185,9 +250,10 @@ def loss_of(
     row, kind = loss_row(loss), task_row(task).kind
     if task == CLASSIFICATION:
         check_outputs(loss, int(out.shape[-1]))
-        return row.per_example(y if row.sparse else targets(y, out), out, from_logits, smoothing)
+        each = row.per_example(y if row.sparse else targets(y, out), out, from_logits, smoothing)
+        return each * _weights(class_weights, y) if class_weights else each
     if kind == CLASSES:
-        return _over_positions(row, y, out, from_logits)
+        return _over_positions(row, y, out, from_logits=from_logits, smoothing=smoothing, weights=class_weights)
     return row.per_example(_flat(y), _flat(out), from_logits, smoothing)
 
 
@@ -199,13 +265,25 @@ def _flat(values: Any) -> Any:
     return tf.cast(flat, tf.float32) if flat.dtype != tf.float32 else flat
 
 
-def _over_positions(row: Loss, y: Any, out: Any, from_logits: bool) -> Any:
+def _weights(class_weights: Sequence[float], labels: Any) -> Any:
+    """Returns ``float32[n]``. By one-hot rows, because a phone's program has them anyway."""
+    import tensorflow as tf
+
+    rows = tf.one_hot(labels, len(class_weights))
+    return tf.reduce_sum(rows * tf.constant(class_weights, tf.float32), axis=1)
+
+
+def _over_positions(
+    row: Loss, y: Any, out: Any, *, from_logits: bool, smoothing: float, weights: Sequence[float]
+) -> Any:
     """Returns the mean loss over the positions of each example that are no padding; 0 where all are."""
     import tensorflow as tf
 
     positions, classes = math.prod(out.shape[1:-1]), out.shape[-1]
     labels = tf.reshape(y, (-1,))
-    each = row.per_example(tf.maximum(labels, 0), tf.reshape(out, (-1, classes)), from_logits, 0.0)
+    shown = tf.maximum(labels, 0)
+    each = row.per_example(shown, tf.reshape(out, (-1, classes)), from_logits, smoothing)
+    each = each * _weights(weights, shown) if weights else each
     real = tf.reshape(tf.cast(labels >= 0, tf.float32), (-1, positions))
     total = tf.reduce_sum(tf.reshape(each, (-1, positions)) * real, axis=1)
     return total / tf.maximum(tf.reduce_sum(real, axis=1), 1.0)

@@ -133,7 +133,7 @@ def terms_from_json(body: bytes, weights: bytes) -> Terms:
 
 def plan_to_json(plan: FitPlan) -> dict[str, Any]:
     """Returns local training as JSON."""
-    return {**asdict(plan), "trained": list(plan.trained)}
+    return {**asdict(plan), "trained": list(plan.trained), "class_weights": list(plan.class_weights)}
 
 
 def plan_from_json(value: Any) -> FitPlan:
@@ -141,7 +141,7 @@ def plan_from_json(value: Any) -> FitPlan:
     if not isinstance(value, dict) or value.keys() != {f.name for f in fields(FitPlan)}:
         raise WireError("plan", "expected a plan of local training. Is this client older than the server?")
     try:
-        return FitPlan(**{**value, "trained": tuple(value["trained"])})
+        return FitPlan(**{**value, **{name: tuple(value[name]) for name in ("trained", "class_weights")}})
     except (ConfigError, TypeError) as error:
         raise WireError("plan", str(error)) from None
 

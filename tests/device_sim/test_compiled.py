@@ -74,8 +74,8 @@ CASES: dict[str, tuple[Compile, Compiled]] = {
         Compiled(
             "categorical-crossentropy",
             "momentum",
-            *(0.02, 0.8, 1.5, False),
-            left=("label_smoothing 0.1", "weight_decay 0.0001", "nesterov True", "metric F1Score", "metric mae"),
+            *(0.02, 0.8, 1.5, 0.1, False),
+            left=("weight_decay 0.0001", "nesterov True", "metric F1Score", "metric mae"),
         ),
     ),
     "strange": (_strange, Compiled(left=("loss mine", "optimizer RMSprop, learning rate 0.0003", "metric AUC"))),

@@ -30,7 +30,7 @@ from device_sim.engines.trainers.steps import (
 )
 from export.convert.scratch import check_scratch
 from export.tuning.on_device import with_fake_quant
-from fl_mobile.local.losses import loss_of
+from fl_mobile.local.losses import evaluation_loss, training_loss
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.heads import head_of
@@ -187,7 +187,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         rate, mu, limit = rates
         with tf.GradientTape() as tape, keyed_draws(model, seed, number):
             out = answers(model(as_input(x), training=True))
-            each = loss_of(plan.loss, y, out, from_logits=plan.from_logits, task=plan.task)
+            each = training_loss(plan, y, out)
             value = tf.reduce_mean(each) + sum(model.losses)
         values = [v.value for v in trainable]
         gradients = adjusted(
@@ -245,6 +245,6 @@ def _compile_score(model: Any, plan: FitPlan, examples: list[Any]) -> Any:
     @tf.function(input_signature=examples)  # type: ignore[untyped-decorator]
     def score(x: Any, y: Any) -> Any:
         out = answers(model(as_input(x), training=False))
-        return out, loss_of(plan.loss, y, out, from_logits=plan.from_logits, task=plan.task)
+        return out, evaluation_loss(plan, y, out)
 
     return score

@@ -64,6 +64,7 @@ class Programs:
             ExportError: The model cannot train on a phone.
         """
         key: Key = (batch_size, plan.optimizer, plan.momentum, plan.loss, plan.task, plan.from_logits)
+        key = (*key, plan.label_smoothing, plan.class_weights)
         key = (*key, plan.proximal_mu > 0, plan.clip_gradient_norm, pulled)
         with self._building:
             if key not in self._programs:
@@ -78,6 +79,8 @@ class Programs:
                     optimizer=plan.optimizer,
                     momentum=plan.momentum,
                     clip_norm=plan.clip_gradient_norm,
+                    label_smoothing=plan.label_smoothing,
+                    class_weights=plan.class_weights,
                     proximal=plan.proximal_mu > 0,
                     correction=pulled,
                     input_dtype=self._input_dtype,
@@ -123,6 +126,8 @@ class ExportedPrograms:
             "loss": plan.loss,
             "task": plan.task,
             "from_logits": plan.from_logits,
+            "label_smoothing": plan.label_smoothing,
+            "class_weights": plan.class_weights,
             "clip_norm": plan.clip_gradient_norm,
             "proximal": contract.proximal or plan.proximal_mu > 0,
             "correction": contract.correction or pulled,

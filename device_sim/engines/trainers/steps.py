@@ -85,7 +85,8 @@ def as_input(x: Any) -> Any:
 def shape_of(plan: FitPlan) -> tuple[object, ...]:
     """Returns what of a plan changes the graph of a round; rates are its inputs."""
     parts = plan.proximal_mu > 0, plan.clip_gradient_norm > 0, plan.keep_zeros, plan.fake_quant
-    return (plan.optimizer, plan.momentum, plan.loss, plan.task, plan.from_logits, *parts)
+    loss = plan.loss, plan.task, plan.from_logits, plan.label_smoothing, plan.class_weights
+    return (plan.optimizer, plan.momentum, *loss, *parts)
 
 
 def adjusted(

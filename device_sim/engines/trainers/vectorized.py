@@ -21,7 +21,7 @@ from device_sim.engines.trainers.draws import keyed_draws
 from device_sim.engines.trainers.keras import KerasTrainer, examples_of, held_still, round_inputs, updates_of
 from device_sim.engines.trainers.steps import adjusted, answers, as_input, dense, examples_signature, shape_of
 from fl_mobile.errors import ConfigError
-from fl_mobile.local.losses import loss_of
+from fl_mobile.local.losses import training_loss
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.private_api import flatten_layers
@@ -134,7 +134,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
             tape.watch(weights)
             values = [weights[i] for i in trainable]
             out, _, extra = model.stateless_call(values, frozen, as_input(x), training=True, return_losses=True)
-            each = loss_of(plan.loss, y, answers(out), from_logits=plan.from_logits, task=plan.task)
+            each = training_loss(plan, y, answers(out))
             value = tf.reduce_sum(real * each) / tf.maximum(tf.reduce_sum(real), 1.0) + sum(extra)
         return dense(tape.gradient(value, weights), weights), value
 

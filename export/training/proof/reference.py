@@ -104,7 +104,7 @@ class Reference:
         outputs = np.asarray(self._run(lambda: self._model(self._as_input(material.batches[0][0]), training=False)))
         x, y = shortest(material)
         out = self._run(lambda: self._model(self._as_input(x), training=False))
-        evaluated = float(np.sum(self._losses(y, out)))
+        evaluated = float(np.sum(keras_losses(replace(self._options, label_smoothing=0.0, class_weights=()), y, out)))
         told, losses, sums, count = [self._right(y, out)], [], None, 0
         for number, (x, y) in enumerate(material.batches):
             loss, out, gradients = self._backward(x, y, case, number)
@@ -140,9 +140,6 @@ class Reference:
 
         return tf.constant(x.astype(np.float32) if x.dtype == np.uint8 else x)
 
-    def _losses(self, y: np.ndarray, out: Any) -> Any:
-        return keras_losses(self._options, y, out)
-
     def _backward(self, x: np.ndarray, y: np.ndarray, case: Case, number: int) -> tuple[Any, Any, list[Any]]:
         import tensorflow as tf
 
@@ -150,7 +147,7 @@ class Reference:
             values = [v.value for v in self._trained]
             with draws_given(self._model, case.dropout_seed, number), tf.GradientTape() as tape:
                 out = self._model(self._as_input(x), training=True)
-                loss = tf.reduce_mean(self._losses(y, out))
+                loss = tf.reduce_mean(keras_losses(self._options, y, out))
                 for extra in self._model.losses:
                     loss = loss + tf.cast(extra, tf.float32)
             pairs = zip(tape.gradient(loss, values), values, strict=True)
@@ -203,13 +200,18 @@ def _unsure(task: str, out: np.ndarray, logits: bool) -> float:
 def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
     """Returns the loss of every example by Keras' own functions, labels as a Keras user would give them.
 
-    One output is told the label itself, several outputs a one-hot row.
+    One output is told the label itself, several outputs a one-hot row; class weights are looked up, as by ``fit``.
     """
+    if options.task != CLASSIFICATION:
+        return _keras_losses_of_task(options, y, out)
+    each = _keras_losses_of_labels(options, y, out)
+    return each * np.array(options.class_weights, np.float32)[y] if options.class_weights else each
+
+
+def _keras_losses_of_labels(options: Options, y: np.ndarray, out: Any) -> Any:
     import keras
 
     losses, logits, smoothing = keras.losses, options.from_logits, options.label_smoothing
-    if options.task != CLASSIFICATION:
-        return _keras_losses_of_task(options, y, out)
     lone = out.shape[-1] == 1
     told = y.astype(np.float32)[:, None] if lone else np.eye(out.shape[-1], dtype=np.float32)[y]
     if options.loss == "sparse-categorical-crossentropy" and not smoothing:
@@ -233,14 +235,14 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
         if task_row(options.task).kind == CLASSES:
             real = np.flatnonzero(target.reshape(-1) >= 0)
             scores = tf.gather(tf.reshape(answer, (-1, answer.shape[-1])), real)
-            each = keras.losses.sparse_categorical_crossentropy(
-                target.reshape(-1)[real], scores, from_logits=options.from_logits
-            )
+            each = keras_losses(replace(options, task=CLASSIFICATION), target.reshape(-1)[real], scores)
             rows.append(tf.reduce_mean(each) if len(real) else tf.constant(0.0))
             continue
         flat, told = tf.reshape(answer, (1, -1)), target.reshape(1, -1).astype(np.float32)
         if options.loss == "binary-crossentropy":
-            rows.append(keras.losses.binary_crossentropy(told, flat, from_logits=options.from_logits)[0])
+            smoothing = options.label_smoothing
+            told_of = keras.losses.binary_crossentropy
+            rows.append(told_of(told, flat, from_logits=options.from_logits, label_smoothing=smoothing)[0])
             continue
         names = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber": "huber"}
         rows.append(getattr(keras.losses, names[options.loss])(told, flat)[0])

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_sim.experiment.experiment import Data, Engine, Experiment, Server, Train, experiment_hash
+from device_sim.experiment.data import Data
+from device_sim.experiment.experiment import Engine, Experiment, Server, Train, experiment_hash
 from device_sim.experiment.toml import all_keys, parse_experiment, read_experiment, to_toml
 from device_sim.experiment.tuning import Qat
 from fl_mobile.algorithms import ALGORITHMS, AlgorithmRow, ServerPlan

@@ -13,7 +13,8 @@ import pytest
 from device_sim.cli.output import Format
 from device_sim.cli.verify_engines import show
 from device_sim.engines import Evaluation, Task
-from device_sim.experiment.experiment import Data, Experiment, Fleet, Train
+from device_sim.experiment.data import Data
+from device_sim.experiment.experiment import Experiment, Fleet, Train
 from device_sim.verify.engines import Comparison, compare, moved
 from fl_mobile.errors import VerifyError
 from fl_mobile.records import FitPlan, Update

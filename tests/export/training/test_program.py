@@ -134,6 +134,24 @@ def test_binary_cross_entropy_of_one_output(smoothing: float, logits: bool) -> N
     _agree(session, model)
 
 
+def test_class_weights_are_in_train_and_not_in_evaluate() -> None:
+    """Against ``fit``'s own: Keras makes them weights of examples. The proof holds evaluate and more steps too."""
+    model, weights = _model(), tuple(float(i % 3) + 0.25 for i in range(CLASSES))
+    made = build_training_program(model, batch_size=BATCH, class_weights=weights, label_smoothing=0.1)
+    assert contract_from_json(json.loads(json.dumps(made.contract.to_json()))) == made.contract
+    session = open_session(made.tflite, made.contract)
+    session.set_weights(keras_bridge.read(model))
+    x, y = _data()
+    plain = keras.losses.SparseCategoricalCrossentropy(True)(y, model(x, training=False))
+    assert session.evaluate(x, y)[0] == pytest.approx(float(plain) * len(y), rel=1e-5)
+    loss = keras.losses.CategoricalCrossentropy(True, label_smoothing=0.1)
+    of = lambda y, o: loss(_hot(y), o, sample_weight=np.array(weights, np.float32)[y])  # noqa: E731
+    want = _keras_steps(model, keras.optimizers.SGD(0.5), [(x, y)] * 3, of)
+    got = [session.train(x, y, learning_rate=0.5)[0] for _ in range(3)]
+    np.testing.assert_allclose(got, want, rtol=2e-5)
+    _agree(session, model)
+
+
 def _hot(y: Any) -> Any:
     return tf.one_hot(y, CLASSES)
 

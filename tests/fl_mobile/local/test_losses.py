@@ -9,7 +9,8 @@ import pytest
 
 from fl_mobile.errors import ConfigError, ModelError
 from fl_mobile.local import LOSSES
-from fl_mobile.local.losses import check_outputs, loss_of, right_answers
+from fl_mobile.local.losses import check_outputs, evaluation_loss, loss_of, right_answers, training_loss
+from fl_mobile.records import FitPlan
 
 pytestmark = pytest.mark.tf
 
@@ -63,6 +64,44 @@ def test_loss_and_gradient_are_those_of_model_fit(loss: str, head: str) -> None:
         results.append((value, tape.gradient(value, raw)))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("loss", "head"), [(n, h) for n in LOSSES for h, w in HEADS.items() if _fits(n, w)])
+def test_class_weights_and_smoothing_are_those_of_model_fit(loss: str, head: str) -> None:
+    """Keras looks class weights up as weights of examples, and divides by the number of examples."""
+    import keras
+    import tensorflow as tf
+
+    width, logits, smooth = HEADS[head], "logit" in head, 0.1 if LOSSES[loss].smooths else 0.0
+    rng, weights = np.random.default_rng(4), (0.5, 3.0, 0.0)[: max(HEADS[head], 2)]
+    y = rng.integers(0, max(width, 2), 9)
+    options = {"from_logits": logits, "label_smoothing": smooth} if smooth else {}
+    name = KERAS["categorical-crossentropy" if loss.startswith("sparse") else loss]  # the sparse one smooths nothing
+    truth = _keras_targets("dense" if loss.startswith("sparse") else loss, y, width)
+    raw = tf.constant(rng.standard_normal((9, width)), tf.float32)
+    wanted = getattr(keras.losses, name)(**options)(truth, _out(head, raw), sample_weight=np.array(weights)[y])
+    plan = FitPlan(loss=loss, from_logits=logits, label_smoothing=smooth, class_weights=weights)
+    found = tf.reduce_mean(training_loss(plan, tf.constant(y), _out(head, raw)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    plain = loss_of(loss, tf.constant(y), _out(head, raw), from_logits=logits)
+    np.testing.assert_array_equal(evaluation_loss(plan, tf.constant(y), _out(head, raw)), plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"loss": "mse", "label_smoothing": 0.1}, "label-smoothing is for .*and the loss is mse: leave it at 0"),
+        ({"label_smoothing": 1.0}, "label-smoothing must be at least 0 and below 1, got 1.0"),
+        ({"label_smoothing": -0.1}, "got -0.1"),
+        ({"class_weights": (1.0, -1.0)}, "class-weights must be at least 0, and one above, got 1.0, -1.0"),
+        ({"class_weights": (0.0, 0.0)}, "one above"),
+        ({"class_weights": (1.0, float("nan"))}, "got 1.0, nan"),
+        ({"task": "regression", "loss": "mse", "class_weights": (1.0,)}, "are for tasks of classes.*leave them out"),
+    ],
+)
+def test_weights_and_smoothing_that_mean_nothing_are_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        FitPlan(**change)
 
 
 @pytest.mark.parametrize(("loss", "head"), [(n, h) for n in LOSSES for h, w in HEADS.items() if _fits(n, w)])

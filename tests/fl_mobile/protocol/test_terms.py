@@ -72,7 +72,7 @@ def test_terms_come_back_as_the_same_agreement(name: str) -> None:
 def test_an_assignment_comes_back_with_the_same_codec(text: str) -> None:
     codec = contracting(parse_codec(text))
     published = codec.with_step(0.1 + 0.2) if isinstance(codec, Ecsq) else codec
-    plan = FitPlan(epochs=3, learning_rate=0.1 + 0.2, trained=("a", "b"), momentum=0.1)
+    plan = FitPlan(epochs=3, learning_rate=0.1 + 0.2, trained=("a", "b"), momentum=0.1, class_weights=(1 / 3, 2.0))
     made = Assignment(7, plan, published, 0.7, 100)
     assert assignment_from_json(json.loads(json.dumps(assignment_to_json(made)))) == made
 

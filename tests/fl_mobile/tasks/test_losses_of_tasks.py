@@ -45,6 +45,23 @@ def test_the_loss_of_an_example_is_that_of_keras(task: str, loss: str, logits: b
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("task", ["sequence", "segmentation"])
+def test_a_position_has_the_weight_of_its_class_and_is_smoothed(task: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    y, out = drawn(task, 8, 2)
+    y[3], classes = -1, out.shape[-1]
+    weights = tuple(np.linspace(0.5, 3, classes).tolist())
+    found = loss_of("sparse-categorical-crossentropy", tf.constant(y), tf.constant(out), from_logits=True, task=task,
+                    smoothing=0.2, class_weights=weights).numpy()  # fmt: skip
+    of = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    for one, answer, value in zip(y, out, found, strict=True):
+        real = one >= 0
+        hot, each = np.eye(classes, dtype=np.float32)[one[real]], np.array(weights)[one[real]]
+        assert value == pytest.approx(float(of(hot, answer[real], sample_weight=each)) if real.any() else 0, rel=1e-5)
+
+
 @pytest.mark.parametrize(("task", "loss"), [(task, loss) for task, row in TASKS.items() for loss in row.losses])
 def test_right_answers_are_shares_of_an_example(task: str, loss: str) -> None:
     import tensorflow as tf
