@@ -40,6 +40,12 @@ def serve(
     standby: Annotated[
         bool, typer.Option("--standby", help="Wait for another coordinator of this run to end, then take over.")
     ] = False,
+    attest: Annotated[
+        str, typer.Option(metavar="package.module:function", help="Says why a device may not enrol; see docs.")
+    ] = "",
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append what happens, a JSON object a line; - is stderr.")
+    ] = None,
     minimum: Annotated[int, typer.Option(help="Updates without which a deadline ends no round.")] = 1,
     seat_seconds: Annotated[float, typer.Option(help="How long a client that was asked is waited for.")] = 3600.0,
     retry_seconds: Annotated[float, typer.Option(help="Clients that are not needed come again after this.")] = 60.0,
@@ -70,6 +76,7 @@ def serve(
     try:
         from device_sim.deploy.serve import Service
         from fl_mobile.coordinator.http import Tls
+        from fl_mobile.coordinator.logs import log_to
         from fl_mobile.coordinator.records import Pace
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve needs {error.name}: pip install 'fl-mobile[serve]'") from None
@@ -77,6 +84,8 @@ def serve(
         raise ConfigError("--tls-cert and --tls-key: give both, or neither behind a proxy that ends TLS")
     if cohort not in ("first-come", "drawn"):
         raise ConfigError(f"--cohort must be first-come or drawn, got '{cohort}'")
+    if log is not None:
+        log_to(log)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key)
     path = out or default_folder(file)
     goes_on = (path / "experiment.toml").exists()
@@ -88,6 +97,7 @@ def serve(
         tls=tls,
         database=database,
         standby=standby,
+        attest=attest,
         least=minimum,
         seat_seconds=seat_seconds,
         drawn=cohort == "drawn",

@@ -21,6 +21,7 @@ from fl_mobile.coordinator.coordinator import DISK_SECONDS, Coordinator
 from fl_mobile.coordinator.http import Tls, serving
 from fl_mobile.coordinator.lease import Lease
 from fl_mobile.coordinator.records import Limits, Pace
+from fl_mobile.table import load
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger("fl_mobile.coordinator")
@@ -35,6 +36,7 @@ class Service:
     Attributes:
         database: URL of SQLAlchemy; empty is SQLite in the run folder.
         standby: Whether to wait for another coordinator of this database to end.
+        attest: ``package.module:function`` that says whether a device may enrol, see `Attest`; empty lets everybody.
         least: Packets without which a deadline ends no round.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
     """
@@ -44,6 +46,7 @@ class Service:
     tls: Tls | None = None
     database: str = ""
     standby: bool = False
+    attest: str = ""
     least: int = 1
     seat_seconds: float = 3600.0
     drawn: bool = False
@@ -91,6 +94,7 @@ def served(
         lease=Lease(standby=service.standby, stopped=stopped),
         limits=service.limits,
         pace=service.pace,
+        **({"attest": load("--attest", service.attest)} if service.attest else {}),
     )
     try:
         publish_terms(federation, coordinator)
@@ -130,6 +134,8 @@ def _patiently(play: Callable[[], Iterator[Round]]) -> Iterator[Round]:
 def _shown(rounds: Iterator[Round], coordinator: Coordinator) -> Iterator[Round]:
     for done in rounds:
         line: dict[str, Any] = asdict(done)
-        coordinator.history.append({name: line[name] for name in (SHOWN_IN_PRIVATE if done.privacy else SHOWN)})
+        shown = {name: line[name] for name in (SHOWN_IN_PRIVATE if done.privacy else SHOWN)}
+        coordinator.history.append(shown)
+        _log.info("round done", extra={"told": shown})
         yield done
     coordinator.finish()

@@ -31,6 +31,9 @@ T = TypeVar("T")
 DISK_SECONDS = 5.0
 """Between two looks whether the disk has room again."""
 
+Attest = Callable[[bytes, Mapping[str, Any]], str]
+"""(public key ``bytes[32]``, what the device says of itself) → why it may not enrol; empty if it may. On any thread."""
+
 _log = logging.getLogger("fl_mobile.coordinator")
 
 
@@ -60,6 +63,7 @@ class Coordinator:
         lease: Who writes a database that has a URL; None is this coordinator, at once or not at all.
         now: Seconds since 1970.
         writer: Runs the transactions.
+        attest: Whether a device may enrol.
         patient: Whether the round master waits for a disk that takes nothing until it does, as clients do.
 
     Attributes:
@@ -79,6 +83,7 @@ class Coordinator:
         now: Callable[[], float] = time.time,
         writer: Callable[[Store], Writer] = Writer,
         patient: bool = True,
+        attest: Attest = lambda public_key, told: "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.limits, self.pace, self.now = folder, limits or Limits(), pace or Pace(), now
@@ -89,6 +94,7 @@ class Coordinator:
         self._minter = Minter(self._store.run, self._store.secret)
         self._open: OpenRound | None = None
         self._changed, self._patient = threading.Condition(), patient
+        self._attest = attest
         self._lost: BaseException | None = None
         self.finished = False
         self.refused: Counter[str] = Counter()
@@ -109,13 +115,28 @@ class Coordinator:
         """Raises `Refusal` unless the token is for this place."""
         self._minter.check(token, round_num=place.round_num, device=place.device, now=self.now())
 
+    def check_attestation(self, signed: Signed, public_key: bytes, told: Mapping[str, Any]) -> None:
+        """Raises `Refusal` unless a device that wants to enrol has the key, and is what it says it is.
+
+        The signature is looked at first: what a stranger sends costs nobody's quota.
+        """
+        core.check_signature(self._desk(), signed, public_key, device=None)
+        try:
+            why = self._attest(public_key, told)
+        except Exception as error:
+            _log.exception("the check of attestations failed")
+            detail = "the device's attestation cannot be checked now: try again later"
+            raise Refusal(503, "attestation-unchecked", detail) from error
+        if why:
+            raise Refusal(403, "attestation", why)
+
     def enrol(self, signed: Signed, public_key: bytes) -> Future[Reply]:
         """See `core.enrol`."""
         return self._ask(lambda tx, desk: core.enrol(tx, desk, signed, public_key))
 
-    def check_in(self, signed: Signed, *, device: int, held: int) -> Future[Reply]:
+    def check_in(self, signed: Signed, *, device: int, held: int, ready: bool = True) -> Future[Reply]:
         """See `core.check_in`."""
-        return self._ask(lambda tx, desk: core.check_in(tx, desk, signed, device=device, held=held))
+        return self._ask(lambda tx, desk: core.check_in(tx, desk, signed, device=device, held=held, ready=ready))
 
     def upload(self, place: Place, packet: bytes) -> Future[Reply]:
         """See `core.upload`."""
@@ -151,6 +172,9 @@ class Coordinator:
         self._do(begin)
         self._do(self._clean)
         self._open = round_
+        _log.info(
+            "round opened", extra={"told": {"round": round_.number, "ask": None if round_.discreet else round_.ask}}
+        )
 
     def wait(self, *, seconds: float | None, least: int, stopped: Callable[[], bool]) -> list[str]:
         """Returns the round's packets, by SHA-256, once it is sealed: enough are here, or time is over.
@@ -172,6 +196,8 @@ class Coordinator:
             over = until is not None and time.monotonic() >= until
             packets = self._do(partial(_sealed, number=round_.number, over=over, least=least))
             if packets is not None:
+                told = {"round": round_.number, "packets": None if round_.discreet else len(packets)}
+                _log.info("round sealed", extra={"told": told})
                 return packets
             with self._changed:
                 self._changed.wait(0.25 if self._writer.waits else 0)
@@ -200,6 +226,7 @@ class Coordinator:
     def finish(self) -> None:
         """There will be no further round: clients are told so."""
         self.finished, self._open = True, None
+        _log.info("run finished", extra={"told": {"run": self.run}})
 
     def lose(self, error: BaseException) -> None:
         """Whoever waits for packets is told that none can come any more."""
@@ -217,11 +244,10 @@ class Coordinator:
         self._store.close()
 
     def _ask(self, do: Callable[[Transaction, Desk], Reply]) -> Future[Reply]:
-        def work(tx: Transaction) -> Reply:
-            desk = Desk(self._minter, self.limits, self.pace, self.now(), self._open, self.finished)
-            return do(tx, desk)
+        return self._writer.submit(lambda tx: do(tx, self._desk()))
 
-        return self._writer.submit(work)
+    def _desk(self) -> Desk:
+        return Desk(self._minter, self.limits, self.pace, self.now(), self._open, self.finished)
 
     def _do(self, work: Callable[[Transaction], T]) -> T:
         """Returns what the work returns, as soon as the disk takes it."""

@@ -82,7 +82,7 @@ class Desk:
 
 def enrol(tx: Transaction, desk: Desk, signed: Signed, public_key: bytes) -> Reply:
     """Gives a device its index; the same key always gets the same one."""
-    _check_signature(desk, signed, public_key, device=None)
+    check_signature(desk, signed, public_key, device=None)
     found = tx.db.execute(queries.DEVICE_OF_KEY, {"key": public_key}).scalar()
     if found is not None:
         return Reply(200, {"device": found})
@@ -91,8 +91,12 @@ def enrol(tx: Transaction, desk: Desk, signed: Signed, public_key: bytes) -> Rep
     return Reply(201, {"device": device})
 
 
-def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: int) -> Reply:
-    """Asks a client to take part, or tells it when to come again."""
+def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: int, ready: bool = True) -> Reply:
+    """Asks a client to take part, or tells it when to come again.
+
+    Args:
+        ready: Whether its conditions allow it to train now; one that could not takes nobody's place.
+    """
     known = tx.db.execute(queries.KEY_OF_DEVICE, {"d": device}).first()
     if known is None:
         raise Refusal(404, "unknown-device", f"no device {device} is enrolled in this run: enrol first")
@@ -100,7 +104,7 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
     seat = None if round_ is None else queries.seat(tx.db, round_.number, device)
     if round_ is not None and seat is None and desk.now < round_.full_until:
         return later(tx, desk, "full")  # says nothing that a stranger could not ask, so it needs no signature
-    _check_signature(desk, signed, bytes(known.public_key), device=device)
+    check_signature(desk, signed, bytes(known.public_key), device=device)
     if signed.time_ms <= known.last_ms:
         raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
     tx.db.execute(queries.HEARD_OF, {"d": device, "ms": signed.time_ms})
@@ -108,6 +112,8 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
         return Reply(200, {"finished": True})
     if round_ is None or _state(tx.db, round_.number) != OPEN:
         return later(tx, desk, "between-rounds")
+    if seat is None and not ready:
+        return later(tx, desk, "not-ready")
     if seat is None and (why := _why_not(tx, desk, round_, device)):
         return later(tx, desk, why)
     if seat is not None and seat.state != ASKED:
@@ -263,7 +269,8 @@ def _settle(tx: Transaction, desk: Desk, place: Place, state: str) -> None:
         desk.open.full_until = 0.0
 
 
-def _check_signature(desk: Desk, signed: Signed, public_key: bytes, *, device: int | None) -> None:
+def check_signature(desk: Desk, signed: Signed, public_key: bytes, *, device: int | None) -> None:
+    """Raises `Refusal` unless a request is signed with this key, now and for this run."""
     now_ms = int(desk.now * 1000)
     text = message(
         run=desk.minter.run,
@@ -305,11 +312,6 @@ def _receipt(receipt: Receipt, place: Place, *, repeated: bool) -> Reply:
         return Reply(200 if repeated else 201, told)
     detail = "the packet does not count: train again from this round's model and send the next attempt"
     return Refusal(422, receipt.reason, detail, **told).reply
-
-
-def _counted(place: Place) -> Refusal:
-    detail = f"device {place.device} has a packet that counts in round {place.round_num}"
-    return Refusal(409, "already-counted", detail)
 
 
 def _retry(tx: Transaction, desk: Desk) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fl_mobile.coordinator import page
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.core import Place, Signed
 from fl_mobile.coordinator.limits import App, Bounded
+from fl_mobile.coordinator.logs import nameless
 from fl_mobile.coordinator.parts import SMALL_BYTES, Parts, range_of
 from fl_mobile.coordinator.records import NO_ROOM, Refusal, Reply
 from fl_mobile.errors import WireError
@@ -131,14 +132,17 @@ class _Web:
         """`Coordinator.enrol`."""
         body = await request.body()
         got = parse(body, {"public_key": _key, "attestation": flat(8)}, optional={"attestation": {}})
-        return _json(await asyncio.wrap_future(self._coordinator.enrol(_signed(request, body), got["public_key"])))
+        signed, key = _signed(request, body), got["public_key"]
+        await run_in_threadpool(self._coordinator.check_attestation, signed, key, got["attestation"])
+        return _json(await asyncio.wrap_future(self._coordinator.enrol(signed, key)))
 
     async def check_in(self, request: Request) -> Response:
         """`Coordinator.check_in`."""
         body, device = await request.body(), _number(request, "device")
         form = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": flat(16)}
         got = parse(body, form, optional={"runtime": "", "conditions": {}})
-        asked = self._coordinator.check_in(_signed(request, body), device=device, held=got["held"])
+        ready = got["conditions"].get("ready") is not False
+        asked = self._coordinator.check_in(_signed(request, body), device=device, held=got["held"], ready=ready)
         return self._counted(await asyncio.wrap_future(asked))
 
     async def blob(self, request: Request) -> Response:
@@ -221,7 +225,8 @@ class _Web:
 
     def _problem(self, request: Request, refusal: Refusal) -> Response:
         self._coordinator.refused[refusal.reason] += 1
-        _log.info("%s %s: %d %s", request.method, request.url.path, refusal.status, refusal.reason)
+        told = {"method": request.method, "path": nameless(request.url.path), "status": refusal.status}
+        _log.info("refused", extra={"told": told | {"reason": refusal.reason}})
         response = _json(refusal.reply)
         if refusal.status in (408, 413):
             response.headers["connection"] = "close"

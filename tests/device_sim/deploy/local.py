@@ -26,7 +26,7 @@ from fl_mobile.protocol.signing import from_base64
 from tests.device_sim.deploy.loopback import everybody, on
 from tests.device_sim.numpy_engine import numpy_federation
 
-MOST_VISITS = 2000
+MOST_VISITS = 300
 """A run that is not at its end after so many will never be."""
 BRIEF = Lease(holder="test", seconds=600)
 """Of the same holder, as nobody else is: one that was killed is followed at once."""

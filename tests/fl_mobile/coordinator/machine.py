@@ -94,6 +94,14 @@ class Coordinating(RuleBasedStateMachine):
         assert self.index.setdefault(who, device) == device
         assert sorted(self.index.values()) == list(range(len(self.index)))
 
+    @rule(who=DEVICES)
+    def cannot_train_now(self, who: int) -> None:
+        device = self.index.get(who, 77)
+        signed = self.sign(who, f"/v1/devices/{device}/check-ins", b"{}", device=device)
+        reply = self.ask(lambda tx, desk: core.check_in(tx, desk, signed, device=device, held=0, ready=False))
+        if "assignment" in reply.body:  # it has a seat, and may have changed its mind
+            assert (self.number, device) in self.asked
+
     @rule(who=DEVICES, signer=DEVICES, skew=st.sampled_from([0.0, 0.0, 0.0, -90_000.0, 90_000.0]))
     def checks_in(self, who: int, signer: int, skew: float) -> None:
         device = self.index.get(who, 77)

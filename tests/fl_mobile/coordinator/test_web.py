@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -26,6 +27,7 @@ from cryptography.x509.oid import NameOID
 from fl_mobile.client.remote import Patience, Refused, Remote, Unreachable
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.http import Tls, serving
+from fl_mobile.coordinator.logs import LOGGER, log_to
 from fl_mobile.coordinator.records import Limits, OpenRound
 from fl_mobile.errors import ConfigError
 from fl_mobile.protocol.signing import to_base64
@@ -282,6 +284,64 @@ def test_a_reader_that_reads_nothing_is_let_go(tmp_path: Path) -> None:
     assert coordinator.refused["slow-reader"] == 1
     assert got < blob.bytes
     coordinator.close()
+
+
+def test_who_may_enrol_is_asked_of_whoever_knows_and_never_for_a_stranger(tmp_path: Path) -> None:
+    seen: list[tuple[bytes, dict[str, Any]]] = []
+
+    def attest(public_key: bytes, told: Any) -> str:
+        seen.append((public_key, told))
+        return {"ok": "", "bad": "this device is rooted"}[told["verdict"]]
+
+    coordinator = Coordinator(tmp_path, attest=attest)
+    with serving(coordinator, host="127.0.0.1", port=0) as url:
+        remote = Remote(url, key_of(0), Patience(tries=1, timeout_seconds=10))
+        with pytest.raises(Refused, match="signature"):  # signed for no run
+            remote.signed("/v1/devices", {"public_key": to_base64(remote.key.public), "attestation": {"verdict": "ok"}})
+        assert not seen
+        remote.run = coordinator.run
+        for verdict, told in (("bad", "403 attestation: this device is rooted"), ("?", "503 attestation-unchecked")):
+            with pytest.raises(Refused, match=told):
+                remote.signed(
+                    "/v1/devices", {"public_key": to_base64(remote.key.public), "attestation": {"verdict": verdict}}
+                )
+        assert coordinator.seen(None)[0] == 0
+        asked = {"public_key": to_base64(remote.key.public), "attestation": {"verdict": "ok"}}
+        assert remote.signed("/v1/devices", asked) == {"device": 0}
+    assert [key for key, _ in seen] == [remote.key.public] * 3
+    coordinator.close()
+
+
+def test_a_client_that_cannot_train_now_takes_nobodys_place(opened: Served) -> None:
+    remote = opened.client()
+    path = f"/v1/devices/{remote.device}/check-ins"
+    assert remote.signed(path, {"held": 0, "conditions": {"ready": False}})["retry"]["reason"] == "not-ready"
+    assert opened.coordinator.counts(opened.coordinator.open.number).asked == 0  # type: ignore[union-attr]
+    assert "assignment" in remote.signed(path, {"held": 0, "conditions": {"ready": True}})
+
+
+def test_the_log_says_what_happened_and_names_nobody(opened: Served, tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    handler = log_to(file)
+    try:
+        remote = opened.client()
+        told = opened.assignment(remote)
+        remote.ask("GET", path_of(told), told["token"])
+        opened.open(told["round"] + 1)
+    finally:
+        logging.getLogger(LOGGER).removeHandler(handler)
+        handler.close()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["refused", "round opened"]
+    refused = {name: lines[0][name] for name in ("method", "path", "status", "reason")}
+    assert refused == {
+        "method": "GET",
+        "path": f"/v1/rounds/{told['round']}/devices/*/attempts/0",
+        "status": 404,
+        "reason": "unknown-attempt",
+    }
+    with pytest.raises(ConfigError, match="--log"):
+        log_to(tmp_path / "none" / "log.jsonl")
 
 
 def certificate(folder: Path) -> Tls:
