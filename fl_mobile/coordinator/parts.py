@@ -101,7 +101,8 @@ class Parts:
         """Forgets an upload."""
         self.path(place).unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Forgets all uploads."""
+    def clear(self, *, but: int | None = None) -> None:
+        """Forgets all uploads, but those of one round."""
         for path in self.folder.glob("*.part"):
-            path.unlink()
+            if but is None or not path.name.startswith(f"{but}-"):
+                path.unlink(missing_ok=True)

@@ -67,6 +67,7 @@ class _Web:
         self._coordinator = coordinator
         self._parts = Parts(coordinator.folder / "parts")
         self._parts.clear()
+        self._parts_of = -1
 
     def most_bytes(self, method: str, path: str) -> int:
         """Returns the longest body of a request."""
@@ -166,7 +167,10 @@ class _Web:
             return await self._take(place, await request.body(), digest)
         if part.whole == 0:
             raise Refusal(400, "truncated", "an upload has at least one byte")
+        if place.attempt >= self._coordinator.limits.attempts:  # core says so too, of a packet that is whole
+            raise Refusal(429, "attempts", f"a client has {self._coordinator.limits.attempts} attempts in a round")
         if part.carried:
+            await run_in_threadpool(self._forget_past_rounds)
             await self._receive(request, place, part.first)
         here = await run_in_threadpool(self._parts.received, place)
         if here < part.whole:
@@ -201,6 +205,13 @@ class _Web:
             raise Refusal(401, "token", "an upload needs Authorization: Bearer, with the token of its assignment")
         self._coordinator.check_token(token.strip(), place)
         return place
+
+    def _forget_past_rounds(self) -> None:
+        """Deletes parts of packets that are late by now: who leaves them behind fills no disk."""
+        round_ = self._coordinator.open
+        if round_ is not None and not round_.asynchronous and self._parts_of != round_.number:
+            self._parts.clear(but=round_.number)
+            self._parts_of = round_.number
 
     async def _receive(self, request: Request, place: Place, at: int) -> None:
         """Writes the body as it comes; what came of a body that broke off stays, for the next part to go on from."""

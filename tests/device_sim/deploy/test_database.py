@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from device_sim.deploy.examples import Examples
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import create
@@ -56,6 +58,7 @@ def test_one_that_is_killed_is_followed_to_the_same_model(tmp_path: Path, postgr
     assert sweep.left(tmp_path / "here") == sweep.expected
 
 
+@pytest.mark.slow
 def test_a_run_on_postgresql_and_http_is_the_simulated_one(tmp_path: Path, postgres: Server) -> None:
     federation = numpy_federation(parse_experiment(PLAIN, SOME))
     simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))

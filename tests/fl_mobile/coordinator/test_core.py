@@ -45,7 +45,7 @@ def test_no_order_of_requests_counts_twice_or_forgets(machine: type[Coordinating
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_nor_does_it_on_postgresql(machine: type[Coordinating], postgres: Server) -> None:
-    play(on_postgres(machine, postgres), 5)
+    play(on_postgres(machine, postgres), 3)
 
 
 @pytest.mark.slow

@@ -147,6 +147,31 @@ def test_an_upload_goes_on_where_it_broke_off(opened: Served) -> None:
     connection.close()
 
 
+def test_parts_that_nobody_comes_back_for_fill_no_disk(opened: Served) -> None:
+    remote, folder = opened.client(), opened.coordinator.folder / "parts"
+
+    def put_part(told: dict[str, Any], attempt: int) -> int:
+        packet = packet_of(told["device"], told["round"])
+        head = {
+            "Authorization": f"Bearer {told['token']}",
+            "Repr-Digest": f"sha-256=:{to_base64(hashlib.sha256(packet).digest())}:",
+            "Content-Range": f"bytes 0-9/{len(packet)}",
+        }
+        connection = http.client.HTTPConnection(*opened.address, timeout=10)
+        connection.request("PUT", path_of(told, attempt), packet[:10], head)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    told = opened.assignment(remote)
+    assert [put_part(told, attempt) for attempt in (0, 1, 2, 3, 4_000_000)] == [202, 202, 202, 429, 429]
+    assert len(list(folder.glob(f"{told['round']}-*.part"))) == 3
+    opened.open(told["round"] + 1)
+    told = opened.assignment(remote)
+    assert put_part(told, 0) == 202
+    assert [path.name for path in folder.glob("*.part")] == [f"{told['round']}-{told['device']}-0.part"]
+
+
 def test_a_device_whose_clock_is_a_day_off_is_told_the_time_and_comes_in(opened: Served) -> None:
     for days in (-1, 1):
         remote = opened.client()
