@@ -17,6 +17,7 @@ ADDS = {
     "privacy": "[privacy]: the ledger of ε",
     "search": "sweep SWEEP.toml",
     "serve": "the coordinator: serve",
+    "postgres": "its tables in PostgreSQL: serve --database",
     "ray": "engine ray: several machines",
     "tflite-runtime": "the old phone runtime, in an environment of its own (numpy < 2)",
     "docs": "make docs: this documentation as a site",

@@ -158,8 +158,18 @@ def _engine(url: str) -> Engine:
     return _sqlite(parsed)
 
 
+_GIVING_UP = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # ms
+}
+"""Of libpq: a server that can no longer be reached is given up after half a minute, instead of being waited for."""
+
+
 def _postgresql(url: URL) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    engine = create_engine(url, pool_pre_ping=True, connect_args=_GIVING_UP)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _: Any) -> None:  # a coordinator that hangs keeps nobody from taking over
