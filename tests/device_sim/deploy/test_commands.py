@@ -54,11 +54,23 @@ def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path)
     assert fl_mobile("verify", "served", cwd=tmp_path).code == 0
 
 
-def test_a_second_coordinator_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_coordinator_is_refused_and_a_standby_takes_over_from_one_that_is_killed(
+    tmp_path: Path, database: str
+) -> None:
     _, _, serve = examples("serve")
-    server = started([*serve, "--port", "0", "--no-export"], tmp_path)
+    command = [*serve, "--port", "0", "--no-export", *(("--database", database) if database else ())]
+    server = started(command, tmp_path)
     assert is_serving(server)
-    second = fl_mobile(*serve, "--port", "0", "--no-export", cwd=tmp_path)
+    second = fl_mobile(*command, cwd=tmp_path)
     assert (second.code, "another process" in second.err) == (7, True)
-    server.kill()
-    server.communicate(timeout=60)
+    standby = started([*command, "--standby"], tmp_path)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            standby.wait(20)
+        server.kill()
+        server.communicate(timeout=60)
+        assert is_serving(standby)
+    finally:
+        for each in (server, standby):
+            each.kill()
+            each.communicate(timeout=60)
