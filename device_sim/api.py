@@ -93,7 +93,8 @@ class Run:
             temporary: The folder it lies in, which goes away with the run.
             callbacks: Each is called with the run and every new round.
         """
-        self._federation, self._folder, self._temporary = federation, folder, temporary
+        self._federation, self._temporary = federation, temporary
+        self._folder = replace(folder, passing=temporary is not None)
         self._fresh, self._callbacks, self._stopped = fresh, tuple(callbacks), False
         self._playing: Generator[Round, None, None] | None = None
         self.path, self.experiment = folder.path, federation.experiment
@@ -131,7 +132,7 @@ class Run:
                 if self._stopped:
                     return
         except Exception:
-            if self._fresh:
+            if self._fresh and self._temporary is None:
                 run_folder.discard(self._folder)
             raise
 

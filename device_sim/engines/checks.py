@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.engines.trainers.blame import reason_of, where
 from device_sim.engines.trainers.draws import keyed_draws
 from fl_mobile.errors import DataError, ModelError
 from fl_mobile.local.losses import check_answers_fit
 from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.models.telling import reason_of, where
 from fl_mobile.tasks.table import CLASSIFICATION
 
 _STATEFUL_DRAWS = ("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "RandomShuffle")

@@ -20,12 +20,16 @@ from fl_mobile.tensors import Spec, Tensors
 T = TypeVar("T")
 
 
+NOBODY = -1
+"""In place of a device's index: examples are the server's."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One device's work in one round.
 
     Attributes:
-        device: Index of the device in the fleet.
+        device: Index of the device in the fleet, or `NOBODY`.
         x: Its examples, ``uint8[n, …]`` raw pixels or ``float32[n, …]``; at least one.
         y: Their targets: labels ``int64[n]``, or what the task of the plan has.
         seed: ``uint64``; seeds shuffling and dropout on this device in this round, and nothing else.

@@ -84,5 +84,5 @@ class Clients:
         try:
             made = answer(self.terms, update, rng, residual=task.residual, norm=self.norms, keep_delta=kept)
         except DivergedError as error:
-            raise DivergedError(f"device {task.device}, round {self.terms.round_num}: {error}") from None
+            raise DivergedError(f"device {task.device}, round {self.terms.round_num + 1}: {error}") from None
         return replace(made, packet=self.lies.packet(task.device, made.packet, task.seed)) if self.lies else made

@@ -9,6 +9,7 @@ Each step leaves whole files behind, and a run that died between two of them goe
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 from device_sim.federation.federation import Federation
 from device_sim.run.best import kept_models, write_models
+from device_sim.run.errors import kept_errors
 from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
@@ -66,17 +68,17 @@ def finish(
     model = write_models(federation, folder, kept, beside)
     if federation.test_parts:
         say("devices: evaluating the model on each one's own held-out examples")
-    on_devices = federated_evaluation(federation, Shelf(folder.memory), state)
-    summary = {
-        **summarise(federation, rounds, kept, beside, command=command),
-        "federated_evaluation": on_devices,
-        "warnings": warnings_of(federation.experiment, rounds, evidence_of(federation, kept)),
-    }
+    with kept_errors(folder, f"after round {len(rounds)}", safe=len(rounds)):
+        summary = {
+            **summarise(federation, rounds, kept, beside, command=command),
+            "federated_evaluation": federated_evaluation(federation, Shelf(folder.memory), state),
+            "warnings": warnings_of(federation.experiment, rounds, evidence_of(federation, kept)),
+        }
     write_json(folder.summary, summary)
     if not recipes or trained_nothing(rounds):
         return summary
     clear_unnamed_bundle(folder, summary["experiment_sha256"])
-    with rounds_are_safe(folder):
+    with rounds_are_safe(folder, recipes):
         report = _exported(
             federation, folder, model, summary, recipes=recipes, say=say, sign_with=sign_with, license=license
         )
@@ -118,17 +120,35 @@ def _exported(
 
 
 @contextlib.contextmanager
-def rounds_are_safe(folder: RunFolder) -> Iterator[None]:
-    """Says of an error in the block that the rounds are kept, and the command that goes on from them."""
+def rounds_are_safe(folder: RunFolder, recipes: Sequence[str]) -> Iterator[None]:
+    """Says of an error in the block that the rounds are kept, and what goes on from them.
+
+    Args:
+        recipes: What is exported in the block.
+    """
     try:
         yield
     except (ExportError, VerifyError, DataError, ConfigError) as error:
-        again = shlex.join(["fl-mobile", "export", str(folder.path), "--out", str(folder.bundle), "--recipe", "RECIPE"])
+        others = [name for name in _SUREST if name not in recipes][:1]
+        other = others if isinstance(error, (ExportError, VerifyError)) else []
         error.args = (
-            f"{error} Nothing that was trained is lost: {folder.model} and {folder.summary.name} are written. Go on"
-            f" with: {again}",
+            f"export of {', '.join(recipes)}: {error} Nothing that was trained is lost: {folder.model} and"
+            f" {folder.summary.name} are written. Go on with: {_on_with(folder, other)}",
         )
         raise
+
+
+_SUREST = ("float32", "float16")
+"""Recipes that round nothing or little: what one of the others fails by, they do not."""
+
+
+def _on_with(folder: RunFolder, recipes: Sequence[str]) -> str:
+    """Returns what exports a finished run once more, by other recipes if there are some."""
+    if folder.objects.exists():  # its model or clients are objects of a program
+        again = f"recipes={list(recipes)}" if recipes else ""
+        return f"device_sim.simulate(…, out={str(folder.path)!r}, resume=True).finish({again})"
+    changed = ["--set", f"output.recipes={json.dumps(list(recipes))}"] if recipes else []
+    return shlex.join(["fl-mobile", "simulate", "--out", str(folder.path), "--resume", *changed])
 
 
 def check_before_training(federation: Federation, recipes: Sequence[str], say: Say) -> None:

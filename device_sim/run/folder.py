@@ -47,9 +47,14 @@ ARRAYS = "data.npz"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run."""
+    """Paths of one run.
+
+    Attributes:
+        passing: Whether the folder goes away with the process that plays the run.
+    """
 
     path: Path
+    passing: bool = False
 
     @property
     def layout(self) -> Path:
@@ -223,7 +228,14 @@ def locked(folder: RunFolder) -> Iterator[None]:
     """Holds the run for one process, and clears away what a killed one left half written.
 
     The kernel releases the lock even after ``kill -9``.
+
+    Raises:
+        RunError: Another process holds it, or it is gone.
     """
+    if not folder.experiment.exists():
+        raise RunError(
+            f"{folder.path} holds no run any more: what fails before its first round is removed. Begin anew."
+        )
     with open(folder.experiment, "rb") as file:
         try:
             with naming(folder.experiment):

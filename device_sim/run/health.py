@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from device_sim.engines import Task
+from device_sim.engines.records import NOBODY
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.kept import BEST, LAST
 from device_sim.federation.federation import Federation
@@ -64,7 +65,7 @@ def evidence_of(federation: Federation, kept: Kept) -> Evidence:
     def by_class() -> Mapping[int, float]:
         classes = np.unique(test.y)
         places = [np.flatnonzero(test.y == c)[:PER_CLASS] for c in classes]
-        tasks = [Task(0, test.x[at], test.y[at], 0) for at in places]
+        tasks = [Task(NOBODY, test.x[at], test.y[at], 0) for at in places]
         found = federation.engine.evaluate_each(weights, tasks, federation.plan(kept.round_num))
         return {int(c): score.accuracy for c, score in zip(classes, found, strict=True)}
 
@@ -91,7 +92,8 @@ def warnings_of(experiment: Experiment, rounds: Sequence[Round], evidence: Evide
     return [
         *_odd_tensors(evidence.kept),
         *chance,
-        *_past_its_best(experiment, scores),
+        *_still(experiment, scores, evidence, chance),
+        *_past_its_best(experiment, scores, evidence, chance),
         *_rising(rounds, scores, chance),
     ]
 
@@ -165,20 +167,31 @@ def _at_chance(
         right = {c: share for c, share in evidence.by_class().items() if share}
         if list(right.values()) == [1.0]:
             lines.append(f"only class {next(iter(right))} is ever right: the model answers it whatever it sees")
-    noise = 2 * math.sqrt(commonest * (1 - commonest) / count)
-    if len(classes) > 1 and final <= commonest + noise:
+    if len(classes) > 1 and final <= _chance(evidence.labels):
         told = f"the commonest of {len(classes)} classes is {commonest:.1%} of the held-out examples"
         lines.append(f"accuracy {final:.1%} is not above chance: {told}")
     return ["; ".join(lines) + f". {_reason(experiment, rounds, scores, evidence)}"] if lines else []
 
 
+def _chance(labels: np.ndarray) -> float:
+    """Returns the accuracy that answering the commonest class hardly ever exceeds, by two standard errors."""
+    share = float(np.unique(labels, return_counts=True)[1].max()) / len(labels)
+    return share + 2 * math.sqrt(share * (1 - share) / len(labels))
+
+
 def _reason(experiment: Experiment, rounds: Sequence[Round], scores: Sequence[Score], evidence: Evidence) -> str:
     """Returns the likeliest reason that a model does not learn, from what moved and what did not."""
-    rates = f"train.learning-rate ({experiment.train.learning_rate:g}) or server.learning-rate"
+    rates = _rates(experiment)
     moved, begun, now = _moved(evidence), scores[0].loss, scores[-1].loss
     trains = [r.train_loss for r in rounds if r.train_loss is not None]
     if moved < STILL:
         return f"The weights moved by {moved:.1g} of their length only: raise {rates}"
+    if now > 1.05 * begun and len(trains) > 1 and trains[-1] < 0.9 * trains[0]:
+        return (
+            f"The held-out loss rose from {begun:.3g} to {now:.3g} while the devices' own fell from {trains[0]:.3g} to"
+            f" {trains[-1]:.3g}: what they learn does not hold on the test set. Check that labels belong to their"
+            " examples and are coded like the test set's; else fewer train.epochs, or a larger train.cohort"
+        )
     if now > 1.05 * begun:
         return f"The held-out loss rose from {begun:.3g} to {now:.3g}: lower {rates}, or take fewer train.epochs"
     if len(trains) > 1 and trains[-1] < 0.5 * trains[0]:
@@ -193,6 +206,20 @@ def _reason(experiment: Experiment, rounds: Sequence[Round], scores: Sequence[Sc
     return f"No loss moves: raise {rates}, and check that labels belong to their examples"
 
 
+def _rates(experiment: Experiment) -> str:
+    return f"train.learning-rate ({experiment.train.learning_rate:g}) or server.learning-rate"
+
+
+def _still(experiment: Experiment, scores: Sequence[Score], evidence: Evidence, told: Sequence[str]) -> Iterator[str]:
+    """Yields a line for a model that is as it was, whatever its first weights happen to answer."""
+    moved, begun, now = _moved(evidence), scores[0].loss, scores[-1].loss
+    if not told and moved < STILL and abs(now - begun) < 0.01 * abs(begun):
+        yield (
+            f"nothing was learnt: the weights moved by {moved:.1g} of their length only, and the held-out loss went"
+            f" from {begun:.3g} to {now:.3g}. Raise {_rates(experiment)}."
+        )
+
+
 def _moved(evidence: Evidence) -> float:
     length = math.sqrt(sum(float(np.square(v, dtype=np.float64).sum()) for v in evidence.first.values()))
     step = math.sqrt(
@@ -201,10 +228,14 @@ def _moved(evidence: Evidence) -> float:
     return step / length if length else math.inf
 
 
-def _past_its_best(experiment: Experiment, scores: Sequence[Score]) -> list[str]:
+def _past_its_best(
+    experiment: Experiment, scores: Sequence[Score], evidence: Evidence, chance: Sequence[str]
+) -> list[str]:
     best, final = max(scores, key=lambda s: s.accuracy), scores[-1]
     if 100 * (best.accuracy - final.accuracy) < PEAK_POINTS:
         return []
+    if chance and evidence.labels is not None and best.accuracy <= _chance(evidence.labels):
+        return []  # it never was worth keeping
     told = f"accuracy was {best.accuracy:.1%} after round {best.round_num + 1} and is {final.accuracy:.1%} at the end"
     remedy = {
         LAST: "--resume --set output.keep=best keeps the best round's model",

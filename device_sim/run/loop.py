@@ -58,9 +58,11 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
     play, shown = play or SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
-        with kept_errors(folder, state.round_num):
+        with kept_errors(folder, f"round {state.round_num + 1}", safe=state.round_num):
             state, report, traffic = play(federation, memory, state, folder.updates)
             score = _score(federation, state)
+            on_devices = _device_accuracy(federation, memory.shelf, state)
+            backdoor = None if score is None else backdoor_success(federation, state)
         done = Round(
             round_num=report.round_num,
             accuracy=None if score is None else score.accuracy,
@@ -82,9 +84,9 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             joules=traffic.joules,
             staleness=report.staleness,
             weights_norm=report.weights_norm,
-            device_accuracy=_device_accuracy(federation, memory.shelf, state),
+            device_accuracy=on_devices,
             malicious=dict(traffic.malicious),
-            backdoor=None if score is None else backdoor_success(federation, state),
+            backdoor=backdoor,
             privacy=spent_by(federation, state),
             metrics={} if score is None else metrics_of(federation, score),
         )
@@ -156,7 +158,7 @@ def _score(federation: Federation, state: ServerState) -> Evaluation | None:
 
 
 def _diverged(round_num: int, what: str) -> DivergedError:
-    return DivergedError(f"round {round_num}: {what}. Lower train.learning-rate or server.learning-rate.")
+    return DivergedError(f"round {round_num + 1}: {what}. Lower train.learning-rate or server.learning-rate.")
 
 
 def _device_accuracy(federation: Federation, shelf: Shelf, state: ServerState) -> dict[str, float]:

@@ -11,12 +11,12 @@ from export.training.autodiff import Tape, cells_for, replay
 from export.training.layers import Batch, traced_for_training
 from export.training.options import Options, batch_specs
 from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
-from export.training.telling import telling
 from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import evaluation_loss, right_answers, training_loss
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.models.telling import reason_of, where
 
 
 def weight_name(index: int) -> str:
@@ -62,8 +62,8 @@ def _traced(model: Any, forward: Any, specs: Sequence[Any]) -> Any:
         raise
     except Exception as error:  # an author's own code
         raise ExportError(
-            f"model '{model.name}' cannot be traced for phones, which need fixed shapes and no branches on data:"
-            f" {telling(error)}"
+            f"model '{model.name}'{where(model, str(error))} cannot be traced for phones, which need fixed shapes and"
+            f" no branches on data: {reason_of(error)}"
         ) from error
     graph.layer_names = frozenset(layer.name for layer in flatten_layers(model, include_self=False))
     return graph

@@ -8,9 +8,9 @@ from typing import Any
 from export.training.autodiff import Tape, cells_for, replay
 from export.training.clipping import clipped
 from export.training.options import Options, batch_specs, rate_specs
-from export.training.telling import telling
 from fl_mobile.errors import ExportError
 from fl_mobile.local.optimizers import local_optimizer
+from fl_mobile.models.telling import reason_of
 
 
 def train_signature(module: Any, model: Any, travelling: Sequence[Any], graph: Any, options: Options) -> Any:
@@ -131,9 +131,16 @@ def _update(
     for i, w, g, slots in zip(module.trainable, sources, gradients, module.slots, strict=True):
         before = [s.read_value() for s in slots]
         new, after = row.step(w, g, before, rate, steps, options.momentum)
-        module.weights[i].assign(_constrained(new, *module.constraints[i]))
+        module.weights[i].assign(_constrained(_shaped(new, w), *module.constraints[i]))
         for slot, value in zip(slots, after, strict=True):
-            slot.assign(value)
+            slot.assign(_shaped(value, w))
+
+
+def _shaped(value: Any, weight: Any) -> Any:
+    """Returns what a step made of a weight in its shape: rates are ``float32[1]``, which makes ``[1]`` of a scalar."""
+    import tensorflow as tf
+
+    return value if value.shape == weight.shape else tf.reshape(value, weight.shape)
 
 
 def _constrained(weight: Any, constraint: Any, path: str) -> Any:
@@ -149,7 +156,7 @@ def _constrained(weight: Any, constraint: Any, path: str) -> Any:
     except Exception as error:  # an author's own code
         raise ExportError(
             f"layer '{layer.rpartition('/')[2]}': its constraint {type(constraint).__name__} cannot be traced for"
-            f" phones: {telling(error)}"
+            f" phones: {reason_of(error)}"
         ) from error
 
 

@@ -100,7 +100,7 @@ class Layout:
     def pack(self, header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the packet that carries ``tensors``; raises as `pack`."""
         check_fits(tensors, self.spec, "cannot pack")
-        check_finite(tensors, f"round {header.round_num}")
+        check_finite(tensors, "in the update to be sent")
         codec = in_round(self.codec, header.round_num)
         return self.seal(header, tensors, codec.encode({path: tensors[path] for path in self.coded}, rng))
 

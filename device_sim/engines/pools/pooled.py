@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from device_sim.engines.batches import in_chunks
-from device_sim.engines.records import Evaluation, Task, Then, Trainer, evaluation_of_all
+from device_sim.engines.records import NOBODY, Evaluation, Task, Then, Trainer, evaluation_of_all
 from fl_mobile.errors import ModelError
 from fl_mobile.records import FitPlan
 from fl_mobile.tensors import Tensors
@@ -117,7 +117,7 @@ class PooledEngine:
     def evaluate(self, weights: Tensors, x: np.ndarray, y: np.ndarray, plan: FitPlan) -> Evaluation:
         """Returns accuracy and mean loss."""
         cuts = [slice(at, at + EVALUATE_PART) for at in range(0, len(y), EVALUATE_PART)]
-        parts = list(self.evaluate_each(weights, [Task(0, x[cut], y[cut], 0) for cut in cuts], plan))
+        parts = list(self.evaluate_each(weights, [Task(NOBODY, x[cut], y[cut], 0) for cut in cuts], plan))
         return evaluation_of_all(plan, parts)
 
     def evaluate_each(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[Evaluation]:

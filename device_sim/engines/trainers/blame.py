@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from device_sim.engines.records import Task
+from device_sim.engines.records import NOBODY, Task
 from fl_mobile.errors import FlMobileError, TrainingError
-from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.models.telling import reason_of, where
 
 T = TypeVar("T")
-_MOST = 240
 
 
 def blamed(
@@ -36,9 +34,9 @@ def blamed(
     except Exception as error:  # TensorFlow and Keras have no common root
         found, device = _alone(work, tasks) or (error, None)
         place, reason = where(model, str(found)), reason_of(found)
-        on = f"device {device}: " if device is not None else f"devices {tasks[0].device}–{tasks[-1].device}: "
+        on = _told([task.device for task in tasks] if device is None else [device])
         details = "".join(traceback.format_exception(found))
-        raise TrainingError(f"{on}{doing} failed{place}: {reason}", details=details) from None
+        raise TrainingError(f"{on}: {doing} failed{place}: {reason}", details=details) from None
 
 
 def _alone(work: Callable[[Sequence[Task]], Any], tasks: Sequence[Task]) -> tuple[Exception, int] | None:
@@ -51,40 +49,7 @@ def _alone(work: Callable[[Sequence[Task]], Any], tasks: Sequence[Task]) -> tupl
     return None
 
 
-def where(model: Any, text: str) -> str:
-    """Returns ``" in layer 'x' (Gather)"``, as far as the text of an error names a node of the graph or a layer."""
-    if model is None:
-        return ""
-    kinds = {layer.name: type(layer).__name__ for layer in flatten_layers(model, include_self=False)}
-    for node in [*re.findall(r"node ([\w./-]+)", text), *re.findall(r"([\w.-]+(?:/[\w.-]+)+)", text)]:
-        parts = node.split("/")
-        # TensorFlow numbers a name scope that it meets again.
-        named = [name for part in parts if (name := part if part in kinds else re.sub(r"_\d+$", "", part)) in kinds]
-        if named:
-            return f" in layer '{named[-1]}' ({kinds[named[-1]]}), operation {parts[-1]}"
-    called = re.search(r"calling (?:layer )?['\"]?([\w]+)(?:\.call\(\)|['\"] \(type)", text)
-    if called:
-        layers = [name for name, kind in kinds.items() if called[1] in (kind, name)]
-        return f" in layer '{layers[0]}' ({kinds[layers[0]]})" if len(layers) == 1 else f" in a layer {called[1]}"
-    return ""
-
-
-def reason_of(error: BaseException) -> str:
-    """Returns the line of an error's text that says why, without colours, node names and stack traces."""
-    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))
-    lines = [re.sub(r"^\s*\(\d+\)\s*[A-Z_ ]+:\s*", "", line).strip() for line in text.splitlines()]
-    if "in user code:" in text:  # AutoGraph's frames; the error itself is named in the last line that has one
-        lines = [x for x in lines if re.match(r"\w*(Error|Exception|Exit): ", x)][-1:] or lines
-    noise = (
-        "Exception encountered",
-        "in user code:",
-        "Detected at node",
-        "File ",
-        "Arguments received",
-        "Graph execution error",
-        "•",
-    )
-    telling = [x for x in lines if x and not x.startswith(noise) and not re.fullmatch(r"\d+ root error.*", x)]
-    short = re.sub(r"\s*\[\[\{?\{?node.*", "", telling[0]) if telling else ""
-    short = re.sub(r"\{\{\w+ [^}]*\}\}\s*", "", short).strip()
-    return (short or type(error).__name__)[:_MOST]
+def _told(devices: Sequence[int]) -> str:
+    if NOBODY in devices:
+        return "the server's examples"
+    return f"device {devices[0]}" if len(devices) == 1 else f"devices {devices[0]}–{devices[-1]}"

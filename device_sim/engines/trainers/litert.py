@@ -171,10 +171,14 @@ class LitertTrainer:
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
-        return [
-            score(self._session(plan, min(len(t.y), SCORE_BATCH)), {**weights, **(t.start or {})}, t, plan)
-            for t in tasks
-        ]
+
+        def score_all(some: Sequence[Task]) -> list[Evaluation]:
+            return [
+                score(self._session(plan, min(len(t.y), SCORE_BATCH)), {**weights, **(t.start or {})}, t, plan)
+                for t in some
+            ]
+
+        return list(blamed(None, score_all, tasks, doing="evaluation"))
 
     def _session(self, plan: FitPlan, examples: int, *, pulled: bool = False) -> TrainingSession:
         key, program = self._programs.get(plan, plan.batch_size or _batch_of_all(examples), pulled=pulled)

@@ -18,13 +18,13 @@ from export.training.layers import dropout_layers, dropouts_of, swap, swap_cells
 from export.training.options import Options
 from export.training.proof.answers import Answers, shortest
 from export.training.proof.cases import Case, Material
-from export.training.telling import telling
 from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import loss_row, right_answers
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import keras_bridge
 from fl_mobile.models.draws import Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
+from fl_mobile.models.telling import reason_of, where
 from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 from fl_mobile.tensors import Tensors
 
@@ -61,7 +61,10 @@ class Reference:
                 return work()
             except Exception as error:  # an author's own code
                 if self._traced:
-                    raise ExportError(f"model '{self._model.name}': Keras cannot train it: {telling(error)}") from error
+                    raise ExportError(
+                        f"model '{self._model.name}'{where(self._model, str(error))}: Keras cannot train it on the"
+                        f" random examples of the proof: {reason_of(error)}"
+                    ) from error
         self._traced = True
         return self._played(work)
 

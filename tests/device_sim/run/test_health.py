@@ -90,6 +90,11 @@ def rounds_of(accuracy: list[float], loss: list[float], train: list[float]) -> l
 
 REASONS: dict[str, tuple[list[float], list[float], str]] = {
     "loss rises": ([1.0] * 7 + [1.5], [1.0] * 8, "held-out loss rose from 1 to 1.5: lower train.learning-rate"),
+    "own labels": (
+        [1.0] * 7 + [1.5],
+        [1.0] * 4 + [0.8] * 4,
+        "while the devices' own fell from 1 to 0.8.*labels",
+    ),
     "each its own": ([1.0] * 8, [1.0] * 4 + [0.1] * 4, "own loss fell from 1 to 0.1.*fewer train.epochs"),
     "still falling": ([1.1, 1.09, 1.08, 1.07, 1.06, 1.05, 1.04, 1.03], [1.0] * 8, "still falls, from 1.1 to 1.03"),
     "nothing moves": ([1.0] * 8, [1.0] * 8, "No loss moves: raise"),
@@ -123,7 +128,7 @@ def test_a_loss_that_rises_for_long_is_told_with_who_fits_what() -> None:
 def test_tensors_that_are_not_finite_or_variances_below_zero_are_named() -> None:
     rounds = rounds_of([0.9] * 8, [1.0] * 8, [1.0] * 8)
     broken = {"bn/moving_variance": np.array([-0.2], np.float32), "bn/moving_mean": np.array([np.nan], np.float32)}
-    lines = warnings_of(experiment(), rounds, evidence(kept=broken))
+    lines = warnings_of(experiment(), rounds, evidence(first=broken, kept=broken))
     assert "'bn/moving_mean'" in lines[0]
     assert "below 0, e.g. 'bn/moving_variance'" in lines[1]
 
