@@ -24,21 +24,27 @@ class Data:
     """[data]: which examples there are, and which device holds which."""
 
     dataset: str = key("mnist-5k", "a name from `fl-mobile datasets`")
-    path: str = key("", "file or folder of npz, image-folder and local copies; empty looks in the usual places")
+    path: str = key(
+        "", "file or folder of npz, image-folder and local copies; empty looks in the usual places", "pictures"
+    )
     test_fraction: float = key(0.2, "held out, stratified by class, where the dataset has no test part of its own")
     devices: int = key(100, "phones that hold the training examples; natural: left at 100, as many as the data knows")
-    partition: str = key("", f"{' | '.join(PARTITIONS)}; empty is natural where devices are known, else dirichlet")
+    partition: str = key(
+        "", f"{' | '.join(PARTITIONS)}; empty is natural where devices are known, else dirichlet", "natural"
+    )
     alpha: float = key(0.3, "dirichlet: smaller is more skewed; quantity-skew: spread of the sizes")
     shards_per_device: int = key(2, "shards: label-sorted slices each device gets")
     examples_per_device: int = key(20, "on-demand: pictures a device makes when it is asked, the same ones every time")
     min_examples: int = key(1, "no device holds fewer; 0 allows empty devices")
-    target: str = key("", "csv: column that is to be told, or several parted by commas; empty is the last")
-    device_column: str = key("", "csv: column that says whose a row is; empty is the one called device, if any")
+    target: str = key("", "csv: column that is to be told, or several parted by commas; empty is the last", "price")
+    device_column: str = key(
+        "", "csv: column that says whose a row is; empty is the one called device, if any", "device"
+    )
     window: int = key(0, "har, sequence-folder: samples of a recording that are one example; 0 is 128")
     hop: int = key(0, "har, sequence-folder: samples after which the next window begins; 0 is half a window")
     standardize: str = key(AUTO, "auto (tables) | federated (by sums of the devices) | none: features and numbers")
-    image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96")
-    color: str = key("", "image-folder, synthetic: rgb | gray")
+    image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96", "96x96")
+    color: str = key("", "image-folder, synthetic: rgb | gray", "rgb")
     examples: int = key(0, "synthetic: how many; 0 is its default")
     classes: int = key(0, "synthetic: how many; 0 is its default")
 

@@ -57,7 +57,7 @@ class Model:
     """[model]: what is trained."""
 
     name: str = key("smart-camera-cnn", "a name from `fl-mobile models`, or package.module:function")
-    weights: str = key("", "file with first weights, or 'imagenet' for mobilenet-v2-head")
+    weights: str = key("", "file with first weights, or 'imagenet' for mobilenet-v2-head", "model.keras")
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,13 @@ class Engine:
     """[engine]: what runs the local training. Workers and pools change no byte; another name changes the last bits."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
-    pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs")
+    pool: str = key(
+        "", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs", "threads"
+    )
     workers: int = key(0, "0 is one per core")
-    ray_address: str = key("", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here")
+    ray_address: str = key(
+        "", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here", "auto"
+    )
 
     def __post_init__(self) -> None:
         check_known("engine.name", self.name, ENGINES)
@@ -221,12 +225,16 @@ class Output:
     recipes: tuple[str, ...] = key(
         ("float32", "float16", "dynamic-int8", "int8"), "TFLite variants exported at the end; [] exports none"
     )
-    sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle")
+    sign: str = key("", "private key of `fl-mobile keys new` that signs the bundle", "keys/release.pem")
     keep: str = key(LAST, f"{' | '.join(KEEP)}: round whose model is model.keras and exported")
     keep_by: str = key("accuracy", f"best by what: {' | '.join(METRICS)}, or one of output.metrics")
-    metrics: tuple[str, ...] = key((), "told beside the task's own at every evaluation, e.g. package.module:NAME")
-    license: str = key("", "of the model, for its card")
-    tuning_data: str = key("", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file")
+    metrics: tuple[str, ...] = key(
+        (), "told beside the task's own at every evaluation, e.g. package.module:NAME", ("macro-f1",)
+    )
+    license: str = key("", "of the model, for its card", "MIT")
+    tuning_data: str = key(
+        "", "what sparse-, clustered- and qat- recipes train on: a dataset's name or an .npz file", "digits"
+    )
     tuning_origin: str = key("public", f"whose those examples are: {' | '.join(ORIGINS)}")
     tuning_epochs: int = key(6, "passes over them in every stage of a tuning")
 

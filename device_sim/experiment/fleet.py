@@ -25,9 +25,9 @@ class Fleet:
 
     profile: str = key("mixed", f"{' | '.join(PROFILES)}, or mixed")
     link: str = key("mixed", f"{' | '.join(LINKS)}, or mixed")
-    devices_file: str = key("", "CSV or FedScale file of devices; what it leaves open is drawn")
+    devices_file: str = key("", "CSV or FedScale file of devices; what it leaves open is drawn", "devices.csv")
     availability: str = key("always", f"{' | '.join(PRESENCES)} | trace")
-    availability_file: str = key("", "trace: FedScale's client_behave_trace")
+    availability_file: str = key("", "trace: FedScale's client_behave_trace", "trace.json")
     charging: bool = key(False, "ask only phones that charge")
     unmetered: bool = key(False, "ask only phones on a link that is not paid by volume")
     idle: bool = key(False, "ask only phones nobody is using")

@@ -11,9 +11,13 @@ from fl_mobile.errors import ConfigError
 from fl_mobile.table import check_row
 
 
-def key(default: Any, doc: str) -> Any:
-    """Returns a field with its help text, which `fl-mobile new` writes above it."""
-    return field(default=default, metadata={"doc": doc})
+def key(default: Any, doc: str, example: Any = None) -> Any:
+    """Returns a field with its help text, which `fl-mobile new` writes above it.
+
+    Args:
+        example: What a message shows where the default, an empty one, would not tell how the key is written.
+    """
+    return field(default=default, metadata={"doc": doc, "example": default if example is None else example})
 
 
 def chosen(by: str, rows: Mapping[str, Any]) -> Any:

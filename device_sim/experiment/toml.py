@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -144,6 +145,13 @@ class _Sources:
     def __init__(self, text: str, where: str, searched: bool) -> None:
         self._lines, self._where, self._set, self._searched = text.splitlines(), where, dict[str, str](), searched
 
+    def written(self, key: str, value: Any) -> str:
+        """Returns how ``key`` is given a value, where it was written."""
+        if key not in self._set:
+            return f"{key.rpartition('.')[2]} = {as_toml(value)}"
+        bare = isinstance(value, str) and parse_value(value) == value
+        return f"--set {shlex.quote(f'{key}={value if bare else as_toml(value)}')}"
+
     def came_from(self, key: str, option: str) -> None:
         self._set[key] = option
 
@@ -194,11 +202,11 @@ def _apply(raw: dict[str, Any], change: str, known: Sequence[str], sources: _Sou
 def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sources) -> Any:
     hints, rows = _hints_of(cls), _chosen_rows(cls, raw, path, sources)
     values: dict[str, Any] = {}
-    places = {_kebab(f.name): (values, f.name, hints[f.name]) for f in fields(cls) if "rows" not in f.metadata}
+    places = {_kebab(f.name): (values, f, hints[f.name]) for f in fields(cls) if "rows" not in f.metadata}
     given: dict[str, dict[str, Any]] = {name: {} for name in rows}
     for name, (_, kind) in rows.items():
         inner = _hints_of(kind)
-        places |= {_kebab(f.name): (given[name], f.name, inner[f.name]) for f in fields(kind)}
+        places |= {_kebab(f.name): (given[name], f, inner[f.name]) for f in fields(kind)}
     for key, value in raw.items():
         dotted = ".".join((*path, key))
         if key not in places:
@@ -211,13 +219,13 @@ def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sour
                 sources=sources,
             )
             continue
-        into, name, kind = places[key]
+        into, f, kind = places[key]
         if is_dataclass(kind):
             if not isinstance(value, dict):
                 raise ConfigError(f"{sources.of(dotted)}: '{dotted}' must be a table [{dotted}], got {value!r}")
-            into[name] = _build(typing.cast(type, kind), value, (*path, key), sources)
+            into[f.name] = _build(typing.cast(type, kind), value, (*path, key), sources)
         else:
-            into[name] = _typed(kind, value, dotted, sources)
+            into[f.name] = _typed(f, kind, value, dotted, sources)
     if not path:
         values = _without_idle(values, raw, sources)
     try:
@@ -298,7 +306,7 @@ def _written(raw: Any, key: str) -> bool:
     return True
 
 
-def _typed(kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
+def _typed(f: Field[Any], kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
     if type(value) in (int, float) and kind in (int, float) and not abs(value) < 2**63:
         limit = "finite" if isinstance(value, float) and not math.isfinite(value) else "below 2^63"
         raise ConfigError(f"{sources.of(dotted)}: {dotted} must be {limit}, got {value!r:.60}")
@@ -309,7 +317,10 @@ def _typed(kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
     if typing.get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     wanted = {int: "a whole number", float: "a number", str: "a string in quotes", bool: "true or false"}
-    raise ConfigError(f"{sources.of(dotted)}: {dotted} must be {wanted.get(kind, 'a list of strings')}, got {value!r}")
+    raise ConfigError(
+        f"{sources.of(dotted)}: {dotted} must be {wanted.get(kind, 'a list of strings')}, got {value!r:.60}; e.g."
+        f" {sources.written(dotted, f.metadata.get('example', f.default))}"
+    )
 
 
 def _tables(record: Any, path: tuple[str, ...], comments: bool, idle: Collection[str]) -> list[str]:

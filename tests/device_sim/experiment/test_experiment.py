@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from dataclasses import dataclass, fields, is_dataclass, replace
 
 import numpy as np
@@ -77,6 +78,53 @@ def test_every_key_has_help_and_can_be_set() -> None:
         else:
             parse_experiment("", [f"{key}={value}"])
             assert f"\n{line.partition('  # ')[0]}\n" in f"\n{defaults}"
+
+
+def rows_of_parameters() -> dict[str, str]:
+    """Returns key of a parameter → the change by which some row that reads it is chosen."""
+    out = {}
+    for section in fields(Experiment):
+        of = getattr(Experiment(), section.name)
+        for f in (f for f in (fields(of) if is_dataclass(of) else ()) if "rows" in f.metadata):
+            name = section.name.replace("_", "-")
+            for row, record in f.metadata["rows"].items():
+                for p in fields(record.parameters):
+                    out.setdefault(f"{name}.{p.name.replace('_', '-')}", f"{name}.{f.metadata['by']}={row}")
+    return out
+
+
+def test_a_value_of_another_type_is_answered_with_an_example_that_the_key_takes() -> None:
+    rows = rows_of_parameters()
+    assert rows.keys() <= set(all_keys())
+    for key in all_keys():
+        chosen = [rows[key]] if key in rows else []
+        section, _, name = key.rpartition(".")
+        header = f"[{section}]\n" if section else ""
+        for text, changes in (("", [f"{key}=[[1]]"]), (f"{header}{name} = [[1]]", [])):
+            with pytest.raises(ConfigError, match=rf"{key} must be .*, got \[\[1\]\]; e\.g\. ") as caught:
+                parse_experiment(text, [*chosen, *changes])
+            example = str(caught.value).partition("; e.g. ")[2]
+            if changes:
+                option, change = shlex.split(example)
+                assert option == "--set"
+                told = refused("", [*chosen, change])
+            else:
+                told = refused(f"{header}{example}", chosen)
+            # Fine, or another key is missing beside it; never its type, nor its range.
+            assert not told or f"{key} does nothing with" in told or f"{key} is only for" in told, told
+
+
+def refused(text: str, changes: list[str]) -> str:
+    try:
+        parse_experiment(text, changes)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_the_example_for_a_size_of_pictures_is_one() -> None:
+    with pytest.raises(ConfigError, match=r"quotes, got \[32, 32\]; e\.g\. --set data\.image-size=96x96$"):
+        parse_experiment("", ["data.image-size=[32,32]"])
 
 
 @pytest.mark.parametrize(
