@@ -127,6 +127,51 @@ def _own_draws(k: Any) -> list[Any]:
     return [Noise(3), k.layers.Dense(5, "relu"), Noise(None), k.layers.Dense(3)]
 
 
+def _stochastic_depth(k: Any) -> list[Any]:
+    class StochasticDepth(k.layers.Layer):
+        """As Keras' ConvNeXt has it: a branch is kept or not, example by example."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.draws = k.random.SeedGenerator(3)
+
+        def call(self, x: Any, training: bool = False) -> Any:
+            if not training:
+                return x
+            drawn = k.random.uniform((k.ops.shape(x)[0], 1), seed=self.draws)
+            return x / 0.6 * k.ops.floor(0.6 + drawn)
+
+    return [k.layers.Dense(5, "relu"), StochasticDepth(), k.layers.Dense(3)]
+
+
+def _own_gradient(k: Any) -> list[Any]:
+    import tensorflow as tf
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def sign(x: Any) -> Any:
+        return tf.sign(x), lambda g: g
+
+    class Binary(k.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+
+        def call(self, x: Any) -> Any:
+            return k.ops.matmul(x, sign(tf.identity(self.kernel.value)))
+
+    return [Binary(), k.layers.Dense(3)]
+
+
+def _scalar(k: Any) -> list[Any]:
+    class Scale(k.layers.Layer):
+        def build(self, _: Any) -> None:
+            self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+    return [k.layers.Dense(5, "tanh"), Scale(), k.layers.Dense(3)]
+
+
 def _many_at_once(k: Any) -> list[Any]:
     c, r, L = k.constraints, k.regularizers, k.layers
     first = L.Dense(5, "relu", kernel_constraint=c.MaxNorm(0.4), kernel_regularizer=r.L2(0.05))
@@ -169,6 +214,9 @@ KINDS: dict[str, Kind] = {
     "LoRA": Kind(_lora),
     "shared layer": Kind(_shared),
     "unused weight": Kind(_unused),
+    "scalar weight": Kind(_scalar),
+    "own gradient": Kind(_own_gradient),
+    "stochastic depth": Kind(_stochastic_depth),
     "masked LSTM": Kind(lambda k: [k.layers.Masking(), k.layers.LSTM(4), k.layers.Dense(3)], x=SEQUENCES),
     "GRU with dropout": Kind(lambda k: [k.layers.GRU(4, dropout=0.3), k.layers.Dense(3)], x=SEQUENCES),
     "embedding": Kind(

@@ -31,7 +31,7 @@ from tests.crossings.model_kinds import EXAMPLES, KINDS, Kind, build_kind, half_
 pytestmark = pytest.mark.tf
 
 PLAN = FitPlan(epochs=2, batch_size=4, learning_rate=0.05, optimizer="momentum")
-RANDOM = ("dropout", "noise", "own draws", "flips", "GRU with dropout", "attention")
+RANDOM = ("dropout", "noise", "own draws", "flips", "GRU with dropout", "attention", "stochastic depth")
 ENGINES_HERE = ("keras", "vectorized", "litert")
 NOT_ON_PHONES = {  # kind → what the refusal names
     "a loss of its own": "Sparse",
@@ -98,10 +98,8 @@ def test_both_keras_engines_train_what_a_plain_loop_trains(name: str) -> None:
     assert_close(vectorized.train(trainer.initial, tasks, plan), expected, "vectorized", 2e-4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n in ("one logit that starts at zero", "noise") else pytest.param(n, marks=pytest.mark.slow) for n in KINDS],
-)
+@pytest.mark.sample(r"one logit that starts at zero|noise|scalar weight")
+@pytest.mark.parametrize("name", KINDS)
 def test_phones_train_the_same_or_refuse_by_layer(name: str) -> None:
     kind = KINDS[name]
     if name in NOT_ON_PHONES:
@@ -168,7 +166,7 @@ def test_draws_follow_from_device_round_step_and_layer_alone(name: str) -> None:
 
     kind = KINDS[name]
     model = kind.build()
-    x = tf.cast(EXAMPLES[kind.x][:4], tf.float32)
+    x = tf.cast(EXAMPLES[kind.x], tf.float32)
 
     def answer(seed: int, step: int) -> np.ndarray:
         with keyed_draws(model, tf.constant(seed), tf.constant(step)):

@@ -294,7 +294,7 @@ def test_divergence_names_device_and_round_and_leaves_nothing(tmp_path: Path) ->
     ended = fl_mobile("simulate", *SMALL, "--set", "train.loss=mse", "--set", "train.learning-rate=1e12", "--out", run)
     message = the_message(ended)
     assert ended.code == 6
-    for word in ("device ", "round 0", "train.learning-rate"):
+    for word in ("device ", "round 1", "train.learning-rate"):
         assert word in message
     assert list(tmp_path.iterdir()) == []
 

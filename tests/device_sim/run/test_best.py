@@ -153,7 +153,7 @@ def test_stop_rules_look_at_evaluated_rounds_only() -> None:
 def test_a_model_that_is_not_finite_is_noticed_in_rounds_without_evaluation(tmp_path: Path) -> None:
     federation = numpy_federation(experiment("evaluation.interval=5", "fleet.dropout-rate=0"))
     federation = replace(federation, algorithm=ALGORITHMS["fedavg"].build(learning_rate=1e39))  # no key allows that
-    with pytest.raises(DivergedError, match=r"round 0: tensor 'out/.*' of the new global model.*learning-rate"):
+    with pytest.raises(DivergedError, match=r"round 1: tensor 'out/.*' of the new global model.*learning-rate"):
         list(simulate(federation, create(tmp_path / "run", federation.experiment)))
 
 
