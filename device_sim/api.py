@@ -93,9 +93,9 @@ class Run:
             temporary: The folder it lies in, which goes away with the run.
             callbacks: Each is called with the run and every new round.
         """
-        self._federation, self._temporary = federation, temporary
+        self._federation, self._temporary, self._stopped = federation, temporary, False
         self._folder = replace(folder, passing=temporary is not None)
-        self._fresh, self._callbacks, self._stopped = fresh, tuple(callbacks), False
+        self._fresh, self._callbacks = fresh and temporary is None, tuple(callbacks)
         self._playing: Generator[Round, None, None] | None = None
         self.path, self.experiment = folder.path, federation.experiment
         self.rounds: list[Round] = []
@@ -132,7 +132,7 @@ class Run:
                 if self._stopped:
                     return
         except Exception:
-            if self._fresh and self._temporary is None:
+            if self._fresh:
                 run_folder.discard(self._folder)
             raise
 
@@ -309,12 +309,10 @@ def simulate(
 
     changes = changes_of(keys)
     given = {key_of(name): value for name, value in keys.items()}
-    temporary = None
+    temporary, path = None, Path(out or "")
     if out is None:
         temporary = tempfile.TemporaryDirectory(prefix="fl-mobile-")
         path = Path(temporary.name) / "run"
-    else:
-        path = Path(out)
     task = str(given.get("task.name", AUTO))
     arrays, asked, objects = None, None, dict[str, str]()
     if isinstance(clients, str):

@@ -197,13 +197,9 @@ class Engine:
     """[engine]: what runs the local training. Workers and pools change no byte; another name changes the last bits."""
 
     name: str = key("auto", f"{' | '.join(ENGINES)}")
-    pool: str = key(
-        "", f"{' | '.join(POOLS)}: where workers live; empty is threads, or what the engine needs", "threads"
-    )
+    pool: str = key("", f"{' | '.join(POOLS)}: where workers live; empty is what the engine needs", "threads")
     workers: int = key(0, "0 is one per core")
-    ray_address: str = key(
-        "", "ray: auto joins the cluster that runs here, or HOST:PORT; empty starts one here", "auto"
-    )
+    ray_address: str = key("", "ray: auto joins the cluster here, or HOST:PORT; empty starts one here", "auto")
 
     def __post_init__(self) -> None:
         check_known("engine.name", self.name, ENGINES)
