@@ -75,7 +75,7 @@ class Train:
     momentum: float = key(0.9, "of optimizer 'momentum'")
     loss: str = key("sparse-categorical-crossentropy", " | ".join(LOSSES))
     label_smoothing: float = key(0.0, "cross-entropies: share of every target spread over all classes; 0 is off")
-    class_weights: str = key("", "balanced (by federated counts) | a number for each class, parted by commas")
+    class_weights: str = key("", "balanced (by federated counts) | a number a class, parted by commas", "balanced")
     clip_gradient_norm: float = key(0.0, "global norm of every step's gradient; 0 is off")
     pruning: PruningPlan = field(default_factory=PruningPlan)
     qat: Qat = field(default_factory=Qat)

@@ -104,6 +104,7 @@ def test_a_value_of_another_type_is_answered_with_an_example_that_the_key_takes(
             with pytest.raises(ConfigError, match=rf"{key} must be .*, got \[\[1\]\]; e\.g\. ") as caught:
                 parse_experiment(text, [*chosen, *changes])
             example = str(caught.value).partition("; e.g. ")[2]
+            assert not example.endswith(("=", '""', "[]", "[]'")), "an empty value tells nothing"
             if changes:
                 option, change = shlex.split(example)
                 assert option == "--set"
