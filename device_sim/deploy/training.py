@@ -17,6 +17,9 @@ from fl_mobile.errors import VerifyError
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
 
+_BUILT_IN = ("batch_size", "optimizer", "loss", "label_smoothing", "class_weights")
+"""What of a plan stands in the program."""
+
 PROGRAM, CONTRACT = "training", "training-contract"
 
 
@@ -48,7 +51,7 @@ class OnLiteRT:
         """
         session = self._session(program)
         contract = session.contract
-        fits = (plan.batch_size, plan.optimizer, plan.loss) == (contract.batch_size, contract.optimizer, contract.loss)
+        fits = all(getattr(plan, name) == getattr(contract, name) for name in _BUILT_IN)
         if not fits or list(contract.spec) != list(weights) or (pull is not None and not contract.correction):
             raise VerifyError("the coordinator's program was built for another plan or model; it must publish its own")
         if pull is not None:  # nothing pulls on tensors that do not travel
