@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "half precision": (lambda: L.Dense(4, dtype="mixed_float16", name="odd"), "layer 'odd'.*float16.*float32"),
     "a cost per batch": (lambda: L.Dense(4, activity_regularizer=Mean(), name="odd"), "layer 'odd'.*rows of zeros"),
     "a constraint": (lambda: L.Dense(4, kernel_constraint=Spectral(), name="odd"), "layer.*'odd'.*(Svd|builtin)"),
-    "a branch": (lambda: Branch(name="odd"), "kinds.*no branches on data.*Branch"),
+    "a branch": (lambda: Branch(name="odd"), r"kinds' in layer 'odd' \(Branch\) .*no branches on data"),
     "recompute_grad": (lambda: Again(name="odd"), "layer 'odd'.*recompute_grad"),
     "numbers outside training": (lambda: Always(name="odd"), r"layer 'odd' \(Always\) draws.*outside training"),
     "other numbers": (lambda: Gamma(name="odd"), "layer 'odd'.*Gamma.*random numbers.*keras"),
