@@ -11,7 +11,7 @@ from device_sim.engines import Engine
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import create
 from device_sim.run.loop import simulate
-from fl_mobile.errors import DivergedError, WireError
+from fl_mobile.errors import DivergedError, TrainingError, WireError
 from tests.device_sim.fault_sweep import PLAIN
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.run_contents import left_behind
@@ -66,6 +66,7 @@ def no_trainer() -> Any:
 OURS = (
     DivergedError("client 17 diverged"),
     WireError("checksum", "1 bit is wrong"),
+    TrainingError("device 3: training failed", details="Traceback of many lines"),
     FileNotFoundError(2, "No such file", "there"),
 )
 """Errors that must arrive as themselves: class, text, and what else they carry."""
