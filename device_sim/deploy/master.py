@@ -103,7 +103,7 @@ class Master:
         if self.drawn:
             chosen = _drawn(step, ask)
             # Under Poisson sampling a cap would make who counts depend on all others, and undo what sampling hides.
-            capped = not keys.privacy.on or keys.privacy.sampling != POISSON
+            capped = not keys.privacy.on or keys.privacy.assumed != POISSON
             most = min(most, len(chosen)) if capped else len(chosen)
             ask, invited = len(chosen), chosen.__contains__
         return OpenRound(

@@ -109,7 +109,7 @@ class Facts:
     @property
     def private_samplers(self) -> str:
         """Samplers that keep what privacy.sampling claims."""
-        return " or ".join(SAMPLINGS[self.e.privacy.sampling].samplers)
+        return " or ".join(SAMPLINGS[self.e.privacy.assumed].samplers)
 
     @property
     def forwarded(self) -> str:

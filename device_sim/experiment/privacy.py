@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from device_sim.experiment.keys import key
 from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.privacy import SAMPLINGS
+from fl_mobile.privacy.claim import NONE_ASSUMED
+from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.privacy.rules import LEAST_MULTIPLIER, PrivacyRules
 
-NO_PRIVACY, CENTRAL = "none", "central"
-MODES = (NO_PRIVACY, CENTRAL)
+NO_PRIVACY, CENTRAL, LOCAL = "none", "central", "local"
+MODES = (NO_PRIVACY, CENTRAL, LOCAL)
 
 
 @dataclass(frozen=True)
 class Privacy:
     """[privacy]: differential privacy of whole devices, and what it is claimed under."""
 
-    mode: str = key(NO_PRIVACY, f"{' | '.join(MODES)}: the server clips every update and adds noise to their sum once")
-    clip_norm: float = key(1.0, "L2 norm every decoded update is clipped to; where it adapts, that of round 0")
+    mode: str = key(
+        NO_PRIVACY,
+        f"{' | '.join(MODES)}: the server adds noise to the sum once, or each device to its update",
+    )
+    clip_norm: float = key(1.0, "L2 norm every update is clipped to; where it adapts, that of round 0")
     clip_quantile: float = key(
         0.0, "the norm follows this quantile of the devices' norms, 0.5 is the median; 0 fixes it"
     )
@@ -48,12 +53,25 @@ class Privacy:
             )
         if not 0 <= self.delta < 1:
             raise ConfigError(f"privacy.delta must be above 0 and below 1 / number of devices, got {self.delta:g}")
+        if self.local:
+            LocalNoise(self.clip_norm, self.noise_multiplier or LEAST_MULTIPLIER, 1)
+            return
         self.rules(self.noise_multiplier or LEAST_MULTIPLIER, cohort=40)
 
     @property
     def on(self) -> bool:
         """Whether there is any."""
         return self.mode != NO_PRIVACY
+
+    @property
+    def local(self) -> bool:
+        """Whether devices add the noise."""
+        return self.mode == LOCAL
+
+    @property
+    def assumed(self) -> str:
+        """What ε assumes of the choice of devices, a row of `SAMPLINGS`."""
+        return NONE_ASSUMED if self.local else self.sampling
 
     def rules(self, noise_multiplier: float, cohort: int, first_key: bytes = b"") -> PrivacyRules:
         """Returns how the server releases sums.

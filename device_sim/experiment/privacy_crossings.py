@@ -34,42 +34,42 @@ _SAMPLING, _MODE = "privacy.sampling", "privacy.mode"
 PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
     PrivacyCrossing(
         keys=("selection.sampler", _SAMPLING),
-        asked=lambda e: e.selection.sampler not in SAMPLINGS[e.privacy.sampling].samplers,
+        asked=lambda e: e.selection.sampler not in SAMPLINGS[e.privacy.assumed].samplers,
         told="selection.sampler '{e.selection.sampler}'",
         why="ε would be claimed for a choice of devices that is another one",
         instead="use {f.private_samplers}",
     ),
     PrivacyCrossing(
         keys=("selection.over-selection", _SAMPLING),
-        asked=lambda e: e.selection.over_selection > 1 and e.privacy.sampling != NONE_ASSUMED,
+        asked=lambda e: e.selection.over_selection > 1 and e.privacy.assumed != NONE_ASSUMED,
         told="selection.over-selection {e.selection.over_selection:g}",
         why="where only the first to answer count, who counts depends on all others, and sampling hides nobody",
         instead="use 1, or privacy.sampling none-assumed",
     ),
     PrivacyCrossing(
         keys=("fleet.availability", _SAMPLING),
-        asked=lambda e: e.fleet.availability != "always" and e.privacy.sampling == FIXED_SIZE,
+        asked=lambda e: e.fleet.availability != "always" and e.privacy.assumed == FIXED_SIZE,
         told="fleet.availability '{e.fleet.availability}'",
         why="those that happen to be there are asked more often than is claimed",
         instead="use privacy.sampling poisson",
     ),
     PrivacyCrossing(
         keys=("policy.name", _SAMPLING),
-        asked=lambda e: e.policy.name != "every-round" and e.privacy.sampling == FIXED_SIZE,
+        asked=lambda e: e.policy.name != "every-round" and e.privacy.assumed == FIXED_SIZE,
         told="policy.name '{e.policy.name}'",
         why="the others are asked more often than is claimed",
         instead="use privacy.sampling poisson",
     ),
     PrivacyCrossing(
         keys=("policy.min-separation-seconds", _SAMPLING),
-        asked=lambda e: e.policy.min_separation_seconds > 0 and e.privacy.sampling == FIXED_SIZE,
+        asked=lambda e: e.policy.min_separation_seconds > 0 and e.privacy.assumed == FIXED_SIZE,
         told="policy.min-separation-seconds {e.policy.min_separation_seconds:g}",
         why="the others are asked more often than is claimed",
         instead="use privacy.sampling poisson",
     ),
     PrivacyCrossing(
         keys=("train.cohort", _MODE),
-        asked=lambda e: e.train.cohort < 2,
+        asked=lambda e: e.train.cohort < 2 and not e.privacy.local,
         told="train.cohort {e.train.cohort}",
         why="one client alone has nobody to hide among",
         instead="use at least 2, and hundreds for an ε that means something",
@@ -78,12 +78,12 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
         keys=("clock.mode", _MODE),
         asked=lambda e: e.clock.mode == "asynchronous",
         told="clock.mode '{e.clock.mode}'",
-        why="late updates weigh less, and who is in a buffer depends on all others",
+        why="late updates weigh less, who is in a buffer depends on all others, and devices may answer twice a round",
         instead="use synchronous",
     ),
     PrivacyCrossing(
         keys=("server.aggregation", _MODE),
-        asked=lambda e: e.server.aggregation != "mean",
+        asked=lambda e: e.server.aggregation != "mean" and not e.privacy.local,
         told="server.aggregation '{e.server.aggregation}'",
         why="only of a sum is it known how far one client moves it",
         instead="use mean",
@@ -104,7 +104,7 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
     ),
     PrivacyCrossing(
         keys=("upload.codec", _MODE),
-        asked=lambda e: e.upload.codec.startswith("sketch"),
+        asked=lambda e: e.upload.codec.startswith("sketch") and not e.privacy.local,
         told="upload.codec '{e.upload.codec}'",
         why="what it decodes to is several times as long as the update, and clipping takes most of it off",
         instead="use ecsq",
@@ -112,12 +112,26 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
     *(
         PrivacyCrossing(
             keys=(f"upload.{name}", _MODE),
-            asked=lambda e, name=name: getattr(e.upload, name.replace("-", "_")) > 0,  # type: ignore[misc]
+            asked=lambda e, name=name: getattr(e.upload, name.replace("-", "_")) > 0 and not e.privacy.local,  # type: ignore[misc]
             told=f"upload.{name} {{e.upload.{name.replace('-', '_')}}}",
             why="the step that the server publishes would follow from the sizes of packets, which nobody has charged",
             instead="use 0",
         )
         for name in ("target-ratio", "budget-bytes")
+    ),
+    PrivacyCrossing(
+        keys=("policy.name", _MODE),
+        asked=lambda e: e.policy.asks_norms and e.privacy.local,
+        told="policy.name '{e.policy.name}'",
+        why="whether a device sends would tell how long its update is, before any noise",
+        instead="use every-round",
+    ),
+    PrivacyCrossing(
+        keys=("privacy.clip-quantile", _MODE),
+        asked=lambda e: e.privacy.clip_quantile > 0 and e.privacy.local,
+        told="privacy.clip-quantile {e.privacy.clip_quantile:g}",
+        why="the norm would follow what devices say of their updates, which nobody has charged",
+        instead="use 0",
     ),
     PrivacyCrossing(
         keys=("evaluation.device-test-fraction", _MODE),

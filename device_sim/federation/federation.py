@@ -22,7 +22,7 @@ from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, dealt_as, open_dataset
-from device_sim.federation.private import check_claim, claim_of, rules_of
+from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
 from device_sim.fleet.devices.cost import workload_of
@@ -44,6 +44,7 @@ from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
 from fl_mobile.models.finish import with_standardised_inputs
 from fl_mobile.privacy import Claim, Ledger, open_ledger
+from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.records import FitPlan
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.schedule import Schedule
@@ -163,6 +164,7 @@ class Federation:
             pruning=keys.train.pruning,
             seed=keys.seed,
             bare_packets=keys.privacy.on,
+            local_noise=self.local_noise,
         )
 
     @functools.cached_property
@@ -174,6 +176,12 @@ class Federation:
     def ledger(self) -> Ledger | None:
         """What every number of rounds costs then."""
         return open_ledger(self.claim, self.experiment.train.rounds) if self.claim else None
+
+    @functools.cached_property
+    def local_noise(self) -> LocalNoise | None:
+        """What every device adds to its own update, if devices do."""
+        local = self.experiment.privacy.local and self.claim and self.ledger
+        return local_noise_of(self.experiment, self.claim, self.ledger) if local else None  # type: ignore[arg-type]
 
     @functools.cached_property
     def rules(self) -> ServerRules:
@@ -188,7 +196,7 @@ class Federation:
             rate_control=RateControl(keys.upload.target.packet_bytes(self.spec)) if self._adapts else None,
             schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
             averaging=keys.server.averages(),
-            privacy=rules_of(keys, self.claim) if self.claim else None,
+            privacy=rules_of(keys, self.claim) if self.claim and not keys.privacy.local else None,
         )
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+
 import numpy as np
 
 from device_sim.client_data.data import DeviceData
@@ -11,7 +13,8 @@ from device_sim.fleet.ledger import Ledger as DeviceLedger
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import Claim, PrivacyRules
 from fl_mobile.privacy.claim import FIXED_SIZE, default_delta
-from fl_mobile.privacy.ledger import solved
+from fl_mobile.privacy.ledger import Ledger, solved
+from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.privacy.rules import LEAST_MULTIPLIER, key_of_seed
 from fl_mobile.tensors import Spec
 
@@ -31,12 +34,30 @@ def _unsolved(experiment: Experiment, population: int) -> Claim:
     """Returns the claim, with the least noise there may be in place of what a target would need."""
     keys = experiment.privacy
     return Claim(
-        sampling=keys.sampling,
+        sampling=keys.assumed,
         population=population,
         cohort=experiment.train.cohort,
         noise_multiplier=keys.noise_multiplier or LEAST_MULTIPLIER,
         delta=keys.delta or default_delta(population),
+        local=keys.local,
     )
+
+
+def local_noise_of(experiment: Experiment, claim: Claim, ledger: Ledger) -> LocalNoise:
+    """Returns what every client adds, and how often it answers: as often as ``max-epsilon`` allows.
+
+    Raises:
+        ConfigError: It does not allow one answer.
+    """
+    most, rounds = experiment.privacy.max_epsilon, experiment.train.rounds
+    if most:
+        rounds = bisect.bisect_right(range(1, rounds + 1), most, key=lambda count: ledger.after(count).epsilon)
+    if not rounds:
+        raise ConfigError(
+            f"privacy.max-epsilon is {most:g}, and one answer alone spends {ledger.after(1).epsilon:.4g}. Raise it, or"
+            " privacy.noise-multiplier"
+        )
+    return LocalNoise(experiment.privacy.clip_norm, claim.noise_multiplier, rounds)
 
 
 def rules_of(experiment: Experiment, claim: Claim) -> PrivacyRules:
@@ -60,7 +81,7 @@ def check_claim(experiment: Experiment, spec: Spec, data: DeviceData, gate: Gate
         )
     everybody = np.arange(data.population)
     able = (gate.refusals(DeviceLedger(), 0.0, everybody) == 0) & data.holds(everybody)
-    if experiment.privacy.sampling == FIXED_SIZE and not able.all():
+    if experiment.privacy.assumed == FIXED_SIZE and not able.all():
         raise ConfigError(
             f"privacy.sampling fixed-size needs devices that all can take part, and {np.count_nonzero(~able)} of"
             f" {data.population} cannot: the others would be asked more often than is claimed. Use poisson"

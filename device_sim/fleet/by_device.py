@@ -49,6 +49,11 @@ class ByDevice:
         place = np.searchsorted(self._devices, index)
         return place, np.append(self._devices, -1)[place] == index
 
+    @property
+    def largest(self) -> int:
+        """The largest number of all, 0 of none."""
+        return int(self._values.max(initial=0))
+
     def as_json(self) -> dict[str, str]:
         """Returns a JSON value that `from_json` restores."""
         return {"devices": packed(self._devices, "<i8"), "values": packed(self._values, "<i4")}

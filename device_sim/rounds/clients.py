@@ -7,15 +7,19 @@ in the processor's cache: see `Ready.folded`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from device_sim.attacks.attackers import Lies
 from device_sim.engines import Task
 from fl_mobile.client.answer import Answer, Terms, answer
 from fl_mobile.errors import DivergedError
+from fl_mobile.privacy.keys import derive
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.fold import Fold, Folding
+
+SIMULATED = "simulation"
+"""Names the run of simulated clients; their secrets are this run's alone."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Clients:
         keep: Clients whose raw update is to be returned.
         folding: Aggregates a chunk's packets; None leaves them as they are.
         lies: What malicious ones do, if there are any.
+        secret: What every client's own secret follows from, where they add noise.
         far: Whether results cross to another process: packets then go home as they are, unless their sum is smaller.
     """
 
@@ -53,6 +58,7 @@ class Clients:
     folding: Folding | None = None
     lies: Lies | None = None
     far: bool = False
+    secret: bytes = field(default=b"", repr=False)
 
     def __call__(self, tasks: Sequence[Task], updates: Sequence[Update]) -> Ready:
         """Returns every client's answer.
@@ -82,7 +88,17 @@ class Clients:
         if self.lies:
             update = self.lies.update(task.device, update, task.seed)
         try:
-            made = answer(self.terms, update, rng, residual=task.residual, norm=self.norms, keep_delta=kept)
+            secret = derive(self.secret, "device", task.device) if self.secret else b""
+            made = answer(
+                self.terms,
+                update,
+                rng,
+                residual=task.residual,
+                secret=secret,
+                run=SIMULATED,
+                norm=self.norms,
+                keep_delta=kept,
+            )
         except DivergedError as error:
             raise DivergedError(f"device {task.device}, round {self.terms.round_num + 1}: {error}") from None
         return replace(made, packet=self.lies.packet(task.device, made.packet, task.seed)) if self.lies else made

@@ -70,6 +70,8 @@ class FleetMemory:
         seconds: Virtual time since the run began.
         ledger: What is known of devices that took part.
         askings: How often devices were asked (asynchronous).
+        secret: 32 bytes that every device's own secret follows from, where devices add noise; else empty.
+        answers: Device → answers it has made, each of them charged, where devices add noise.
         flights: Devices that were asked and have not been heard of (asynchronous); their packets are on the shelf.
     """
 
@@ -78,6 +80,8 @@ class FleetMemory:
     seconds: float = 0.0
     ledger: Ledger = field(default_factory=Ledger)
     askings: int = 0
+    secret: bytes = field(default=b"", repr=False)
+    answers: ByDevice = field(default_factory=ByDevice)
     flights: list[Flight] = field(default_factory=list)
 
     def client_state(self, client: int) -> ClientState:
@@ -91,6 +95,11 @@ class FleetMemory:
             if tensors is not None and tensors is not getattr(before, what):
                 self.shelf.replace(f"{what}-{client}", round_num, tensors)
 
+    def charge_answers(self, clients: list[int]) -> None:
+        """Counts an answer of each client, before anybody has it."""
+        index = np.array(clients, np.int64)
+        self.answers.set(index, self.answers.get(index) + 1)
+
     def as_json(self) -> dict[str, Any]:
         """Returns what the checkpoint keeps."""
         return {
@@ -98,6 +107,7 @@ class FleetMemory:
             "seconds": self.seconds,
             "ledger": self.ledger.as_json() if len(self.ledger) else None,
             "askings": self.askings,
+            **({"secret": self.secret.hex(), "answers": self.answers.as_json()} if self.secret else {}),
             "flights": [flight.as_json() for flight in self.flights],
         }
 
@@ -107,6 +117,8 @@ class FleetMemory:
         self.seconds = float(kept.get("seconds", 0.0))
         self.ledger = Ledger.from_json(kept["ledger"]) if kept.get("ledger") else Ledger()
         self.askings = int(kept.get("askings", 0))
+        self.secret = bytes.fromhex(kept.get("secret", ""))
+        self.answers = ByDevice.from_json(kept["answers"]) if self.secret else ByDevice()
         self.shelf.rewind(round_num)
         packets = (self.shelf.get("flights", before=round_num) or {}) if kept.get("flights") else {}
         self.flights = [Flight.from_json(value, packets) for value in kept.get("flights", ())]

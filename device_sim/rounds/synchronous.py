@@ -68,7 +68,7 @@ def play_synchronously(
     deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
     trip = travel(step, crew, deadline=deadline, fold=True)
     # Under Poisson sampling a cap would make who counts depend on all others, and undo what sampling hides.
-    capped = not experiment.privacy.on or experiment.privacy.sampling != POISSON
+    capped = not experiment.privacy.on or experiment.privacy.assumed != POISSON
     outcome, end = settle(trip, deadline, experiment.train.cohort if capped else len(crew))
     took_part = np.isin(outcome, (ACCEPTED, SURPLUS))
     folded, receipts = _receive(step, trip, outcome)

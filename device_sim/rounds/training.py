@@ -71,6 +71,7 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
         folding=folding,
         lies=lies,
         far=not federation.engine.shares_memory,
+        secret=step.memory.secret,
     )
     out = Trained(folded=folding(()) if folding else None)
 
@@ -85,6 +86,8 @@ def train_crew(step: Step, crew: Crew, who: np.ndarray, *, fold: bool) -> Traine
     for client, made in zip(out.clients, out.answers, strict=True):
         if client in clients.keep:
             _write_raw(step, client, made)
+    if step.memory.secret:
+        step.memory.charge_answers(out.clients)
     if federation.experiment.personal.method == DITTO:
         train_own_models(step, crew, who)
     return out

@@ -53,7 +53,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
     rewind_best(folder, state.round_num)
     best = best_round(federation.experiment, rounds)
     if not rounds:
-        state = begin(federation, folder, state, memory.as_json())
+        state = begin(federation, folder, state, memory)
     yield from rounds
     play, shown = play or SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
@@ -87,7 +87,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             device_accuracy=on_devices,
             malicious=dict(traffic.malicious),
             backdoor=backdoor,
-            privacy=spent_by(federation, state),
+            privacy=spent_by(federation, state, memory),
             metrics={} if score is None else metrics_of(federation, score),
         )
         if report.round_num in shown:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.privacy import LOCAL
 from device_sim.federation.federation import Federation
+from device_sim.rounds.memory import FleetMemory
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round
 from fl_mobile.errors import ConfigError
+from fl_mobile.privacy.keys import KEY_BYTES
+from fl_mobile.privacy.rules import key_of_seed
 from fl_mobile.records import ServerState
 from fl_mobile.server import checkpoint
 
@@ -18,13 +23,19 @@ FORECAST = "The noise follows from the seed, which anybody can repeat: a forecas
 NO_PRIVACY = "No differential privacy: nothing bounds what the weights reveal of one person's examples"
 
 
-def begin(federation: Federation, folder: RunFolder, state: ServerState, extra: Mapping[str, Any]) -> ServerState:
+def begin(federation: Federation, folder: RunFolder, state: ServerState, memory: FleetMemory) -> ServerState:
     """Returns the state before round 0; under privacy its key is safe on disk before anything is drawn from it.
+
+    Where devices add the noise, the key is theirs: it lies in ``memory``, and the server's state holds none.
 
     Raises:
         ConfigError: The first round would spend more than there is.
     """
     rules, ledger = federation.rules.privacy, federation.ledger
+    if federation.local_noise and not memory.secret:
+        keys = federation.experiment
+        memory.secret = key_of_seed(keys.seed) if keys.privacy.reproducible else os.urandom(KEY_BYTES)
+        checkpoint.save(folder.checkpoint, state, memory.as_json())
     if rules is None or ledger is None or state.privacy is not None:
         return state
     most, first = federation.experiment.privacy.max_epsilon, ledger.after(1).epsilon
@@ -34,24 +45,31 @@ def begin(federation: Federation, folder: RunFolder, state: ServerState, extra: 
             " privacy.noise-multiplier"
         )
     state = replace(state, privacy=rules.start())
-    checkpoint.save(folder.checkpoint, state, extra)
+    checkpoint.save(folder.checkpoint, state, memory.as_json())
     return state
 
 
-def spent_by(federation: Federation, state: ServerState) -> dict[str, float]:
+def spent_by(federation: Federation, state: ServerState, memory: FleetMemory) -> dict[str, float]:
     """Returns the ledger's row of the release that made ``state``; empty without privacy.
+
+    Of local noise it is that of the device that answered most often, ``answers`` times; where the server cannot count
+    what devices made, in every round.
 
     ``epsilon``, ``epsilon_rdp`` where Rényi accounting gives one too, ``epsilon_unamplified``, ``epsilon_next`` after
     one more round, ``clip_norm`` of the next one.
     """
-    if federation.ledger is None or state.privacy is None:
+    if federation.ledger is None:
         return {}
-    spent = federation.ledger.after(state.privacy.charged)
+    local = federation.local_noise is not None
+    charged = (memory.answers.largest or state.round_num) if local else state.privacy.charged if state.privacy else 0
+    spent = federation.ledger.after(charged)
     row = {"epsilon": spent.epsilon, "epsilon_unamplified": spent.epsilon_unamplified}
     if spent.epsilon_rdp is not None:
         row["epsilon_rdp"] = spent.epsilon_rdp
     if state.round_num < federation.experiment.train.rounds:
-        row["epsilon_next"] = federation.ledger.after(state.privacy.charged + 1).epsilon
+        row["epsilon_next"] = federation.ledger.after(charged + 1).epsilon
+    if state.privacy is None:
+        return row | {"clip_norm": federation.experiment.privacy.clip_norm, "answers": charged}
     return row | {"clip_norm": state.privacy.clip_norm}
 
 
@@ -69,11 +87,12 @@ def privacy_of(federation: Federation, rounds: Sequence[Round]) -> dict[str, Any
     claim, ledger = federation.claim, federation.ledger
     if claim is None or ledger is None:
         return None
+    charged = int(rounds[-1].privacy.get("answers", len(rounds))) if rounds else 0
     return {
         "mode": federation.experiment.privacy.mode,
         "unit": "client: all examples of one device, in all rounds",
-        **asdict(ledger.after(len(rounds))),
-        "rounds": len(rounds),
+        **asdict(ledger.after(charged)),
+        "rounds": charged,
         **asdict(claim),
         "relation": claim.relation,
         "assumes": claim.assumes,
@@ -88,6 +107,14 @@ def privacy_told(privacy: Mapping[str, Any] | None) -> str:
     if privacy is None:
         return NO_PRIVACY
     beside = f", {privacy['epsilon_rdp']:.4g} by Rényi accounting" if privacy["epsilon_rdp"] is not None else ""
+    if privacy["mode"] == LOCAL:
+        told = (
+            f"Differential privacy of clients (local): ε = {privacy['epsilon']:.4g} at δ = {privacy['delta']:.3g} for"
+            f" the client that answered most often, in {privacy['rounds']} rounds, by {privacy['accountant']}{beside};"
+            f" between worlds with {privacy['relation']}; noise multiplier {privacy['noise_multiplier']:.4g}; assumes"
+            f" {privacy['assumes']}"
+        )
+        return f"{told}. {FORECAST}" if privacy["reproducible"] else told
     told = (
         f"Differential privacy of clients ({privacy['mode']}): ε = {privacy['epsilon']:.4g} at"
         f" δ = {privacy['delta']:.3g} after {privacy['rounds']} rounds, by {privacy['accountant']}{beside}; between"

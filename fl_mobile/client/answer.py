@@ -1,9 +1,9 @@
 """A client update goes in, the packet that leaves the client comes out; after the server's receipt, what it keeps.
 
 ```
-update ─ mask ─ + residual ─ − prediction ─ − foreseen ─ clip ─ prune, quantize, code ─ pack ─▶ packet ─▶ receipt
-                    ▲                                                                                         │
-                    └───────────────────────────── `keep`: residual, control variate ─────────────────────────┘
+update ─ mask ─ + residual ─ − prediction ─ − foreseen ─ clip, noise ─ prune, quantize, code ─ pack ─▶ packet ─▶ receipt
+                    ▲                                                                                                │
+                    └───────────────────────────── `keep`: residual, control variate ────────────────────────────────┘
 ```
 """
 
@@ -21,6 +21,7 @@ from fl_mobile.client import feedback
 from fl_mobile.client.state import ClientState, variate_of
 from fl_mobile.codecs.base import norm_gain
 from fl_mobile.errors import DivergedError
+from fl_mobile.privacy.local import LocalNoise, noised
 from fl_mobile.records import Assignment, Receipt, Update
 from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
 from fl_mobile.wire.download import Decoded
@@ -42,6 +43,7 @@ class Terms:
         local_steps: Examples of a client → its local steps, as the server counts them.
         bare: Whether the packet says neither how many examples it stands on, only that there are some, nor the loss.
         clip_norm: L2 norm that is clipped to before encoding, where the codec inflates norms; else 0.
+        noise: What a client adds to its own update, once all else but the codec is done with it.
     """
 
     layout: wire.Layout
@@ -54,6 +56,7 @@ class Terms:
     local_steps: Callable[[int], float] = float
     bare: bool = False
     clip_norm: float = 0.0
+    noise: LocalNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, pri
         local_steps=assignment.local_steps,
         bare=agreement.bare_packets,
         clip_norm=assignment.clip_norm if norm_gain(assignment.upload, agreement.spec) > 1 else 0.0,
+        noise=agreement.local_noise,
     )
 
 
@@ -103,6 +107,8 @@ def answer(
     rng: np.random.Generator,
     *,
     residual: Tensors | None = None,
+    secret: bytes = b"",
+    run: str = "",
     norm: bool = False,
     keep_delta: bool = False,
 ) -> Answer:
@@ -112,6 +118,8 @@ def answer(
         update: What local training produced, of all tensors that are trained.
         rng: The client's own generator for this round, ``rng_for(seed of client and round, "codec")``.
         residual: What it kept under error feedback.
+        secret: The device's own 32 bytes, where it adds noise.
+        run: Names the federation, where it adds noise.
         norm: Whether `Answer.norm` is measured.
         keep_delta: Whether `Answer.delta` is returned.
 
@@ -126,6 +134,8 @@ def answer(
     if terms.foreseen:
         steps = np.float32(terms.local_steps(update.num_examples))
         wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
+    if terms.noise:
+        wanted = noised(wanted, terms.noise, secret=secret, run=run, round_num=terms.round_num)
     wanted = apply_masks(wanted, terms.masks)
     wanted = clip_by_norm(wanted, terms.clip_norm) if terms.clip_norm else wanted
     told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, loss)

@@ -44,13 +44,18 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class Kept:
-    """All that a client remembers."""
+    """All that a client remembers.
+
+    Attributes:
+        answers: That it has made in this run, each charged before it leaves; counted where it adds noise.
+    """
 
     run: str = ""
     device: int | None = None
     held: Held = IN_THE_APP
     state: ClientState = field(default_factory=ClientState)
     under_way: UnderWay | None = None
+    answers: int = 0
 
 
 def device_key(folder: Path) -> DeviceKey:
@@ -70,6 +75,7 @@ def save(folder: Path, kept: Kept) -> None:
     """Writes what a client keeps; a crash leaves what it kept before."""
     under_way = kept.under_way
     meta: dict[str, Any] = {"run": kept.run, "device": kept.device, "held": kept.held.version, "under_way": None}
+    meta["answers"] = kept.answers
     arrays: dict[str, np.ndarray] = {}
     tensors = {"point": kept.held.point, **{name: getattr(kept.state, name) for name in _STATE}}
     if under_way is not None:
@@ -126,6 +132,7 @@ def load(folder: Path) -> Kept:
             held=Held(meta["held"], tensors("point")),
             state=state,
             under_way=under_way,
+            answers=int(meta.get("answers", 0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged ({error}); remove it to begin as a client that holds nothing") from None

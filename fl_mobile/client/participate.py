@@ -134,7 +134,7 @@ class Client:
             Refused, Unreachable: The coordinator does not want this client, or cannot be reached.
             WireError: What came from it is damaged or does not fit; nothing was trained with it.
         """
-        if self._terms is None:
+        if self._terms is None or self._remote.device is None:
             self.enrol()
         if self._kept.under_way is not None:
             return self._hand_in(self._kept.under_way)
@@ -153,7 +153,7 @@ class Client:
         terms, agreement = self._terms, self._terms.agreement
         asked = _Asked.read(told)
         needed = sum(part.bytes for part in asked.parts.values())
-        if why := (self._fits() or _no_room(self._folder, needed)):
+        if why := (self._fits() or _no_room(self._folder, needed) or self._spent()):
             return self._give_up(asked, why)
         packets = {name: self._remote.fetch(part) for name, part in asked.parts.items()}
         download = Download(packets["model"], packets.get("prediction", b""), packets.get("beside", b""))
@@ -174,11 +174,13 @@ class Client:
                 update,
                 rng_for(asked.seed, "codec"),
                 residual=self._kept.state.residual,
+                secret=self._remote.key.seed,
+                run=self._kept.run,
             )
         except DivergedError:
             return self._give_up(asked, "diverged")
         under_way = UnderWay(dict(told), 0, made)
-        self._keep(replace(self._kept, under_way=under_way))
+        self._keep(replace(self._kept, under_way=under_way, answers=self._kept.answers + 1))
         return self._hand_in(under_way)
 
     def _hand_in(self, under_way: UnderWay) -> Visit:
@@ -206,6 +208,11 @@ class Client:
     def _give_up(self, asked: _Asked, why: str) -> Visit:
         self._remote.ask("DELETE", asked.path(0), asked.token)
         return Visit(asked.assignment.round_num, None, reason=why)
+
+    def _spent(self) -> str:
+        """Returns why no further answer may leave this client, by its own count and not by the server's."""
+        noise = self._terms.agreement.local_noise if self._terms else None
+        return "privacy-spent" if noise and self._kept.answers >= noise.answers else ""
 
     def _blob(self, wanted: Blob) -> bytes:
         if wanted.sha256 not in self._fetched:

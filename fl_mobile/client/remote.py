@@ -129,8 +129,10 @@ class Remote:
             if status not in (200, 206):
                 self._raise_or_wait(status, more, failed := failed + 1, what)
                 continue
-            data = data + more if status == 206 else more
+            had, data = len(data), data + more if status == 206 else more
             if len(data) < blob.bytes:
+                if len(data) <= had:
+                    failed = self._failed(failed, what, WireError("length", f"only {len(more)} bytes came"))
                 continue
             if hashlib.sha256(data).hexdigest() == blob.sha256:
                 return data

@@ -5,6 +5,7 @@
 | poisson      | `PoissonSampled(q, Gaussian(z))`                  | PLD, add or remove one; RDP beside it      |
 | fixed-size   | `SampledWithoutReplacement(N, m, Gaussian(z/2))`  | RDP, replace one: PLD has no such event    |
 | none-assumed | `Gaussian(z)`                                     | exactly, of Gaussian(z/√T); RDP beside it  |
+| local noise  | `Gaussian(z/2)`, T rounds of one client           | exactly, of Gaussian(z/2√T); RDP beside it |
 
 RDP's accountant does not double the sensitivity of replace-one by itself, hence z/2 (google/differential-privacy#378).
 """
@@ -41,7 +42,7 @@ def curve(claim: Claim, counts: Sequence[int], interval: float = FINE) -> list[l
     """
     import dp_accounting
 
-    z = claim.noise_multiplier / 2 if claim.sampling == FIXED_SIZE else claim.noise_multiplier
+    z = claim.noise_multiplier / claim.distance
     plain = [dp_accounting.get_epsilon_gaussian(z / math.sqrt(t), claim.delta) for t in counts]
     by_rdp = _rdp(claim, counts)
     if claim.sampling == POISSON:
@@ -113,12 +114,12 @@ def _rdp(claim: Claim, counts: Sequence[int]) -> list[float]:
     from dp_accounting import SampledWithoutReplacementDpEvent as WithoutReplacement
     from dp_accounting.rdp import RdpAccountant, compute_epsilon
 
-    z, fixed = claim.noise_multiplier, claim.sampling == FIXED_SIZE
+    z, fixed = claim.noise_multiplier / claim.distance, claim.sampling == FIXED_SIZE
     event: Any = GaussianDpEvent(z)
     if claim.sampling == POISSON:
         event = PoissonSampledDpEvent(claim.rate, event)
     elif fixed:
-        event = WithoutReplacement(claim.population, claim.cohort, GaussianDpEvent(z / 2))
+        event = WithoutReplacement(claim.population, claim.cohort, GaussianDpEvent(z))
     relation = NeighboringRelation.REPLACE_ONE if fixed else NeighboringRelation.ADD_OR_REMOVE_ONE
     accountant = RdpAccountant(neighboring_relation=relation)
     accountant.compose(event)

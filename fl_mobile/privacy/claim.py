@@ -44,6 +44,10 @@ SAMPLINGS: dict[str, Sampling] = {
 """``privacy.sampling`` → what is claimed with it."""
 
 
+LOCAL_RELATION = "one client's updates replaced by any others, which moves each twice as far; that it sent any is known"
+LOCAL_ASSUMES = "nothing of the server or of who takes part: the noise is the client's own"
+
+
 @dataclass(frozen=True)
 class Claim:
     """One private run, as its ledger books it. The unit is a client: all examples of one device, in all rounds.
@@ -54,6 +58,7 @@ class Claim:
         cohort: Their expected number in a round.
         noise_multiplier: z of `PrivacyRules`.
         delta: Below 1/population, or ε would allow to publish somebody's data.
+        local: Whether each client adds the noise itself: rounds are those that one client answered in.
     """
 
     sampling: str
@@ -61,6 +66,7 @@ class Claim:
     cohort: int
     noise_multiplier: float
     delta: float
+    local: bool = False
 
     def __post_init__(self) -> None:
         check_known("privacy.sampling", self.sampling, SAMPLINGS)
@@ -69,7 +75,9 @@ class Claim:
                 f"privacy.delta must be above 0 and below 1/{self.population} = {1 / self.population:.3g}, one over the"
                 f" number of devices, got {self.delta:g}: publishing one device's data as it is has such a δ"
             )
-        if not 2 <= self.cohort <= self.population:
+        if self.local and self.sampling != NONE_ASSUMED:
+            raise ConfigError(f"local noise assumes nothing of who takes part, not '{self.sampling}' sampling")
+        if not 2 - self.local <= self.cohort <= self.population:
             raise ConfigError(
                 f"train.cohort must be from 2 to the {self.population} devices there are, got {self.cohort}: one client"
                 " alone has nobody to hide among"
@@ -86,14 +94,19 @@ class Claim:
         return self.cohort / self.population
 
     @property
+    def distance(self) -> int:
+        """How far one client's update can move what the noise hides, in clipping norms."""
+        return 2 if self.local or self.sampling == FIXED_SIZE else 1
+
+    @property
     def relation(self) -> str:
         """The two worlds that ε compares."""
-        return SAMPLINGS[self.sampling].relation
+        return LOCAL_RELATION if self.local else SAMPLINGS[self.sampling].relation
 
     @property
     def assumes(self) -> str:
         """What must hold of the choice of clients."""
-        return SAMPLINGS[self.sampling].assumes
+        return LOCAL_ASSUMES if self.local else SAMPLINGS[self.sampling].assumes
 
 
 def default_delta(population: int) -> float:

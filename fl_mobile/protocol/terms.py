@@ -17,12 +17,16 @@ from fl_mobile.agreement import MEMORIES, Agreement
 from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, WireError, check_known
+from fl_mobile.privacy.local import MOST_ANSWERS, LocalNoise
 from fl_mobile.protocol.forms import flag, flat, hexadecimal, number, parse, read, text, whole
 from fl_mobile.records import Assignment, FitPlan, Receipt
 from fl_mobile.tensors import Spec, Tensors, TensorSpec, check_finite, cut
 from fl_mobile.wire.pruning_mask import PruningPlan
 
 FORMAT = 1
+NOISED_FORMAT = 2
+"""Of terms under which clients add noise: a client that does not know of it must not take part."""
+
 MOST_BYTES = 2**40
 
 
@@ -68,8 +72,8 @@ def terms_to_json(
         initial: Where `initial_bytes` of the same tensors are.
         parameters: Of the algorithm.
     """
-    value = {
-        "format": FORMAT,
+    value: dict[str, Any] = {
+        "format": NOISED_FORMAT if agreement.local_noise else FORMAT,
         "spec": [[path, list(t.shape), t.trainable] for path, t in spec.items()],
         "private": sorted(private),
         "initial": asdict(initial),
@@ -83,6 +87,8 @@ def terms_to_json(
         "bare_packets": agreement.bare_packets,
         "forward": agreement.forward,
     }
+    if agreement.local_noise:
+        value["local_noise"] = asdict(agreement.local_noise)
     return json.dumps(value, sort_keys=True).encode()
 
 
@@ -125,6 +131,7 @@ def terms_from_json(body: bytes, weights: bytes) -> Terms:
             seed=value["seed"],
             bare_packets=value["bare_packets"],
             forward=value["forward"],
+            local_noise=_local_noise(value),
         )
     except (ConfigError, TypeError) as error:
         raise WireError("terms", f"{error}. Is this client older than the server?") from None
@@ -194,7 +201,7 @@ def receipt_from_json(value: Any) -> Receipt:
 
 def _terms(body: bytes) -> dict[str, Any]:
     form = {
-        "format": whole(FORMAT, FORMAT),
+        "format": whole(FORMAT, NOISED_FORMAT),
         "spec": _spec,
         "private": _paths,
         "initial": blob,
@@ -207,8 +214,20 @@ def _terms(body: bytes) -> dict[str, Any]:
         "seed": whole(-(2**63), 2**63),
         "bare_packets": flag,
         "forward": flag,
+        "local_noise": lambda told: read(told, _LOCAL_NOISE),
     }
-    return parse(body, form)
+    return parse(body, form, optional={"local_noise": None})
+
+
+_LOCAL_NOISE = {"clip_norm": number, "noise_multiplier": number, "answers": whole(1, MOST_ANSWERS)}
+
+
+def _local_noise(terms: Mapping[str, Any]) -> LocalNoise | None:
+    """Returns what clients add; raises `WireError` for terms whose format and noise do not fit each other."""
+    told = terms["local_noise"]
+    if (terms["format"] == NOISED_FORMAT) != (told is not None):
+        raise WireError("terms", f"terms of format {terms['format']} and local noise {told} do not go together")
+    return LocalNoise(**told) if told else None
 
 
 def _spec(value: Any) -> Spec:

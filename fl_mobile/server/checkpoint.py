@@ -47,7 +47,7 @@ def save(path: Path, state: ServerState, extra: Mapping[str, Any]) -> None:
         arrays |= {f"a/{name}/{i}": value for i, value in enumerate(tensors.values())}
     arrays |= {f"m/{i}": value for i, value in enumerate((state.mean or {}).values())}
     text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    write_arrays(path, {"meta": text, **arrays}, secret=state.privacy is not None)
+    write_arrays(path, {"meta": text, **arrays}, secret=state.privacy is not None or "secret" in extra)
 
 
 def load(path: Path, spec: Spec) -> tuple[ServerState, dict[str, Any]]:

@@ -51,8 +51,9 @@ def assign(
         published = upload.step if state.upload_step is None else state.upload_step
         state, upload = replace(state, upload_step=published), upload.with_step(published)
     plan, admission, clip_norm = agreement.algorithm.plan(plan), rules.admission, rules.admission.clip_norm
-    if rules.privacy:
+    if rules.privacy or agreement.local_noise:
         _check_private(agreement)
+    if rules.privacy:
         state = state if state.privacy else replace(state, privacy=rules.privacy.start())
         clip_norm = state.privacy.clip_norm if state.privacy else clip_norm
     return state, Assignment(

@@ -18,6 +18,7 @@ from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.receive import IN_THE_APP, receive
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.sketch import Sketch
+from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.protocol.terms import Blob, terms_to_json
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors, TensorSpec
@@ -62,6 +63,7 @@ AGREEMENTS: dict[str, Agreement] = {
     "pruned deltas": agreement_of(delta_step=0.01, pruning=PRUNING),
     "forwarded sums": agreement_of(delta_step=0.01, upload=Sketch(256, seed=77), forward=True),
     "prediction": agreement_of(delta_step=0.01, memory="cafe"),
+    "noise of the clients' own": agreement_of(bare_packets=True, local_noise=LocalNoise(0.5, 2.0, 30)),
     "scaffold": agreement_of(delta_step=0.01, algorithm=ALGORITHMS["scaffold"].build()),
 }
 PARAMETERS = {"learning_rate": 1.0}

@@ -158,6 +158,20 @@ def test_the_runtime_of_phones_stays_within_a_millionth_a_round(tmp_path: Path) 
         np.testing.assert_allclose(after[path], value, rtol=0, atol=1e-6 * len(rounds))
 
 
+@pytest.mark.slow
+def test_jvm_clients_add_noise_of_their_own_and_count_their_answers(tmp_path: Path) -> None:
+    noisy = (*EXACT, "privacy.mode=local", "privacy.noise-multiplier=4", "privacy.clip-norm=0.5")
+    federation, programs = open_deployed(deployable(parse_experiment(EXPERIMENT, noisy)))
+    folder = create(tmp_path / "deployed", federation.experiment)
+    rounds, said = played(federation, folder, programs, tmp_path, fleet)
+    federation.engine.close()
+    assert said.split() == ["accepted:", "32"]
+    size = sum(t.size for t in federation.spec.values())
+    assert rounds[0].weights_norm == pytest.approx(4 * 0.5 * (size / 8) ** 0.5, rel=0.2)
+    assert rounds[-1].privacy["answers"] == 4
+    assert all(r.train_loss is None for r in rounds)
+
+
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], command: Command) -> str:
     """Returns what clients printed that sent the simulator's packets and reached its weights."""
     simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients")

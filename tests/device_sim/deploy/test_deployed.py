@@ -14,6 +14,7 @@ from device_sim.experiment.toml import parse_experiment
 from device_sim.run.folder import create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate
+from fl_mobile.client.kept import load
 from fl_mobile.client.participate import Trainer
 from fl_mobile.records import Update
 from fl_mobile.tensors import weights_hash
@@ -42,6 +43,18 @@ def test_clients_over_http_reach_the_simulators_model_to_the_bit(tmp_path: Path,
     assert visits == {"accepted": 16}
     hashes = [weights_hash(restore(federation, folder)[0].weights) for folder in (simulated, deployed)]
     assert hashes[0] == hashes[1]
+
+
+def test_clients_add_noise_of_their_own_and_count_what_they_answer(tmp_path: Path) -> None:
+    noisy = ("upload.codec=none", "privacy.mode=local", "privacy.noise-multiplier=4", "privacy.clip-norm=0.5")
+    federation = numpy_federation(parse_experiment(PLAIN, (*SOME, *noisy)))
+    deployed, clients = create(tmp_path / "deployed", federation.experiment), tmp_path / "clients"
+    rounds, visits = serve_and_play(federation, deployed, clients, train=on(federation.engine))
+    assert visits == {"accepted": 16}
+    size = sum(t.size for t in federation.spec.values())
+    assert rounds[0].weights_norm == pytest.approx(4 * 0.5 * (size / 4) ** 0.5, rel=0.2)
+    assert sum(load(path.parent).answers for path in clients.rglob("client.npz")) == 16
+    assert rounds[-1].privacy["answers"] == 4
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_model(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from device_sim.experiment.toml import all_keys, parse_experiment
 from fl_mobile.errors import ConfigError
 
 ROBUST, PRIVATE, LATE = "server.aggregation=median", "personal.private=*bias", "clock.mode=asynchronous"
+OWN_NOISE = ("privacy.mode=local", "privacy.noise-multiplier=4")
 NOISED = ("privacy.mode=central", "privacy.noise-multiplier=1")
 SAMPLED = (*NOISED, "selection.sampler=poisson")
 FIXED = (*NOISED, "privacy.sampling=fixed-size")
@@ -63,6 +64,8 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("upload.codec", "privacy.mode"): (*SAMPLED, "upload.codec=sketch"),
     ("upload.target-ratio", "privacy.mode"): (*SAMPLED, "upload.target-ratio=100"),
     ("upload.budget-bytes", "privacy.mode"): (*SAMPLED, "upload.budget-bytes=1000"),
+    ("policy.name", "privacy.mode"): (*OWN_NOISE, "policy.name=event", "policy.min-update-norm=0.05"),
+    ("privacy.clip-quantile", "privacy.mode"): (*OWN_NOISE, "privacy.clip-quantile=0.5"),
     ("evaluation.device-test-fraction", "privacy.mode"): (*SAMPLED, "evaluation.device-test-fraction=0.2"),
     ("output.tuning-origin", "privacy.mode"): (
         *(*SAMPLED, "output.tuning-origin=devices-agreed", "output.tuning-data=digits"),

@@ -8,9 +8,11 @@ import types
 import pytest
 
 from fl_mobile.client import answer
-from fl_mobile.privacy import accounting, claim, clipped_sum, keys, ledger, rules
+from fl_mobile.privacy import accounting, claim, clipped_sum, keys, ledger, local, rules
+from fl_mobile.protocol import terms
 from fl_mobile.server import checkpoint, fold, publish, step
 from tests.fl_mobile.privacy.checks import CHECKS
+from tests.fl_mobile.privacy.local_checks import LOCAL_CHECKS
 from tests.fl_mobile.privacy.planted import planted
 
 RELEASE = sys.modules["fl_mobile.privacy.release"]
@@ -138,12 +140,16 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
         'int.from_bytes(derive(state.key, "cohort")[:7], "big")',
         "state.charged",
     ),
-    "all may read the key": (checkpoint, "secret=state.privacy is not None", "secret=False"),
+    "all may read the key": (checkpoint, "secret=state.privacy is not None or", "secret=False and"),
     # the ledger
     "a release is not charged": (RELEASE, "charged=state.charged + 1", "charged=state.charged"),
     "rounds and releases may differ": (checkpoint, " or state.charged != round_num", ""),
     "the key is lost in a checkpoint": (checkpoint, '_privacy(meta.get("privacy"), int(meta["round"]))', "None"),
-    "replace-one as if one were removed": (accounting, "GaussianDpEvent(z / 2)", "GaussianDpEvent(z)"),
+    "replace-one as if one were removed": (
+        claim,
+        "2 if self.local or self.sampling == FIXED_SIZE else 1",
+        "2 if self.local else 1",
+    ),
     "sampling twice": (accounting, "sampling_prob=claim.rate", "sampling_prob=claim.rate**2"),
     "only one round is booked": (accounting, "one.self_compose(t)", "one"),
     "amplified without an assumption": (
@@ -154,7 +160,7 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
     "rounds add up like one": (accounting, "z / math.sqrt(t)", "z"),
     "booked as the round before": (ledger, "return self.spent[at]", "return self.spent[max(0, at - 1)]"),
     "δ of one over the population": (claim, "0 < self.delta < 1 / self.population", "0 < self.delta < 1"),
-    "a cohort of one": (claim, "2 <= self.cohort", "1 <= self.cohort"),
+    "a cohort of one": (claim, "2 - self.local <= self.cohort", "1 <= self.cohort"),
     "any little noise": (claim, "self.noise_multiplier >= LEAST_MULTIPLIER", "self.noise_multiplier > 0"),
     # what else leaves
     "packets carry the loss": (
@@ -190,17 +196,83 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
 }
 
 
+LOCAL_BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
+    "noise before the clip": (
+        local,
+        "    whole = _on_grid(values, noise.clip_norm)\n",
+        "    values += noise.clip_norm * np.random.default_rng(0).normal(size=len(values))\n"
+        "    whole = _on_grid(values, noise.clip_norm)\n",
+    ),
+    "clients do not clip": (local, "if norm <= clip_norm * _SHORT else UNIT * _SHORT / norm", "if norm else 0"),
+    "clients clip to twice the norm": (local, "UNIT * _SHORT / norm", "UNIT * 2 / norm"),
+    "clients scale small updates up": (local, "steps = UNIT / clip_norm if norm <= clip_norm * _SHORT else", "steps ="),
+    "clients add no noise": (local, "    add_gaussian(whole, noise.sigma, stream)\n", ""),
+    "clients add noise only where something is": (
+        local,
+        "    add_gaussian(whole, noise.sigma, stream)\n",
+        "    there = whole != 0\n    add_gaussian(whole, noise.sigma, stream)\n    whole *= there\n",
+    ),
+    "clients add noise to the first tensor only": (
+        local,
+        "    add_gaussian(whole, noise.sigma, stream)\n",
+        "    add_gaussian(whole[: next(iter(update.values())).size], noise.sigma, stream)\n",
+    ),
+    "clients draw once": (
+        local,
+        "    add_gaussian(whole, noise.sigma, stream)\n",
+        "    one = np.zeros(1, np.int64)\n    add_gaussian(one, noise.sigma, stream)\n    whole += one\n",
+    ),
+    "clients clip after the noise": (
+        local,
+        "private, at, out = (whole * (noise",
+        "whole = _on_grid(whole / UNIT, 1.0)\n    private, at, out = (whole * (noise",
+    ),
+    "client noise of half a norm": (local, "self.noise_multiplier * UNIT", "self.noise_multiplier / 2 * UNIT"),
+    "client noise does not scale with the norm": (local, "noise.clip_norm / UNIT", "1.0 / UNIT"),
+    "client noise is redrawn when a packet is made again": (
+        local,
+        "derive(secret,",
+        '__import__("os").urandom(32) or (',
+    ),
+    "client noise is the same for two updates": (local, "run, round_num, digest)", "run, round_num)"),
+    "client noise is the same in two rounds": (local, "run, round_num, digest)", "run, digest)"),
+    "client noise is the same in two runs": (local, "run, round_num, digest)", "round_num, digest)"),
+    "client noise is known to all": (local, "derive(secret, ", "derive(bytes(32), "),
+    "terms forget the noise": (answer, "noise=agreement.local_noise,", "noise=None,"),
+    "noise is added before what is foreseen and fed back": (
+        answer,
+        "    wanted = feedback.minus(feedback.with_residual(delta,",
+        "    if terms.noise:\n"
+        "        delta = noised(delta, terms.noise, secret=secret, run=run, round_num=terms.round_num)\n"
+        "        terms = __import__('dataclasses').replace(terms, noise=None)\n"
+        "    wanted = feedback.minus(feedback.with_residual(delta,",
+    ),
+    "two clipped updates are one norm apart": (
+        claim,
+        "2 if self.local or self.sampling == FIXED_SIZE else 1",
+        "2 if self.sampling == FIXED_SIZE else 1",
+    ),
+    "local noise is amplified": (claim, "if self.local and self.sampling != NONE_ASSUMED:", "if False:"),
+    "local noise with a memory": (publish, "if rules.privacy or agreement.local_noise:", "if rules.privacy:"),
+    "a client that knows of no noise reads its terms": (
+        terms,
+        "NOISED_FORMAT if agreement.local_noise else FORMAT",
+        "FORMAT",
+    ),
+}
+
+
 def test_nothing_is_red_as_it_is() -> None:
-    for check in CHECKS:
+    for check in (*CHECKS, *LOCAL_CHECKS):
         check()
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", [*BUGS, *LOCAL_BUGS])
 def test_a_planted_bug_turns_a_check_red(bug: str) -> None:
-    module, old, new = BUGS[bug]
+    module, old, new = (BUGS | LOCAL_BUGS)[bug]
     with planted(module, old, new):
         red = False
-        for check in CHECKS:
+        for check in CHECKS if bug in BUGS else LOCAL_CHECKS:
             try:
                 check()
             except Exception:

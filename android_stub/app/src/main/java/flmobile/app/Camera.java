@@ -52,11 +52,9 @@ final class Camera {
         CameraManager manager = context.getSystemService(CameraManager.class);
         String chosen = null;
         for (String id : manager.getCameraIdList()) {
-            Integer faces = manager.getCameraCharacteristics(id).get(CameraCharacteristics.LENS_FACING);
-            if (chosen == null || faces != null && faces == CameraCharacteristics.LENS_FACING_BACK) {
-                chosen = id;
-            }
-            if (faces != null && faces == CameraCharacteristics.LENS_FACING_BACK) {
+            boolean back = faces(manager.getCameraCharacteristics(id), CameraCharacteristics.LENS_FACING_BACK);
+            chosen = chosen == null || back ? id : chosen;
+            if (back) {
                 break;
             }
         }
@@ -65,8 +63,7 @@ final class Camera {
         }
         CameraCharacteristics about = manager.getCameraCharacteristics(chosen);
         Integer mounted = about.get(CameraCharacteristics.SENSOR_ORIENTATION);
-        Integer faces = about.get(CameraCharacteristics.LENS_FACING);
-        int sign = faces != null && faces == CameraCharacteristics.LENS_FACING_FRONT ? 1 : -1;
+        int sign = faces(about, CameraCharacteristics.LENS_FACING_FRONT) ? 1 : -1;
         int turn = ((mounted == null ? 0 : mounted) + sign * turned + 360) % 360;
         texture.setDefaultBufferSize(WIDTH, HEIGHT);
         preview = new Surface(texture);
@@ -74,6 +71,11 @@ final class Camera {
         reader.setOnImageAvailableListener(from -> take(from, turn), handler);
         manager.openCamera(chosen, new Opening(), handler);
         return true;
+    }
+
+    private static boolean faces(CameraCharacteristics about, int where) {
+        Integer facing = about.get(CameraCharacteristics.LENS_FACING);
+        return facing != null && facing == where;
     }
 
     private void take(ImageReader from, int turn) {

@@ -229,7 +229,7 @@ public final class CameraActivity extends Activity implements Camera.Listener {
         lastFrame = frame;
         StringBuilder text = new StringBuilder();
         for (int label : Classifier.best(answer, SHOWN)) {
-            String share = String.format(getResources().getConfiguration().getLocales().get(0), "%.1f", 100 * answer[label]);
+            String share = number("%.1f", 100 * answer[label]);
             text.append(text.length() == 0 ? "" : "\n").append(getString(R.string.answer, model.labels.get(label), share));
         }
         this.<TextView>findViewById(R.id.answers).setText(text);
@@ -239,7 +239,7 @@ public final class CameraActivity extends Activity implements Camera.Listener {
         }
         List<Double> sorted = new ArrayList<>(latencies);
         Collections.sort(sorted);
-        String median = String.format(getResources().getConfiguration().getLocales().get(0), "%.2f", sorted.get(sorted.size() / 2));
+        String median = number("%.2f", sorted.get(sorted.size() / 2));
         this.<TextView>findViewById(R.id.latency).setText(getString(R.string.latency, median, sorted.size()));
         int[] pixels = Frames.argb(frame, model.channels);
         Bitmap small = Bitmap.createBitmap(pixels, model.width, model.height, Bitmap.Config.ARGB_8888);
@@ -275,5 +275,10 @@ public final class CameraActivity extends Activity implements Camera.Listener {
         TextView notice = findViewById(R.id.notice);
         notice.setText(text);
         notice.setVisibility(text.isEmpty() ? View.GONE : View.VISIBLE);
+    }
+
+    /** Returns a number as the phone's user writes it. */
+    private String number(String format, double value) {
+        return String.format(getResources().getConfiguration().getLocales().get(0), format, value);
     }
 }

@@ -61,7 +61,7 @@ final class ExampleStore {
             sealed = cipher.doFinal(plain);
             nonce = cipher.getIV();
         } catch (GeneralSecurityException broken) {
-            throw new IOException("the phone's keystore: " + broken.getMessage(), broken);
+            throw ofKeystore(broken);
         }
         int last = files.isEmpty() ? 0 : number(files.get(files.size() - 1));
         Path path = folder.resolve(String.format(java.util.Locale.ROOT, "%09d.example", last + 1));
@@ -84,7 +84,7 @@ final class ExampleStore {
         try {
             key = keys.get();
         } catch (GeneralSecurityException broken) {
-            throw new IOException("the phone's keystore: " + broken.getMessage(), broken);
+            throw ofKeystore(broken);
         }
         for (Path file : files()) {
             byte[] data = Files.readAllBytes(file);
@@ -108,8 +108,12 @@ final class ExampleStore {
         try {
             keys.delete();
         } catch (GeneralSecurityException broken) {
-            throw new IOException("the phone's keystore: " + broken.getMessage(), broken);
+            throw ofKeystore(broken);
         }
+    }
+
+    private static IOException ofKeystore(GeneralSecurityException broken) {
+        return new IOException("the phone's keystore: " + broken.getMessage(), broken);
     }
 
     private byte[] about() {

@@ -56,9 +56,13 @@ public final class TrainingActivity extends Activity {
         EditText server = findViewById(R.id.server);
         String text = server.getText().toString();
         boolean good = !text.trim().isEmpty() && settings.setServer(text);
-        int expected = settings.isDebug() ? R.string.server_wrong_debug : R.string.server_wrong;
-        server.setError(good || text.trim().isEmpty() ? null : getString(expected));
+        server.setError(good || text.trim().isEmpty() ? null : expected());
         return good;
+    }
+
+    /** Returns what an address must look like. */
+    private String expected() {
+        return getString(settings.isDebug() ? R.string.server_wrong_debug : R.string.server_wrong);
     }
 
     private void takePart(boolean on) {
@@ -69,8 +73,7 @@ public final class TrainingActivity extends Activity {
         } else {
             TrainJob.cancel(this);
             if (on) {
-                EditText server = findViewById(R.id.server);
-                server.setError(getString(settings.isDebug() ? R.string.server_wrong_debug : R.string.server_wrong));
+                this.<EditText>findViewById(R.id.server).setError(expected());
             }
         }
         show();

@@ -25,6 +25,8 @@ final class Answer {
      * Returns what a client sends.
      *
      * @param start what the updates of its own tensors are relative to
+     * @param secret the device's own 32 bytes, where it adds noise
+     * @param run names the federation, where it adds noise
      * @throws DivergedException the loss or the update holds NaN or Inf
      */
     static Answer make(
@@ -33,7 +35,9 @@ final class Answer {
             Agreement.Decoded decoded,
             Update update,
             float[] residual,
-            float[] start) {
+            float[] start,
+            byte[] secret,
+            String run) {
         if (Double.isNaN(update.loss) || Double.isInfinite(update.loss)) {
             throw new DivergedException();
         }
@@ -55,14 +59,17 @@ final class Answer {
             }
             addTo(wanted, spec, agreement.trainable, foreseen, -1);
         }
-        Pruning.apply(decoded.lives, wanted);
-        if (assignment.clipNorm > 0 && assignment.upload.normGain(spec.size()) > 1) {
-            clip(wanted, spec, assignment.clipNorm);
-        }
         for (float value : wanted) {
             if (Float.isNaN(value) || Float.isInfinite(value)) {
                 throw new DivergedException();
             }
+        }
+        if (agreement.noise != null) {
+            wanted = agreement.noise.noised(wanted, secret, run, assignment.round);
+        }
+        Pruning.apply(decoded.lives, wanted);
+        if (assignment.clipNorm > 0 && assignment.upload.normGain(spec.size()) > 1) {
+            clip(wanted, spec, assignment.clipNorm);
         }
         long examples = agreement.bare ? Math.min(update.examples, 1) : update.examples;
         float loss = agreement.bare ? Float.NaN : (float) update.loss;

@@ -42,6 +42,7 @@ public final class Client {
     private final TrainEngine.Loader loader;
     private final Examples examples;
     private final Remote remote;
+    private final byte[] secret;
     private final Ed25519 key;
     private final Random random = new Random();
     private Kept kept;
@@ -68,13 +69,14 @@ public final class Client {
         this.loader = loader;
         this.examples = examples;
         Files.createDirectories(folder);
-        key = deviceKey(folder);
+        secret = deviceSecret(folder);
+        key = new Ed25519(secret);
         kept = Kept.load(folder);
         remote = new Remote(new Http(server, patience.timeoutMs, trusted), key, patience, environment);
     }
 
-    /** Returns the client's key pair; the first time one is made. Android keeps other apps out of the folder. */
-    private static Ed25519 deviceKey(Path folder) throws IOException {
+    /** Returns what the key pair follows from; the first time it is drawn. Android keeps other apps out of the folder. */
+    private static byte[] deviceSecret(Path folder) throws IOException {
         Path path = folder.resolve("device.key");
         if (!Files.exists(path)) {
             byte[] seed = new byte[Ed25519.KEY_BYTES];
@@ -87,7 +89,7 @@ public final class Client {
         if (seed.length != Ed25519.KEY_BYTES) {
             throw new WireException("storage", path + " is no key; remove it to enrol as another device");
         }
-        return new Ed25519(seed);
+        return seed;
     }
 
     /** Returns the device's index in the coordinator's run; a new run is begun as a client that holds nothing. */
@@ -124,7 +126,7 @@ public final class Client {
      * @throws IOException the disk is full or broken; what was kept before is kept
      */
     public Visit visit() throws IOException {
-        if (agreement == null) {
+        if (agreement == null || remote.device < 0) {
             enrol();
         }
         if (kept.underWay()) {
@@ -164,6 +166,9 @@ public final class Client {
             needed += part.bytes;
         }
         String why = environment.whyNot();
+        if (why.isEmpty() && agreement.noise != null && kept.answers >= agreement.noise.answers) {
+            why = "privacy-spent"; // by this client's own count, and not by the server's
+        }
         why = why.isEmpty() && Files.getFileStore(folder).getUsableSpace() < needed ? "no-room" : why;
         if (!why.isEmpty()) {
             return giveUp(told, why);
@@ -196,6 +201,7 @@ public final class Client {
         answered.packet = made.packet;
         answered.wanted = made.wanted;
         answered.ownAfter = made.own;
+        answered.answers++;
         save(answered);
         return handIn();
     }
@@ -229,7 +235,7 @@ public final class Client {
             update = training.train(assignment, weights, start, pulled);
         }
         float[] first = whole.select(agreement.first, ownSpec);
-        return Answer.make(agreement, assignment, decoded, update, kept.residual, first);
+        return Answer.make(agreement, assignment, decoded, update, kept.residual, first, secret, kept.run);
     }
 
     /** Uploads an answer, or finds out what became of it; what the client keeps follows from the receipt. */

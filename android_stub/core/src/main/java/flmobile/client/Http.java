@@ -8,12 +8,17 @@ import java.net.HttpURLConnection;
 import java.net.URL;
 import java.util.Arrays;
 import java.util.Map;
+import java.util.Timer;
+import java.util.TimerTask;
 import javax.net.ssl.HttpsURLConnection;
 import javax.net.ssl.SSLSocketFactory;
 
 /** One HTTP request and its answer, however much of it comes. */
 final class Http {
     static final int MOST_ANSWER_BYTES = 1 << 20;
+    /** Ends requests whose answer does not begin; the socket's own time limit begins anew with every byte. */
+    private static final Timer WATCH = new Timer("fl-http", true);
+
     private final String base;
     private final int timeoutMs;
     private final SSLSocketFactory trusted;
@@ -48,8 +53,14 @@ final class Http {
         return base;
     }
 
+    /** Returns how many bytes a try of an endless download must bring to be worth another. */
+    int leastBytes() {
+        return timeoutMs;
+    }
+
     /**
-     * Asks once.
+     * Asks once. A byte a millisecond is the least that must move, beside the time limit: a server that trickles is as good as
+     * one that is silent.
      *
      * @param body null for none
      * @param most bytes of the answer that are read; a longer one is a {@link WireException}
@@ -69,13 +80,26 @@ final class Http {
         for (Map.Entry<String, String> header : headers.entrySet()) {
             connection.setRequestProperty(header.getKey(), header.getValue());
         }
-        if (body != null) {
-            connection.setDoOutput(true);
-            connection.getOutputStream().write(body);
+        long began = System.nanoTime();
+        TimerTask watch = new TimerTask() {
+            @Override
+            public void run() {
+                connection.disconnect();
+            }
+        };
+        WATCH.schedule(watch, timeoutMs + (body == null ? 0 : body.length), timeoutMs); // the platform may try again by itself
+        int status;
+        try {
+            if (body != null) {
+                connection.setDoOutput(true);
+                connection.getOutputStream().write(body);
+            }
+            status = connection.getResponseCode();
+        } finally {
+            watch.cancel();
         }
-        int status = connection.getResponseCode();
         if (status < 0) {
-            throw new IOException("not HTTP");
+            throw new IOException("no answer, or not HTTP");
         }
         InputStream stream = status < 400 ? connection.getInputStream() : connection.getErrorStream();
         if (stream == null) {
@@ -87,6 +111,10 @@ final class Http {
             byte[] part = new byte[1 << 14];
             for (int count = in.read(part); count >= 0; count = in.read(part)) {
                 out.bytes(Arrays.copyOf(part, count));
+                if ((System.nanoTime() - began) / 1_000_000 > timeoutMs + (body == null ? 0 : body.length) + out.size()) {
+                    connection.disconnect();
+                    return new Response(status, out.toBytes(), true);
+                }
                 if (out.size() > Math.max(most, MOST_ANSWER_BYTES)) {
                     connection.disconnect();
                     throw new WireException("too-long", path + ": an answer of more than " + most + " bytes");

@@ -21,11 +21,13 @@ import java.util.Map;
  * had. Values are of the agreement's specs; null where there is nothing.
  */
 final class Kept {
-    private static final long MAGIC = 0x314B4C46L; // FLK1
+    private static final long MAGIC = 0x324B4C46L; // FLK2
     private static final String NAME = "client.kept";
 
     String run = "";
     long device = -1;
+    /** Answers made in this run, each charged before it leaves. */
+    long answers;
     /** Model version that is held, and its point on the lattice. */
     long held;
     int[] point;
@@ -46,6 +48,7 @@ final class Kept {
         Kept copy = new Kept();
         copy.run = run;
         copy.device = device;
+        copy.answers = answers;
         copy.held = held;
         copy.point = point;
         copy.residual = residual;
@@ -81,7 +84,7 @@ final class Kept {
     void save(Path folder) throws IOException {
         Writer out = new Writer().u32(MAGIC);
         text(out, run);
-        out.u64(device).u64(held).u64(attempt);
+        out.u64(device).u64(answers).u64(held).u64(attempt);
         text(out, assignment == null ? "" : assignment);
         out.u8(point == null ? 0 : 1).u32(point == null ? 0 : point.length);
         for (int i = 0; point != null && i < point.length; i++) {
@@ -120,6 +123,7 @@ final class Kept {
         Kept kept = new Kept();
         kept.run = text(in);
         kept.device = in.u64();
+        kept.answers = in.u64();
         kept.held = in.u64();
         kept.attempt = (int) in.u64();
         String assignment = text(in);

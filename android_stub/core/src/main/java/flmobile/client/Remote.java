@@ -123,13 +123,15 @@ final class Remote {
             }
             if (response.status != 200 && response.status != 206) {
                 failed = raiseOrWait(response.status, response.body, failed, path);
-            } else if (response.status == 200 || response.body.length > 0) {
-                boolean append = response.status == 206;
-                Files.write(part, response.body, StandardOpenOption.CREATE, StandardOpenOption.WRITE,
-                        append ? StandardOpenOption.APPEND : StandardOpenOption.TRUNCATE_EXISTING);
+                continue;
             }
-            if (response.status < 300 && response.body.length == 0 && blob.bytes > 0) {
-                failed = failed(failed, path, "nothing came");
+            boolean append = response.status == 206;
+            Files.write(part, response.body, StandardOpenOption.CREATE, StandardOpenOption.WRITE,
+                    append ? StandardOpenOption.APPEND : StandardOpenOption.TRUNCATE_EXISTING);
+            long had = append ? data.length : 0;
+            boolean whole = had + response.body.length >= blob.bytes;
+            if (!whole && (had < data.length || response.body.length < http.leastBytes())) {
+                failed = failed(failed, path, "only " + response.body.length + " bytes came");
             }
         }
     }

@@ -9,6 +9,7 @@ import flmobile.core.Reader;
 import flmobile.core.Spec;
 import flmobile.core.TensorSpec;
 import flmobile.core.WireException;
+import flmobile.privacy.LocalNoise;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashSet;
@@ -38,6 +39,8 @@ public final class Agreement {
     public final boolean errorFeedback;
     /** Whether updates travel without examples and loss. */
     public final boolean bare;
+    /** What every client adds to its own update; null adds nothing. */
+    public final LocalNoise noise;
 
     private final float[] initial;
     private final Codec upload;
@@ -47,9 +50,12 @@ public final class Agreement {
     private final boolean forward;
 
     private Agreement(Map<String, Object> told, byte[] weights) {
-        if (Json.whole(told, "format", 0, Long.MAX_VALUE) != 1) {
-            throw new WireException("terms", "this client reads terms of format 1; is it older than the server?");
+        long format = Json.whole(told, "format", 0, Long.MAX_VALUE);
+        Object noised = told.get("local_noise");
+        if (format < 1 || format > 2 || format == 2 != (noised != null)) {
+            throw new WireException("terms", "this client reads terms of format 1, or 2 with noise; is it older than the server?");
         }
+        noise = noised == null ? null : LocalNoise.read(Json.object(noised));
         whole = spec(Json.list(Json.field(told, "spec")));
         if (weights.length != 4L * whole.size()) {
             throw new WireException("terms", "expected " + 4L * whole.size() + " bytes of first weights");
