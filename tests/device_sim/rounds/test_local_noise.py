@@ -113,5 +113,5 @@ def test_real_clients_may_add_noise_but_not_from_a_seed() -> None:
     experiment = parse_experiment(PLAIN, LOCAL)
     experiment = replace(experiment, train=replace(experiment.train, batch_size=8))
     assert deployable(experiment).privacy.local
-    with pytest.raises(ConfigError, match="keys of their own"):
+    with pytest.raises(ConfigError, match="anybody can repeat"):
         deployable(replace(experiment, privacy=replace(experiment.privacy, reproducible=True)))

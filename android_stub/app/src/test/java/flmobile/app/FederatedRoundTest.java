@@ -143,7 +143,7 @@ public final class FederatedRoundTest {
                 + " 'token': 't', 'seed': '5', 'plan': {'epochs': 2, 'batch_size': 10, 'learning_rate': 0.1, 'optimizer': 'sgd',"
                 + " 'momentum': 0.9, 'loss': 'sparse-categorical-crossentropy', 'from_logits': true, 'proximal_mu': 0.0,"
                 + " 'clip_gradient_norm': 0.0, 'shuffle': true, 'keep_zeros': false, 'fake_quant': false, 'trained': [],"
-                + " 'task': 'classification'}}");
+                + " 'task': 'classification', 'label_smoothing': 0.0, 'class_weights': []}}");
         assignment.put("parts", map("model", blob(sent)));
         assignment.put("programs", map("training", blob(program), "training-contract", blob(contract)));
         say("/v1/run", map("run", "a-run", "terms", blob(Json.write(terms).getBytes(StandardCharsets.UTF_8))));

@@ -5,6 +5,7 @@ import flmobile.core.Json;
 import flmobile.core.Spec;
 import flmobile.core.WireException;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -75,6 +76,9 @@ final class Contract {
         boolean fits = plan.batchSize == contract.batchSize
                 && plan.optimizer.equals(Json.text(told, "optimizer"))
                 && plan.loss.equals(Json.text(told, "loss"))
+                && plan.labelSmoothing == Json.number(told, "label_smoothing")
+                && plan.classWeights.equals(told.containsKey("class_weights")
+                        ? Json.numbers(told.get("class_weights")) : Collections.<Double>emptyList())
                 && plan.clipGradientNorm == Json.number(told, "clip_norm")
                 && (!plan.optimizer.equals("momentum") || plan.momentum == Json.number(told, "momentum"))
                 && (contract.proximal || plan.proximalMu == 0)

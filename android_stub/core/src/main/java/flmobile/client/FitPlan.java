@@ -4,6 +4,7 @@ import flmobile.core.Json;
 import flmobile.core.WireException;
 import java.util.Arrays;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
@@ -11,7 +12,8 @@ import java.util.Set;
 public final class FitPlan {
     private static final Set<String> FIELDS = new HashSet<>(Arrays.asList(
             "epochs", "batch_size", "learning_rate", "optimizer", "momentum", "loss", "from_logits", "proximal_mu",
-            "clip_gradient_norm", "shuffle", "trained", "keep_zeros", "fake_quant", "task"));
+            "clip_gradient_norm", "shuffle", "trained", "keep_zeros", "fake_quant", "task",
+            "label_smoothing", "class_weights"));
 
     public final int epochs;
     public final int batchSize;
@@ -22,6 +24,9 @@ public final class FitPlan {
     public final double proximalMu;
     public final double clipGradientNorm;
     public final boolean shuffle;
+    public final double labelSmoothing;
+    /** What the loss of each class is multiplied by; empty is 1. */
+    public final List<Double> classWeights;
 
     private FitPlan(Map<String, Object> told) {
         if (!told.keySet().equals(FIELDS)) { // an option that is passed over in silence would be another training
@@ -36,6 +41,8 @@ public final class FitPlan {
         proximalMu = Json.number(told, "proximal_mu");
         clipGradientNorm = Json.number(told, "clip_gradient_norm");
         shuffle = Json.flag(told.get("shuffle"));
+        labelSmoothing = Json.number(told, "label_smoothing");
+        classWeights = Json.numbers(told.get("class_weights"));
         boolean plain = Json.list(told.get("trained")).isEmpty();
         if (!plain || Json.flag(told.get("keep_zeros")) || Json.flag(told.get("fake_quant"))) {
             throw new WireException("plan", "a training program trains all of its weights as they are, this plan does not");

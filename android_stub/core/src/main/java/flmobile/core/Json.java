@@ -87,9 +87,21 @@ public final class Json {
 
     /** Returns a finite number. */
     public static double number(Map<String, Object> object, String name) {
-        Object value = field(object, name);
+        return number(field(object, name), "field '" + name + "'");
+    }
+
+    /** Returns finite numbers. */
+    public static List<Double> numbers(Object value) {
+        List<Double> out = new ArrayList<>();
+        for (Object each : list(value)) {
+            out.add(number(each, "a list"));
+        }
+        return out;
+    }
+
+    private static double number(Object value, String where) {
         if (!(value instanceof Number)) {
-            throw new WireException("json", "field '" + name + "': expected a number");
+            throw new WireException("json", where + ": expected a number");
         }
         return ((Number) value).doubleValue();
     }

@@ -85,7 +85,7 @@ class BadServerTest {
                 + " 'token': 't', 'seed': '1', 'programs': {}, 'plan': {'epochs': 1, 'batch_size': 8, 'learning_rate': 0.1,"
                 + " 'optimizer': 'sgd', 'momentum': 0.9, 'loss': 'sparse-categorical-crossentropy', 'from_logits': true, 'proximal_mu': 0.0,"
                 + " 'clip_gradient_norm': 0.0, 'shuffle': true, 'keep_zeros': false, 'fake_quant': false, 'trained': [],"
-                + " 'task': 'classification'}}");
+                + " 'task': 'classification', 'label_smoothing': 0.0, 'class_weights': []}}");
         assignment.put("round", round);
         byte[] model = Base64.getDecoder().decode((String) first.get("model"));
         assignment.put("parts", Collections.<String, Object>singletonMap("model", blob(model)));

@@ -43,6 +43,8 @@ class ContractTest {
         plan.put("trained", Collections.emptyList());
         plan.put("keep_zeros", false);
         plan.put("fake_quant", false);
+        plan.put("label_smoothing", 0.0);
+        plan.put("class_weights", Collections.emptyList());
         plan.put("task", "classification");
     }
 
@@ -94,7 +96,8 @@ class ContractTest {
     void anotherPlanIsRefused() {
         assertEquals("program", reason(agreed(), true), "it takes no correction");
         Object[][] others = {
-            {"optimizer", "adam"}, {"loss", "mse"}, {"batch_size", 11L}, {"clip_gradient_norm", 1.0}, {"proximal_mu", 0.1}
+            {"optimizer", "adam"}, {"loss", "mse"}, {"batch_size", 11L}, {"clip_gradient_norm", 1.0}, {"proximal_mu", 0.1},
+            {"label_smoothing", 0.1}, {"class_weights", Collections.singletonList(2.0)}
         };
         for (Object[] other : others) {
             Object before = plan.put((String) other[0], other[1]);
