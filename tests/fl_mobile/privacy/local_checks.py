@@ -94,7 +94,7 @@ def noise_is_independent_of_all_other_noise() -> None:
         "norm": sent(update(1, 0.3), noise=replace(NOISE, clip_norm=0.6)) - flat(update(1, 0.3)),
     }
     for what, noise in others.items():
-        along = float(np.dot(base, noise)) / (np.linalg.norm(base) * np.linalg.norm(noise))
+        along = float(np.dot(base, noise)) / (1e-30 + np.linalg.norm(base) * np.linalg.norm(noise))
         assert abs(along) < 5 / math.sqrt(len(base)), what
 
 

@@ -197,12 +197,6 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
 
 
 LOCAL_BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
-    "noise before the clip": (
-        local,
-        "    whole = _on_grid(values, noise.clip_norm)\n",
-        "    values += noise.clip_norm * np.random.default_rng(0).normal(size=len(values))\n"
-        "    whole = _on_grid(values, noise.clip_norm)\n",
-    ),
     "clients do not clip": (local, "if norm <= clip_norm * _SHORT else UNIT * _SHORT / norm", "if norm else 0"),
     "clients clip to twice the norm": (local, "UNIT * _SHORT / norm", "UNIT * 2 / norm"),
     "clients scale small updates up": (local, "steps = UNIT / clip_norm if norm <= clip_norm * _SHORT else", "steps ="),
@@ -222,7 +216,7 @@ LOCAL_BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
         "    add_gaussian(whole, noise.sigma, stream)\n",
         "    one = np.zeros(1, np.int64)\n    add_gaussian(one, noise.sigma, stream)\n    whole += one\n",
     ),
-    "clients clip after the noise": (
+    "clients add the noise before the clip": (
         local,
         "private, at, out = (whole * (noise",
         "whole = _on_grid(whole / UNIT, 1.0)\n    private, at, out = (whole * (noise",
@@ -239,14 +233,6 @@ LOCAL_BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
     "client noise is the same in two runs": (local, "run, round_num, digest)", "round_num, digest)"),
     "client noise is known to all": (local, "derive(secret, ", "derive(bytes(32), "),
     "terms forget the noise": (answer, "noise=agreement.local_noise,", "noise=None,"),
-    "noise is added before what is foreseen and fed back": (
-        answer,
-        "    wanted = feedback.minus(feedback.with_residual(delta,",
-        "    if terms.noise:\n"
-        "        delta = noised(delta, terms.noise, secret=secret, run=run, round_num=terms.round_num)\n"
-        "        terms = __import__('dataclasses').replace(terms, noise=None)\n"
-        "    wanted = feedback.minus(feedback.with_residual(delta,",
-    ),
     "two clipped updates are one norm apart": (
         claim,
         "2 if self.local or self.sampling == FIXED_SIZE else 1",
