@@ -13,7 +13,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ class Server:
     """
 
     folder: Path
-    run: Callable[..., None]
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def empty(self) -> str:
@@ -63,10 +62,6 @@ class Server:
         with psycopg.connect(host=str(self.folder), user="tests", dbname="postgres", autocommit=True) as db:
             db.execute(f"CREATE SCHEMA {name}")  # type: ignore[arg-type]
         return f"postgresql://tests@/postgres?host={quote(str(self.folder))}&options=-csearch_path%3D{name}"
-
-    def restart(self) -> None:
-        """Cuts every connection, as a server does that is upgraded."""
-        self.run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "restart", "-l", self.folder / "log")
 
 
 @contextlib.contextmanager
@@ -90,7 +85,7 @@ def running() -> Iterator[Server]:
         run("initdb", "-D", folder / "data", "-U", "tests", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
         run("pg_ctl", "-D", folder / "data", "-o", f"{QUIETLY} -k {folder}", "-w", "-l", folder / "log", "start")
         try:
-            yield Server(folder, run)
+            yield Server(folder)
         finally:
             run("pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
     finally:
