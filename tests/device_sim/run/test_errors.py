@@ -161,7 +161,17 @@ def test_the_command_that_a_late_error_of_the_export_gives_goes_on_and_finishes(
     assert fl_mobile("verify", out, "--trust-code").code == 0
 
 
-def test_so_does_what_it_gives_to_a_program(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_recipe_that_fails_late_leaves_the_others_written(tmp_path: Path) -> None:
+    out, recipes = tmp_path / "run", 'output.recipes=["int8", "float32"]'
+    keys = ("data.dataset=digits", "data.devices=12", "train.cohort=4", "model.name=" + UNROUNDABLE, recipes)
+    ended = fl_mobile("simulate", "--out", out, "--rounds", "1", *(part for key in keys for part in ("--set", key)))
+    assert ended.code == ExportError.exit_code
+    assert re.match(r"int8 failed: runtime 'litert' refuses .* The others are written: float32\.", the_message(ended))
+    assert (out / "bundle" / "float32.tflite").exists()
+
+
+def test_what_a_late_error_gives_to_a_program_goes_on_too(tmp_path: Path) -> None:
     def opened(**more: Any) -> device_sim.Run:
         return digits(lambda: brittle_models.unroundable(), out=tmp_path, rounds=1, **more)
 
