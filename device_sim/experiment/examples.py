@@ -56,6 +56,18 @@ EXAMPLES: Mapping[str, Example] = {
             'output.recipes=["float32", "float16", "dynamic-int8", "int8"]',
         ),
     ),
+    "segmentation": Example(
+        "the class of every pixel: two handwritten digits in a picture, on 40 phones",
+        (
+            "data.dataset=two-digits",
+            "data.devices=40",
+            "model.name=tiny-unet",
+            "train.rounds=60",
+            "train.epochs=2",
+            "train.learning-rate=0.1",
+            "evaluation.interval=5",
+        ),
+    ),
     "table": Example(
         "a table of 569 tumours at 10 hospitals, benign or malignant; features standardised by federated sums",
         (

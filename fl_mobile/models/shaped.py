@@ -33,7 +33,8 @@ def autoencoder(input_shape: tuple[int, ...], num_classes: int, *, input_scale: 
 
 
 def tiny_unet(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
-    """Returns a U-Net (Ronneberger et al. 2015) of widths 8, 16 and 32 with class scores at every pixel.
+    """Returns a U-Net (Ronneberger et al. 2015) of widths 8, 16 and 32, two convolutions at each, with class scores at
+    every pixel.
 
     Inputs are ``[n, height, width, channels]``; height and width are multiples of 4.
     """
@@ -43,19 +44,21 @@ def tiny_unet(input_shape: tuple[int, ...], num_classes: int, *, input_scale: fl
     if len(input_shape) != 3 or input_shape[0] % 4 or input_shape[1] % 4:
         raise ValueError(f"expected pictures (height, width, channels), sides multiples of 4, got {input_shape}")
 
-    def conv(x: Any, filters: int, name: str) -> Any:
-        return layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
+    def twice(x: Any, filters: int, name: str) -> Any:
+        for half in "ab":
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=name + half)(x)
+        return x
 
     inputs = keras.Input(input_shape, name="image")
     x = inputs if input_scale == 1 else layers.Rescaling(input_scale, name="rescale")(inputs)
     across = []
     for level, filters in enumerate(WIDTHS[:-1]):
-        x = conv(x, filters, f"down{level}")
+        x = twice(x, filters, f"down{level}")
         across.append(x)
         x = layers.MaxPooling2D(2, name=f"pool{level}")(x)
-    x = conv(x, WIDTHS[-1], "bottom")
+    x = twice(x, WIDTHS[-1], "bottom")
     for level in reversed(range(len(across))):
         x = layers.UpSampling2D(2, name=f"wider{level}")(x)
         x = layers.Concatenate(name=f"across{level}")([x, across[level]])
-        x = conv(x, WIDTHS[level], f"up{level}")
+        x = twice(x, WIDTHS[level], f"up{level}")
     return keras.Model(inputs, layers.Conv2D(num_classes, 1, name="logits")(x), name="tiny_unet")

