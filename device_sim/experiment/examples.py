@@ -48,12 +48,12 @@ EXAMPLES: Mapping[str, Example] = {
         (
             "data.dataset=har",
             "model.name=har-cnn",
-            "train.rounds=100",
-            "train.cohort=10",
-            "train.epochs=2",
-            "train.batch-size=20",
-            "train.learning-rate=0.05",
-            'output.recipes=["float32", "float16", "dynamic-int8", "int8"]',
+            "train.rounds=150",
+            "train.cohort=21",
+            "train.epochs=1",
+            "train.batch-size=64",
+            "train.learning-rate=0.2",
+            "evaluation.interval=10",
         ),
     ),
     "segmentation": Example(
