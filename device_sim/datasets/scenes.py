@@ -22,11 +22,14 @@ def load_two_digits(request: LoadRequest) -> Dataset:
     in one picture. Those of test pictures are in no training picture.
     """
     digits = load_mnist_5k(replace(request, task="classification"))
-    parts = [_scenes(part, rng_for(request.seed, "two-digits", name))
-             for name, part in (("train", digits.train), ("test", digits.test))]  # fmt: skip
+    train, test = (
+        _scenes(part, rng_for(request.seed, "two-digits", name))
+        for name, part in (("train", digits.train), ("test", digits.test))
+    )
     return make_dataset(
         "two-digits",
-        *parts,
+        train,
+        test,
         LABELS,
         source=f"pairs of digits of the {digits.source}",
         task="segmentation",
