@@ -15,8 +15,9 @@ import json
 import random
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +28,8 @@ from fl_mobile.protocol.terms import Blob
 
 AGAIN = (408, 429, 500, 502, 503, 504, 507)
 MOST_ANSWER_BYTES = 1 << 20
-CHUNK_BYTES = 1 << 16
+LEAST_BYTES_A_SECOND = 1000
+"""A server that moves less, beside the time limit, is as good as one that is silent."""
 
 
 class Refused(FlMobileError):
@@ -50,7 +52,7 @@ class Patience:
         tries: Of one request.
         first_seconds: Mean wait before the second try; doubles from try to try.
         most_seconds: Longest wait.
-        timeout_seconds: Without a byte, a try is over.
+        timeout_seconds: Without a byte, a try is over; and beside the time that what moves may take.
     """
 
     tries: int = 8
@@ -123,8 +125,9 @@ class Remote:
             except _CUT as error:
                 more, status = getattr(error, "partial", b""), 206 if data else 200
                 self._close()
-                if not more:
+                if len(more) < LEAST_BYTES_A_SECOND * self.patience.timeout_seconds:  # what came is kept all the same
                     failed = self._failed(failed, what, error)
+                if not more:
                     continue
             if status not in (200, 206):
                 self._raise_or_wait(status, more, failed := failed + 1, what)
@@ -212,18 +215,35 @@ class Remote:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, most: int = MOST_ANSWER_BYTES
     ) -> tuple[int, bytes]:
         connection = self._connect()
-        connection.request(
-            method, path, body or None, {**headers, "Content-Length": str(len(body))} if body else dict(headers)
-        )
-        response = connection.getresponse()
+        with self._cut_after(len(body)):
+            connection.request(
+                method, path, body or None, {**headers, "Content-Length": str(len(body))} if body else dict(headers)
+            )
+            response = connection.getresponse()
         most = max(most, MOST_ANSWER_BYTES)
         if response.length is None or response.length > most:
             self._close()
             raise WireError("too-long", f"{path}: an answer of {response.length} bytes; at most {most} are read")
-        data = response.read()  # with a length of its own it would take a broken connection for the end
+        with self._cut_after(response.length):
+            data = response.read()  # with a length of its own it would take a broken connection for the end
         if response.will_close:
             self._close()
         return response.status, data
+
+    @contextlib.contextmanager
+    def _cut_after(self, count: int) -> Iterator[None]:
+        """Cuts the connection if the block takes longer than so many bytes may; reading then ends as if it broke."""
+        assert self._connection is not None
+        limit, cut = self.patience.timeout_seconds + count / LEAST_BYTES_A_SECOND, threading.Event()
+        timer = threading.Timer(limit, _cut, [self._connection.sock, cut])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if cut.is_set():  # http.client takes the end of the bytes for the end of the head
+            raise TimeoutError(f"no whole answer in {limit:g} s")
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._connection is None:
@@ -253,6 +273,12 @@ class Remote:
         if status not in AGAIN or failed >= self.patience.tries:
             raise Refused(status, problem, what)
         self.rest(self.patience.wait_after(failed, random.random()))
+
+
+def _cut(sock: socket.socket, cut: threading.Event) -> None:
+    cut.set()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 _CUT = (OSError, http.client.HTTPException)
