@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS_TO_END = 120
+HUNG = 98
+"""Exit code of a fork that did not end in time; the signal that then ended it is not the one that breaks runs."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a fork ended: exit code, or minus the signal; what it said; what strace wrote down."""
+    """How a fork ended: exit code, minus the signal, or `HUNG`; what it said; what strace wrote down."""
 
     code: int
     told: str
@@ -62,11 +64,12 @@ def in_fork(run: Callable[[], int], strace: Sequence[str] = ()) -> Ended:
         trace = Path(folder) / "trace"
         tracer = _attached(["strace", "-o", str(trace), *strace, "-p", str(pid)]) if strace else None
         here.send(b"!")
-        told = _heard(here, pid)
+        told, in_time = _heard(here, pid)
         _, status = os.waitpid(pid, 0)
         if tracer:
             tracer.communicate()
-        return Ended(os.waitstatus_to_exitcode(status), told, trace.read_text() if tracer else "")
+        code = os.waitstatus_to_exitcode(status) if in_time else HUNG
+        return Ended(code, told, trace.read_text() if tracer else "")
 
 
 def _be_the_fork(run: Callable[[], int], there: socket.socket) -> None:
@@ -83,7 +86,8 @@ def _be_the_fork(run: Callable[[], int], there: socket.socket) -> None:
         os._exit(code)
 
 
-def _heard(here: socket.socket, pid: int) -> str:
+def _heard(here: socket.socket, pid: int) -> tuple[str, bool]:
+    """Returns what the fork said, and whether it ended in time; it has ended in any case."""
     heard, deadline = bytearray(), time.monotonic() + SECONDS_TO_END
     try:
         here.settimeout(SECONDS_TO_END)
@@ -92,8 +96,8 @@ def _heard(here: socket.socket, pid: int) -> str:
             here.settimeout(max(0.001, deadline - time.monotonic()))  # one that waits and says so is late as well
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)
-        heard += f"\nTraceback: none, but no end within {SECONDS_TO_END} s".encode()
-    return heard.decode()
+        return f"{heard.decode()}\nno end within {SECONDS_TO_END} s", False
+    return heard.decode(), True
 
 
 def _attached(command: list[str]) -> subprocess.Popen[str]:

@@ -27,7 +27,7 @@ from device_sim.run.log import read_rounds
 from device_sim.run.loop import restore
 from fl_mobile.errors import FlMobileError
 from fl_mobile.tensors import weights_hash
-from tests.device_sim.broken_fork import Call, Ended, in_fork, parse_trace
+from tests.device_sim.broken_fork import HUNG, Call, Ended, in_fork, parse_trace
 from tests.device_sim.deploy.local import play
 from tests.device_sim.fault_sweep import FAULTS
 from tests.device_sim.numpy_engine import numpy_federation
@@ -92,7 +92,7 @@ class Sweep:
         ended = self.run(["-e", f"trace={call.name}", "-e", inject], database)
         fired = ended.code == -signal.SIGKILL if fault == "kill -9" else "(INJECTED)" in ended.trace
         out = "" if fired else f"the fault did not fire: {ended}"
-        if "no end within" in ended.told:
+        if ended.code == HUNG:
             out = out or f"it hung: {ended.told[-500:]}"
         no_room = ended.code == 1 and re.search("no-room|no answer", ended.told)
         if ended.code not in (0, 7, 12, -signal.SIGKILL) and not no_room:

@@ -6,15 +6,17 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.device_sim import broken_fork
 from tests.device_sim.broken_fork import strace_is_missing
 from tests.device_sim.cli_runs import command
-from tests.device_sim.fault_sweep import CONFIGURATIONS, STARTS
+from tests.device_sim.fault_sweep import CONFIGURATIONS, STARTS, _judged
 
 ROOT = Path(__file__).parents[3]
 STRACE, PYTHON = "tests.device_sim.fault_sweep", "tests.device_sim.fault_sweep_portable"
@@ -127,3 +129,18 @@ def test_a_log_on_the_full_disk_does_not_hide_the_exit_code(tmp_path: Path) -> N
         done = subprocess.run(command("codecs"), stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 12
     assert done.stderr.startswith("fl-mobile: No space left on device. Make room")
+
+
+@pytest.mark.parametrize("talks", [True, False])
+def test_a_fork_that_does_not_end_is_told_from_one_that_is_killed(monkeypatch: pytest.MonkeyPatch, talks: bool) -> None:
+    monkeypatch.setattr(broken_fork, "SECONDS_TO_END", 0.5)
+
+    def forever() -> int:
+        while True:
+            time.sleep(0.05)
+            if talks:
+                print("waiting for room", flush=True)
+
+    ended = broken_fork.in_fork(forever)
+    assert (ended.code, "waiting for room" in ended.told) == (broken_fork.HUNG, talks)
+    assert _judged(ended), "no law takes it for a kill"
