@@ -12,7 +12,7 @@ from device_sim.datasets.folders import files_by_device_and_class, layout
 from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import DataError
-from fl_mobile.storage.npz import DAMAGED
+from fl_mobile.storage.npz import read_array
 
 WINDOW = 128
 """Samples of a window where ``data.window`` says nothing: 2.56 s at 50 Hz (Anguita et al. 2013)."""
@@ -87,9 +87,9 @@ def _signal(path: Path) -> np.ndarray:
     """Returns ``float32[samples, channels]``."""
     if path.suffix.lower() == ".csv":
         return read_numbers(path).astype(np.float32)
-    try:  # mapped, so that a header that promises more than the file has allocates nothing
-        signal = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, *DAMAGED) as error:
+    try:
+        signal = read_array(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an .npy file: {error}. Write it with numpy.save(...).") from error
     if signal.ndim != 2 or signal.dtype.kind not in "fiu" or not signal.size:
         raise DataError(f"{path}: expected numbers [samples, channels], got {signal.dtype}{signal.shape}.")

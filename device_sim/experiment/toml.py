@@ -225,7 +225,7 @@ def _build(cls: type, raw: dict[str, Any], path: tuple[str, ...], sources: _Sour
                 raise ConfigError(f"{sources.of(dotted)}: '{dotted}' must be a table [{dotted}], got {value!r}")
             into[f.name] = _build(typing.cast(type, kind), value, (*path, key), sources)
         else:
-            into[f.name] = _typed(f, kind, value, dotted, sources)
+            into[f.name] = _typed(f, kind, value, dotted=dotted, sources=sources)
     if not path:
         values = _without_idle(values, raw, sources)
     try:
@@ -306,7 +306,7 @@ def _written(raw: Any, key: str) -> bool:
     return True
 
 
-def _typed(f: Field[Any], kind: Any, value: Any, dotted: str, sources: _Sources) -> Any:
+def _typed(f: Field[Any], kind: Any, value: Any, *, dotted: str, sources: _Sources) -> Any:
     if type(value) in (int, float) and kind in (int, float) and not abs(value) < 2**63:
         limit = "finite" if isinstance(value, float) and not math.isfinite(value) else "below 2^63"
         raise ConfigError(f"{sources.of(dotted)}: {dotted} must be {limit}, got {value!r:.60}")

@@ -86,6 +86,21 @@ def read_arrays(
     return parse_arrays(data, most_bytes=most_bytes, check=check)
 
 
+def read_array(path: Path) -> np.ndarray:
+    """Returns the array of an ``.npy`` file, mapped and not read: a header that promises more allocates nothing.
+
+    Raises:
+        OSError: The disk refused.
+        ValueError: The file is damaged, or holds Python objects; the message says how.
+    """
+    try:
+        with naming(path):
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            return array
+    except DAMAGED as error:
+        raise ValueError(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}") from None
+
+
 def parse_arrays(
     data: bytes, *, most_bytes: int = MOST_BYTES, check: Callable[[Header], None] = _any
 ) -> dict[str, np.ndarray]:
