@@ -31,6 +31,7 @@ def told(rounds: list[Round]) -> list[dict[str, object]]:
     return [{name: getattr(each, name) for name in TRAVELS} for each in rounds]
 
 
+@pytest.mark.sample("the default|error feedback|scaffold, clipped|sketch, forwarded|the mean of three|whole models")
 @pytest.mark.parametrize("way", WAYS)
 def test_clients_over_http_reach_the_simulators_model_to_the_bit(tmp_path: Path, way: str) -> None:
     federation = numpy_federation(parse_experiment(PLAIN, (*SOME, *WAYS[way])))
