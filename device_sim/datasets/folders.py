@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from fl_mobile.errors import DataError
 
@@ -40,6 +42,13 @@ def files_by_device_and_class(root: Path, suffixes: tuple[str, ...], kinds: str)
     if not files:
         raise DataError(f"{root}: no such files; {layout(kinds)}.")
     return files
+
+
+def coded(files: Sequence[tuple[str, str, Path]]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Returns the names of the classes, ``int64[n]`` the class of every file and ``int64[n]`` its device, by name."""
+    labels, y = np.unique([label for _, label, _ in files], return_inverse=True)
+    device = np.unique([device for device, _, _ in files], return_inverse=True)[1]
+    return tuple(labels.tolist()), y.astype(np.int64), device.astype(np.int64)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.datasets.extras import require
-from device_sim.datasets.folders import SHOWN, files_by_device_and_class, layout
+from device_sim.datasets.folders import SHOWN, coded, files_by_device_and_class, layout
 from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import DataError
@@ -29,17 +29,16 @@ def load_image_folder(request: LoadRequest) -> Dataset:
         raise DataError(f"image-folder: {root or 'no path given'} is not a folder; {layout(_KINDS)}.")
     require("PIL", "image-folder")
     files = files_by_device_and_class(root, _SUFFIXES, _KINDS)
-    devices = np.array([device for device, _, _ in files])
-    labels, y = np.unique([label for _, label, _ in files], return_inverse=True)
+    labels, y, device_of = coded(files)
     x = _read_pictures([path for _, _, path in files], request.options.image_size, request.options.color or "rgb")
     return split_dataset(
         name=root.name,
         x=x,
-        y=y.astype(np.int64),
-        labels=tuple(labels.tolist()),
+        y=y,
+        labels=labels,
         request=request,
         source=f"pictures in {root}",
-        device_of=np.unique(devices, return_inverse=True)[1].astype(np.int64),
+        device_of=device_of,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from device_sim.datasets.csv_table import read_numbers
-from device_sim.datasets.folders import files_by_device_and_class, layout
+from device_sim.datasets.folders import coded, files_by_device_and_class, layout
 from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import DataError
@@ -55,16 +55,15 @@ def load_sequence_folder(request: LoadRequest) -> Dataset:
     parts = list(_windows(files, window, hop))
     counts = [len(part) for part in parts]
     check_array_bytes(str(root), (sum(counts), *parts[0].shape[1:]), 4)
-    labels, y = np.unique([label for _, label, _ in files], return_inverse=True)
-    device = np.unique([device for device, _, _ in files], return_inverse=True)[1]
+    labels, y, device_of = coded(files)
     return split_dataset(
         name=root.name,
         x=np.concatenate(parts),
-        y=np.repeat(y.astype(np.int64), counts),
-        labels=tuple(labels.tolist()),
+        y=np.repeat(y, counts),
+        labels=labels,
         request=request,
         source=f"recordings in {root}, windows of {window} samples, one every {hop}",
-        device_of=np.repeat(device.astype(np.int64), counts),
+        device_of=np.repeat(device_of, counts),
     )
 
 

@@ -68,10 +68,8 @@ class Master:
         self.coordinator.open_round(round_)
         seconds, rule = federation.experiment.clock.deadline_seconds or None, step.folding.rule
         least = next(n for n in itertools.count(self.least) if n >= round_.most or not rule.too_few(n))
-        if (
-            state.privacy is not None
-        ):  # who comes late counts in no round, however few came in time: it would hang on the others
-            seconds, least = (seconds, 0) if round_.most else (0.0, 0)
+        if state.privacy is not None:  # who is late counts in no round, however few came: it would hang on the others
+            seconds, least = seconds if round_.most else 0.0, 0
         names = self.coordinator.wait(seconds=seconds, least=least, stopped=self.stopped)
         if self.stopped():
             raise KeyboardInterrupt

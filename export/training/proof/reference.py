@@ -243,9 +243,8 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
             continue
         flat, told = tf.reshape(answer, (1, -1)), target.reshape(1, -1).astype(np.float32)
         if options.loss == "binary-crossentropy":
-            smoothing = options.label_smoothing
-            told_of = keras.losses.binary_crossentropy
-            rows.append(told_of(told, flat, from_logits=options.from_logits, label_smoothing=smoothing)[0])
+            logits, smoothing = options.from_logits, options.label_smoothing
+            rows.append(keras.losses.binary_crossentropy(told, flat, logits, smoothing)[0])
             continue
         names = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber": "huber"}
         rows.append(getattr(keras.losses, names[options.loss])(told, flat)[0])
