@@ -23,7 +23,8 @@ from export.bundles.folder import ANYONE, Trust, canonical_json, refuse_existing
 from export.bundles.signing import SigningKey
 from export.convert.conversion import converter_for
 from export.convert.recipes import AUTO, RECIPES, Recipe, asked_for
-from export.convert.to_tflite import needs_frames, unsuited
+from export.convert.saved import saved_models
+from export.convert.to_tflite import convert_ahead, needs_frames, unsuited
 from export.model.forms import InputForms
 from export.model.frames import count_of, frames_for, take
 from export.model.labels import labels_by_output
@@ -112,19 +113,21 @@ def export_model(
     found = model
     if not isinstance(model, Described):
         found = described(model, input_dtype, classes=y_test is not None or bool(labels), batch=batch)
-    reference = replace(reference_of(found, x_test, y_test), told=told)
-    request = Request(
-        described=found,
-        reference=reference,
-        calibration=_calibration_frames(rows, representative, found),
-        keep_float=keep_float,
-        labels=labels_by_output(labels, reference.serving, reference.labels),
-        tuning=_tuning_set(rows, tuning),
-        training=training,
-        targets=targets,
-    )
-    with converter_for(reference.serving.parameters) as convert:
-        outcomes = make_variants(request, rows, convert, say)
+    calibration, tuning = _calibration_frames(rows, representative, found), _tuning_set(rows, tuning)
+    with converter_for(found.serving.parameters) as convert, saved_models(found, convert) as saved:
+        convert_ahead(saved, [recipe for recipe in rows if recipe is not AUTO and not recipe.tuning], calibration)
+        reference = replace(reference_of(found, x_test, y_test), told=told)
+        request = Request(
+            described=found,
+            reference=reference,
+            calibration=calibration,
+            keep_float=keep_float,
+            labels=labels_by_output(labels, reference.serving, reference.labels),
+            tuning=tuning,
+            training=training,
+            targets=targets,
+        )
+        outcomes = make_variants(request, rows, saved, say)
     draft = _Draft(out=out, request=request, provenance=dict(provenance), targets=tuple(targets), sign_with=sign_with)
     return _write_what_passes(draft, outcomes, say)
 

@@ -32,7 +32,6 @@ Converter = Callable[[str, Recipe, bool, Frames | None], bytes]
 # Fifty conversions of a model of this size keep 100 MB, a seventh of what TensorFlow takes by itself.
 _ISOLATED_FROM_BYTES = 2**20
 _CHILD = "from export.convert.conversion import main; main()"
-_FRAMES, _ARTIFACT = "frames.npz", "artifact.tflite"
 
 
 @contextlib.contextmanager
@@ -61,12 +60,68 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
     return bytes(converter.convert())
 
 
+class Apart:
+    """A converter that works in one child process; ask `convert_apart` for it.
+
+    It gives the same bytes and the same errors, as ``ExportError`` with the converter's own words. Only recipes that
+    another process finds by name can be asked for.
+    """
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+        self._asked: list[str] = []
+        self._answers: list[str] = []
+
+    def ahead(self, folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> None:
+        """Lets the child begin with what will be asked for later; what goes wrong is told then."""
+        number = len(self._asked)
+        files = {
+            "frames": f"frames-{number}.npz" if frames is not None else "",
+            "artifact": f"artifact-{number}.tflite",
+        }
+        if frames is not None:
+            arrays: dict[str, Any] = dict(frames)
+            np.savez(Path(folder) / files["frames"], **arrays)
+        job = {"folder": folder, "recipe": found_by(recipe), "integer_frames": integer_frames, **files}
+        self._asked.append(_key(folder, recipe, integer_frames))
+        with contextlib.suppress(OSError, ValueError):  # it died: told when its answer is missing
+            if self._child.stdin is not None:
+                self._child.stdin.write(json.dumps(job) + "\n")
+                self._child.stdin.flush()
+
+    def __call__(self, folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> bytes:
+        """Returns the flatbuffer, of what was asked for ahead or of what is asked for now."""
+        key = _key(folder, recipe, integer_frames)
+        if key not in self._asked:
+            self.ahead(folder, recipe, integer_frames, frames)
+        number = self._asked.index(key)
+        while len(self._answers) <= number:
+            self._answers.append(self._next(recipe))
+        self._asked[number] = ""  # asked for again, it is converted again
+        if error := self._answers[number]:
+            raise ExportError(error)
+        artifact = Path(folder) / f"artifact-{number}.tflite"
+        data = artifact.read_bytes()
+        artifact.unlink()
+        return data
+
+    def _next(self, recipe: Recipe) -> str:
+        with contextlib.suppress(OSError, ValueError):  # it died before, or while it worked: no line to read
+            if self._child.stdout is not None:
+                return str(json.loads(self._child.stdout.readline())["error"])
+        code = self._child.wait()
+        raise ExportError(f"error: the converter's process ended with code {code} at recipe {found_by(recipe)!r}")
+
+
+def _key(folder: str, recipe: Recipe, integer_frames: bool) -> str:
+    return f"{folder} {found_by(recipe)} {integer_frames}"
+
+
 @contextlib.contextmanager
-def convert_apart() -> Iterator[Converter]:
+def convert_apart() -> Iterator[Apart]:
     """Yields a converter that works in one child process; it ends with the block.
 
-    The child imports TensorFlow while the parent goes on. It gives the same bytes and the same errors, as
-    ``ExportError`` with the converter's own words. Only recipes that another process finds by name can be asked for.
+    The child imports TensorFlow while the parent goes on.
     """
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD],
@@ -76,24 +131,8 @@ def convert_apart() -> Iterator[Converter]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-
-    def convert(folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> bytes:
-        if frames is not None:
-            arrays: dict[str, Any] = dict(frames)
-            np.savez(Path(folder) / _FRAMES, **arrays)
-        job = {
-            "folder": folder,
-            "recipe": found_by(recipe),
-            "integer_frames": integer_frames,
-            "calibrated": bool(frames),
-        }
-        answer = _ask(child, job)
-        if answer["error"]:
-            raise ExportError(answer["error"])
-        return (Path(folder) / _ARTIFACT).read_bytes()
-
     try:
-        yield convert
+        yield Apart(child)
     finally:
         child.kill()  # between two jobs it has nothing to lose
         child.communicate()
@@ -109,29 +148,18 @@ def main() -> None:
         answers.write(json.dumps({"error": _done(**json.loads(line))}) + "\n")
 
 
-def _done(folder: str, recipe: str, integer_frames: bool, calibrated: bool) -> str:
+def _done(folder: str, recipe: str, integer_frames: bool, frames: str, artifact: str) -> str:
     """Does one job and returns what went wrong, empty when nothing did."""
     from export.convert.quiet import captured_stderr
 
     with captured_stderr() as chatter:
         try:
-            frames = read_arrays(Path(folder) / _FRAMES) if calibrated else None
-            data = convert_here(folder, asked_for(recipe), integer_frames, frames)
+            arrays = read_arrays(Path(folder) / frames) if frames else None
+            data = convert_here(folder, asked_for(recipe), integer_frames, arrays)
+            (Path(folder) / artifact).write_bytes(data)
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             return f"{type(error).__name__}: {error}\n{chatter()}"
-    (Path(folder) / _ARTIFACT).write_bytes(data)
     return ""
-
-
-def _ask(child: subprocess.Popen[str], job: dict[str, Any]) -> dict[str, Any]:
-    try:
-        if child.stdin is not None and child.stdout is not None:
-            child.stdin.write(json.dumps(job) + "\n")
-            child.stdin.flush()
-            return dict(json.loads(child.stdout.readline()))
-    except (OSError, ValueError):  # it died before, or while it worked: no line to read
-        pass
-    raise ExportError(f"error: the converter's process ended with code {child.wait()} at recipe {job['recipe']!r}")
 
 
 def _calibration(frames: Frames) -> Calibration:

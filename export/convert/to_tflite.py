@@ -9,13 +9,15 @@ says little, because equal ones are stored once and those that inference does no
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from export.convert.conversion import Converter, convert_here
+from export.convert.conversion import Apart, Converter, convert_here
 from export.convert.quiet import captured_stderr
 from export.convert.recipes import Recipe, compute_int16
 from export.convert.saved import SavedModels, saved_models
@@ -81,25 +83,51 @@ def make_artifact(
         raise ExportError(f"recipe {recipe.name!r} cannot calibrate model {saved.described.model.name!r}: {why}")
     if recipe.calibrated and representative is None:
         raise ExportError(needs_frames(recipe))
-    # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
-    # operation they lack. It is traced from float32 and the converter makes the input integer.
-    # Beside an input that is no frame the converter keeps float ends, and frames begin with a CAST after all.
-    integer_frames = recipe.integer_frames and serving.is_image
+    with captured_stderr() as chatter:
+        try:
+            data = saved.convert(*_job(saved, recipe, representative, unrolled))
+        except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
+            check_room(error)
+            raise ExportError(_explain(saved.described.model, f"{error}\n{chatter()}")) from error
+    graph = read_graph(_read_pixels_as_they_are(data) if _integer_frames(serving, recipe) else data)
+    _check(serving, recipe, graph)
+    return graph
+
+
+def _job(
+    saved: SavedModels, recipe: Recipe, representative: Frames | None, unrolled: bool | None
+) -> tuple[str, Recipe, bool, Frames | None]:
+    """Returns what a converter is given."""
+    serving = saved.described.serving
+    integer_frames = _integer_frames(serving, recipe)
     traced = {entry.name: "float32" if integer_frames else entry.dtype for entry in serving.inputs}
     unrolled = serving.unrolled and (recipe.calibrated if unrolled is None else unrolled)
     frames = None
     if recipe.calibrated and representative is not None:
         groups = [part for part, _ in in_batches(representative, serving.batch)]
         frames = {name: np.stack([part[name] for part in groups]).astype(dtype) for name, dtype in traced.items()}
-    with captured_stderr() as chatter:
-        try:
-            data = saved.convert(saved.folder(traced, unrolled=unrolled), recipe, integer_frames, frames)
-        except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
-            check_room(error)
-            raise ExportError(_explain(saved.described.model, f"{error}\n{chatter()}")) from error
-    graph = read_graph(_read_pixels_as_they_are(data) if integer_frames else data)
-    _check(serving, recipe, graph)
-    return graph
+    return saved.folder(traced, unrolled=unrolled), recipe, integer_frames, frames
+
+
+def _integer_frames(serving: Serving, recipe: Recipe) -> bool:
+    # An integer artifact must not begin with a float CAST: accelerators such as the Edge TPU stop at the first
+    # operation they lack. It is traced from float32 and the converter makes the input integer.
+    # Beside an input that is no frame the converter keeps float ends, and frames begin with a CAST after all.
+    return recipe.integer_frames and serving.is_image
+
+
+def convert_ahead(saved: SavedModels, recipes: Sequence[Recipe], representative: Frames | None) -> None:
+    """Lets a converter of its own process begin with artifacts that will be asked for; elsewhere nothing happens.
+
+    What cannot be converted is told when `make_artifact` asks for it.
+    """
+    if not isinstance(saved.convert, Apart):
+        return
+    for recipe in recipes:
+        if unsuited(saved.described.serving, recipe) or (recipe.calibrated and representative is None):
+            continue
+        with captured_stderr(), contextlib.suppress(Exception):  # somebody's own code among it
+            saved.convert.ahead(*_job(saved, recipe, representative, None))
 
 
 def unsuited(serving: Serving, recipe: Recipe) -> str:

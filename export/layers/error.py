@@ -67,10 +67,10 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
     graph = read_graph(artifact)
     exact, quantized = twin.model, read_model(graph)
     answers = _answers(exact)
-    values, stored = every_tensor(twin.graph, exact, frames), every_tensor(graph, quantized, frames)
     found, pairs = [], paired(exact, quantized)
-    few = {index: part[: max(_LEAST_FRAMES, _MOST_RUNS // len(pairs))] for index, part in values.items()}
-    onward = Onward(exact, few, answers.values())
+    frames = {name: part[: max(_LEAST_FRAMES, _MOST_RUNS // len(pairs))] for name, part in frames.items()}
+    values, stored = every_tensor(twin.graph, exact, frames), every_tensor(graph, quantized, frames)
+    onward = Onward(exact, values, answers.values())
     for pair in pairs:
         if answers.get(out := int(pair.exact.outputs[0]), out) != out:
             continue  # the last activation
@@ -78,7 +78,7 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
             continue  # masks of an embedding, places: quantisation leaves them alone
         signal, noise = _own_noise(pair, exact, quantized, values)
         if noise.any():
-            found.append((pair, _ratio(signal, noise), _at_answers(onward, pair, few, noise)))
+            found.append((pair, _ratio(signal, noise), _at_answers(onward, pair, values, noise)))
     total = sum(at_answers for *_, at_answers in found) or _TINY
     return tuple(
         LayerError(
@@ -153,12 +153,9 @@ def _answers(exact: Any) -> dict[int, int]:
 
 
 def _at_answers(onward: Onward, pair: OpPair, values: Values, noise: np.ndarray) -> float:
-    """Returns the mean noise-to-signal ratio that ``noise`` at the end of one operation makes at the answers.
-
-    ``values`` may hold fewer frames than ``noise``.
-    """
+    """Returns the mean noise-to-signal ratio that ``noise`` at the end of one operation makes at the answers."""
     out = int(pair.exact.outputs[0])
-    found = onward.with_noise(out, noise[: len(values[out])])
+    found = onward.with_noise(out, noise)
     ratios = [_ratio(values[answer], rows.astype(np.float64) - values[answer]) for answer, rows in found.items()]
     return sum(ratios) / len(onward.answers)
 

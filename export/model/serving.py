@@ -36,7 +36,7 @@ SIGNATURE = "serving_default"
 Frames = dict[str, np.ndarray]
 """Input name → ``uint8``, ``int32`` or ``float32[n, ...]``; every input has the same n."""
 
-_BATCH = 256
+_BATCH = 32
 # Of each step an unrolled LSTM holds some 20 operations; the file and the time to convert it grow with them.
 MAX_UNROLLED_STEPS = 256
 _CONTROL_FLOW = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})

@@ -14,9 +14,8 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from export.convert.conversion import Converter
 from export.convert.recipes import AUTO, RECIPES, Recipe
-from export.convert.saved import saved_models
+from export.convert.saved import SavedModels, saved_models
 from export.convert.to_tflite import unsuited
 from export.layers import check_keep_float, layer_refused
 from export.report.report import make_variant
@@ -43,13 +42,13 @@ class Outcomes:
     frontier: Frontier | None
 
 
-def make_variants(request: Request, recipes: Sequence[Recipe], convert: Converter, say: Say) -> Outcomes:
+def make_variants(request: Request, recipes: Sequence[Recipe], saved: SavedModels, say: Say) -> Outcomes:
     """Tries every recipe and returns what became of each.
 
     Args:
         request: What they have in common.
         recipes: In order.
-        convert: Where conversions run.
+        saved: The model; tuned copies are converted where it is.
         say: Told before each step.
 
     Raises:
@@ -60,7 +59,7 @@ def make_variants(request: Request, recipes: Sequence[Recipe], convert: Converte
     errors: dict[str, FlMobileError] = {}
     frontier: Frontier | None = None
     with contextlib.ExitStack() as stack:
-        origins = _Origins(request, convert, say, stack)
+        origins = _Origins(request, saved, say, stack)
         if request.keep_float:
             eight_bits = [
                 RECIPES["int8"] if row is AUTO else row for row in recipes if row is AUTO or row.weight_bits == 8
@@ -99,10 +98,10 @@ class _Unlike(Exception):
 class _Origins:
     """The plain model and its tuned copies, each made once; a tuning that failed fails again for its next recipe."""
 
-    def __init__(self, request: Request, convert: Converter, say: Say, stack: contextlib.ExitStack) -> None:
-        self._request, self._convert, self._say, self._stack = request, convert, say, stack
+    def __init__(self, request: Request, saved: SavedModels, say: Say, stack: contextlib.ExitStack) -> None:
+        self._request, self._convert, self._say, self._stack = request, saved.convert, say, stack
         self._tuned: dict[str, Origin | FlMobileError] = {}
-        self.plain = Origin(stack.enter_context(saved_models(request.described, convert)), None)
+        self.plain = Origin(saved, None)
 
     @property
     def tunings(self) -> tuple[TuningReport, ...]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.convert.conversion import convert_here
 from export.convert.recipes import RECIPES
+from export.convert.saved import saved_models
 from export.model.serving import described
 from export.report.facts import NOTHING_KNOWN
 from export.variants.attempt import Request
@@ -24,7 +24,8 @@ def outcome(model: Any, keep_float: tuple[str, ...]) -> Outcomes:
     frames = {found.serving.entry.name: X}
     reference = reference_of(found, frames, None)
     request = Request(found, reference, frames, keep_float, {}, None, NOTHING_KNOWN)
-    return make_variants(request, [RECIPES["int16x8"]], convert_here, lambda _: None)
+    with saved_models(found) as saved:
+        return make_variants(request, [RECIPES["int16x8"]], saved, lambda _: None)
 
 
 def test_the_layer_is_named_and_kept_in_float_it_works() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from export.convert.conversion import converter_for
 from export.convert.recipes import find_recipe
+from export.convert.saved import saved_models
 from export.model.serving import described
 from export.report.facts import NOTHING_KNOWN
 from export.training.program import build_training_program
@@ -62,8 +63,8 @@ def outcomes(kind: str, recipes: tuple[str, ...]) -> tuple[dict[str, Made], tupl
         tuning=None,
         training=NOTHING_KNOWN,
     )
-    with converter_for(found.serving.parameters) as convert:
-        made = make_variants(request, [find_recipe(name) for name in recipes], convert, lambda _: None)
+    with converter_for(found.serving.parameters) as convert, saved_models(found, convert) as saved:
+        made = make_variants(request, [find_recipe(name) for name in recipes], saved, lambda _: None)
     return dict(made.made), made.unmade
 
 

@@ -21,6 +21,9 @@ ROUNDINGS = 20.0
 OF_NOTHING = 0.03
 """Relative difference that a gradient which is nothing but rounding is allowed; a tenth of `MOST`."""
 
+UNDETERMINED = 10.0
+"""Mean steps by which a tensor is judged whose step Keras itself does not repeat from weights one rounding apart."""
+
 MOST = 0.3
 """Relative difference that nothing is allowed, here or elsewhere: a proof that allows more shows nothing."""
 
@@ -161,7 +164,19 @@ def bounds_of(answers: Answers, nudged: Nudged) -> dict[str, Bound]:
     steps = [value for name, value in arrays.items() if name.startswith(WEIGHT)]
     squares = sum(float(np.sum(np.square(v, dtype=np.float64))) for v in steps)
     mean = float(np.sqrt(squares / max(sum(v.size for v in steps), 1)))
-    return {name: _bound(name, value, mean, answers, nudged) for name, value in arrays.items()}
+    found = {name: _bound(name, value, mean, answers, nudged) for name, value in arrays.items()}
+    stray = {name for name in found if name.startswith(WEIGHT) and _strays(name, arrays[name], nudged)}
+    lost = sum(float(np.sum(np.square(arrays[name], dtype=np.float64))) for name in stray)
+    if stray and lost <= squares / 2:
+        for name in stray:
+            whole = max(mean * arrays[name].size ** 0.5, 1e-30)
+            found[name] = Bound(max(found[name].size, UNDETERMINED * whole), found[name].allowed)
+    return found
+
+
+def _strays(name: str, value: np.ndarray, nudged: Nudged) -> bool:
+    """Returns whether Keras itself takes another step from weights a few roundings apart."""
+    return any(norm(other.arrays()[name] - value) > norm(value) / 2 for _, other in nudged)
 
 
 def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, nudged: Nudged) -> Bound:

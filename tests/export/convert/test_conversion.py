@@ -11,7 +11,10 @@ import pytest
 from export.convert import conversion
 from export.convert.conversion import convert_apart, convert_here, converter_for
 from export.convert.recipes import CORE_RECIPES, RECIPES, find_recipe
-from export.convert.to_tflite import to_tflite
+from export.convert.saved import saved_models
+from export.convert.to_tflite import convert_ahead, make_artifact, to_tflite
+from export.model.frames import frames_for
+from export.model.serving import described
 from fl_mobile.errors import ExportError
 from tests.export.convert.topologies import Digits
 
@@ -38,6 +41,15 @@ def test_apart_gives_the_same_bytes_and_the_same_words(model: Any, data: Digits)
             told.append(str(refused.value))
         assert told[0] == told[1]
         assert to_tflite(model, find_recipe("float32"), convert=convert), "an error does not end the process"
+
+
+def test_what_was_asked_for_ahead_is_the_same_and_in_no_order(model: Any, data: Digits) -> None:
+    frames = frames_for(described(model, None).serving, data.x_train[:20], "frames")
+    with convert_apart() as convert, saved_models(described(model, None), convert) as saved:
+        convert_ahead(saved, [find_recipe(name) for name in ("float32", "int8", "dynamic-int8")], frames)
+        for name in ("dynamic-int8", "int8", "int8"):  # once ahead, once more on its own
+            here = to_tflite(model, find_recipe(name), representative=data.x_train[:20])
+            assert make_artifact(saved, find_recipe(name), frames).data == here, name
 
 
 def test_a_child_that_dies_is_an_error_and_none_outlives_the_block(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ PARAMETERS = {  # (all, trainable), published or added up by hand from the layer
     "mobilenet-v1-0.25": (221_794 - 2_736, 213_072 + 514),  # MLPerf Tiny's VWW model less its biases before batch-norm
     "resnet-8": (78_666, 78_666 - 2 * (3 * 16 + 2 * 32 + 2 * 64)),
     "ds-cnn": (24_908, 24_908 - 2 * 9 * 64),
+    "tanh-cnn": (8 * 8 * 16 + 16 + 4 * 4 * 16 * 32 + 32 + 4 * 4 * 32 * 32 + 32 + 32 * 10 + 10,) * 2,
     "tabular-mlp": (30 * 64 + 64 + 64 * 32 + 32 + 32 * 2 + 2,) * 2,
     "tiny-transformer": (
         97 * 32 + 3 * 32 * 32 + 32 + 4 * (32 * 32 + 32) + 2 * 64 + 32 * 64 + 64 + 64 * 32 + 32 + 32 * 97 + 97,
