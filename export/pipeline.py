@@ -12,6 +12,7 @@ others are not in it. Nothing is at the output path unless at least one passed a
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from export.bundles.folder import ANYONE, Trust, canonical_json, refuse_existing, write_bundle
+from export.bundles.phone_task import TASK_FILE, PhoneTask
 from export.bundles.signing import SigningKey
 from export.convert.conversion import converter_for
 from export.convert.recipes import AUTO, RECIPES, Recipe, asked_for
@@ -66,6 +68,7 @@ def export_model(
     sign_with: SigningKey | None = None,
     targets: Sequence[str] = (),
     told: TaskTargets | None = None,
+    phone: PhoneTask | None = None,
 ) -> BundleReport:
     """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
 
@@ -96,6 +99,7 @@ def export_model(
             otherwise, hardware of ``export.verify.targets``, or ``"tflite-2.14"``.
         told: Where the only output is no classes of whole frames, what it should be: numbers, tags, a class at every
             step. Artifacts are then held against Keras by the task's metrics too.
+        phone: Of a model with one input and one output what an app has to know beside it: ``task.json``.
 
     Raises:
         ExportError: The model or data cannot become an artifact, ``out`` exists, or several recipes were asked for and
@@ -114,6 +118,8 @@ def export_model(
     if not isinstance(model, Described):
         found = described(model, input_dtype, classes=y_test is not None or bool(labels), batch=batch)
     calibration, tuning = _calibration_frames(rows, representative, found), _tuning_set(rows, tuning)
+    if phone is not None:
+        phone.files(found.serving)  # what does not fit is told before anything is converted
     with converter_for(found.serving.parameters) as convert, saved_models(found, convert) as saved:
         convert_ahead(saved, [recipe for recipe in rows if recipe is not AUTO and not recipe.tuning], calibration)
         reference = replace(reference_of(found, x_test, y_test), told=told)
@@ -126,6 +132,7 @@ def export_model(
             tuning=tuning,
             training=training,
             targets=targets,
+            phone=phone,
         )
         outcomes = make_variants(request, rows, saved, say)
     draft = _Draft(out=out, request=request, provenance=dict(provenance), targets=tuple(targets), sign_with=sign_with)
@@ -189,6 +196,7 @@ def _report(draft: _Draft, made: Mapping[str, Made], unmade: Sequence[Unmade], o
         unmade=tuple(unmade),
         targets=draft.targets,
         frontier=outcomes.frontier,
+        task=None if request.phone is None else json.loads(request.phone.files(reference.serving)[TASK_FILE]),
     )
 
 
@@ -243,9 +251,12 @@ def _tuning_set(rows: Sequence[Recipe], tuning: TuningSet | None) -> TuningSet |
 
 def _files(report: BundleReport, made: Mapping[str, Made], request: Request) -> dict[str, bytes]:
     chosen, reference = request.golden_rows, request.reference
+    labels = {name: part[chosen] for name, part in reference.labels.items()}
+    if reference.told is not None:
+        labels[report.serving.end.name] = reference.told.y[chosen]
     golden = Golden(
         frames=take(reference.frames, chosen),
-        labels={name: part[chosen] for name, part in reference.labels.items()},
+        labels=labels,
         keras={name: part[chosen] for name, part in reference.answers.items()},
         outputs={name: each.golden for name, each in made.items()},
     )
@@ -253,6 +264,7 @@ def _files(report: BundleReport, made: Mapping[str, Made], request: Request) -> 
     return {
         **{f"{name}.tflite": each.graph.data for name, each in made.items()},
         **{label_file(name, outputs): labels_text(names) for name, names in report.labels.items()},
+        **({} if request.phone is None else request.phone.files(report.serving)),
         "golden.npz": pack_golden(golden),
         "report.json": canonical_json(to_json(report)),
         "report.md": to_markdown(report).encode(),

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from export.bundles.folder import ARTIFACTS, read_bundle
-from export.camera.site import describe_bundle, refuse_other_inputs
+from export.pages.camera import described
+from export.pages.site import refuse
 from export.verify.bundle import verify_bundle
 
 ASSETS = Path(__file__).parent / "src" / "main" / "assets"
@@ -20,15 +21,15 @@ def main(path: Path) -> None:
     """Writes ``bundle.json`` and the ``.tflite`` files, and removes those of the bundle before."""
     bundle = read_bundle(path)
     bundle.expect(ARTIFACTS)
-    refuse_other_inputs(bundle)
+    refuse(bundle, "camera")
     verify_bundle(path)
     ASSETS.mkdir(parents=True, exist_ok=True)
     for old in ASSETS.iterdir():
         old.unlink()
-    for variant in describe_bundle(bundle)["variants"]:
+    for variant in described(bundle)["variants"]:
         name = variant["url"].lstrip("/")
         (ASSETS / name).write_bytes(bundle.files[name])
-    told = json.dumps(describe_bundle(bundle), indent=1)
+    told = json.dumps(described(bundle), indent=1)
     (ASSETS / "bundle.json").write_text(told + "\n", encoding="utf-8")
     print("wrote", ASSETS)
 

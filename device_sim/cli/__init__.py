@@ -26,6 +26,7 @@ from device_sim.cli.check import check
 from device_sim.cli.client import client
 from device_sim.cli.codecs import codecs
 from device_sim.cli.datasets import datasets
+from device_sim.cli.demo import demo
 from device_sim.cli.doctor import doctor
 from device_sim.cli.edge import DEBUG_VARIABLE, exit_codes, reported
 from device_sim.cli.export import export
@@ -52,6 +53,7 @@ VERBS = (
     verify,
     benchmark,
     keys,
+    demo,
     camera,
     datasets,
     codecs,

@@ -222,6 +222,7 @@ def export(
             say=tell,
         ),
         loss=which.loss(experiment, data),
+        hop=experiment.data.hop or None,
         **shape,
     )
     _tell(report=report, out=out, sign=sign, named=recipes or (), output=output)

@@ -224,6 +224,7 @@ def command_line() -> str:
 def show(summary: dict[str, Any], path: Path, output: Format) -> None:
     """Prints the closing table, or the summary as JSON."""
     from device_sim.cli.tables import search_table, summary_table
+    from export.pages.site import page_of
 
     if output is Format.JSON:
         print_json(summary)
@@ -234,3 +235,5 @@ def show(summary: dict[str, Any], path: Path, output: Format) -> None:
     if summary["export"]:
         print(f"Bundle:     {path / 'bundle'}")
     print(f"Prove it:   {shlex.join(['fl-mobile', 'verify', str(path)])}")
+    if summary["export"] and page_of(path / "bundle"):
+        print(f"Try it:     {shlex.join(['fl-mobile', 'demo', str(path), '--open'])}")

@@ -116,6 +116,7 @@ def _exported(
         training=facts_of_run(federation.experiment, summary, license=license),
         sign_with=sign_with,
         loss=federation.plain_plan(0).loss,
+        hop=federation.experiment.data.hop or None,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from device_sim.datasets import Dataset
+from device_sim.run.for_phone import phone_task
 from export import BundleReport, export_model
+from export.bundles.phone_task import PhoneTask
 from export.bundles.signing import SigningKey
 from export.model.forms import InputForms
 from export.model.frames import NO_OUTPUT, calibration_split, form_of
@@ -44,6 +47,7 @@ def export_with_held_out(
     batch: int = 1,
     targets: Sequence[str] = (),
     loss: str = "",
+    hop: int | None = None,
 ) -> BundleReport:
     """Exports ``model``; calibrates on 100 held-out examples and proves parity on all the others.
 
@@ -68,6 +72,7 @@ def export_with_held_out(
         batch: Rows that an artifact answers at once; 0 for any number.
         targets: Runtimes that decide besides those that ship.
         loss: What the model was trained with, where that is known.
+        hop: Samples between windows of recordings, where it was said.
     """
     calibration, proof = calibration_split(len(dataset.test), seed)
     model = finished(model, dataset, loss)
@@ -92,6 +97,7 @@ def export_with_held_out(
         y_test=None if end is None else {end: dataset.test.y[proof]},
         targets=targets,
         told=told,
+        phone=_for_phone(found, dataset, end, names, hop),
         provenance=provenance,
         progress=say,
         tuning=tuning,
@@ -99,6 +105,21 @@ def export_with_held_out(
         sign_with=sign_with,
         keep_float=keep_float,
     )
+
+
+def _for_phone(
+    found: Described, dataset: Dataset, end: str | None, names: Sequence[str], hop: int | None
+) -> PhoneTask | None:
+    """Returns what an app has to know of the task, None of a model that is not asked for it alone."""
+    serving = found.serving
+    if len(serving.inputs) != 1 or len(serving.outputs) != 1 or (dataset.task == CLASSIFICATION and end is None):
+        return None
+    told = phone_task(dataset, hop)
+    if told.names:
+        told = replace(told, names=tuple(names))
+    width = serving.end.shape[-1]
+    fits = len(told.vocabulary if told.answers_next else told.names) in (0, width)
+    return told if fits else replace(told, names=(), vocabulary=(), answers_next=False)
 
 
 def finished(model: Any, dataset: Dataset, loss: str) -> Any:

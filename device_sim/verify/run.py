@@ -11,6 +11,7 @@ bundle/ ─ SHA-256, golden frames, weights ─┘
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust, t
     replayed = sorted({replay.recipe for replay in proof.replays})
     _same(folder.bundle.name, "artifacts", sorted(a["recipe"] for a in told["artifacts"]), replayed)
     golden = unpack_golden((folder.bundle / "golden.npz").read_bytes())
+    classes = json.loads((folder.bundle / "report.json").read_bytes())["labels"]
     dtypes = {name: str(frames.dtype) for name, frames in golden.frames.items()}
     entries = read_graph((folder.bundle / f"{replayed[0]}.tflite").read_bytes()).signature(SIGNATURE).inputs
     model = with_answers(
@@ -184,7 +186,7 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust, t
         mean=task.get("mean", ()),
         spread=task.get("spread", ()),
     )
-    serving = describe(model, dtypes, classes=bool(golden.labels), batch=entries[0].shape[0])
+    serving = describe(model, dtypes, classes=bool(classes), batch=entries[0].shape[0])
     found = predict(model, serving, dict(golden.frames))
     far = max(float(np.abs(rows - golden.keras[name]).max()) for name, rows in found.items())
     if not far <= SAME_MODEL:

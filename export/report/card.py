@@ -8,10 +8,12 @@ Source: Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from export.report.facts import TrainingFacts
-from export.report.report import BundleReport, Variant, points, told
+from export.report.report import BundleReport, Variant, metric_lines, points, told
+from fl_mobile.tasks import task_row
 
 UNKNOWN = "unknown: whoever exported this did not say"
 _SEEN = {None: "unknown", True: "no", False: "yes"}
@@ -27,6 +29,7 @@ def to_card(report: BundleReport) -> str:
             f"{serving.parameters:,} parameters, weights SHA-256 `{serving.weights_sha256}`.",
             f"Licence: {facts.license or UNKNOWN}.",
             "Inputs, outputs and classes: `report.md`. SHA-256 of every file: `manifest.json`.",
+            *(_section("Task", _task(report.task)) if report.task else ()),
             *_section("Training", _training(facts)),
             *_section("Data statement", _data(facts)),
             *_section("Privacy", [f"{facts.privacy or UNKNOWN}."]),
@@ -41,6 +44,31 @@ def to_card(report: BundleReport) -> str:
 def _section(title: str, lines: list[str]) -> Iterator[str]:
     yield from ("", f"## {title}", "")
     yield from lines
+
+
+def _task(task: Mapping[str, Any]) -> list[str]:
+    source, answer = task["input"], task["output"]
+    shape, given = "×".join(map(str, source["shape"])), source["holds"]
+    if given == "tokens" and "vocabulary" in source:
+        given = f"{source['of']} by their numbers in `{source['vocabulary']}`, all others {source['unknown']}"
+    elif given == "recording":
+        rate = "at a rate that nobody told" if source["hertz"] is None else f"at {source['hertz']:g} Hz"
+        channels = ", ".join(f"{each['name']} in {each['unit']}" for each in source["channels"]) or "channels unnamed"
+        given = f"windows of {source['window']} samples {rate}, one every {source['hop']}: {channels}"
+    names = answer.get("names")
+    told_as = "the next token at every step" if answer.get("next") else answer["holds"]
+    return [
+        f"- what: {task['task']}, {task_row(task['task']).summary}",
+        f"- given: `{source['name']}` {shape}, {given}",
+        f"- told: `{answer['name']}` {'×'.join(map(str, answer['shape']))}, {told_as}"
+        + (f", named in `{names}`" if names else ""),
+        *(
+            f"- {side} are scaled inside the graph by means and spreads that `task.json` has"
+            for side, part in (("inputs", source), ("outputs", answer))
+            if "scaling" in part
+        ),
+        "- for programs: `task.json`; no Python is needed to use it",
+    ]
 
 
 def _training(facts: TrainingFacts) -> list[str]:
@@ -76,6 +104,7 @@ def _accuracy(report: BundleReport) -> list[str]:
         "|---|--:|--:|--:|--:|",
         f"| Keras model | {told(report.keras_accuracy, '.2%')} | | | |",
         *(_row(variant) for variant in report.variants),
+        *metric_lines(report.variants),
     ]
 
 

@@ -104,6 +104,7 @@ class BundleReport:
         targets: Runtimes and hardware that decide besides what LiteRT ships, because the user named them.
         notes: What runtimes that do not decide answered differently.
         frontier: What recipe ``auto`` tried.
+        task: Content of ``task.json``; None in a bundle without one.
     """
 
     path: Path
@@ -125,6 +126,7 @@ class BundleReport:
     targets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     frontier: Frontier | None = None
+    task: Mapping[str, Any] | None = None
 
     @property
     def searched(self) -> dict[str, Any] | None:
@@ -172,6 +174,7 @@ def to_json(report: BundleReport) -> dict[str, Any]:
     return {
         "model": asdict(report.serving),
         "labels": {output: list(names) for output, names in report.labels.items()},
+        "task": report.task,
         "held_out": {
             "samples": report.samples,
             "sha256": report.held_out_sha256,
@@ -241,7 +244,7 @@ def to_markdown(report: BundleReport) -> str:
         "| recipe | bytes | zipped | accuracy | Δ Keras | same class | max Δp | mean Δp | for |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         *(_row(variant) for variant in report.variants),
-        *_metric_lines(report.variants),
+        *metric_lines(report.variants),
         *_unmade_lines(report.unmade),
         *(report.frontier.lines(report.chosen) if report.frontier else ()),
         "",
@@ -265,7 +268,7 @@ def to_markdown(report: BundleReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _metric_lines(variants: Sequence[Variant]) -> list[str]:
+def metric_lines(variants: Sequence[Variant]) -> list[str]:
     """Returns what artifacts are worth at their task, beside Keras; none for classes of whole frames."""
     lines = [
         f"- `{v.recipe}`: " + ", ".join(f"{n} {ours:.4g} (Keras {theirs:.4g})" for n, (theirs, ours) in found.items())
@@ -292,7 +295,9 @@ def _entry_line(entry: Entry, *, open_batch: bool) -> str:
 
 def _end_line(end: End, report: BundleReport) -> str:
     if end.name not in report.labels:
-        return f"Output `{end.name}`: values {'×'.join(map(str, end.shape))} (the model {_HEADS[end.head]})."
+        named = (report.task or {}).get("output", {}).get("names")
+        along = f", the last axis in the order of `{named}`" if named else ""
+        return f"Output `{end.name}`: values {'×'.join(map(str, end.shape))}{along} (the model {_HEADS[end.head]})."
     order = label_file(end.name, len(report.serving.outputs))
     return f"Output `{end.name}`: {end.num_classes} classes in the order of `{order}` (the model {_HEADS[end.head]})."
 

@@ -22,7 +22,10 @@ from fl_mobile.errors import ExportError, VerifyError
 _FEATURE, _IMAGE = 1, 2  # members of ContentProperties
 _COLORS = {1: 2, 3: 1}  # channels -> ColorSpaceType: GRAYSCALE, RGB
 _NORMALIZATION = 1  # member of ProcessUnitOptions
-_AXIS_LABELS = 2  # AssociatedFileType: value i of the tensor belongs to line i
+_AXIS_LABELS, _VOCABULARY = 2, 5  # AssociatedFileType: value i of the tensor belongs to line i; token i is line i
+
+VOCABULARY_FILE = "vocabulary.txt"
+"""Tokens by number, one a line; an output whose classes are the same tokens names this file too."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class Metadata:
         inputs: Names in the order of the graph's inputs.
         outputs: Names in the order of the graph's outputs.
         labels: Output name → one label per value, for outputs that have labels.
+        vocabularies: Input name → tokens by number, for inputs that are tokens of a known vocabulary.
     """
 
     about: About
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]]
+    vocabularies: Mapping[str, tuple[str, ...]]
 
 
 def label_file(output: str, outputs: int) -> str:
@@ -79,6 +84,7 @@ def with_metadata(
     about: About,
     labels: Mapping[str, Sequence[str]],
     spans: Mapping[str, tuple[float, float]] | None = None,
+    vocabularies: Mapping[str, Sequence[str]] | None = None,
 ) -> bytes:
     """Returns the ``.tflite`` ``artifact`` with metadata and label files; what it computes is not touched.
 
@@ -87,6 +93,7 @@ def with_metadata(
         about: Of the whole model.
         labels: Output name → one label per value; outputs that are no classes are left out.
         spans: Input name → least and largest value that it is declared to take.
+        vocabularies: Input name → tokens by number; one at most.
 
     Raises:
         ExportError: The number of labels is not the number of values, or it is no fresh artifact.
@@ -97,19 +104,28 @@ def with_metadata(
     for name, names in labels.items():
         if widths.get(name) != len(names):
             raise ExportError(f"labels: output {name!r} has {widths.get(name, 'no')} values, got {len(names)} labels")
-    files = {name: label_file(name, len(outputs)) for name in labels}
+    tokens = {name: tuple(words) for name, words in (vocabularies or {}).items()}
+    if len(tokens) > 1 or not tokens.keys() <= {end.name for end in inputs}:
+        raise ExportError(f"vocabularies: expected that of one input at most, got {', '.join(tokens)}")
+    files = {
+        name: VOCABULARY_FILE if tuple(names) in tokens.values() else label_file(name, len(outputs))
+        for name, names in labels.items()
+    }
+    texts_of = {file: labels_text(labels[name]) for name, file in files.items()}
+    for words in tokens.values():
+        texts_of[VOCABULARY_FILE] = labels_text(words)
     texts = {"name": about.name, "description": about.description, "version": about.version, "license": about.license}
     fields = {
         **{key: text for key, text in texts.items() if text},
         "subgraph_metadata": [
             {
-                "input_tensor_metadata": [_input(end) for end in inputs],
+                "input_tensor_metadata": [_input(end, vocabulary=end.name in tokens) for end in inputs],
                 "output_tensor_metadata": [_output(end, files.get(end.name)) for end in outputs],
             }
         ],
         "min_parser_version": "1.0.0",
     }
-    return attach(graph.data, encode(fields), {file: labels_text(labels[name]) for name, file in files.items()})
+    return attach(graph.data, encode(fields), texts_of)
 
 
 def read_metadata(data: bytes) -> Metadata:
@@ -124,18 +140,23 @@ def read_metadata(data: bytes) -> Metadata:
     attached = detach(data)
     fields = decode(attached.metadata)
     subgraph = (fields.get("subgraph_metadata") or [{}])[0]
-    outputs = subgraph.get("output_tensor_metadata", [])
+    inputs, outputs = subgraph.get("input_tensor_metadata", []), subgraph.get("output_tensor_metadata", [])
     return Metadata(
         about=About(*(fields.get(key, "") for key in ("name", "description", "version", "license"))),
-        inputs=tuple(tensor.get("name", "") for tensor in subgraph.get("input_tensor_metadata", [])),
+        inputs=tuple(tensor.get("name", "") for tensor in inputs),
         outputs=tuple(tensor.get("name", "") for tensor in outputs),
-        labels={
-            tensor.get("name", ""): _labels(attached.files, file.get("name", ""))
-            for tensor in outputs
-            for file in tensor.get("associated_files", [])
-            if file.get("type") == _AXIS_LABELS
-        },
+        labels=_lines(attached.files, outputs, _AXIS_LABELS),
+        vocabularies=_lines(attached.files, inputs, _VOCABULARY),
     )
+
+
+def _lines(files: Mapping[str, bytes], tensors: Sequence[Any], kind: int) -> dict[str, tuple[str, ...]]:
+    return {
+        tensor.get("name", ""): _labels(files, file.get("name", ""))
+        for tensor in tensors
+        for file in tensor.get("associated_files", [])
+        if file.get("type") == kind
+    }
 
 
 def _labels(files: Mapping[str, bytes], name: str) -> tuple[str, ...]:
@@ -147,9 +168,13 @@ def _labels(files: Mapping[str, bytes], name: str) -> tuple[str, ...]:
         raise VerifyError(f"{name} in its zip is not UTF-8: {error}") from error
 
 
-def _input(end: _End) -> dict[str, Any]:
+def _input(end: _End, *, vocabulary: bool) -> dict[str, Any]:
     if not end.is_frame:
-        feature = {"name": end.name, "content": {"type": _FEATURE, "content_properties": {}}}
+        feature: dict[str, Any] = {"name": end.name, "content": {"type": _FEATURE, "content_properties": {}}}
+        if vocabulary:
+            told = "One token per line, by its number; the first stands for all that are none."
+            file = {"name": VOCABULARY_FILE, "description": told, "type": _VOCABULARY}
+            return {**feature, "description": "Numbers of tokens.", "associated_files": [file]}
         if end.span is None:
             return feature
         return {**feature, "stats": {"max": [end.span[1]], "min": [end.span[0]]}}

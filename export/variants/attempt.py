@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from export.bundles.phone_task import PhoneTask
 from export.convert.recipes import Recipe
 from export.convert.saved import SavedModels
 from export.convert.to_tflite import make_artifact
@@ -39,6 +40,7 @@ class Request:
         tuning: What tuned recipes train on.
         training: What is known about how the model came about.
         targets: What the artifacts are made for, see ``export.verify.targets``.
+        phone: What an app has to know of the task; None where nobody said.
     """
 
     described: Described
@@ -49,6 +51,12 @@ class Request:
     tuning: TuningSet | None
     training: TrainingFacts
     targets: Sequence[str] = ()
+    phone: PhoneTask | None = None
+
+    @property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """Output name → names of what is along its last axis."""
+        return {**({} if self.phone is None else self.phone.names_by_output(self.reference.serving)), **self.labels}
 
     @property
     def spans(self) -> dict[str, tuple[float, float]]:
@@ -136,7 +144,8 @@ def attempt(recipe: Recipe, graph: Graph, request: Request, *, made_as: str = ""
         VerifyError: LiteRT cannot run it, or with any number of rows where that is promised.
     """
     about = _about(made_as or recipe.name, request)
-    graph = read_graph(with_metadata(graph, about, request.labels, request.spans))
+    tokens = {} if request.phone is None else request.phone.vocabularies(request.reference.serving)
+    graph = read_graph(with_metadata(graph, about, request.named, request.spans, tokens))
     stored = run_frames("litert", graph, request.reference.frames)
     if request.described.serving.open_batch:
         check_any_rows(graph, request.reference.frames, stored, recipe.tolerance)

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from export.bundles.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, layer, read_bundle
+from export.bundles.folder import ANYONE, ARTIFACTS, Bundle, Signature, Trust, canonical_json, layer, read_bundle
+from export.bundles.phone_task import TASK_FILE, check_replay, check_task, lines_of, unpack_replay
 from export.convert.recipes import AUTO, Recipe, find_recipe, is_file_name, is_plain, is_recipe
 from export.model.serving import SIGNATURE, Described, described
 from export.report.report import signature_json
@@ -32,7 +33,7 @@ from export.verify.golden import Golden, unpack_golden
 from export.verify.measured import check_parity, measure_parity, reference_of
 from export.verify.parity import Parity, value_range
 from export.verify.targets import refused_by, runtimes_among
-from fl_mobile.errors import VerifyError
+from fl_mobile.errors import ConfigError, ExportError, VerifyError
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def _read_content(bundle: Bundle, model: Any) -> _Content:
         graphs = {v["recipe"]: _check_artifact(bundle, v) for v in report["variants"]}
         _check_labels(bundle, report, golden)
         _check_complete(bundle, graphs, golden)
+        _check_task(bundle, report, golden)
         _check_metadata(bundle, report, graphs)
         found = None if model is None else _described(model, report, graphs)
         _check_weights(bundle, report, found)
@@ -226,6 +228,32 @@ def _check_labels(bundle: Bundle, report: Mapping[str, Any], golden: Golden) -> 
             )
 
 
+def _check_task(bundle: Bundle, report: Mapping[str, Any], golden: Golden) -> None:
+    """What an app is told of the task fits the files it names, the model, and the golden examples."""
+    told, where = report.get("task"), str(bundle.path / TASK_FILE)
+    if (told is None) != (TASK_FILE not in bundle.files):
+        raise VerifyError(f"{where} and report.json are at odds: one of them says nothing of the task")
+    if told is None:
+        return
+    if bundle.files[TASK_FILE] != canonical_json(told):
+        raise VerifyError(f"{where} says something else than report.json")
+    source, answer = told["input"], told["output"]
+    if golden.frames.keys() != {source["name"]} or golden.keras.keys() != {answer["name"]}:
+        raise VerifyError(f"{where}: the model's input and output are not {source['name']} and {answer['name']}")
+    frames, rows = golden.frames[source["name"]], golden.keras[answer["name"]]
+    try:
+        check_task(told, bundle.files, (1, *frames.shape[1:]), (1, *rows.shape[1:]), where=where)
+        tokens = lines_of(bundle.files[source["vocabulary"]]) if "vocabulary" in source else None
+        if tokens is not None and not (frames.min() >= 0 and frames.max() < len(tokens)):
+            raise ExportError(
+                f"{where}: golden examples hold tokens beyond the {len(tokens)} of {source['vocabulary']}"
+            )
+        if "replay" in source:
+            check_replay(unpack_replay(bundle.files[source["replay"]]), frames.shape[2], rows.shape[-1], where=where)
+    except (ExportError, ConfigError) as error:
+        raise VerifyError(str(error)) from error
+
+
 def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden) -> None:
     files = {name.removesuffix(".tflite") for name in bundle.files if name.endswith(".tflite")}
     for what, names in (("artifact", files), ("golden output", set(golden.outputs))):
@@ -243,8 +271,14 @@ def _check_complete(bundle: Bundle, graphs: Mapping[str, Graph], golden: Golden)
 
 
 def _check_metadata(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[str, Graph]) -> None:
-    """An app may read the labels inside the artifact instead of those beside it: both must be the same."""
-    wanted = {output: tuple(labels) for output, labels in report["labels"].items()}
+    """An app may read the names inside the artifact instead of those beside it: both must be the same."""
+    wanted, tokens = {output: tuple(labels) for output, labels in report["labels"].items()}, {}
+    if told := report.get("task"):
+        source, answer = told["input"], told["output"]
+        if "names" in answer:
+            wanted[answer["name"]] = lines_of(bundle.files[answer["names"]])
+        if "vocabulary" in source:
+            tokens[source["name"]] = lines_of(bundle.files[source["vocabulary"]])
     for recipe, graph in graphs.items():
         where, signature = f"{bundle.path / recipe}.tflite", graph.signature(SIGNATURE)
         try:
@@ -253,6 +287,8 @@ def _check_metadata(bundle: Bundle, report: Mapping[str, Any], graphs: Mapping[s
             raise VerifyError(f"{where}: {error}") from error
         if found.labels != wanted:
             raise VerifyError(f"{where}: the labels inside it are not those of report.json in their order")
+        if found.vocabularies != tokens:
+            raise VerifyError(f"{where}: the vocabulary inside it is not {', '.join(tokens) or 'none'} of task.json")
         for told, ends in ((found.inputs, signature.inputs), (found.outputs, signature.outputs)):
             if sorted(told) != sorted(end.name for end in ends):
                 raise VerifyError(f"{where}: its metadata names {', '.join(told)}, which are not the signature's")

@@ -6,15 +6,13 @@ Stored as ``.npz`` (zip of ``.npy``) so that a phone or a browser can read it wi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fl_mobile.errors import VerifyError
-from fl_mobile.storage.npz import Header, parse_arrays
+from fl_mobile.storage.npz import Header, pack_arrays, parse_arrays
 
 MAX_FRAMES = 16
 _MAX_BYTES = 2**30
@@ -26,7 +24,8 @@ class Golden:
 
     Attributes:
         frames: Input name → what goes in, ``[k, ...]`` in the artifact's input dtype.
-        labels: Output name → ``int64[k]`` true classes, for the outputs that have them.
+        labels: Output name → ``int64[k]`` true classes, for the outputs that have them; of other tasks the targets
+            ``[k, ...]``.
         keras: Output name → ``float32[k, ...]`` Keras' answers.
         outputs: Recipe name → output name → raw stored rows of LiteRT on the exporting host, ``[k, ...]``.
     """
@@ -57,12 +56,9 @@ def _has_rows(header: Header) -> None:
 
 def pack_golden(golden: Golden) -> bytes:
     """Returns the ``.npz`` bytes; the same arrays give the same bytes."""
-    file = io.BytesIO()
     groups = {"frames": golden.frames, "labels": golden.labels, "keras": golden.keras, **golden.outputs}
     members = ((f"{group}.{name}", part) for group, parts in groups.items() for name, part in parts.items())
-    arrays: dict[str, Any] = dict(members)
-    np.savez(file, **arrays)
-    return file.getvalue()
+    return bytes(pack_arrays(dict(members)))
 
 
 def unpack_golden(data: bytes) -> Golden:
@@ -90,6 +86,6 @@ def unpack_golden(data: bytes) -> Golden:
     unlike = [group for group, parts in groups.items() if parts.keys() != keras.keys()]
     if labels.keys() - keras.keys() or unlike:
         raise VerifyError(f"golden.npz: keras has other outputs than {', '.join(unlike) or 'labels'}")
-    if len({len(array) for array in arrays.values()}) != 1 or any(array.ndim != 1 for array in labels.values()):
+    if len({len(array) for array in arrays.values()}) != 1:
         raise VerifyError("golden.npz: frames, labels and outputs do not have one row per frame")
     return Golden(frames, labels, keras, groups)

@@ -36,9 +36,14 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, sync: bool = T
     Raises:
         OSError: The disk refused; what was at ``path`` is still there.
     """
+    write_atomic(path, pack_arrays(arrays), sync=sync, secret=secret)
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray]) -> memoryview:
+    """Returns the bytes of the ``.npz`` file that `write_arrays` writes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomic(path, buffer.getbuffer(), sync=sync, secret=secret)
+    return buffer.getbuffer()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.export.convert.topologies import LABELS, Digits, digits, trained
+from tests.export.of_tasks import alphabet_bundle, sensor_bundle
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,15 @@ def whole_bundle(model: Any, data: Digits, tmp_path_factory: pytest.TempPathFact
         provenance={"experiment": "0123abcd"},
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def keyboard_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the alphabet, which tells the next character. Tests that damage it work on a copy."""
+    return alphabet_bundle(tmp_path_factory.mktemp("export") / "keyboard")
+
+
+@pytest.fixture(scope="session")
+def shaking_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of windows of two sensors, with a recording. Tests that damage it work on a copy."""
+    return sensor_bundle(tmp_path_factory.mktemp("export") / "sensor")

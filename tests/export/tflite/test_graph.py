@@ -15,7 +15,7 @@ from fl_mobile.errors import ConfigError, VerifyError
 from tests.export.convert.topologies import Digits
 
 pytestmark = pytest.mark.tf
-UNASKED = [name for name, runtime in RUNTIMES.items() if not runtime.on_request]  # the others: tests/export/camera
+UNASKED = [name for name, runtime in RUNTIMES.items() if not runtime.on_request]  # the others: tests/export/pages
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from export import verify_bundle
 from export.benchmark import open_for_benchmark
 from export.bundles.folder import Trust, canonical_json, read_bundle, sha256, write_bundle
 from export.bundles.signing import KeyFiles, new_key, read_signing_key
-from export.camera import camera_resources
+from export.pages import page_resources
 from export.tflite.graph import read_graph
 from export.training.apart import CONTRACT, PROGRAM
 from export.training.program import TrainingProgram, build_training_program
@@ -217,7 +217,7 @@ def test_a_runtime_that_cannot_train_is_told(shipped: Path) -> None:
         verify_program(shipped, runtimes=["tf-lite"])
 
 
-@pytest.mark.parametrize("reader", [verify_bundle, open_for_benchmark, camera_resources])
+@pytest.mark.parametrize("reader", [verify_bundle, open_for_benchmark, page_resources])
 def test_readers_of_artifacts_say_that_this_is_none(reader: Callable[[Path], object], shipped: Path) -> None:
     with pytest.raises(VerifyError, match="holds 'training program', not inference artifacts"):
         reader(shipped)

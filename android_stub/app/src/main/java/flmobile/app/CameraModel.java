@@ -11,7 +11,7 @@ import java.util.Base64;
 import java.util.List;
 import java.util.Map;
 
-/** What is in the APK's assets: {@code bundle.json}, as {@code export/camera/site.py} describes a proven bundle. */
+/** What is in the APK's assets: {@code bundle.json}, as {@code export/pages/camera.py} describes a proven bundle. */
 final class CameraModel {
     final List<String> labels = new ArrayList<>();
     final List<Recipe> recipes = new ArrayList<>();

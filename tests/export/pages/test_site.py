@@ -13,23 +13,31 @@ import numpy as np
 import pytest
 
 from export.bundles.folder import read_bundle
-from export.camera import camera_resources
-from export.camera.site import describe_bundle, refuse_other_inputs
 from export.model.serving import SIGNATURE
+from export.pages import page_resources
+from export.pages.camera import described
+from export.pages.site import refuse
 from export.runtimes import answers, real_values
 from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden
 from fl_mobile.errors import ExportError, VerifyError
-from tests.export.camera.conftest import RECIPES_HERE
+from tests.export.pages.conftest import RECIPES_HERE
 
 pytestmark = pytest.mark.tf
 
 
 def test_the_page_is_told_the_truth(whole_bundle: Path) -> None:
     bundle = read_bundle(whole_bundle)
-    told = describe_bundle(bundle)
+    told = described(bundle)
     golden = unpack_golden(bundle.files["golden.npz"])
-    assert told["input"] == {"name": "image", "height": 8, "width": 8, "channels": 1}
+    assert told["input"] == {
+        "name": "image",
+        "dtype": "uint8",
+        "shape": [8, 8, 1],
+        "height": 8,
+        "width": 8,
+        "channels": 1,
+    }
     assert told["labels"] == [f"digit {n}" for n in range(10)]
     assert base64.b64decode(told["golden"]["frames"]) == golden.frames["image"].tobytes()
     for variant in told["variants"]:
@@ -61,7 +69,7 @@ def test_a_damaged_bundle_is_not_served(damage: Callable[[Path], None], whole_bu
     copy = Path(shutil.copytree(whole_bundle, tmp_path / "bundle"))
     damage(copy)
     with pytest.raises(VerifyError):
-        camera_resources(copy)
+        page_resources(copy)[1]
 
 
 def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, tmp_path: Path) -> None:
@@ -79,7 +87,7 @@ def test_a_bundle_that_lies_with_good_hashes_is_not_served(whole_bundle: Path, t
     about = {k: v for k, v in bundle.manifest.items() if k not in ("files", "schema", "manifest_sha256")}
     write_bundle(tmp_path / "lie", files, about)
     with pytest.raises(VerifyError, match="golden outputs differ"):
-        camera_resources(tmp_path / "lie")
+        page_resources(tmp_path / "lie")
 
 
 @pytest.mark.parametrize(
@@ -91,13 +99,13 @@ def test_other_inputs_are_refused_by_name(shape: list[int], dtype: str, whole_bu
     report["model"]["inputs"] = [{"name": "image", "shape": shape, "dtype": dtype}]
     changed = type(bundle)(bundle.path, {**bundle.files, "report.json": json.dumps(report).encode()}, bundle.manifest)
     with pytest.raises(ExportError, match=rf"camera page needs .* this one takes {dtype}\["):
-        refuse_other_inputs(changed)
-    refuse_other_inputs(bundle)
+        refuse(changed, "camera")
+    refuse(bundle, "camera")
 
 
 @pytest.mark.slow
 def test_only_the_bundle_and_the_page_are_in_it(browser: None, digits_bundle: Path) -> None:
-    paths = set(camera_resources(digits_bundle))
+    paths = set(page_resources(digits_bundle)[1])
     assert {f"/{name}.tflite" for name in RECIPES_HERE} <= paths
     assert {"/", "/bundle.json", "/camera.js"} <= paths
     assert not paths & {"/golden.npz", "/manifest.json", "/report.json", "/runner.js"}

@@ -89,9 +89,9 @@ def colours_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def digits_page(browser: None, digits_bundle: Path) -> Iterator[str]:
     """The address of the camera page over ``digits_bundle``."""
-    from export.camera import camera_resources
+    from export.pages import page_resources
 
-    with serving(camera_resources(digits_bundle)) as url:
+    with serving(page_resources(digits_bundle)[1]) as url:
         yield url
 
 

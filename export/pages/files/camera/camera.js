@@ -1,106 +1,42 @@
 // The page: sources of frames on the left, answers and recipes on the right.
 
-import { argmax, openClassifier } from "./classifier.js";
 import { centreCrop, showFrame, toFrame } from "./frame.js";
+import { argmax } from "./model.js";
+import {
+  $, ask, bundle, current, element, forgetLatencies, inTurn, knowsLatency, page, parted, say, showAnswers, start, unpack,
+} from "./page.js";
 
-const $ = (id) => document.getElementById(id);
-const page = document.body.dataset;
-const MEDIAN_OF = 30;
 const MAX_PICTURES = 24;
 const MAX_SIDE = 1600;
 const STILL_BUDGET_MS = 200; // how long a still picture may be run again and again to find its median latency
 
-const bundle = await (await fetch("/bundle.json")).json();
 const { input, labels } = bundle;
-const bytesOf = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-const frameBytes = input.width * input.height * input.channels;
-const golden = bytesOf(bundle.golden.frames);
-const samples = bundle.golden.labels.map((label, i) => ({
-  kind: "sample",
-  title: labels[label],
-  frame: golden.slice(i * frameBytes, (i + 1) * frameBytes),
-}));
+const frames = parted(unpack("uint8", bundle.golden.frames), input.width * input.height * input.channels);
+const samples = bundle.golden.labels.map((label, i) => ({ kind: "sample", title: labels[label], frame: frames[i] }));
 
-let classifier = null; // of the chosen recipe
 let still = null; // the sample or picture being shown
 let pictures = []; // dropped or chosen ones
 let stream = null; // the camera's
 let facing = "environment";
-let latencies = [];
-let switching = Promise.resolve();
-
-// ---- what the page says ------------------------------------------------------------------------------------------
-
-const element = (tag, properties = {}, ...children) => {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-};
-
-const say = (text) => {
-  $("notice").textContent = text;
-  $("notice").hidden = !text;
-};
-
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
-
-const kilobytes = (bytes) => (bytes < 999_500 ? `${(bytes / 1e3).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
-
-const showAnswers = (probabilities) => {
-  const order = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a] || a - b);
-  $("answers").replaceChildren(
-    ...order.slice(0, 3).map((i) => {
-      const fill = element("i");
-      fill.style.width = percent(probabilities[i]).replace(" ", "");
-      return element(
-        "li",
-        {},
-        element("span", { className: "name", textContent: labels[i] }),
-        element("span", { className: "share", textContent: percent(probabilities[i]) }),
-        element("span", { className: "bar", ariaHidden: "true" }, fill),
-      );
-    }),
-  );
-  page.classified = Number(page.classified) + 1;
-};
-
-const showLatency = (milliseconds) => {
-  latencies = [...latencies, milliseconds].slice(-MEDIAN_OF);
-  const median = latencies.toSorted((a, b) => a - b)[Math.floor(latencies.length / 2)];
-  $("latency").textContent = `${median < 10 ? median.toFixed(2) : median.toFixed(0)} ms`;
-  $("runs").textContent = latencies.length === 1 ? "one run" : `median of ${latencies.length}`;
-};
-
-const fail = (error) => {
-  page.state = "failed";
-  say(`This browser cannot run the model: ${error?.message ?? error}`);
-};
 
 // ---- classifying -------------------------------------------------------------------------------------------------
 
 const classifyFrame = async (frame) => {
   showFrame($("frame"), frame, input);
-  const { probabilities, milliseconds } = await classifier.classify(frame);
-  showLatency(milliseconds);
-  showAnswers(probabilities);
+  showAnswers(await ask(frame), labels);
 };
 
 /** Classifies the shown still, then runs it again for a while: one run says little about latency. */
 const classifyStill = async () => {
   const shown = still;
-  const used = classifier;
+  const used = current();
   if (!shown || !used) return;
   const frame =
     shown.frame ?? toFrame(shown.image, shown.image.width, shown.image.height, input, $("invert").checked);
   await classifyFrame(frame);
   const end = performance.now() + STILL_BUDGET_MS;
-  while (latencies.length < MEDIAN_OF && performance.now() < end && still === shown && classifier === used) {
-    showLatency((await used.classify(frame)).milliseconds);
-  }
+  while (!knowsLatency() && performance.now() < end && still === shown && current() === used) await ask(frame);
 };
-
-/** One thing at a time: a recipe that is being closed must not be running a frame. */
-const inTurn = (work) => (switching = switching.then(work).catch(fail));
 
 const classifyLive = async () => {
   const video = $("video");
@@ -121,7 +57,7 @@ const showStill = (item) => {
   stopCamera();
   still = item;
   page.source = item.kind;
-  latencies = [];
+  forgetLatencies();
   const canvas = $("picture");
   if (item.frame) showFrame(canvas, item.frame, input);
   else {
@@ -214,7 +150,7 @@ const startCamera = async () => {
   }
   say("");
   still = null;
-  latencies = [];
+  forgetLatencies();
   page.camera = "on";
   page.source = "camera";
   $("answers").ariaLive = "off"; // thirty announcements a second help nobody
@@ -240,53 +176,6 @@ const stopCamera = () => {
 const leaveCamera = () => {
   stopCamera();
   page.source = "none";
-};
-
-// ---- recipes -----------------------------------------------------------------------------------------------------
-
-/** Replays the bundle's golden frames: the same first class as Python found when it was exported? */
-const checkGolden = async (variant) => {
-  let same = 0;
-  for (const [i, sample] of samples.entries()) {
-    const { probabilities } = await classifier.classify(sample.frame);
-    same += argmax(probabilities) === variant.golden[i];
-  }
-  $("check").textContent = `${same} of ${samples.length}`;
-  $("check").className = same === samples.length ? "good" : "bad";
-};
-
-const useRecipe = (variant) =>
-  inTurn(async () => {
-    if (page.state === "failed") say("");
-    page.state = "loading";
-    const next = await openClassifier(variant, input);
-    classifier?.close();
-    classifier = next;
-    latencies = [];
-    await checkGolden(variant);
-    await classifyStill();
-    page.recipe = variant.recipe;
-    page.state = "ready";
-  });
-
-const showRecipes = (chosen) => {
-  $("held-out").textContent = `accuracy on ${bundle.heldOut} held-out examples, file size`;
-  for (const variant of bundle.variants) {
-    const radio = element("input", { type: "radio", name: "recipe", value: variant.recipe });
-    radio.checked = variant === chosen;
-    radio.onchange = () => useRecipe(variant);
-    $("recipes").append(
-      element(
-        "label",
-        {},
-        radio,
-        element("span", { className: "title", textContent: variant.recipe }),
-        element("span", { className: "accuracy", textContent: percent(variant.accuracy) }),
-        element("span", { className: "size", textContent: kilobytes(variant.bytes) }),
-        element("span", { className: "more", textContent: variant.suits }),
-      ),
-    );
-  }
 };
 
 // ---- start -------------------------------------------------------------------------------------------------------
@@ -320,14 +209,9 @@ const colours = input.channels === 1 ? "grey" : "RGB";
 $("frame-caption").textContent = `model input ${input.width}×${input.height} ${colours}`;
 $("stage").style.aspectRatio = `${input.width} / ${input.height}`;
 $("invert-label").hidden = input.channels !== 1;
-$("about").textContent = `Bundle ${bundle.name}, weights ${bundle.weights.slice(0, 12)}, checked before it was served. `
-  + "LiteRT.js on the CPU; its latency here says nothing about a phone.";
-document.title = `${bundle.name} · fl-mobile camera`;
-const wanted = new URLSearchParams(location.search).get("recipe");
-const first = bundle.variants.find((variant) => variant.recipe === wanted) ?? bundle.variants[0];
-showRecipes(first);
 showStrip();
-await useRecipe(first);
-if (page.state === "ready") {
-  $("recipes").disabled = $("camera").disabled = $("choose").disabled = false;
-}
+await start({
+  golden: { examples: frames, same: (values, variant, i) => argmax(values) === variant.golden[i] },
+  again: classifyStill,
+  controls: ["camera", "choose"],
+});

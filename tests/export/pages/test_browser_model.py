@@ -15,7 +15,7 @@ from export.runtimes import answers, missing_runtimes, open_session
 from export.runtimes.browser import BrowserError, BrowserModel
 from export.verify.golden import unpack_golden
 from fl_mobile.errors import ConfigError, VerifyError
-from tests.export.camera.conftest import RECIPES_HERE
+from tests.export.pages.conftest import RECIPES_HERE
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.usefixtures("browser")]
 

@@ -29,10 +29,11 @@ def read_json(stream: Any) -> Any:
     pytest.fail(f"ended after {text!r}")
 
 
-def test_it_serves_the_page_until_ctrl_c(whole_bundle: Path, browser: None) -> None:
+@pytest.mark.parametrize("verb", ["camera", "demo"])
+def test_it_serves_the_page_until_ctrl_c(verb: str, whole_bundle: Path, browser: None) -> None:
     assert missing_litertjs() is None
     process = subprocess.Popen(
-        command("camera", whole_bundle, "--port", "0", "--format", "json"),
+        command(verb, whole_bundle, "--port", "0", "--format", "json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -42,7 +43,7 @@ def test_it_serves_the_page_until_ctrl_c(whole_bundle: Path, browser: None) -> N
     try:
         told = read_json(process.stdout)
         assert urlsplit(told["url"]).hostname == "127.0.0.1"
-        assert told["recipes"] == ["float32", "int8"]
+        assert (told["page"], told["recipes"]) == ("camera", ["float32", "int8"])
         with urllib.request.urlopen(told["url"], timeout=10) as answer:
             assert b"fl-mobile camera" in answer.read()
         with urllib.request.urlopen(f"{told['url']}int8.tflite", timeout=10) as answer:

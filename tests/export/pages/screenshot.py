@@ -1,6 +1,6 @@
 """Takes the picture of the camera page in ``docs``: a desktop window and a phone's, side by side.
 
-python -m tests.export.camera.screenshot runs/demo/bundle docs/camera.png
+python -m tests.export.pages.screenshot runs/demo/bundle docs/camera.png
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from export.camera import camera_resources
+from export.pages import page_resources
 from export.runtimes.browser import Tab, open_tab, serving
 
 WINDOWS = (
@@ -37,9 +37,9 @@ def take(tab: Tab, window: dict[str, Any], url: str) -> Image.Image:
           const share = () => parseFloat(document.querySelector('#answers .share').textContent);
           let [best, least] = [0, Infinity];
           const show = async (i) => {
-            const before = document.body.dataset.classified;
+            const before = document.body.dataset.answered;
             buttons()[i].click();
-            while (document.body.dataset.classified === before) await new Promise((r) => setTimeout(r, 10));
+            while (document.body.dataset.answered === before) await new Promise((r) => setTimeout(r, 10));
           };
           for (let i = 0; i < buttons().length; i++) {
             await show(i);
@@ -53,7 +53,7 @@ def take(tab: Tab, window: dict[str, Any], url: str) -> Image.Image:
 
 
 def main(bundle: str, out: str) -> None:
-    with serving(camera_resources(Path(bundle))) as url, open_tab() as tab:
+    with serving(page_resources(Path(bundle))[1]) as url, open_tab() as tab:
         shots = [take(tab, window, url) for window in WINDOWS]
     page = Image.new("RGB", (sum(shot.width for shot in shots) + 24, max(shot.height for shot in shots)), "white")
     left = 0

@@ -10,14 +10,23 @@ import numpy as np
 import pytest
 
 from export.bundles.folder import read_bundle
-from export.camera import camera_resources
-from export.model.serving import SIGNATURE
-from export.runtimes import answers, real_values
+from export.pages import page_resources
 from export.runtimes.browser import BrowserError, Tab, serving
-from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden
-from tests.export.camera.conftest import COLOURS, RECIPES_HERE
 from tests.export.convert.topologies import LABELS
+from tests.export.pages.conftest import COLOURS, RECIPES_HERE
+from tests.export.pages.on_page import (
+    after,
+    answered,
+    fits,
+    next_answer,
+    notice,
+    open_page,
+    python_rows,
+    resize,
+    state,
+    use_recipe,
+)
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.usefixtures("browser")]
 
@@ -28,12 +37,6 @@ def frames_of(bundle: Path) -> np.ndarray:
     return frames
 
 
-def python_rows(bundle: Path, recipe: str, frames: np.ndarray) -> np.ndarray:
-    """Returns LiteRT's probabilities in Python."""
-    data = (bundle / f"{recipe}.tflite").read_bytes()
-    return real_values(read_graph(data).signature(SIGNATURE).outputs[0], answers("litert", data, frames))
-
-
 def save_picture(path: Path, frame: np.ndarray, scale: int = 1) -> Path:
     """Writes a frame as PNG, every pixel ``scale`` wide and high."""
     from PIL import Image
@@ -41,39 +44,6 @@ def save_picture(path: Path, frame: np.ndarray, scale: int = 1) -> Path:
     pixels = frame.repeat(scale, axis=0).repeat(scale, axis=1)
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
     return path
-
-
-def open_page(tab: Tab, url: str) -> None:
-    tab.open(url)
-    tab.wait_for("document.body.dataset.state === 'ready' || document.body.dataset.state === 'failed'")
-    assert state(tab)["state"] == "ready", tab.evaluate("document.body.innerText")
-
-
-def state(tab: Tab) -> dict[str, str]:
-    return dict(json.loads(tab.evaluate("JSON.stringify(document.body.dataset)")))
-
-
-def notice(tab: Tab) -> str:
-    return str(tab.evaluate("document.getElementById('notice').innerText"))
-
-
-def answered(tab: Tab) -> list[tuple[str, float]]:
-    """Returns the labels and probabilities on the screen, best first."""
-    script = """[...document.querySelectorAll('#answers li')].map((row) =>
-        [row.querySelector('.name').textContent, parseFloat(row.querySelector('.share').textContent) / 100])"""
-    return [(str(label), float(share)) for label, share in tab.evaluate(script)]
-
-
-def after(tab: Tab, action: str) -> list[tuple[str, float]]:
-    """Runs a script that makes the page classify, and returns what it then shows."""
-    before = int(state(tab)["classified"])
-    tab.evaluate(action)
-    return next_answer(tab, before)
-
-
-def next_answer(tab: Tab, before: int) -> list[tuple[str, float]]:
-    tab.wait_for(f"Number(document.body.dataset.classified) > {before}", 20)
-    return answered(tab)
 
 
 def drop(tab: Tab, *files: Path) -> None:
@@ -88,11 +58,6 @@ def choose(tab: Tab, *files: Path) -> None:
     document = tab.call("DOM.getDocument")["root"]["nodeId"]
     node = tab.call("DOM.querySelector", {"nodeId": document, "selector": "#files"})["nodeId"]
     tab.call("DOM.setFileInputFiles", {"nodeId": node, "files": [str(file) for file in files]})
-
-
-def use_recipe(tab: Tab, recipe: str) -> None:
-    tab.evaluate(f"document.querySelector('input[value=\"{recipe}\"]').click()")
-    tab.wait_for(f"document.body.dataset.recipe === '{recipe}' && document.body.dataset.state === 'ready'")
 
 
 def matches(shown: list[tuple[str, float]], row: np.ndarray, labels: Any) -> None:
@@ -118,7 +83,7 @@ def test_a_dropped_picture_is_classified(tab: Tab, digits_page: str, digits_bund
     frame = frames_of(digits_bundle)[3]
     row = python_rows(digits_bundle, "float32", frame[None])[0]
     open_page(tab, digits_page)
-    before = int(state(tab)["classified"])
+    before = int(state(tab)["answered"])
     drop(tab, save_picture(tmp_path / "digit.png", frame))
     matches(next_answer(tab, before), row, LABELS)
     assert state(tab)["source"] == "picture"
@@ -132,7 +97,7 @@ def test_large_pictures_are_scaled_and_recipes_switch_under_them(
 ) -> None:
     frame = frames_of(digits_bundle)[5]
     open_page(tab, digits_page)
-    before = int(state(tab)["classified"])
+    before = int(state(tab)["answered"])
     choose(tab, save_picture(tmp_path / "large.png", frame, scale=64))
     matches(next_answer(tab, before), python_rows(digits_bundle, "float32", frame[None])[0], LABELS)
     for recipe in RECIPES_HERE[::-1]:
@@ -144,7 +109,7 @@ def test_light_and_dark_can_be_swapped(tab: Tab, digits_page: str, digits_bundle
     """Ink on paper, as a camera sees it, is the negative of the training data."""
     frame = frames_of(digits_bundle)[0]
     open_page(tab, digits_page)
-    before = int(state(tab)["classified"])
+    before = int(state(tab)["answered"])
     drop(tab, save_picture(tmp_path / "ink.png", 255 - frame))
     matches(next_answer(tab, before), python_rows(digits_bundle, "float32", 255 - frame[None])[0], LABELS)
     swapped = after(tab, "document.getElementById('invert').click()")
@@ -153,14 +118,14 @@ def test_light_and_dark_can_be_swapped(tab: Tab, digits_page: str, digits_bundle
 
 def test_colour_pictures_are_cropped_to_the_middle(tab: Tab, colours_bundle: Path, tmp_path: Path) -> None:
     """Order of channels, of rows and columns, and the crop: only the middle of the picture has the colour."""
-    with serving(camera_resources(colours_bundle)) as url:
+    with serving(page_resources(colours_bundle)[1]) as url:
         open_page(tab, url)
         assert tab.evaluate("document.getElementById('invert-label').hidden")
         for number, label in enumerate(COLOURS):
             picture = np.zeros((40, 200, 3), np.uint8)
             picture[:, :60, (number + 1) % 3] = picture[:, 140:, (number + 1) % 3] = 255
             picture[:, 60:140, number] = 200
-            before = int(state(tab)["classified"])
+            before = int(state(tab)["answered"])
             drop(tab, save_picture(tmp_path / f"{label}.png", picture))
             shown = next_answer(tab, before)
             assert shown[0][0] == label
@@ -169,10 +134,10 @@ def test_colour_pictures_are_cropped_to_the_middle(tab: Tab, colours_bundle: Pat
 
 def test_a_frame_of_its_own_size_arrives_unchanged(tab: Tab, colours_bundle: Path, tmp_path: Path) -> None:
     frames = frames_of(colours_bundle)
-    with serving(camera_resources(colours_bundle)) as url:
+    with serving(page_resources(colours_bundle)[1]) as url:
         open_page(tab, url)
         for frame, row in zip(frames, python_rows(colours_bundle, "float32", frames), strict=True):
-            before = int(state(tab)["classified"])
+            before = int(state(tab)["answered"])
             drop(tab, save_picture(tmp_path / "frame.png", frame))
             matches(next_answer(tab, before), row, COLOURS)
 
@@ -184,7 +149,7 @@ def test_what_is_no_picture_is_said_by_name(tab: Tab, digits_page: str, digits_b
     drop(tab, text)
     tab.wait_for("!document.getElementById('notice').hidden", 10)
     assert "notes.txt" in notice(tab)
-    before = int(state(tab)["classified"])
+    before = int(state(tab)["answered"])
     drop(tab, text, save_picture(tmp_path / "digit.png", frames_of(digits_bundle)[1]))
     assert next_answer(tab, before), "the good one of two is still classified"
     assert "notes.txt" in notice(tab)
@@ -199,10 +164,10 @@ def test_the_camera_films_until_it_is_stopped(tab: Tab, digits_page: str) -> Non
     open_page(tab, digits_page)
     permit_camera(tab, digits_page, "granted")
     tab.evaluate("document.getElementById('camera').click()")
-    tab.wait_for("Number(document.body.dataset.classified) >= 5", 20)
+    tab.wait_for("Number(document.body.dataset.answered) >= 5", 20)
     assert (state(tab)["camera"], state(tab)["source"]) == ("on", "camera")
     use_recipe(tab, "int8")
-    next_answer(tab, int(state(tab)["classified"]) + 3)
+    next_answer(tab, int(state(tab)["answered"]) + 3)
     tab.evaluate("document.getElementById('camera').click()")
     tab.wait_for("document.body.dataset.camera === 'off' && document.getElementById('video').srcObject === null", 10)
     assert state(tab)["source"] == "none"
@@ -218,7 +183,7 @@ def test_a_refused_camera_is_said_and_pictures_still_work(
     tab.wait_for("document.body.dataset.camera === 'refused'", 10)
     assert "refused" in notice(tab)
     assert "work without it" in notice(tab)
-    before = int(state(tab)["classified"])
+    before = int(state(tab)["answered"])
     drop(tab, save_picture(tmp_path / "digit.png", frames_of(digits_bundle)[2]))
     assert next_answer(tab, before)
     permit_camera(tab, digits_page, "granted")
@@ -254,7 +219,7 @@ def test_the_page_could_not_reach_elsewhere_if_it_tried(tab: Tab, digits_page: s
 
 def test_a_changed_answer_shows_in_the_self_check(tab: Tab, digits_bundle: Path) -> None:
     """It catches: the page is served another artifact than the one its bundle describes."""
-    resources = camera_resources(digits_bundle)
+    resources = page_resources(digits_bundle)[1]
     told = json.loads(resources["/bundle.json"].data)
     told["variants"][0]["golden"][0] = (told["variants"][0]["golden"][0] + 1) % 10
     changed = {**resources, "/bundle.json": type(resources["/"])("application/json", json.dumps(told).encode())}
@@ -266,7 +231,7 @@ def test_a_changed_answer_shows_in_the_self_check(tab: Tab, digits_bundle: Path)
 
 
 def test_a_model_the_browser_refuses_is_said(tab: Tab, digits_bundle: Path) -> None:
-    resources = camera_resources(digits_bundle)
+    resources = page_resources(digits_bundle)[1]
     broken = type(resources["/"])("application/octet-stream", resources["/float32.tflite"].data[:2000])
     with serving({**resources, "/float32.tflite": broken}) as url:
         tab.open(url)
@@ -277,15 +242,9 @@ def test_a_model_the_browser_refuses_is_said(tab: Tab, digits_bundle: Path) -> N
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (820, 1180), (390, 844), (320, 568)])
 def test_it_fits_the_window(width: int, height: int, tab: Tab, digits_page: str) -> None:
-    window = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800}
-    tab.call("Emulation.setDeviceMetricsOverride", window)
+    resize(tab, width, height)
     open_page(tab, digits_page)
     after(tab, "document.querySelectorAll('#strip button')[1].click()")
-    assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out sideways"
-    for name in ("stage", "camera", "choose", "answers", "recipes"):
-        box = tab.evaluate(f"document.getElementById('{name}').getBoundingClientRect().toJSON()")
-        assert box["left"] >= 0
-        assert box["right"] <= width
-        assert box["height"] > 40
+    fits(tab, width, "stage", "camera", "choose", "answers", "recipes")
     first = tab.evaluate("document.querySelector('#answers li').getBoundingClientRect().bottom")
     assert first < height, "picture and answer are seen together"
