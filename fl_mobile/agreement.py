@@ -8,6 +8,7 @@ from functools import cached_property
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs.base import Codec
 from fl_mobile.privacy.local import LocalNoise
+from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.tensors import Spec, Tensors
 from fl_mobile.wire.lattice import Lattice
 from fl_mobile.wire.pruning_mask import PruningPlan, sparsity_at, zero_runs
@@ -33,8 +34,9 @@ class Agreement:
         pruning: Which weights become zero in which round.
         seed: Keys the rounding of what the server encodes.
         bare_packets: Whether updates travel without examples and loss: under differential privacy all that leaves a
-            client is charged or stays there.
+            client is charged or stays there, and under masks nothing stands beside the masked payload.
         local_noise: What every client adds to its own update before it is encoded; None adds nothing.
+        masks: How uploads are added under masks, `server.masked`; None: the server reads single updates.
     """
 
     spec: Spec
@@ -49,6 +51,7 @@ class Agreement:
     bare_packets: bool = False
     forward: bool = False
     local_noise: LocalNoise | None = None
+    masks: MaskPlan | None = None
 
     def lattice(self, version: int) -> Lattice | None:
         """Returns the points that model version ``version`` can take; None where whole models travel."""

@@ -44,6 +44,11 @@ def deployable(experiment: Experiment, *, drawn: bool = False) -> Experiment:
             experiment.privacy.on and not experiment.privacy.local and not drawn,
             "who comes first is no secret draw, as ε assumes; use --cohort drawn, or local noise",
         ),
+        (
+            "masks.group",
+            experiment.masks.on,
+            "the coordinator does not pass keys between clients yet; masked sums are played by simulate",
+        ),
         ("privacy.reproducible", experiment.privacy.reproducible, "noise that anybody can repeat protects nobody"),
         (
             "privacy.mode without clock.deadline-seconds",

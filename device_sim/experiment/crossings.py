@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from device_sim.engines import ENGINES
 from device_sim.experiment.kept import BEST, kept_by
+from device_sim.experiment.masks_crossings import MASKS_CROSSINGS
 from device_sim.experiment.personal import DITTO, ONLY_HEAD
 from device_sim.experiment.privacy_crossings import PRIVACY_CROSSINGS
 from fl_mobile.aggregation import AGGREGATORS
@@ -49,7 +50,7 @@ class Facts:
     @property
     def codec(self) -> Codec:
         """Of uploads."""
-        return choose(self.e.upload.codec, self.e.upload.target)[0]
+        return choose(self.e.upload.codec, self.e.upload.target, masked=self.e.masks.on)[0]
 
     @property
     def why_not_late(self) -> str:
@@ -316,6 +317,14 @@ CROSSINGS: tuple[Crossing, ...] = (
             f"{row.told} cannot be used with {row.keys[1]} '{{e.{row.keys[1]}}}': {row.why}; {row.instead}",
         )
         for row in PRIVACY_CROSSINGS
+    ),
+    *(
+        Crossing(
+            row.keys,
+            lambda f, row=row: f.e.masks.on and row.asked(f.e),  # type: ignore[misc]
+            f"{row.told} cannot be used with masked sums ({row.keys[1]} {{e.{row.keys[1]}}}): {row.why}; {row.instead}",
+        )
+        for row in MASKS_CROSSINGS
     ),
 )
 """Looked through from the top; the first pair that meets is told."""

@@ -20,6 +20,7 @@ from device_sim.experiment.fleet import Clock, Fleet, Selection, UpdatePolicy
 from device_sim.experiment.idle import idle_keys, is_default
 from device_sim.experiment.kept import KEEP, LAST, METRICS
 from device_sim.experiment.keys import check_finite, chosen, fill_chosen, key, positive
+from device_sim.experiment.masks import Masks
 from device_sim.experiment.personal import Evaluation, Personal
 from device_sim.experiment.privacy import Privacy
 from device_sim.experiment.travel import Download, Upload
@@ -290,6 +291,7 @@ class Experiment:
     personal: Personal = field(default_factory=Personal)
     attack: AttackPlan = field(default_factory=AttackPlan)
     privacy: Privacy = field(default_factory=Privacy)
+    masks: Masks = field(default_factory=Masks)
     evaluation: Evaluation = field(default_factory=Evaluation)
     stop: Stop = field(default_factory=Stop)
     engine: Engine = field(default_factory=Engine)
@@ -305,6 +307,8 @@ class Experiment:
     def admission(self, max_staleness: int) -> Admission:
         """Returns how much the server believes a packet."""
         if self.privacy.on:  # the sum clips by itself; what a device says of its examples is nobody's business
+            return Admission(weighting="uniform")
+        if self.masks.on:  # nobody could check a weight, or a norm, that only its device knows
             return Admission(weighting="uniform")
         return self.server.admission(max_staleness, self.clock.staleness_exponent)
 

@@ -111,6 +111,18 @@ IDLE: tuple[Idle, ...] = (
         told="none; under privacy every update is clipped to privacy.clip-norm and counts once",
     ),
     Idle(
+        keys=("server.weighting", "server.max-examples", "server.clip-norm"),
+        by=("masks.group",),
+        works=lambda e: not e.masks.on,
+        told="0; under masks every device counts once, and the server sees no update that it could clip",
+    ),
+    Idle(
+        keys=("masks.dropouts",),
+        by=("masks.group",),
+        works=lambda e: e.masks.on,
+        told="a group, e.g. 100",
+    ),
+    Idle(
         keys=("server.weighting",),
         by=("server.aggregation",),
         works=lambda e: e.server.rule().mean,

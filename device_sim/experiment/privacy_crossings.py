@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from device_sim.experiment.experiment import Experiment
 
 
-class PrivacyCrossing(NamedTuple):
-    """A row for `CROSSINGS`, of experiments with privacy.
+class SectionCrossing(NamedTuple):
+    """A row for `CROSSINGS`, of experiments in which a section is on: [privacy] here, [masks] beside it.
 
     Attributes:
-        keys: The one to change first, and the one of [privacy] that it cannot meet.
+        keys: The one to change first, and the one of the section that it cannot meet.
         asked: Whether the experiment holds such a value.
         told: Names the value.
         why: What would break.
@@ -31,78 +31,78 @@ class PrivacyCrossing(NamedTuple):
 
 
 _SAMPLING, _MODE = "privacy.sampling", "privacy.mode"
-PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
-    PrivacyCrossing(
+PRIVACY_CROSSINGS: tuple[SectionCrossing, ...] = (
+    SectionCrossing(
         keys=("selection.sampler", _SAMPLING),
         asked=lambda e: e.selection.sampler not in SAMPLINGS[e.privacy.assumed].samplers,
         told="selection.sampler '{e.selection.sampler}'",
         why="ε would be claimed for a choice of devices that is another one",
         instead="use {f.private_samplers}",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("selection.over-selection", _SAMPLING),
         asked=lambda e: e.selection.over_selection > 1 and e.privacy.assumed != NONE_ASSUMED,
         told="selection.over-selection {e.selection.over_selection:g}",
         why="where only the first to answer count, who counts depends on all others, and sampling hides nobody",
         instead="use 1, or privacy.sampling none-assumed",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("fleet.availability", _SAMPLING),
         asked=lambda e: e.fleet.availability != "always" and e.privacy.assumed == FIXED_SIZE,
         told="fleet.availability '{e.fleet.availability}'",
         why="those that happen to be there are asked more often than is claimed",
         instead="use privacy.sampling poisson",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("policy.name", _SAMPLING),
         asked=lambda e: e.policy.name != "every-round" and e.privacy.assumed == FIXED_SIZE,
         told="policy.name '{e.policy.name}'",
         why="the others are asked more often than is claimed",
         instead="use privacy.sampling poisson",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("policy.min-separation-seconds", _SAMPLING),
         asked=lambda e: e.policy.min_separation_seconds > 0 and e.privacy.assumed == FIXED_SIZE,
         told="policy.min-separation-seconds {e.policy.min_separation_seconds:g}",
         why="the others are asked more often than is claimed",
         instead="use privacy.sampling poisson",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("train.cohort", _MODE),
         asked=lambda e: e.train.cohort < 2 and not e.privacy.local,
         told="train.cohort {e.train.cohort}",
         why="one client alone has nobody to hide among",
         instead="use at least 2, and hundreds for an ε that means something",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("clock.mode", _MODE),
         asked=lambda e: e.clock.mode == "asynchronous",
         told="clock.mode '{e.clock.mode}'",
         why="late updates weigh less, who is in a buffer depends on all others, and devices may answer twice a round",
         instead="use synchronous",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("server.aggregation", _MODE),
         asked=lambda e: e.server.aggregation != "mean" and not e.privacy.local,
         told="server.aggregation '{e.server.aggregation}'",
         why="only of a sum is it known how far one client moves it",
         instead="use mean",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("server.algorithm", _MODE),
         asked=lambda e: e.server.build().per_step or e.server.build().variate is not None,
         told="server.algorithm '{e.server.algorithm}'",
         why="it needs a second sum, or what clients keep of exact packets, which nobody has charged",
         instead="use fedavg, fedavgm, fedprox or fedadam",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("upload.memory", _MODE),
         asked=lambda e: e.upload.memory != NONE,
         told="upload.memory '{e.upload.memory}'",
         why="what clipping takes off comes back in the next update, and is taken off again",
         instead="use none",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("upload.codec", _MODE),
         asked=lambda e: e.upload.codec.startswith("sketch") and not e.privacy.local,
         told="upload.codec '{e.upload.codec}'",
@@ -110,7 +110,7 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
         instead="use ecsq",
     ),
     *(
-        PrivacyCrossing(
+        SectionCrossing(
             keys=(f"upload.{name}", _MODE),
             asked=lambda e, name=name: getattr(e.upload, name.replace("-", "_")) > 0 and not e.privacy.local,  # type: ignore[misc]
             told=f"upload.{name} {{e.upload.{name.replace('-', '_')}}}",
@@ -119,28 +119,28 @@ PRIVACY_CROSSINGS: tuple[PrivacyCrossing, ...] = (
         )
         for name in ("target-ratio", "budget-bytes")
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("policy.name", _MODE),
         asked=lambda e: e.policy.asks_norms and e.privacy.local,
         told="policy.name '{e.policy.name}'",
         why="whether a device sends would tell how long its update is, before any noise",
         instead="use every-round",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("privacy.clip-quantile", _MODE),
         asked=lambda e: e.privacy.clip_quantile > 0 and e.privacy.local,
         told="privacy.clip-quantile {e.privacy.clip_quantile:g}",
         why="the norm would follow what devices say of their updates, which nobody has charged",
         instead="use 0",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("evaluation.device-test-fraction", _MODE),
         asked=lambda e: e.evaluation.device_test_fraction > 0,
         told="evaluation.device-test-fraction {e.evaluation.device_test_fraction:g}",
         why="accuracies that devices report tell of their examples, and nobody has charged them",
         instead="use 0",
     ),
-    PrivacyCrossing(
+    SectionCrossing(
         keys=("output.tuning-origin", _MODE),
         asked=lambda e: e.output.tuning_origin == "devices-agreed" and bool(e.output.tuning_data),
         told="output.tuning-origin '{e.output.tuning_origin}'",

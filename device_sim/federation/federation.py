@@ -22,6 +22,7 @@ from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, dealt_as, open_dataset
+from device_sim.federation.masks import check_masked, masks_of
 from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
@@ -38,6 +39,7 @@ from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.codecs.choice import AUTO, choose, fitted
 from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
@@ -46,6 +48,7 @@ from fl_mobile.models.finish import with_standardised_inputs
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.records import FitPlan
+from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
@@ -66,6 +69,7 @@ class Federation:
         upload: Codec of client updates, as large as the model and the target make it.
         chosen_because: Why it is that one.
         build: Returns a new model with its first weights.
+        masks: How uploads are added under masks, if they are.
         attackers: The malicious devices, if some are.
         compiled: What was taken of the model's own ``compile()`` and what was not, in a line; empty without one.
     """
@@ -82,6 +86,7 @@ class Federation:
     policy: Policy
     workload: Workload
     build: Callable[[], Any]
+    masks: MaskPlan | None = None
     attackers: Attackers | None = None
     compiled: str = ""
     chosen_because: str = ""
@@ -163,8 +168,9 @@ class Federation:
             forward=keys.download.mode == "forward",
             pruning=keys.train.pruning,
             seed=keys.seed,
-            bare_packets=keys.privacy.on,
+            bare_packets=keys.privacy.on or keys.masks.on,
             local_noise=self.local_noise,
+            masks=self.masks,
         )
 
     @functools.cached_property
@@ -196,6 +202,7 @@ class Federation:
             rate_control=RateControl(keys.upload.target.packet_bytes(self.spec)) if self._adapts else None,
             schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
             averaging=keys.server.averages(),
+            moves_step=self._moves_step,
             privacy=rules_of(keys, self.claim) if self.claim and not keys.privacy.local else None,
         )
 
@@ -203,6 +210,13 @@ class Federation:
     def _adapts(self) -> bool:
         """Whether the upload codec's step is moved from round to round."""
         return isinstance(self.upload, Ecsq) and not self.experiment.upload.target.open
+
+    @property
+    def _moves_step(self) -> bool:
+        """Whether the step of fields that are summed is moved, because none is given."""
+        text = self.experiment.upload.codec
+        named = Sketch() if text == AUTO else parse_codec(text)
+        return self.masks is not None and isinstance(named, Sketch) and not named.step
 
     @property
     def _examples(self) -> int:
@@ -333,8 +347,9 @@ def assemble(
     gate = Gate(fleet=fleet, presence=presence, rules=keys.rules(), ram_bytes=ram_bytes, ram_share=keys.ram_share)
     policy = experiment.policy.build(experiment.seed)
     private = private_paths(engine.spec, experiment.personal.private)
+    masks = masks_of(experiment)
     spec = {path: tensor for path, tensor in engine.spec.items() if path not in private}
-    upload, why = choose(experiment.upload.codec, experiment.upload.target, spec)
+    upload, why = choose(experiment.upload.codec, experiment.upload.target, spec, masked=experiment.masks.on)
     if experiment.upload.codec == AUTO:  # what the model's size has decided meets the other keys now
         replace(experiment, upload=replace(experiment.upload, codec=upload.name))
     federation = Federation(
@@ -343,7 +358,8 @@ def assemble(
         data=data,
         engine=engine,
         algorithm=experiment.server.build(),
-        upload=fitted(upload, experiment.upload.target, spec, experiment.seed),
+        upload=fitted(upload, experiment.upload.target, spec, experiment.seed, masked=masks.group if masks else 0),
+        masks=masks,
         download=parse_codec(experiment.download.codec),
         fleet=fleet,
         gate=gate,
@@ -353,6 +369,8 @@ def assemble(
         attackers=open_attackers(experiment.attack, experiment.seed, population, dataset),
         chosen_because=why,
     )
+    if masks:
+        check_masked(federation.spec)
     if experiment.privacy.on:
         check_claim(experiment, federation.spec, data, gate)
     return federation

@@ -10,13 +10,14 @@ not to arrive leave it again; for every other rule the link comes first.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from device_sim.federation.federation import Federation
 from device_sim.fleet.reasons import count
-from device_sim.rounds.crew import gather
+from device_sim.rounds.crew import Crew, gather
 from device_sim.rounds.memory import FleetMemory
 from device_sim.rounds.step import Step, close_step, open_step
 from device_sim.rounds.traffic import Traffic
@@ -53,37 +54,47 @@ def play_synchronously(
         DivergedError: Local training gave NaN or Inf; names client and round.
     """
     experiment, now = federation.experiment, memory.seconds
-    wanted = math.ceil(experiment.train.cohort * experiment.selection.over_selection)
     step = open_step(federation, memory, state, updates)
-    crew, skipped = gather(
-        federation,
-        memory,
-        round_num=state.round_num,
-        wanted=wanted,
-        draw=state.round_num,
-        now=now,
-        under_way=_NOBODY,
-        seed=cohort_seed(step.state.privacy) if step.state.privacy else None,
-    )
-    deadline = now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
+    crew, skipped, deadline = ask(step, now)
     trip = travel(step, crew, deadline=deadline, fold=True)
     # Under Poisson sampling a cap would make who counts depend on all others, and undo what sampling hides.
     capped = not experiment.privacy.on or experiment.privacy.assumed != POISSON
     outcome, end = settle(trip, deadline, experiment.train.cohort if capped else len(crew))
-    took_part = np.isin(outcome, (ACCEPTED, SURPLUS))
     folded, receipts = _receive(step, trip, outcome)
     after, report = close_step(step, folded)
     settle_clients(step, trip, receipts)
     traffic = Traffic(start=now, end=end if len(crew) else now + experiment.clock.retry_seconds)
     traffic.add(trip, outcome)
+    write_off(step, trip, outcome, skipped, traffic)
+    return after, report, traffic
+
+
+def ask(step: Step, now: float) -> tuple[Crew, Counter[str], float]:
+    """Returns who is asked, why others were passed over, and the deadline in virtual seconds, infinite without one."""
+    experiment, privacy = step.federation.experiment, step.state.privacy
+    crew, skipped = gather(
+        step.federation,
+        step.memory,
+        round_num=step.round_num,
+        wanted=math.ceil(experiment.train.cohort * experiment.selection.over_selection),
+        draw=step.round_num,
+        now=now,
+        under_way=_NOBODY,
+        seed=cohort_seed(privacy) if privacy else None,
+    )
+    return crew, skipped, now + experiment.clock.deadline_seconds if experiment.clock.deadline_seconds else math.inf
+
+
+def write_off(step: Step, trip: Trip, outcome: np.ndarray, skipped: Counter[str], traffic: Traffic) -> None:
+    """Books who was passed over, who lied and who took part, and sets the clock to the end of the round."""
     traffic.skip(skipped + count(trip.declined))
-    if federation.attackers:
-        lying = federation.attackers.among(crew.devices.index)
+    if attackers := step.federation.attackers:
+        lying = attackers.among(trip.crew.devices.index)
         traffic.malicious["asked"] += int(lying.sum())
         traffic.count_malicious(lying, outcome)
-    write_down(step, trip, took_part)
-    memory.seconds = traffic.end
-    return after, report, traffic
+    took_part = [name in (ACCEPTED, SURPLUS) or name.startswith(REFUSED) for name in outcome.tolist()]
+    write_down(step, trip, np.array(took_part, bool))
+    step.memory.seconds = traffic.end
 
 
 def _receive(step: Step, trip: Trip, outcome: np.ndarray) -> tuple[Fold, dict[int, Receipt]]:
@@ -105,7 +116,7 @@ def _receive(step: Step, trip: Trip, outcome: np.ndarray) -> tuple[Fold, dict[in
     return folded, receipts
 
 
-def settle(trip: Trip, deadline: float, most: int) -> tuple[np.ndarray, float]:
+def settle(trip: Trip, deadline: float, most: int, *, waited: np.ndarray | None = None) -> tuple[np.ndarray, float]:
     """Returns ``object[n]`` outcomes and the virtual second at which the round ends.
 
     It ends with the arrival of update number ``most``, at the deadline, or when every device that will answer has,
@@ -114,6 +125,7 @@ def settle(trip: Trip, deadline: float, most: int) -> tuple[np.ndarray, float]:
     Args:
         deadline: Virtual seconds; infinite if there is none.
         most: Updates that count; later ones are ``surplus``.
+        waited: ``bool[n]``: devices that it waits for up to the deadline if they never answer; None: all of them.
     """
     outcome, resolved = trip.outcomes(), trip.resolved()
     silent = outcome == OFFLINE
@@ -123,6 +135,6 @@ def settle(trip: Trip, deadline: float, most: int) -> tuple[np.ndarray, float]:
     outcome[order[most:]] = SURPLUS
     if len(order) >= most and len(outcome) > most:
         return outcome, float(resolved[order[most - 1]])
-    if math.isfinite(deadline) and (silent | (outcome == LATE)).any():
+    if math.isfinite(deadline) and ((silent if waited is None else silent & waited) | (outcome == LATE)).any():
         return outcome, deadline
     return outcome, float(np.max(resolved[~silent], initial=trip.crew.asked.max(initial=0.0)))

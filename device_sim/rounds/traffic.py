@@ -15,6 +15,28 @@ from device_sim.rounds.trip import ACCEPTED, REFUSED, Trip
 
 
 @dataclass
+class Beside:
+    """What travels to and from each device beside models and updates.
+
+    Attributes:
+        up: ``int64[n]`` bytes.
+        down: ``int64[n]`` bytes.
+        seconds: ``float64[n]`` on air.
+        joules: ``float64[n]`` of the radio.
+    """
+
+    up: np.ndarray
+    down: np.ndarray
+    seconds: np.ndarray
+    joules: np.ndarray
+
+    @classmethod
+    def nothing(cls, count: int) -> Beside:
+        """Returns what it is before anything travelled."""
+        return cls(np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count), np.zeros(count))
+
+
+@dataclass
 class Traffic:
     """One server step as the fleet saw it.
 
@@ -31,6 +53,8 @@ class Traffic:
         start: Virtual seconds.
         end: Virtual seconds.
         columns: What became of each device, by column; see ``timeline.jsonl``.
+        masks: Of masked sums: ``groups``, and bytes of keys, shares and lists ``up`` and ``down``, which are counted in
+            ``upload_bytes`` and ``download_bytes`` too; empty without them.
         malicious: ``asked``, ``accepted`` and ``refused`` malicious devices; empty where nobody attacks.
     """
 
@@ -47,6 +71,7 @@ class Traffic:
     start: float = 0.0
     end: float = 0.0
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    masks: dict[str, float] = field(default_factory=dict)
     malicious: Counter[str] = field(default_factory=Counter)
 
     def count_malicious(self, lying: np.ndarray, outcome: np.ndarray) -> None:
@@ -55,19 +80,24 @@ class Traffic:
         self.malicious["accepted"] += told.count(ACCEPTED)
         self.malicious["refused"] += sum(name.startswith(REFUSED) for name in told)
 
-    def add(self, trip: Trip, outcome: np.ndarray) -> None:
-        """Adds a crew's bytes, joules and rows; ``outcome`` is ``object[n]``, ``accepted`` for those that count."""
+    def add(self, trip: Trip, outcome: np.ndarray, beside: Beside | None = None) -> None:
+        """Adds a crew's bytes, joules and rows; ``outcome`` is ``object[n]``, ``accepted`` for those that count.
+
+        Args:
+            beside: What else travelled.
+        """
+        beside = beside or Beside.nothing(len(trip.crew))
         sent, devices = np.isfinite(trip.sending.uploaded), trip.crew.devices
         self.asked += len(trip.crew)
         self.lost.update(name for name in outcome.tolist() if _is_lost(name))
-        self.download_bytes += int(trip.download_bytes.sum())
+        self.download_bytes += int((trip.download_bytes + beside.down).sum())
         self.downloads += int(np.isfinite(trip.training.downloaded).sum())
-        self.upload_bytes += int(trip.packet_bytes[sent].sum())
+        self.upload_bytes += int(trip.packet_bytes[sent].sum() + beside.up.sum())
         self.uploads += int(sent.sum())
         download = trip.training.downloaded[sent] - trip.crew.asked[sent]
         upload = trip.sending.uploaded[sent] - trip.training.trained[sent]
-        self.air_seconds = max(self.air_seconds, float(np.max(download + upload, initial=0.0)))
-        self.joules += float(trip.joules().sum())
+        self.air_seconds = max(self.air_seconds, float(np.max(download + upload + beside.seconds[sent], initial=0.0)))
+        self.joules += float((trip.joules() + beside.joules).sum())
         columns = {
             "device": devices.index,
             "profile": np.array(list(PROFILES), object)[devices.profile],
@@ -77,10 +107,10 @@ class Traffic:
             "trained": trip.training.trained,
             "uploaded": trip.sending.uploaded,
             "outcome": outcome,
-            "upload_bytes": np.where(sent, trip.packet_bytes, 0),
-            "download_bytes": trip.download_bytes,
+            "upload_bytes": np.where(sent, trip.packet_bytes, 0) + beside.up,
+            "download_bytes": trip.download_bytes + beside.down,
             "loss": trip.loss,
-            "joules": trip.joules(),
+            "joules": trip.joules() + beside.joules,
         }
         for name, values in columns.items():
             self.columns.setdefault(name, []).extend(_plain(values))

@@ -169,7 +169,7 @@ def fold_packets(engine: Engine, packets: Sequence[bytes], folding: Folding, *, 
 def _kept(step: Step, clients: np.ndarray) -> frozenset[int]:
     """Returns the clients whose raw update is kept, two a round at even distances over the run; no private ones."""
     keys = step.federation.experiment
-    wanted, rounds = keys.output.keep_updates * (not keys.privacy.on), keys.train.rounds
+    wanted, rounds = keys.output.keep_updates * (not keys.privacy.on and not keys.masks.on), keys.train.rounds
     chosen = {rounds * i // max(1, wanted // 2) for i in range(max(1, wanted // 2))}
     return frozenset(clients[: min(2, wanted)].tolist() if wanted and step.round_num in chosen else ())
 

@@ -16,13 +16,14 @@ from device_sim.rounds.training import Trained, train_crew
 from fl_mobile.client.answer import keep
 from fl_mobile.records import Receipt
 
-ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS, LATE = (
+ACCEPTED, OFFLINE, LOST, INTERRUPTED, SURPLUS, LATE, LEFT = (
     "accepted",
     "offline",
     "lost",
     "interrupted",
     "surplus",
     "late",
+    "left",
 )
 REFUSED = "refused: "
 """Before the server's reason, in the outcome of a packet that arrived and does not count."""

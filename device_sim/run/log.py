@@ -49,6 +49,8 @@ class Round:
             empty where nobody attacks.
         backdoor: Share of stamped test examples that are taken for the attackers' class, 0 to 1; None where no
             backdoor is attempted, or evaluation.interval left it out.
+        masks: Of masked sums: ``groups``, and bytes of keys, shares and lists ``up`` and ``down``, which are in
+            ``upload_bytes`` and ``download_bytes`` too; empty without [masks].
         metrics: What else the task tells of the model there, by name (`fl_mobile.tasks.METRICS`), numbers in their
             own units.
         privacy: What the rounds up to this one have spent, by name; empty without [privacy]. See `run.privacy`.
@@ -78,6 +80,7 @@ class Round:
     malicious: dict[str, int] = field(default_factory=dict)
     backdoor: float | None = None
     privacy: dict[str, float] = field(default_factory=dict)
+    masks: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from device_sim.engines import Evaluation
 from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.masks import SUMLESS_ROUNDS
 from device_sim.federation.federation import Federation
-from device_sim.rounds import SERVERS, Play
+from device_sim.rounds import Play, server_of
 from device_sim.rounds.memory import FleetMemory
 from device_sim.run.backdoor import backdoor_success
 from device_sim.run.best import best_round, put_best, rewind_best
@@ -55,7 +56,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
     if not rounds:
         state = begin(federation, folder, state, memory)
     yield from rounds
-    play, shown = play or SERVERS[federation.experiment.clock.mode], timeline_rounds(federation.experiment)
+    play, shown = play or server_of(federation), timeline_rounds(federation.experiment)
     while not stop_reason(federation.experiment, rounds):
         started = time.perf_counter()
         with kept_errors(folder, f"round {state.round_num + 1}", safe=state.round_num):
@@ -86,6 +87,7 @@ def simulate(federation: Federation, folder: RunFolder, play: Play | None = None
             weights_norm=report.weights_norm,
             device_accuracy=on_devices,
             malicious=dict(traffic.malicious),
+            masks=dict(traffic.masks),
             backdoor=backdoor,
             privacy=spent_by(federation, state, memory),
             metrics={} if score is None else metrics_of(federation, score),
@@ -133,6 +135,11 @@ def stop_reason(experiment: Experiment, rounds: Sequence[Round]) -> str:
             return f"held-out loss has not improved for {stop.patience} rounds"
     if len(rounds) >= limit:
         return f"finished {limit} rounds"
+    if experiment.masks.on and len(rounds) >= SUMLESS_ROUNDS and not any(r.accepted for r in rounds[-SUMLESS_ROUNDS:]):
+        return (
+            f"{SUMLESS_ROUNDS} rounds in a row gave no sum: more devices leave a group than masks.dropouts"
+            f" {experiment.masks.dropouts:g} allows; the model is that of the last round with one"
+        )
     return budget_spent(experiment, rounds)
 
 

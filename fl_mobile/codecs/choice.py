@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.codecs.sketch import Sketch
+from fl_mobile.codecs.summed import with_fields
 from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Spec, fp32_bytes
@@ -53,14 +54,17 @@ class Target:
         return 32.0 if spec is None or self.open else 8 * self.budget_bytes / max(1, fp32_bytes(spec) // 4)
 
 
-def choose(text: str, target: Target, spec: Spec | None = None) -> tuple[Codec, str]:
+def choose(text: str, target: Target, spec: Spec | None = None, *, masked: bool = False) -> tuple[Codec, str]:
     """Returns the codec that ``text`` names, or the one `AUTO` comes to, and why.
 
     Args:
         spec: Of the model; without one a budget in bytes does not decide.
+        masked: Whether uploads are summed under masks.
     """
     if text != AUTO:
         return parse_codec(text), "as named"
+    if masked:
+        return Sketch(), "sketch: under masks only numbers of a fixed width add up"
     bits = target.bits(spec)
     if target.open:
         return Ecsq(), "ecsq: no target-ratio or budget-bytes asks for less than its 100-fold"
@@ -69,15 +73,17 @@ def choose(text: str, target: Target, spec: Spec | None = None) -> tuple[Codec, 
     return Sketch(), f"sketch: below {TURNING_BITS} bits a parameter ({bits:.3g} here) noise is best spread over all"
 
 
-def fitted(codec: Codec, target: Target, spec: Spec, seed: int) -> Codec:
+def fitted(codec: Codec, target: Target, spec: Spec, seed: int, *, masked: int = 0) -> Codec:
     """Returns the codec of a run: a sketch with the run's projections, and as many numbers as the target allows.
 
     Args:
+        masked: Clients of the largest masked sum; 0: there are none.
         seed: Of the run; it cannot be told from what the codec publishes.
 
     Raises:
         ConfigError: The model, or a packet's fixed part, is smaller than the sketch.
     """
+    codec = with_fields(codec, masked) if masked else codec
     if not isinstance(codec, Sketch):
         return codec
     made = Sketch(codec.k, codec.bits, codec.width, codec.step, codec.seed or seed_for(seed, "sketch"))

@@ -111,7 +111,7 @@ class Linear:
         Raises:
             WireError: A payload that is not as long as this profile's are.
         """
-        total = np.zeros(self._count(_size(spec)), np.int64)
+        total = np.zeros(self.count_fields(spec), np.int64)
         for payload in payloads:
             total = (total + self.read_fields(payload, spec)) & ((1 << self.width) - 1)
         return self._pack(total)
@@ -124,7 +124,14 @@ class Linear:
         """
         if not 1 <= count <= self.devices:
             raise WireError("value", f"linear: a sum of {count} payloads, expected 1 to {self.devices}")
-        total = self.read_fields(payload, spec)
+        return self.decode_total(self.read_fields(payload, spec), spec, count)
+
+    def decode_total(self, total: np.ndarray, spec: Spec, count: int) -> Tensors:
+        """Returns the mean of ``count`` devices from the sum of their levels, ``int64[m]``, no longer modulo.
+
+        Raises:
+            WireError: So many devices cannot reach it.
+        """
         largest = count * (2**self.bits - 1)
         if len(total) and int(total.max()) > largest:
             raise WireError("value", f"linear: sum {total.max()} in a field, {count} devices reach at most {largest}")
@@ -137,10 +144,18 @@ class Linear:
     def read_fields(self, payload: bytes | memoryview, spec: Spec) -> np.ndarray:
         """Returns ``int64[m]``, the fields of a payload."""
         reader = Reader(payload)
-        count = self._count(_size(spec))
+        count = self.count_fields(spec)
         total = unpack_fields(reader.take(-(-count * self.width // 8)), np.full(count, self.width))
         reader.end()
         return total
+
+    def signed(self, fields: np.ndarray) -> np.ndarray:
+        """Returns what a sum of fields stands for: itself, they are wide enough for it."""
+        return fields
+
+    def count_fields(self, spec: Spec) -> int:
+        """Returns the fields of a payload."""
+        return self._count(_size(spec))
 
     def positions(self, size: int) -> np.ndarray:
         """Returns the rising coordinates that travel this round, ``int64[m]``."""

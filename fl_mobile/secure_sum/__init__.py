@@ -10,7 +10,8 @@ graph of Bell et al., "Secure single-server aggregation with (poly)logarithmic o
 from __future__ import annotations
 
 from fl_mobile.secure_sum.client import MaskedClient
+from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.secure_sum.server import MaskedServer
 from fl_mobile.secure_sum.terms import SumTerms, neighbours_for
 
-__all__ = ["MaskedClient", "MaskedServer", "SumTerms", "neighbours_for"]
+__all__ = ["MaskPlan", "MaskedClient", "MaskedServer", "SumTerms", "neighbours_for"]

@@ -47,6 +47,11 @@ class MaskedServer:
     _summed: list[int] = field(default_factory=list)
     _total: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
 
+    @property
+    def summed(self) -> list[int]:
+        """Clients in the sum."""
+        return self._summed
+
     def roster(self, advertised: Mapping[int, bytes]) -> bytes:
         """Returns who takes part, for all of them.
 

@@ -66,6 +66,17 @@ class SumTerms:
         )
 
 
+def read_terms(packet: bytes) -> SumTerms:
+    """Returns the terms that a client is invited with; raises `WireError`."""
+    if len(packet) != _TERMS.size:
+        raise WireError("truncated", f"the terms of a sum have {_TERMS.size} bytes, got {len(packet)}")
+    run, round_num, group, values, width, neighbours, threshold, least = _TERMS.unpack(packet)
+    try:
+        return SumTerms(run, round_num, values, width, neighbours, threshold, group, least)
+    except ConfigError as error:
+        raise WireError("terms", str(error)) from None
+
+
 class Entry(NamedTuple):
     """A client in the roster.
 

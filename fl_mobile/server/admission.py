@@ -73,12 +73,8 @@ class Admitted(NamedTuple):
     late: int
 
 
-def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admission, plan: FitPlan) -> Admitted:
-    """Returns the packet as it counts in round ``round_num``.
-
-    Args:
-        layout: Of the agreed spec and the codec published for the round.
-        plan: Local training of the round, from which follows how far the client moved.
+def header_of(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admission) -> wire.Header:
+    """Returns what a packet says of itself, if it may be in round ``round_num``; nothing of it is decoded.
 
     Raises:
         WireError: It does not count; the reason says why.
@@ -91,6 +87,21 @@ def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admissio
         raise WireError("round", f"update is for round {header.round_num}, this is round {round_num}")
     if header.num_examples < 1:
         raise WireError("examples", "an update must stand on at least one example")
+    return header
+
+
+def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admission, plan: FitPlan) -> Admitted:
+    """Returns the packet as it counts in round ``round_num``.
+
+    Args:
+        layout: Of the agreed spec and the codec published for the round.
+        plan: Local training of the round, from which follows how far the client moved.
+
+    Raises:
+        WireError: It does not count; the reason says why.
+    """
+    header = header_of(packet, round_num=round_num, layout=layout, rules=rules)
+    late = round_num - header.base_round
     delta = layout.unpack(packet, header).tensors
     examples = min(header.num_examples, rules.max_examples)
     full_weight = rules.unit * (examples if rules.weighting == "examples" else 1)

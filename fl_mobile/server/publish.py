@@ -12,6 +12,8 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
 from fl_mobile.codecs import contracting
 from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.codecs.sketch import Sketch
+from fl_mobile.codecs.summed import in_step, summed
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.records import Assignment, FitPlan, ServerState
 from fl_mobile.seeds import rng_for
@@ -50,6 +52,11 @@ def assign(
     if rules.rate_control is not None and isinstance(upload, Ecsq):
         published = upload.step if state.upload_step is None else state.upload_step
         state, upload = replace(state, upload_step=published), upload.with_step(published)
+    if agreement.masks:
+        _check_masked(agreement)
+        if rules.moves_step and isinstance(upload, Sketch):
+            state = replace(state, upload_step=state.upload_step or upload.step)
+        upload = in_step(upload, state.round_num, state.upload_step if rules.moves_step else None)
     plan, admission, clip_norm = agreement.algorithm.plan(plan), rules.admission, rules.admission.clip_norm
     if rules.privacy or agreement.local_noise:
         _check_private(agreement)
@@ -70,6 +77,19 @@ def _check_private(agreement: Agreement) -> None:
         raise ConfigError(f"under privacy one sum is released a round, and '{agreement.algorithm.name}' needs another")
     if agreement.memory != "none" or not agreement.bare_packets:
         raise ConfigError("under privacy packets hold one round's update and nothing else: no memory, bare packets")
+
+
+def _check_masked(agreement: Agreement) -> None:
+    """Raises `ConfigError` for what cannot be added under masks, or needs single updates."""
+    if summed(agreement.upload) is None:
+        raise ConfigError(f"under masks only fields of a fixed width add up, and '{agreement.upload.name}' sends none")
+    statistics = [path for path, tensor in agreement.spec.items() if not tensor.trainable]
+    if statistics:
+        raise ConfigError(f"under masks only coded tensors travel, and '{statistics[0]}' would be sent as it is")
+    if agreement.algorithm.per_step or agreement.algorithm.variate or agreement.memory != "none":
+        raise ConfigError("under masks no single update is known: no control variates, second sums or memory")
+    if not agreement.bare_packets:
+        raise ConfigError("under masks packets hold the masked payload and nothing else: bare packets")
 
 
 @dataclass

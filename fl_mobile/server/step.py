@@ -10,9 +10,11 @@ import numpy as np
 
 from fl_mobile import wire
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
+from fl_mobile.aggregation.summed_fields import SummedFields
 from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Mean
 from fl_mobile.client.feedback import plus, predicted
+from fl_mobile.codecs.summed import next_step
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import ClippedSum, PrivacyRules, release
 from fl_mobile.records import Assignment, PrivacyState, RoundReport, ServerState
@@ -41,6 +43,7 @@ class ServerRules:
         privacy: How sums are released under differential privacy, in place of ``rule``; None: as they are.
         schedule: Which part of its step the algorithm takes in which round.
         averaging: Which mean over rounds is the model.
+        moves_step: Whether the step of fields that are summed under masks follows from the last sum.
     """
 
     admission: Admission = field(default_factory=Admission)
@@ -51,6 +54,7 @@ class ServerRules:
     privacy: PrivacyRules | None = None
     schedule: Schedule = field(default_factory=Schedule)
     averaging: Averaging = field(default_factory=Averaging)
+    moves_step: bool = False
 
     def __post_init__(self) -> None:
         believed = self.admission
@@ -140,6 +144,8 @@ def step(
         staleness=_mean_staleness(folded.staleness, accepted),
         weights_norm=global_norm({path: value for path, value in after.weights.items() if after.spec[path].trainable}),
     )
+    if rules.moves_step and isinstance(folded.total, SummedFields) and accepted and after.upload_step is not None:
+        after = replace(after, upload_step=next_step(after.upload_step, folded.total.total, accepted))
     return _remembered(agreement, rules, after, report), report
 
 

@@ -86,6 +86,10 @@ class Sketch:
         """The name: a packet of another projection must not be decoded with this one."""
         return self.name
 
+    def with_step(self, step: float) -> Sketch:
+        """Returns the codec as the server publishes its fields in a round."""
+        return replace(self, step=step)
+
     def for_round(self, round_num: int) -> Sketch:
         """Returns the codec with the projection of one round of the run that its seed names."""
         return replace(self, seed=round_key(self.seed, round_num))
@@ -171,9 +175,9 @@ class Sketch:
         Raises:
             WireError: A payload that is not as long as this profile's are.
         """
-        total = np.zeros(self.k, np.int64)
+        total = np.zeros(self.count_fields(spec), np.int64)
         for payload in payloads:
-            total = (total + self.read_fields(payload)) & ((1 << self.width) - 1)
+            total = (total + self.read_fields(payload, spec)) & ((1 << self.width) - 1)
         return self._pack(total)
 
     def decode_sum(self, payload: bytes | memoryview, spec: Spec, count: int) -> Tensors:
@@ -182,16 +186,26 @@ class Sketch:
         Raises:
             WireError: Not such a sum.
         """
-        if not _size(spec):
-            Reader(payload).end()
-            return cut(np.zeros(0, np.float32), spec)
-        total = self.read_fields(payload)
-        half = 1 << (self.width - 1)
-        return self._tensors(((total + half) % (2 * half) - half) * (self.step / count), spec)
+        return self.decode_total(self.signed(self.read_fields(payload, spec)), spec, count)
 
-    def read_fields(self, payload: bytes | memoryview) -> np.ndarray:
+    def decode_total(self, total: np.ndarray, spec: Spec, count: int) -> Tensors:
+        """Returns the mean of ``count`` clients from the sum of their numbers, ``int64[k]``, no longer modulo."""
+        if not _size(spec):
+            return cut(np.zeros(0, np.float32), spec)
+        return self._tensors(total * (self.step / count), spec)
+
+    def signed(self, fields: np.ndarray) -> np.ndarray:
+        """Returns what a sum of fields, 0 … 2^width − 1, stands for: two's complement."""
+        half = 1 << (self.width - 1)
+        return (fields + half) % (2 * half) - half
+
+    def count_fields(self, spec: Spec) -> int:
+        """Returns the fields of a payload."""
+        return self.k if _size(spec) else 0
+
+    def read_fields(self, payload: bytes | memoryview, spec: Spec) -> np.ndarray:
         """Returns ``int64[k]``, the fields of a payload, 0 … 2^width − 1."""
-        return unpack_fields(memoryview(payload), np.full(self.k, self.width))
+        return unpack_fields(memoryview(payload), np.full(self.count_fields(spec), self.width))
 
     def _pack(self, numbers: np.ndarray) -> bytes:
         return pack_fields(numbers & ((1 << self.width) - 1), np.full(self.k, self.width))

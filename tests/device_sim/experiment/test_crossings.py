@@ -13,6 +13,7 @@ OWN_NOISE = ("privacy.mode=local", "privacy.noise-multiplier=4")
 NOISED = ("privacy.mode=central", "privacy.noise-multiplier=1")
 SAMPLED = (*NOISED, "selection.sampler=poisson")
 FIXED = (*NOISED, "privacy.sampling=fixed-size")
+MASKED = ("masks.group=10", "upload.codec=sketch")
 FORWARD = ("download.mode=forward", "upload.codec=sketch")
 MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.cohort", "data.devices"): ("train.cohort=11", "data.devices=10"),
@@ -70,6 +71,18 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("output.tuning-origin", "privacy.mode"): (
         *(*SAMPLED, "output.tuning-origin=devices-agreed", "output.tuning-data=digits"),
     ),
+    ("upload.codec", "masks.group"): ("masks.group=10",),
+    ("train.cohort", "masks.group"): (*MASKED, "train.cohort=2"),
+    ("clock.mode", "masks.group"): (*MASKED, LATE),
+    ("server.aggregation", "masks.group"): (*MASKED, ROBUST),
+    ("server.algorithm", "masks.group"): (*MASKED, "server.algorithm=fednova"),
+    ("upload.memory", "masks.group"): (*MASKED, "upload.memory=error-feedback"),
+    ("selection.sampler", "masks.group"): (*MASKED, "selection.sampler=oort"),
+    ("selection.over-selection", "masks.group"): (*MASKED, "selection.over-selection=1.5"),
+    ("policy.name", "masks.group"): (*MASKED, "policy.name=event", "policy.min-update-norm=0.05"),
+    ("attack.name", "masks.group"): (*MASKED, "attack.name=garbage"),
+    ("evaluation.device-test-fraction", "masks.group"): (*MASKED, "evaluation.device-test-fraction=0.2"),
+    ("privacy.mode", "masks.group"): (*MASKED, *OWN_NOISE),
 }
 
 

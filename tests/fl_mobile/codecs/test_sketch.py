@@ -189,8 +189,8 @@ def test_fields_add_up_mod_two_to_the_width_and_only_the_sum_has_to_fit(count: i
     parts = [*updates, last]
     both = [c.add_payloads([c.encode(u, philox(i)) for i, u in enumerate(parts)], spec) for c in (wide, narrow)]
     assert np.abs(wide.decode_sum(both[0], spec, 1)["w"]).max() < 32 * 0.25 * 3, "the sum is near zero"
-    signed = wide.read_fields(both[0])
-    assert np.array_equal(signed & 63, narrow.read_fields(both[1])), "wraps on the way do not matter"
+    signed = wide.read_fields(both[0], spec)
+    assert np.array_equal(signed & 63, narrow.read_fields(both[1], spec)), "wraps on the way do not matter"
     levels = np.where(signed >= 1 << 19, signed - (1 << 20), signed)
     slow = spread(unrotate(levels * 0.25, wide.seed).astype(np.float32), wide.seed, 700)
     assert np.array_equal(wide.decode_sum(both[0], spec, 1)["w"], slow)
@@ -201,7 +201,7 @@ def test_masks_that_cancel_leave_the_sum_of_fields_alone() -> None:
     codec, spec = Sketch(128, width=7, step=0.5), {"w": TensorSpec((300,))}
     payloads = [codec.encode(laplace(spec, key), philox(key)) for key in range(2)]
     mask = philox(9).integers(0, 128, 128)
-    blinded = [codec._pack(codec.read_fields(p) + s * mask) for p, s in zip(payloads, (1, -1), strict=True)]
+    blinded = [codec._pack(codec.read_fields(p, spec) + s * mask) for p, s in zip(payloads, (1, -1), strict=True)]
     assert blinded[0] != payloads[0]
     assert codec.add_payloads(blinded, spec) == codec.add_payloads(payloads, spec)
 

@@ -1,0 +1,26 @@
+"""Masked sums of a federation: how its cohorts are cut, and which models cannot be added."""
+
+from __future__ import annotations
+
+from device_sim.experiment.experiment import Experiment
+from device_sim.experiment.masks import most_in_cohort
+from fl_mobile.errors import ConfigError
+from fl_mobile.secure_sum.plan import MaskPlan
+from fl_mobile.tensors import Spec
+
+
+def masks_of(experiment: Experiment) -> MaskPlan | None:
+    """Returns how the cohorts of an experiment are cut into masked sums; None where there are none."""
+    most = most_in_cohort(experiment.train.cohort, experiment.selection.sampler)
+    return experiment.masks.plan(most) if experiment.masks.on else None
+
+
+def check_masked(spec: Spec) -> None:
+    """Raises `ConfigError` if not all tensors that travel can be added under masks."""
+    statistics = [path for path, tensor in spec.items() if not tensor.trainable]
+    if statistics:
+        raise ConfigError(
+            f"masks.group cannot be used with this model: '{statistics[0]}' and {len(statistics) - 1} more tensors are"
+            " statistics that travel as they are, and only coded numbers add up under masks. Take a model without"
+            " batch normalisation, or keep them on devices with personal.private batch-norm"
+        )
