@@ -35,7 +35,9 @@ class Fleet:
     start_hour: float = key(0.0, "diurnal: local hour of the first time zone when the run begins")
     time_zones: int = key(4, "diurnal: zones the devices are spread over")
     ram_share: float = key(0.25, "part of its memory a phone gives to training; a model that needs more is refused")
-    dropout_rate: float = key(0.05, "probability that a chosen device never answers; under masks: leaves before one of four steps")
+    dropout_rate: float = key(
+        0.05, "probability that a chosen device never answers; under masks, from one of four steps on"
+    )
     interruptions_per_hour: float = key(0.0, "how often local training is broken off")
 
     def __post_init__(self) -> None:
