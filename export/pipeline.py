@@ -67,7 +67,7 @@ def export_model(
     training: TrainingFacts = NOTHING_KNOWN,
     sign_with: SigningKey | None = None,
     targets: Sequence[str] = (),
-    told: TaskTargets | None = None,
+    told: TaskTargets | Mapping[str, TaskTargets] | None = None,
     phone: PhoneTask | None = None,
 ) -> BundleReport:
     """Writes a verified bundle of ``model`` to the new folder ``out`` and returns what was measured.
@@ -98,7 +98,7 @@ def export_model(
         targets: What decides besides the runtimes that ship: others of ``RUNTIMES``, which are only asked and told
             otherwise, hardware of ``export.verify.targets``, or ``"tflite-2.14"``.
         told: Where the only output is no classes of whole frames, what it should be: numbers, tags, a class at every
-            step. Artifacts are then held against Keras by the task's metrics too.
+            step; of several heads by output name. Artifacts are then held against Keras by the task's metrics too.
         phone: Of a model with one input and one output what an app has to know beside it: ``task.json``.
 
     Raises:
@@ -122,7 +122,10 @@ def export_model(
         phone.files(found.serving)  # what does not fit is told before anything is converted
     with converter_for(found.serving.parameters) as convert, saved_models(found, convert) as saved:
         convert_ahead(saved, [recipe for recipe in rows if recipe is not AUTO and not recipe.tuning], calibration)
-        reference = replace(reference_of(found, x_test, y_test), told=told)
+        reference = reference_of(found, x_test, y_test)
+        if told is not None:
+            by_name = told if isinstance(told, Mapping) else {reference.serving.end.name: told}
+            reference = replace(reference, told=by_name)
         request = Request(
             described=found,
             reference=reference,
@@ -252,8 +255,7 @@ def _tuning_set(rows: Sequence[Recipe], tuning: TuningSet | None) -> TuningSet |
 def _files(report: BundleReport, made: Mapping[str, Made], request: Request) -> dict[str, bytes]:
     chosen, reference = request.golden_rows, request.reference
     labels = {name: part[chosen] for name, part in reference.labels.items()}
-    if reference.told is not None:
-        labels[report.serving.end.name] = reference.told.y[chosen]
+    labels |= {name: told.y[chosen] for name, told in reference.told.items()}
     golden = Golden(
         frames=take(reference.frames, chosen),
         labels=labels,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_array_bytes, make_dataset
+from device_sim.datasets.npz_ends import heads_in, inputs_in, named, several
+from device_sim.datasets.records import Dataset, Ends, LoadRequest, Samples, check_array_bytes, make_dataset
 from device_sim.datasets.split import split_dataset
-from fl_mobile.errors import DataError, nearest
+from fl_mobile.errors import ConfigError, DataError, nearest
 from fl_mobile.storage.npz import Header, read_arrays
-from fl_mobile.tasks import AUTO, decide, prepared, task_row
+from fl_mobile.tasks import AUTO, MULTI_HEAD, decide, prepared, task_row
 from fl_mobile.tasks.table import CLASSES, RECONSTRUCTION
 
+_ONE_TARGET = "{}: one target 'y' has no heads; save several as y.<name>, or leave task.heads out"
 _KEYS = ("x", "y", "x_test", "y_test", "device", "labels")
 
 
@@ -24,6 +28,7 @@ def load_npz(request: LoadRequest) -> Dataset:
     are to be rebuilt); optionally ``x_test`` and ``y_test`` (else a seeded split per
     class), ``device`` (integer or text ``[n]``: who holds each training example) and ``labels`` (text ``[classes]``).
     ``uint8`` inputs are pixels, ``uint8[n, height, width]`` gets one channel; other numbers become float32.
+    Several inputs are ``x.<name>``, several targets ``y.<name>`` (with ``labels.<name>``): see `npz_ends`.
     """
     path = request.path
     if path is None:
@@ -31,6 +36,10 @@ def load_npz(request: LoadRequest) -> Dataset:
             "npz: no file named. Give the .npz file as path; keys: x, y[, x_test, y_test][, device][, labels]."
         )
     arrays = _read(path)
+    if several(arrays):
+        return _load_several(path, arrays, request)
+    if request.task == MULTI_HEAD or request.heads:
+        raise ConfigError(_ONE_TARGET.format(path))
     task, why = _task(path, arrays, request.task)
     x, y = _pair(path, arrays, ("x", "y"), task)
     device_of = _devices(path, arrays["device"], len(y)) if "device" in arrays else None
@@ -50,6 +59,59 @@ def load_npz(request: LoadRequest) -> Dataset:
     return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of, task=task, why=why)
 
 
+def _load_several(path: Path, arrays: dict[str, np.ndarray], request: LoadRequest) -> Dataset:
+    """Returns a file of several inputs or targets, joined."""
+    tested = any(name.startswith(("x_test", "y_test")) for name in arrays)
+    xs, ys = (["x", "x_test"], ["y", "y_test"]) if tested else (["x"], ["y"])
+    for key in (*xs, *ys):
+        others = list(named(arrays, key))
+        if others and key in arrays:
+            raise DataError(f"{path}: holds '{key}' and '{key}.{others[0]}': one or the other.")
+        if key not in arrays and not others:
+            raise DataError(f"{path}: no array '{key}'; {', '.join((*xs, *ys))} come together.")
+    y, names, about = _several_targets(path, arrays, ys, request)
+    if named(arrays, "x"):
+        x, ports = inputs_in(path, arrays, xs)
+    else:
+        x, ports = [_one_input(path, key, arrays[key]) for key in xs], ()
+    for inputs, targets, one, other in zip(x, y, xs, ys, strict=True):
+        if len(inputs) != len(targets):
+            raise DataError(f"{path}: '{one}' has {len(inputs)} examples, '{other}' {len(targets)}.")
+    device_of = _devices(path, arrays["device"], len(y[0])) if "device" in arrays else None
+    about |= {"ends": replace(about["ends"], ports=ports), "source": str(path), "device_of": device_of}
+    if not tested:
+        return split_dataset(path.stem, x[0], y[0], labels=names, request=request, **about)
+    train, test = (Samples(*pair) for pair in zip(x, y, strict=True))
+    return make_dataset(path.stem, train, test, names, **about)
+
+
+def _several_targets(
+    path: Path, arrays: dict[str, np.ndarray], keys: list[str], request: LoadRequest
+) -> tuple[list[np.ndarray], tuple[str, ...], dict[str, Any]]:
+    """Returns the targets of each part, the labels of a lone one, and task, reason and ends by their names."""
+    heads = [f"y.{name}" for name in named(arrays, "y")]
+    if not heads and (request.task == MULTI_HEAD or request.heads):
+        raise ConfigError(_ONE_TARGET.format(path))
+    if not heads:
+        task, why = _task(path, arrays, request.task)
+        targets = [_targets(path, key, arrays[key], task) for key in keys]
+        return targets, _labels(path, arrays, task, targets), {"task": task, "why": why, "ends": Ends()}
+    if request.task not in (AUTO, MULTI_HEAD):
+        raise ConfigError(
+            f"task.name '{request.task}' has one target, {path} holds {', '.join(heads)}: task.name ="
+            f' "{MULTI_HEAD}", and what each is with task.heads'
+        )
+    targets, task, why, labels = heads_in(path, arrays, keys, request.heads)
+    return targets, (), {"task": task, "why": why, "ends": Ends(labels=labels)}
+
+
+def _one_input(path: Path, key: str, x: np.ndarray) -> np.ndarray:
+    x = _inputs(path, key, x, tokens=False)
+    if x.ndim < 2:
+        raise DataError(f"{path}: '{key}' is {x.shape}; expected [n, ...].")
+    return x
+
+
 def read_examples(path: Path) -> Samples:
     """Returns ``x`` and ``y`` of the file at ``path``, whole: nothing is held out.
 
@@ -57,12 +119,15 @@ def read_examples(path: Path) -> Samples:
         DataError: It is not there, damaged, or holds something else.
     """
     arrays = _read(path)
+    if several(arrays):
+        raise DataError(f"{path}: holds several inputs or targets; here x and y alone are read.")
     return Samples(*_pair(path, arrays, ("x", "y"), _task(path, arrays, AUTO)[0]))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     def check(header: Header) -> None:
-        if header.name not in _KEYS:
+        key, _, end = header.name.partition(".")
+        if key not in _KEYS or ("." in header.name and (key == "device" or not end.isidentifier())):
             raise DataError(f"{path}: unknown array '{header.name}'.{nearest(header.name, _KEYS)}")
         check_array_bytes(f"{path}: '{header.name}'", header.shape, header.dtype.itemsize)
 
@@ -70,7 +135,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         arrays = read_arrays(path, check=check)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an .npz file: {error}. Write it with numpy.savez(...).") from error
-    if "x" not in arrays:
+    if "x" not in arrays and not named(arrays, "x"):
         raise DataError(f"{path}: no array 'x'. It holds: {', '.join(sorted(arrays)) or 'nothing'}.")
     return arrays
 
@@ -138,10 +203,14 @@ def _pair(
     x = _inputs(path, first, arrays[first], tokens=task == "sequence")
     if task == RECONSTRUCTION:
         return x, x.astype(np.float32) * np.float32(1 / 255 if x.dtype == np.uint8 else 1)
-    try:
-        y = prepared(task, arrays[second])
-    except DataError as error:
-        raise DataError(f"{path}: '{second}' is {error}.") from None
+    y = _targets(path, second, arrays[second], task)
     if x.ndim < 2 or len(x) != len(y):
         raise DataError(f"{path}: '{first}' is {x.shape} and '{second}' is {y.shape}; expected [n, ...] and [n].")
     return x, y
+
+
+def _targets(path: Path, key: str, y: np.ndarray, task: str) -> np.ndarray:
+    try:
+        return prepared(task, y)
+    except DataError as error:
+        raise DataError(f"{path}: '{key}' is {error}.") from None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fl_mobile.errors import ConfigError, DataError
+from fl_mobile.models.ends import Port, inputs_of_rows
+from fl_mobile.tasks.heads import Head, targets_of
 from fl_mobile.tasks.table import AUTO, CLASSES, CLASSIFICATION, task_row
 
 MAX_ARRAY_BYTES = 4 << 30
@@ -75,6 +79,19 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """Several inputs, or several targets: what lies end to end in rows of ``x`` and ``y``.
+
+    Attributes:
+        ports: Of several inputs, which ``x`` ``float32[n, numbers]`` holds joined; empty where there is one.
+        labels: Head → names of its classes, tags or numbers; empty where there is one target.
+    """
+
+    ports: tuple[Port, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A training and a held-out part with the same inputs and targets.
 
@@ -87,6 +104,7 @@ class Dataset:
         task: Row of `fl_mobile.tasks.TASKS`: what the targets are.
         why: Why it is that task, in words.
         scaling: Of features and numbers that are to be standardised; None leaves them as they are.
+        ends: Of several inputs or targets; None where there is one of each.
     """
 
     name: str
@@ -100,6 +118,7 @@ class Dataset:
     task: str = CLASSIFICATION
     why: str = "the dataset has classes"
     scaling: Scaling | None = None
+    ends: Ends | None = None
 
     def __post_init__(self) -> None:
         if self.train.x.shape[1:] != self.test.x.shape[1:] or self.train.x.dtype != self.test.x.dtype:
@@ -125,12 +144,34 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         """How many outputs a model has for an example or a position: classes, tags or numbers."""
+        if self.heads:
+            return sum(math.prod(head.answer) for head in self.heads)
         return len(self.labels) or math.prod(self.train.y.shape[1:])
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example, e.g. ``(28, 28, 1)``."""
         return tuple(self.train.x.shape[1:])
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The inputs, where there are several."""
+        return self.ends.ports if self.ends else ()
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads, where there are several targets."""
+        return task_row(self.task).heads
+
+    def inputs(self, x: np.ndarray) -> Any:
+        """Returns inputs as the author's model takes them: by name where there are several."""
+        return inputs_of_rows(self.ports, x) if self.ports else x
+
+    def told(self, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns each head's targets, classes as ``int64``."""
+        found = targets_of(self.heads, y)
+        whole = [head.name for head in self.heads if task_row(head.task).kind == CLASSES]
+        return {name: part.astype(np.int64) if name in whole else part for name, part in found.items()}
 
     @property
     def input_scale(self) -> float:
@@ -193,6 +234,7 @@ class LoadRequest:
         path: The user's file or folder, or None for the places the dataset is known to be in.
         test_fraction: Held out per class where the dataset has no split of its own.
         task: Row of `fl_mobile.tasks.TASKS` that the targets are of, or ``"auto"`` to see it from them.
+        heads: What is known of several targets: ``name=task:loss*weight``, the last two parts optional.
     """
 
     seed: int
@@ -200,6 +242,7 @@ class LoadRequest:
     test_fraction: float
     options: DataOptions
     task: str = AUTO
+    heads: tuple[str, ...] = ()
 
 
 def make_dataset(
@@ -212,9 +255,12 @@ def make_dataset(
     device_of: np.ndarray | None = None,
     task: str = CLASSIFICATION,
     why: str = "the dataset has classes",
+    ends: Ends | None = None,
 ) -> Dataset:
     """Returns the record with its fingerprint computed."""
     digest = hashlib.sha256("\0".join(labels).encode())
+    if ends is not None:
+        digest.update(repr((task, ends.ports, sorted(ends.labels.items()))).encode())
     for array in (train.x, train.y, test.x, test.y, device_of):
         if array is not None:
             digest.update(f"|{array.dtype.str}{array.shape}|".encode())
@@ -229,12 +275,15 @@ def make_dataset(
         fingerprint=digest.hexdigest(),
         task=task,
         why=why,
+        ends=ends,
     )
 
 
 def check_targets(what: str, task: str, y: np.ndarray, labels: tuple[str, ...]) -> None:
     """Raises `DataError` where targets are none of ``task``, or a class, tag or number has no label."""
     row = task_row(task)
+    if row.heads:  # each was looked at before they were joined
+        return
     if y.dtype != (np.int64 if row.kind == CLASSES else np.float32) or (row.axes not in (None, y.ndim - 1)):
         raise DataError(f"{what}: targets are {y.dtype}{y.shape}, task '{task}' has {row.targets}.")
     if row.kind == CLASSES:

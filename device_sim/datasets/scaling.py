@@ -42,6 +42,11 @@ def standardised(dataset: Dataset, how: str, *, table: bool, private: bool) -> D
             'data.standardize = "federated" sends exact sums, which [privacy] does not account for: scale features by'
             ' values that anyone may know, and set data.standardize = "none"'
         )
+    if dataset.ends is not None:
+        raise ConfigError(
+            'data.standardize = "federated" is for one input and one target: scale several before they are saved, or'
+            " put a Normalization layer with known values into the model"
+        )
     if dataset.train.x.dtype != np.float32 or dataset.train.x.ndim != 2:
         raise ConfigError(
             f'data.standardize = "federated" needs rows of numbers, {dataset.name} holds {dataset.train.x.dtype}'

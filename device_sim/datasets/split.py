@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from device_sim.datasets.records import Dataset, LoadRequest, Samples, check_targets, make_dataset
+from device_sim.datasets.records import Dataset, Ends, LoadRequest, Samples, check_targets, make_dataset
 from fl_mobile.errors import DataError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tasks.table import CLASSIFICATION
@@ -60,6 +60,7 @@ def split_dataset(
     device_of: np.ndarray | None = None,
     task: str = CLASSIFICATION,
     why: str = "the dataset has classes",
+    ends: Ends | None = None,
 ) -> Dataset:
     """Returns ``x, y`` shuffled and split per stratum by ``request.seed``; the same seed gives the same split."""
     check_targets(name, task, Samples(x, y).y, labels)  # a mistake in the data must not surface as one of the split
@@ -76,6 +77,7 @@ def split_dataset(
         device_of=None if device_of is None else device_of[train_rows],
         task=task,
         why=why,
+        ends=ends,
     )
 
 

@@ -33,7 +33,7 @@ from device_sim.datasets.tables import load_breast_cancer, load_diabetes
 from device_sim.datasets.text import load_shakespeare, load_text_folder, missing_plays
 from fl_mobile.errors import ConfigError, DataError, check_known
 from fl_mobile.table import Table
-from fl_mobile.tasks import AUTO
+from fl_mobile.tasks import AUTO, MULTI_HEAD
 from fl_mobile.tasks.table import RECONSTRUCTION
 
 
@@ -271,13 +271,15 @@ def load_dataset(
     test_fraction: float = 0.2,
     options: DataOptions | None = None,
     task: str = AUTO,
+    heads: tuple[str, ...] = (),
 ) -> Dataset:
     """Returns the dataset ``name``; equal arguments give equal data, split and order.
 
     Args:
         path: The user's file or folder. It is the only place then looked at.
         test_fraction: Held out per class; datasets with a published split keep theirs.
-        task: Row of `fl_mobile.tasks.TASKS`, or ``"auto"``: what the targets are.
+        task: Row of `fl_mobile.tasks.TASKS`, ``"multi-head"``, or ``"auto"``: what the targets are.
+        heads: What is known of several targets; `LoadRequest.heads`.
 
     Raises:
         ConfigError: Unknown name, or an option or path the dataset does not read.
@@ -299,8 +301,10 @@ def load_dataset(
         if option not in row.options:
             known = ", ".join(row.options).replace("_", "-") or "none"
             raise ConfigError(f"dataset '{name}' does not read {option.replace('_', '-')}; its options: {known}.")
-    loaded = row.load(LoadRequest(seed, path, test_fraction, options, task=task))
-    return loaded if task in (AUTO, loaded.task) else _for_task(loaded, task)
+    if name != "npz" and (task == MULTI_HEAD or heads):
+        raise ConfigError(f"dataset '{name}' has one target: several come from npz, as y.<name>, with task.heads.")
+    loaded = row.load(LoadRequest(seed, path, test_fraction, options, task=task, heads=heads))
+    return loaded if task in (AUTO, loaded.task) or loaded.heads else _for_task(loaded, task)
 
 
 def _for_task(dataset: Dataset, task: str) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from device_sim.engines.trainers.draws import keyed_draws
 from fl_mobile.errors import DataError, ModelError
 from fl_mobile.local.losses import check_answers_fit
+from fl_mobile.models.ends import Port, by_port
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.models.telling import reason_of, where
 from fl_mobile.tasks.table import CLASSIFICATION
@@ -69,7 +70,10 @@ def check_precision(model: Any) -> None:
 
 def check_tokens(model: Any, parts: Mapping[str, np.ndarray]) -> None:
     """Raises `DataError` for examples with numbers that an embedding of the model's input has no row for."""
-    inputs = {id(tensor) for tensor in getattr(model, "inputs", None) or []}
+    _check_tokens(model, {id(tensor) for tensor in getattr(model, "inputs", None) or []}, parts)
+
+
+def _check_tokens(model: Any, inputs: set[int], parts: Mapping[str, np.ndarray]) -> None:
     for layer in flatten_layers(model):
         if type(layer).__name__ != "Embedding" or not _reads(layer, inputs):
             continue
@@ -87,6 +91,20 @@ def check_tokens(model: Any, parts: Mapping[str, np.ndarray]) -> None:
                     f"{name}: layer '{layer.name}' looks up whole token numbers, the examples hold fractions:"
                     " tokenise the text, or leave the Embedding out"
                 )
+
+
+def check_tokens_of_ports(model: Any, ports: Sequence[Port], parts: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """The same of an author's model with several inputs, each with the embeddings that read it.
+
+    Args:
+        model: The author's model.
+        ports: Its inputs.
+        parts: Name → inputs by name.
+    """
+    tensors = by_port(model, ports)
+    for port in ports:
+        own = {f"{name}, input '{port.name}'": part[port.name] for name, part in parts.items()}
+        _check_tokens(model, {id(tensors[port.name])}, own)
 
 
 def _reads(layer: Any, inputs: set[int]) -> bool:

@@ -37,7 +37,7 @@ from fl_mobile.server.admission import WEIGHTINGS, Admission
 from fl_mobile.server.averaging import AVERAGINGS, Averaging
 from fl_mobile.server.schedule import SCHEDULES as SERVER_SCHEDULES
 from fl_mobile.table import Table, check_row, is_own, own_rows, registered, source_sha256
-from fl_mobile.tasks import AUTO, TASKS, decided
+from fl_mobile.tasks import AUTO, MULTI_HEAD, TASKS, decided
 from fl_mobile.tasks import METRICS as TOLD
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.wire.pruning_mask import PruningPlan
@@ -47,10 +47,16 @@ from fl_mobile.wire.pruning_mask import PruningPlan
 class Task:
     """[task]: what is to be answered; it brings the loss, the metrics and how the artifact is judged."""
 
-    name: str = key(AUTO, f"{AUTO} (seen from the targets) | {' | '.join(TASKS)}")
+    name: str = key(AUTO, f"{AUTO} (seen from the targets) | {' | '.join((*TASKS, MULTI_HEAD))}")
+    heads: tuple[str, ...] = key(
+        (), "several targets: name=task:loss*weight of those that are not as they look", ("pain=regression:huber*0.5",)
+    )
 
     def __post_init__(self) -> None:
-        check_known("task.name", self.name, (AUTO, *TASKS))
+        check_known("task.name", self.name, (AUTO, *TASKS, MULTI_HEAD))
+        object.__setattr__(self, "heads", tuple(self.heads))
+        if self.heads and self.name not in (AUTO, MULTI_HEAD):
+            raise ConfigError(f'task.heads are of task.name = "{MULTI_HEAD}", got "{self.name}": leave one of them out')
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def open_dataset(experiment: Experiment) -> Dataset:
         test_fraction=keys.test_fraction,
         options=keys.options(),
         task=experiment.task.name,
+        heads=experiment.task.heads,
     )
     row, private = DATASETS[keys.dataset], experiment.privacy.on
     dataset = standardised(dataset, keys.standardize, table=row.table, private=private)

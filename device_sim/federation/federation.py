@@ -15,7 +15,7 @@ from device_sim.client_data.data import DeviceData
 from device_sim.client_data.held_out import SplitDevices
 from device_sim.datasets import Dataset
 from device_sim.engines import Engine, open_engine
-from device_sim.engines.checks import check_training
+from device_sim.engines.checks import check_tokens_of_ports, check_training
 from device_sim.engines.trainers.steps import start_with_one_thread
 from device_sim.experiment.as_compiled import as_compiled, of_outputs
 from device_sim.experiment.class_weights import class_weights_of
@@ -44,6 +44,7 @@ from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import Compiled, compiled_of
 from fl_mobile.local.optimizers import local_optimizer
 from fl_mobile.models import build_model
+from fl_mobile.models.ends import author_of, with_joined_ends
 from fl_mobile.models.finish import with_standardised_inputs
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.privacy.local import LocalNoise
@@ -52,7 +53,7 @@ from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
-from fl_mobile.tasks import check_further, task_row
+from fl_mobile.tasks import MULTI_HEAD, check_further, task_row
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -113,6 +114,9 @@ class Federation:
     def task(self) -> str:
         """What is trained, by which loss, and why it is that, in a line."""
         row, loss = task_row(self.dataset.task), self.plain_plan(0).loss
+        if row.heads:
+            told = ", ".join(f"{h.name} {h.loss}{'' if h.weight == 1 else f' × {h.weight:g}'}" for h in row.heads)
+            return f"{MULTI_HEAD}, because {self.dataset.why}: losses {told}; score {row.score_name}"
         return f"{self.dataset.task}, because {self.dataset.why}: loss {loss}, score {row.score_name}"
 
     @property
@@ -269,7 +273,7 @@ def open_federation(
     build = build_of(experiment, dataset, make)
     start_with_one_thread()
     model, told, keys = build(), "", experiment.engine
-    if compiled := compiled or compiled_of(model):
+    if compiled := compiled or compiled_of(author_of(model)):
         experiment, told = as_compiled(experiment, compiled, open_keys)
     engine = open_engine(
         keys.name,
@@ -299,7 +303,7 @@ def settled(experiment: Experiment, open_keys: frozenset[str]) -> tuple[Experime
         return experiment, ""
     dataset = open_dataset(experiment)
     start_with_one_thread()
-    compiled = compiled_of(build_of(experiment, dataset)())
+    compiled = compiled_of(author_of(build_of(experiment, dataset)()))
     return as_compiled(experiment, compiled, open_keys) if compiled else (experiment, "")
 
 
@@ -308,6 +312,8 @@ def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Wo
     parts = {f"{dataset.name}, {name} part": getattr(dataset, name) for name in ("train", "test")}
     loss = experiment.train.plan(0, from_logits=True, task=dataset.task).loss
     examples = {n: (p.x, p.y) for n, p in parts.items()}
+    if dataset.ports:
+        check_tokens_of_ports(author_of(model), dataset.ports, {n: dataset.inputs(x) for n, (x, _) in examples.items()})
     check_training(model, loss, examples, dataset.num_classes, task=dataset.task)
     check_further(dataset.task, experiment.output.metrics, dataset.test.y[:8], dataset.num_classes)
     if experiment.train.qat.on:
@@ -380,13 +386,26 @@ def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] 
     """Returns a function that builds the experiment's model for the dataset, the same one every time."""
     build = partial(
         make or partial(build_model, experiment.model.name),
-        input_shape=dataset.input_shape,
-        num_classes=dataset.num_classes,
+        **_ends_of(dataset),
         task=dataset.task,
-        input_scale=dataset.input_scale,
         seed=experiment.seed,
         weights=experiment.model.weights or None,
     )
+    if dataset.ends is not None:
+        return partial(with_joined_ends, build, dataset.ports, dataset.task)
     if dataset.scaling is None:
         return build
     return partial(with_standardised_inputs, build, dataset.scaling.mean.tolist(), dataset.scaling.spread.tolist())
+
+
+def _ends_of(dataset: Dataset) -> dict[str, Any]:
+    """Returns what a builder is told of inputs and outputs: by name where there are several."""
+    shape: Any = dataset.input_shape
+    scale: Any = dataset.input_scale
+    classes: Any = dataset.num_classes
+    if dataset.ports:
+        shape = {port.name: port.shape for port in dataset.ports}
+        scale = {port.name: 1 / 255 if port.dtype == "uint8" else 1.0 for port in dataset.ports}
+    if dataset.heads:
+        classes = {head.name: head.answer[-1] for head in dataset.heads}
+    return {"input_shape": shape, "input_scale": scale, "num_classes": classes}

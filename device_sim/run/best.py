@@ -20,6 +20,7 @@ from device_sim.run.keras_file import write_model
 from device_sim.run.log import Round
 from fl_mobile.errors import RunError
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.ends import author_of
 from fl_mobile.storage.npz import read_arrays, write_arrays
 from fl_mobile.tensors import Tensors
 
@@ -103,9 +104,9 @@ def write_models(federation: Federation, folder: RunFolder, kept: Kept, beside: 
         (folder.path / name).unlink(missing_ok=True)  # of an earlier end of this run
     if beside:
         keras_bridge.write(model, federation.whole(beside.weights))
-        write_model(folder.path / beside_name(keep), model)
+        write_model(folder.path / beside_name(keep), author_of(model))
     keras_bridge.write(model, federation.whole(kept.weights))
-    write_model(folder.model, model)
+    write_model(folder.model, author_of(model))
     return model
 
 

@@ -26,7 +26,7 @@ from fl_mobile.client.private import NONE
 from fl_mobile.records import ServerState
 from fl_mobile.seeds import rng_for, seed_for
 from fl_mobile.storage.shelf import Shelf
-from fl_mobile.tasks import METRICS, measured, task_row
+from fl_mobile.tasks import measured, metric_row, task_row
 
 BINS = 20
 """Of the histogram of accuracies over [0, 1]."""
@@ -100,7 +100,7 @@ def metrics_on_devices(federation: Federation, scores: Sequence[Evaluation]) -> 
     for name in dict.fromkeys((*task_row(federation.dataset.task).metrics, *federation.experiment.output.metrics)):
         values = [metrics[name] for metrics in told if name in metrics]
         if values:
-            spread = quantiles_of(values, larger_is_better=METRICS[name].larger_is_better)
+            spread = quantiles_of(values, larger_is_better=metric_row(name).larger_is_better)
             out[name] = {**spread, "devices": float(len(values))}
     return out
 

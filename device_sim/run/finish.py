@@ -24,7 +24,14 @@ from device_sim.run.evaluation import federated_evaluation
 from device_sim.run.facts import facts_of_run
 from device_sim.run.folder import RunFolder
 from device_sim.run.health import evidence_of, trained_nothing, warnings_of
-from device_sim.run.held_out import answers_classes, export_with_held_out
+from device_sim.run.held_out import (
+    answers_classes,
+    export_with_held_out,
+    finished,
+    forms_of,
+    frames_of,
+    refuse_tuned,
+)
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.summary import summarise
@@ -32,7 +39,6 @@ from device_sim.run.tuning_data import open_tuning_set
 from export import BundleReport
 from export.bundles.folder import read_bundle
 from export.bundles.signing import SigningKey
-from export.model.frames import form_of
 from export.variants.forecast import check_exportable
 from export.variants.outcome import FAILED, Unmade, told_together
 from fl_mobile.errors import ConfigError, DataError, ExportError, RunError, VerifyError
@@ -160,12 +166,15 @@ def check_before_training(federation: Federation, recipes: Sequence[str], say: S
     """
     dataset = federation.dataset
     model = federation.build()
+    if dataset.ends is not None:
+        refuse_tuned(recipes)
+        model = finished(model, dataset, federation.plain_plan(0).loss)
     try:
         unmade = check_exportable(
             model,
             recipes,
-            examples=dataset.test.x[:8],
-            input_dtype=form_of(dataset.test.x),
+            examples=frames_of(dataset, dataset.test.x[:8]),
+            input_dtype=forms_of(dataset),
             classes=answers_classes(model, dataset),
         )
     except ExportError as error:

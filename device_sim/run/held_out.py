@@ -14,14 +14,15 @@ from device_sim.run.for_phone import phone_task
 from export import BundleReport, export_model
 from export.bundles.phone_task import PhoneTask
 from export.bundles.signing import SigningKey
+from export.convert.recipes import asked_for
 from export.model.forms import InputForms
 from export.model.frames import NO_OUTPUT, calibration_split, form_of
 from export.model.serving import Described, described, list_ends
 from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tuning import TuningSet
 from export.verify.by_task import TaskTargets
-from fl_mobile.errors import ExportError
-from fl_mobile.models.finish import STANDARDIZE, with_answers
+from fl_mobile.errors import ConfigError, ExportError
+from fl_mobile.models.finish import STANDARDIZE, with_answers, with_ends
 from fl_mobile.models.heads import head_of
 from fl_mobile.tasks.table import CLASSIFICATION
 
@@ -79,22 +80,27 @@ def export_with_held_out(
     if dataset.scaling is not None:  # features of several sizes share no 8-bit grid
         keep_float = tuple(dict.fromkeys((*keep_float, STANDARDIZE)))
     classes = output != NO_OUTPUT and answers_classes(model, dataset)
-    found = described(model, form_of(dataset.test.x) if forms is None else forms, classes=classes, batch=batch)
+    found = described(model, forms_of(dataset) if forms is None else forms, classes=classes, batch=batch)
     end = _labelled(found, dataset.num_classes, output, say) if classes else None
-    told = None
-    if dataset.task != CLASSIFICATION and len(found.serving.outputs) == 1:
+    told: TaskTargets | dict[str, TaskTargets] | None = None
+    classes_of: dict[str, Any] | None = None if end is None else {end: dataset.test.y[proof]}
+    names = dataset.labels if labels is None else labels
+    names_of: dict[str, Sequence[str]] | None = None if end is None else {end: names}
+    if dataset.heads:
+        told = _told_by_head(dataset, found, proof)
+        classes_of, names_of = _classes_by_head(dataset, told)
+    elif dataset.task != CLASSIFICATION and len(found.serving.outputs) == 1:
         told = TaskTargets(dataset.task, in_units(dataset, dataset.test.y[proof]))
     elif end is None:
         say("no output is classes of this dataset: answers alone are compared with Keras")
-    names = dataset.labels if labels is None else labels
     return export_model(
         found,
         out,
         recipes=recipes,
-        labels=None if end is None else {end: names},
-        representative=dataset.test.x[calibration],
-        x_test=dataset.test.x[proof],
-        y_test=None if end is None else {end: dataset.test.y[proof]},
+        labels=names_of,
+        representative=frames_of(dataset, dataset.test.x[calibration]),
+        x_test=frames_of(dataset, dataset.test.x[proof]),
+        y_test=classes_of,
         targets=targets,
         told=told,
         phone=_for_phone(found, dataset, end, names, hop),
@@ -112,7 +118,12 @@ def _for_phone(
 ) -> PhoneTask | None:
     """Returns what an app has to know of the task, None of a model that is not asked for it alone."""
     serving = found.serving
-    if len(serving.inputs) != 1 or len(serving.outputs) != 1 or (dataset.task == CLASSIFICATION and end is None):
+    if (
+        dataset.ends
+        or len(serving.inputs) != 1
+        or len(serving.outputs) != 1
+        or (dataset.task == CLASSIFICATION and end is None)
+    ):
         return None
     told = phone_task(dataset, hop)
     if told.names:
@@ -122,8 +133,53 @@ def _for_phone(
     return told if fits else replace(told, names=(), vocabulary=(), answers_next=False)
 
 
+def refuse_tuned(recipes: Sequence[str]) -> None:
+    """Raises `ConfigError` for recipes that train further on public data, of a model with several inputs or heads."""
+    if tuned := [name for name in recipes if asked_for(name).tuning]:
+        raise ConfigError(
+            f"output.recipes {', '.join(tuned)}: tuning further on public data is for one input and one head; take int8"
+        )
+
+
+def frames_of(dataset: Dataset, x: np.ndarray) -> Any:
+    """Returns examples as export takes them: by name where a model has several inputs."""
+    found = dataset.inputs(x)
+    return next(iter(found.values())) if len(dataset.ports) == 1 else found
+
+
+def forms_of(dataset: Dataset) -> InputForms:
+    """Returns what inputs are given, as `form_of` sees it in each."""
+    if not dataset.ports:
+        return form_of(dataset.test.x)
+    forms = {name: form_of(part) for name, part in dataset.inputs(dataset.test.x).items()}
+    if len(forms) == 1:
+        return next(iter(forms.values()))
+    return {name: form for name, form in forms.items() if isinstance(form, str)} or None
+
+
+def _told_by_head(dataset: Dataset, found: Described, proof: np.ndarray) -> dict[str, TaskTargets]:
+    """Returns output name → what it should be; a lone output has a name of its own."""
+    ends, told = found.serving.outputs, dataset.told(dataset.test.y[proof])
+    names = {head.name: ends[0].name if len(ends) == 1 else head.name for head in dataset.heads}
+    return {names[head.name]: TaskTargets(head.task, told[head.name]) for head in dataset.heads}
+
+
+def _classes_by_head(
+    dataset: Dataset, told: dict[str, TaskTargets]
+) -> tuple[dict[str, Any] | None, dict[str, Sequence[str]] | None]:
+    """Returns targets and labels of the outputs that are a row of classes."""
+    rows = [
+        (name, target.y, (dataset.ends.labels if dataset.ends else {})[head.name])
+        for (name, target), head in zip(told.items(), dataset.heads, strict=True)
+        if target.task == CLASSIFICATION and head.answer[-1] > 1
+    ]
+    return ({n: y for n, y, _ in rows}, {n: labels for n, _, labels in rows}) if rows else (None, None)
+
+
 def finished(model: Any, dataset: Dataset, loss: str) -> Any:
     """Returns the model with the end that a phone needs: see `fl_mobile.models.finish.with_answers`."""
+    if dataset.ends is not None:
+        return with_ends(model, dataset.ports, dataset.task, loss=loss)
     if not getattr(model, "outputs", None) or len(model.outputs) != 1:
         return model
     if dataset.task == CLASSIFICATION and (not loss or model.outputs[0].shape[-1] != 1):

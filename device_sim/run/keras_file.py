@@ -18,6 +18,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.federation.dealing import open_dataset
 from device_sim.federation.federation import build_of
 from fl_mobile.errors import ModelError
+from fl_mobile.models.ends import author_of
 from fl_mobile.storage.files import replace_atomic
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -61,7 +62,7 @@ def read_run_model(path: Path, experiment: Experiment) -> Any:
     _check_file(path)
     model = build_of(experiment, open_dataset(experiment))()
     try:
-        model.load_weights(path)
+        author_of(model).load_weights(path)
     except Exception as error:  # as above
         raise ModelError(f"{path}: does not fit what {experiment.model.name} builds ({last_reason(error)})") from None
     return model

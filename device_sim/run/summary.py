@@ -94,6 +94,7 @@ def _task(federation: Federation) -> dict[str, Any]:
     return {
         "name": dataset.task,
         "because": dataset.why,
+        "inputs": [port.text for port in dataset.ports],
         "loss_name": federation.plain_plan(0).loss,
         "from_logits": federation.engine.from_logits,
         "mean": [] if scaling is None else scaling.target_mean.tolist(),

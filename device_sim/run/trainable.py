@@ -50,6 +50,7 @@ class Trainable:
         input_dtype: Of examples.
         batch_size: Rows of a batch, where nothing else is said.
         examples: Real ones with labels, or None.
+        inputs: Of several, what lies in a row of an example.
     """
 
     model: Any
@@ -58,6 +59,7 @@ class Trainable:
     input_dtype: str
     batch_size: int
     examples: tuple[np.ndarray, np.ndarray] | None
+    inputs: tuple[str, ...] = ()
 
     def options(self, batch_size: int | None) -> dict[str, Any]:
         """Returns the options of `build_training_program`."""
@@ -74,6 +76,7 @@ class Trainable:
             "proximal": self.plan.proximal_mu > 0,
             "correction": self.correction,
             "input_dtype": self.input_dtype,
+            "inputs": self.inputs,
         }
 
 
@@ -138,6 +141,7 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str], impor
         input_dtype=dtype,
         batch_size=batch or BATCH,
         examples=examples,
+        inputs=() if data is None else tuple(port.text for port in data.ports),
     )
 
 

@@ -34,9 +34,11 @@ from export.verify.golden import unpack_golden
 from fl_mobile.codecs import own_parts
 from fl_mobile.errors import ConfigError, RunError, VerifyError
 from fl_mobile.models import keras_bridge
-from fl_mobile.models.finish import with_answers
+from fl_mobile.models.ends import port_of
+from fl_mobile.models.finish import with_answers, with_ends
 from fl_mobile.server import checkpoint
 from fl_mobile.table import is_own
+from fl_mobile.tasks import heads_of
 from fl_mobile.tasks.table import CLASSIFICATION
 from fl_mobile.tensors import weights_hash
 
@@ -178,14 +180,18 @@ def _bundle(folder: RunFolder, told: dict[str, Any], model: Any, trust: Trust, t
     classes = json.loads((folder.bundle / "report.json").read_bytes())["labels"]
     dtypes = {name: str(frames.dtype) for name, frames in golden.frames.items()}
     entries = read_graph((folder.bundle / f"{replayed[0]}.tflite").read_bytes()).signature(SIGNATURE).inputs
-    model = with_answers(
-        model,
-        task.get("name", CLASSIFICATION),
-        loss=task.get("loss_name", ""),
-        from_logits=task.get("from_logits", True),
-        mean=task.get("mean", ()),
-        spread=task.get("spread", ()),
-    )
+    name, loss, ports = task.get("name", CLASSIFICATION), task.get("loss_name", ""), task.get("inputs", ())
+    if ports or heads_of(name):
+        model = with_ends(model, [port_of(text) for text in ports], name, loss=loss)
+    else:
+        model = with_answers(
+            model,
+            name,
+            loss=loss,
+            from_logits=task.get("from_logits", True),
+            mean=task.get("mean", ()),
+            spread=task.get("spread", ()),
+        )
     serving = describe(model, dtypes, classes=bool(classes), batch=entries[0].shape[0])
     found = predict(model, serving, dict(golden.frames))
     far = max(float(np.abs(rows - golden.keras[name]).max()) for name, rows in found.items())

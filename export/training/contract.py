@@ -72,6 +72,8 @@ class Contract:
         task: Row of `fl_mobile.tasks.TASKS`: what ``y`` holds. ``correct`` is the sum over examples of the share of
             their positions or tags that are right; 0 where answers are numbers.
         class_weights: What the loss of each class is multiplied by in ``train``; empty is 1.
+        inputs: Of several, what lies in a row of ``x``, in this order: ``name:dtype:shape``. Targets of several heads
+            lie in ``y`` as the task spells them.
     """
 
     model: str
@@ -93,6 +95,7 @@ class Contract:
     sha256: str
     task: str = CLASSIFICATION
     class_weights: tuple[float, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Spec:
@@ -142,7 +145,8 @@ def contract_from_json(value: Mapping[str, Any]) -> Contract:
         fields["signatures"] = tuple(
             Signature(s["name"], _ports(s["inputs"]), _ports(s["outputs"])) for s in value["signatures"]
         )
-        fields["class_weights"] = tuple(value.get("class_weights", ()))
+        for name in ("class_weights", "inputs"):
+            fields[name] = tuple(value.get(name, ()))
         return Contract(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise VerifyError(f"training contract lacks what it must say ({error!r}); export it again") from error

@@ -12,7 +12,9 @@ Weights live in resource variables that all signatures share; they hold nothing 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,7 @@ def build_training_program(
     proximal: bool = False,
     correction: bool = False,
     accumulate: bool = False,
+    inputs: Sequence[str] = (),
     input_dtype: str = "float32",
     input_shape: tuple[int, ...] | None = None,
     examples: tuple[np.ndarray, np.ndarray] | None = None,
@@ -78,6 +81,7 @@ def build_training_program(
         accumulate: Adds ``accumulate`` and ``apply``: one step from the mean gradient of several batches, for a batch
             that does not fit the phone's memory.
         input_dtype: ``float32``, ``uint8`` (raw pixels, cast in the program) or ``int32`` (tokens).
+        inputs: Of several, what lies in a row of ``x``; see `Contract.inputs`.
         input_shape: Of one example; only a subclassed model, which does not know its own, needs it.
         examples: Real examples and labels; the proof then uses them beside drawn ones.
 
@@ -141,6 +145,7 @@ def build_training_program(
         sha256=hashlib.sha256(tflite).hexdigest(),
         task=task,
         class_weights=class_weights,
+        inputs=tuple(inputs),
     )
     lost = lost_operations(signatures, tflite)
     proof = prove(model, options, tflite, contract, examples=examples, lost=lost)
@@ -161,6 +166,8 @@ def target_shape(model: Any, task: str) -> tuple[int, ...]:
                 " its task, e.g. --set task.name=sequence, or give it a pooling or Flatten layer and a Dense one"
             )
         return ()
+    if heads := task_row(task).heads:
+        return (sum(prod(head.target) for head in heads),)
     if not outputs or None in outputs[0].shape[1:]:
         raise ExportError(f"model '{model.name}': the shape of its answer is open; task '{task}' needs it fixed")
     shape = tuple(int(size) for size in outputs[0].shape[1:])

@@ -7,7 +7,7 @@ Keras is the oracle; nothing of the converter is trusted. ``measure_parity`` onl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,15 @@ class Reference:
         frames: Input name → ``uint8`` or ``float32[n, ...]``.
         labels: Output name → ``int64[n]`` true classes, for the outputs that have them; may be empty.
         answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
-        told: What the only output should be, where it is no classes of whole frames.
+        told: Output name → what it should be; of a lone one where it is no classes of whole frames, of several heads
+            for each.
     """
 
     serving: Serving
     frames: Frames
     labels: Mapping[str, np.ndarray]
     answers: Mapping[str, np.ndarray]
-    told: TaskTargets | None = None
+    told: Mapping[str, TaskTargets] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -154,10 +155,11 @@ def parity_of(
     several = len(outputs) > 1
     failures = [f"{end.output}: {words}" if several else words for end in outputs for words in end.failures]
     metrics: dict[str, tuple[float, float]] = {}
-    if (told := reference.told) is not None:
-        name = reference.serving.end.name
-        metrics = told.compared(found[name], reference.answers[name])
-        failures += score_failures(told.task, metrics, recipe.tolerance, reference.samples)
+    for name, told in reference.told.items():
+        both = told.compared(found[name], reference.answers[name])
+        lost = score_failures(told.task, both, recipe.tolerance, reference.samples)
+        failures += [f"{name}: {words}" for words in lost] if several else lost
+        metrics |= {f"{name}/{metric}": pair for metric, pair in both.items()} if several else both
     return Parity(
         recipe=recipe.name,
         runtime=runtime,

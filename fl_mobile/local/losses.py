@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from fl_mobile.errors import ConfigError, ModelError, check_known
 from fl_mobile.table import Table
+from fl_mobile.tasks.heads import HEADS_LOSS, Head, answers_of, targets_of
 from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 
 
@@ -93,12 +94,18 @@ LOSSES: Table[Loss] = Table(
 )
 
 
+_HEADS = Loss(lambda *_: None, one_output=False, reads_logits=True)
+"""What trains several heads: `loss_of` adds up their losses."""
+
+
 def loss_row(name: str) -> Loss:
     """Returns one row of `LOSSES`.
 
     Raises:
         ConfigError: There is no such loss.
     """
+    if name == HEADS_LOSS:
+        return _HEADS
     check_known("loss", name, LOSSES)
     return LOSSES[name]
 
@@ -150,6 +157,8 @@ def check_answers_fit(
         ModelError: With the shape to give instead.
     """
     row = task_row(task)
+    if row.heads:  # their joint was checked when the model was built: `fl_mobile.models.ends`
+        return
     if task == CLASSIFICATION:
         if len(shape) != 1:
             raise ModelError(
@@ -248,6 +257,8 @@ def loss_of(
         ModelError: The loss cannot train so many outputs.
     """
     row, kind = loss_row(loss), task_row(task).kind
+    if heads := task_row(task).heads:
+        return _of_heads(heads, y, out, lambda head, *pair: head.weight * _of_head(head, *pair))
     if task == CLASSIFICATION:
         check_outputs(loss, int(out.shape[-1]))
         each = row.per_example(y if row.sparse else targets(y, out), out, from_logits, smoothing)
@@ -255,6 +266,22 @@ def loss_of(
     if kind == CLASSES:
         return _over_positions(row, y, out, from_logits=from_logits, smoothing=smoothing, weights=class_weights)
     return row.per_example(_flat(y), _flat(out), from_logits, smoothing)
+
+
+def _of_heads(heads: Sequence[Head], y: Any, out: Any, of: Callable[[Head, Any, Any], Any]) -> Any:
+    """Returns the sum over heads of what ``of`` makes of each one's targets and answers."""
+    import tensorflow as tf
+
+    truths, answers, total = targets_of(heads, y), answers_of(heads, out), 0.0
+    for head in heads:
+        truth = truths[head.name]
+        truth = tf.cast(truth, tf.int32) if task_row(head.task).kind == CLASSES else truth
+        total = total + of(head, truth, answers[head.name])
+    return total
+
+
+def _of_head(head: Head, truth: Any, out: Any) -> Any:
+    return loss_of(head.loss, truth, out, from_logits=True, task=head.task)
 
 
 def _flat(values: Any) -> Any:
@@ -304,11 +331,14 @@ def middle_of(loss: str, *, from_logits: bool) -> float:
 def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str = CLASSIFICATION) -> Any:
     """Returns ``bool[batch]``: whether each output names its label; arguments as of `loss_of`.
 
-    Of other tasks ``float32[batch]``: the share of an example's positions or tags that are right; 0 of numbers.
+    Of other tasks ``float32[batch]``: the share of an example's positions or tags that are right; 0 of numbers; of
+    several heads the mean over them.
     """
     import tensorflow as tf
 
     kind = task_row(task).kind
+    if heads := task_row(task).heads:
+        return _of_heads(heads, y, out, _right_of_head) / float(len(heads))
     if kind == NUMBERS:
         return tf.zeros_like(_flat(out)[:, 0])
     if kind == BITS:
@@ -323,3 +353,9 @@ def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str =
     if out.shape[-1] > 1:
         return tf.equal(tf.argmax(out, axis=-1, output_type=y.dtype), y)
     return tf.equal(tf.cast(out[:, 0] > middle_of(loss, from_logits=from_logits), y.dtype), y)
+
+
+def _right_of_head(head: Head, truth: Any, out: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(right_answers(head.loss, truth, out, from_logits=True, task=head.task), tf.float32)

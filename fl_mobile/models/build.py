@@ -8,7 +8,7 @@ import inspect
 import os
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ PYTHON = "python"
 def build_model(
     name: str | Callable[..., Any],
     *,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    input_scale: float,
+    input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]],
+    num_classes: int | Mapping[str, int],
+    input_scale: float | Mapping[str, float],
     seed: int,
     weights: str | None = None,
     task: str = CLASSIFICATION,
@@ -40,7 +40,8 @@ def build_model(
     Args:
         name: A row of `MODELS`, or ``package.module:function``, looked for in the working directory too, or a function.
             The function gets those of this function's keyword arguments that it accepts.
-        input_shape: Of one example, e.g. ``(28, 28, 1)``; the caller casts raw pixels to float32.
+        input_shape: Of one example, e.g. ``(28, 28, 1)``; the caller casts raw pixels to float32. Of several inputs a
+            mapping by name, and so is the scale; of several heads the number of outputs is.
         input_scale: What the first layer multiplies by: 1/255 for raw pixels, 1 for features and tokens.
         num_classes: How many outputs an example, or a position of it, has: classes, tags or numbers.
         task: Row of `fl_mobile.tasks.TASKS`; of classification the width of the model is looked at here.
@@ -58,7 +59,7 @@ def build_model(
     if isinstance(name, str) and ":" not in name and name not in MODELS:
         raise ConfigError(f"unknown model '{name}'.{nearest(name, MODELS)} Your own is package.module:function.")
     given = {
-        "input_shape": tuple(input_shape),
+        "input_shape": dict(input_shape) if isinstance(input_shape, Mapping) else tuple(input_shape),
         "num_classes": num_classes,
         "input_scale": input_scale,
         "seed": seed,
@@ -67,6 +68,11 @@ def build_model(
     told = name if isinstance(name, str) else getattr(name, "__qualname__", "function")
     with _repeatable(seed_for(seed, "model", told)):
         if isinstance(name, str) and name in MODELS:
+            if isinstance(input_shape, Mapping) or isinstance(num_classes, Mapping):
+                raise ModelError(
+                    f"model '{name}' takes one input and gives one answer, the data has several: set model.name to a"
+                    " function of your own, package.module:function, that returns keras.Model({input: …}, {head: …})"
+                )
             return _from_table(name, MODELS[name], given)
         return _from_user(told, None if isinstance(name, str) else name, given, task)
 
@@ -173,6 +179,8 @@ def _check_user_model(name: str, model: Any, given: dict[str, Any], task: str) -
     if not model.built:
         raise ModelError(f"model {name}: returned a model that is not built. Give it a keras.Input or call it once.")
     shape, classes = given["input_shape"], given["num_classes"]
+    if isinstance(shape, dict) or isinstance(classes, Mapping):
+        return  # `fl_mobile.models.ends` looks at each of them
     try:
         out = model(np.zeros((2, *shape), np.float32), training=False)
     except Exception as error:  # Keras and TensorFlow have no common root for "this does not fit"

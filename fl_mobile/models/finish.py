@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fl_mobile.errors import ModelError
 from fl_mobile.local.losses import loss_row
+from fl_mobile.models.ends import Port, author_of, by_port, names_may_differ, with_joined_ends, with_named_ends
+from fl_mobile.models.heads import head_of
 from fl_mobile.tasks.table import BITS, CLASSIFICATION, task_row
 
 CLIP = 10.0
@@ -77,3 +81,26 @@ def with_answers(
     else:
         return model
     return keras.Model(model.inputs, last(model.outputs[0]), name=model.name)
+
+
+def with_ends(model: Any, ports: Sequence[Port], task: str, *, loss: str) -> Any:
+    """Returns a model of several inputs or heads as a phone needs it: all by name, answers as of `with_answers`.
+
+    Args:
+        model: Of the author, or what `fl_mobile.models.ends.with_joined_ends` made of it.
+        ports: Of several inputs; none where there is one.
+        task: Row of `fl_mobile.tasks.TASKS`, or of several heads.
+        loss: As of `with_answers`.
+    """
+    import keras
+
+    joined = model if author_of(model) is not model else with_joined_ends(lambda: model, ports, task)
+    author = author_of(joined)
+    if task_row(task).heads:
+        return with_named_ends(author, ports, task)
+    probe = np.ones((2, *joined.inputs[0].shape[1:]), joined.inputs[0].dtype)
+    logits = head_of(joined, probe) == "logits"
+    plain = task == CLASSIFICATION and (not loss or author.outputs[0].shape[-1] != 1)
+    whole = author if plain else with_answers(author, task, loss=loss, from_logits=logits)
+    with names_may_differ():
+        return keras.Model(by_port(author, ports), whole.outputs[0], name=author.name)

@@ -6,14 +6,17 @@ targets ─▶ decide ─▶ TASKS[name] ─┬─▶ losses, targets, right ans
 ```
 """
 
-from fl_mobile.tasks.metrics import METRICS, Metric, Tally, added, check_further, measured, tally_of, told
+from fl_mobile.tasks.heads import MULTI_HEAD, Head, heads_of, multi_head
+from fl_mobile.tasks.metrics import METRICS, Metric, Tally, added, check_further, measured, metric_row, tally_of, told
 from fl_mobile.tasks.table import AUTO, TASKS, TaskRow, can_train, decided, task_row
 from fl_mobile.tasks.targets import decide, prepared, strata_of
 
 __all__ = [
     "AUTO",
     "METRICS",
+    "MULTI_HEAD",
     "TASKS",
+    "Head",
     "Metric",
     "Tally",
     "TaskRow",
@@ -22,7 +25,10 @@ __all__ = [
     "check_further",
     "decide",
     "decided",
+    "heads_of",
     "measured",
+    "metric_row",
+    "multi_head",
     "prepared",
     "strata_of",
     "tally_of",

@@ -15,12 +15,16 @@ import numpy as np
 
 from fl_mobile.errors import ConfigError
 from fl_mobile.table import Table, place_of, told_with_place
+from fl_mobile.tasks.heads import MEAN_SCORE, Head, answers_of, targets_of
 from fl_mobile.tasks.table import BITS, CLASSES, TaskRow, task_row
 
 Tally = dict[str, np.ndarray]
 
 RANKED = ("scores", "truth")
 """Entries that are laid end to end: ``float64[n, k]`` scores and ``bool[n, k]`` truth."""
+
+DISTANCES = ("mse", "mae", "huber")
+"""Losses that take answers as they come: what they pull to 0 and 1 turns at ½."""
 
 MOST_CLASSES = 1024
 """With more classes no confusion matrix is kept, and what needs one is not told."""
@@ -50,9 +54,11 @@ def tally_of(task: str, y: np.ndarray, out: np.ndarray, *, from_logits: bool, mi
         out: What the model answered, ``float32[n, …]``.
         from_logits: Whether outputs still need softmax or sigmoid.
         middle: Where a lone output of two classes turns from the first to the second, and a tag from no to yes;
-            by default 0 for logits, else ½.
+            by default 0 for logits, else ½. Of several heads each has its default.
     """
     row = task_row(task)
+    if row.heads:
+        return _of_heads(row.heads, y, out, from_logits=from_logits)
     middle = (0.0 if from_logits else 0.5) if middle is None else middle
     if row.kind == CLASSES:
         return _of_classes(row, y, out, from_logits=from_logits, middle=middle)
@@ -67,6 +73,33 @@ def tally_of(task: str, y: np.ndarray, out: np.ndarray, *, from_logits: bool, mi
         "absolute": np.abs(error).sum(axis=0),
         "squared": np.square(error).sum(axis=0),
     }
+
+
+def _of_heads(heads: Sequence[Head], y: np.ndarray, out: np.ndarray, *, from_logits: bool) -> Tally:
+    """Returns the entries of each head's tally as ``head/entry``; a distance takes its answers as they are."""
+    found: Tally = {"count": np.array(len(y))}
+    truths, answers = targets_of(heads, y), answers_of(heads, out)
+    for head in heads:
+        truth = truths[head.name]
+        truth = truth.astype(np.int64) if task_row(head.task).kind == CLASSES else truth
+        logits = from_logits and head.loss not in DISTANCES
+        tally = tally_of(head.task, truth, answers[head.name], from_logits=logits)
+        found |= {f"{head.name}/{entry}": value for entry, value in tally.items()}
+    return found
+
+
+def _measured_heads(heads: Sequence[Head], tally: Tally) -> dict[str, float]:
+    """Returns the metrics of every head as ``head/metric``, before them the mean of the scores that are defined."""
+    found: dict[str, float] = {}
+    scores: list[tuple[float, float]] = []
+    for head in heads:
+        prefix = f"{head.name}/"
+        own = measured(head.task, {k[len(prefix) :]: v for k, v in tally.items() if k.startswith(prefix)})
+        found |= {prefix + name: value for name, value in own.items()}
+        score = own.get(task_row(head.task).metrics[0])
+        scores += [] if score is None else [(head.weight, score)]
+    total = sum(weight for weight, _ in scores)
+    return {MEAN_SCORE: sum(w * s for w, s in scores) / total, **found} if total else found
 
 
 def _of_classes(row: TaskRow, y: np.ndarray, out: np.ndarray, *, from_logits: bool, middle: float) -> Tally:
@@ -122,8 +155,12 @@ def added(tallies: Iterable[Mapping[str, np.ndarray]]) -> Tally:
             if name not in total:
                 total[name] = value
             else:
-                total[name] = np.concatenate([total[name], value]) if name in RANKED else total[name] + value
+                total[name] = _both(name, total[name], value)
     return total
+
+
+def _both(name: str, before: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return np.concatenate([before, value]) if name.rpartition("/")[2] in RANKED else before + value
 
 
 def measured(
@@ -140,8 +177,11 @@ def measured(
     Raises:
         ConfigError: One of the further metrics raised, or gave no number; names file and line.
     """
+    row = task_row(task)
+    if row.heads:
+        return _measured_heads(row.heads, tally)
     size = np.ones(1) if units is None else np.asarray(units, np.float64)
-    names = task_row(task).metrics
+    names = row.metrics
     found = {name: METRICS[name].of(tally, size) for name in names}
     found |= {name: _asked(task, name, tally, size) for name in further if name not in names}
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
@@ -170,8 +210,13 @@ def check_further(task: str, names: Sequence[str], y: np.ndarray, classes: int) 
         classes: How many, where targets are classes.
 
     Raises:
-        ConfigError: One raised, or gave no number; names file and line.
+        ConfigError: One raised, or gave no number; names file and line. Or the task has several heads.
     """
+    if names and task_row(task).heads:
+        raise ConfigError(
+            f"output.metrics ({', '.join(names)}): of several heads each is told by the metrics of its own task;"
+            " leave the key out"
+        )
     if names:
         out = np.zeros((*y.shape, max(classes, 2)) if task_row(task).kind == CLASSES else y.shape, np.float32)
         measured(task, tally_of(task, y, out, from_logits=True), further=names)
@@ -183,7 +228,16 @@ def told(task: str, score: float) -> str:
     >>> told("classification", 0.9123), told("regression", 0.4871)
     ('91.23%', '0.4871')
     """
-    return f"{score:.2%}" if METRICS[task_row(task).metrics[0]].share else f"{score:.4f}"
+    return f"{score:.2%}" if metric_row(task_row(task).metrics[0]).share else f"{score:.4f}"
+
+
+def metric_row(name: str) -> Metric:
+    """Returns the row of a metric, of a head's too.
+
+    >>> metric_row("pain/mae").larger_is_better
+    False
+    """
+    return _MEAN_OF_HEADS if name == MEAN_SCORE else METRICS[name.rpartition("/")[2] if "/" in name else name]
 
 
 def per_class_recall(tally: Tally) -> np.ndarray:
@@ -308,3 +362,6 @@ METRICS: Table[Metric] = Table(
     },
 )
 """One of somebody's own reads the same tallies: ``of(tally, units)``, with the entries of `tally_of`."""
+
+_MEAN_OF_HEADS = Metric(lambda tally, _: None, share=False)
+"""`_measured_heads` computes it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.table import is_own, registered
+from fl_mobile.tasks.heads import HEADS_LOSS, MEAN_SCORE, MULTI_HEAD, Head, heads_of
 
 AUTO = "auto"
-CLASSES, BITS, NUMBERS = "classes", "bits", "numbers"
+CLASSES, BITS, NUMBERS, SEVERAL = "classes", "bits", "numbers", "several"
 CLASSIFICATION, RECONSTRUCTION = "classification", "reconstruction"
 
 
@@ -20,13 +22,14 @@ class TaskRow:
         summary: What is answered.
         targets: Shape and type of the targets, in words.
         kind: What an entry of a target is: ``"classes"`` (one of k; −1 is padding and counts nowhere), ``"bits"`` (yes
-            or no) or ``"numbers"``.
+            or no), ``"numbers"``, or ``"several"``: the entries of several heads, each of its own kind.
         axes: Axes of a target beside that of the examples; None for any.
         losses: Rows of `LOSSES` that can train it; the first is the default.
         metrics: Rows of `METRICS` that are told of it. The first is its score, 1 for perfect answers: what
             ``stop.target-accuracy`` and ``output.keep-by = "accuracy"`` watch.
         activation: What finishes logits on the phone, as Keras calls it; empty where outputs are the answers.
         score_name: The score, as a report calls it.
+        heads: Of a task of several heads (`fl_mobile.tasks.heads`), else empty.
     """
 
     summary: str
@@ -37,6 +40,7 @@ class TaskRow:
     metrics: tuple[str, ...]
     activation: str = ""
     score_name: str = ""
+    heads: tuple[Head, ...] = ()
 
     @property
     def padded(self) -> bool:
@@ -110,13 +114,39 @@ TASKS: dict[str, TaskRow] = {
 
 
 def task_row(name: str) -> TaskRow:
-    """Returns one row of `TASKS`.
+    """Returns one row of `TASKS`, or that of a task of several heads.
 
     Raises:
         ConfigError: There is no such task.
     """
+    if name.startswith(MULTI_HEAD):
+        return _row_of_heads(name)
     check_known("task", name, TASKS)
     return TASKS[name]
+
+
+@functools.cache
+def _row_of_heads(name: str) -> TaskRow:
+    heads = heads_of(name)
+    if not heads:
+        raise ConfigError(f"task '{name}' needs heads: data with several targets, such as y.mood and y.pain of an .npz")
+    for head in heads:
+        check_known(f"task of head '{head.name}'", head.task, TASKS)
+        if head.loss not in TASKS[head.task].losses:
+            raise ConfigError(
+                f"loss '{head.loss}' cannot train head '{head.name}', task '{head.task}': its losses are"
+                f" {', '.join(TASKS[head.task].losses)}"
+            )
+    return TaskRow(
+        summary="several of the other tasks at once, each by an output of the model",
+        targets="those of its heads",
+        kind=SEVERAL,
+        axes=1,
+        losses=(HEADS_LOSS,),
+        metrics=(MEAN_SCORE, *(f"{head.name}/{metric}" for head in heads for metric in TASKS[head.task].metrics)),
+        score_name="mean score of the heads",
+        heads=heads,
+    )
 
 
 def can_train(task: str, loss: str) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 
 from export.training.contract import Contract, Weight
 from fl_mobile.seeds import rng_for
-from fl_mobile.tasks.table import BITS, CLASSES, task_row
+from fl_mobile.tasks.heads import joined
+from fl_mobile.tasks.table import BITS, CLASSES, TaskRow, task_row
 from fl_mobile.tensors import Tensors
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -126,11 +127,18 @@ def _batch(case: Case, contract: Contract, number: int) -> Batch:
 def _targets(contract: Contract, rows: int, rng: np.random.Generator) -> np.ndarray:
     """Returns targets of the program's task; a tenth of the positions that may be padding are."""
     row, port = task_row(contract.task), next(p for p in contract.signature("train").inputs if p.name == "y")
-    shape = (rows, *port.shape[1:])
+    if row.heads:
+        return joined(
+            {h.name: _drawn(task_row(h.task), (rows, *h.target), max(h.answer[-1], 2), rng) for h in row.heads}
+        )
+    classes = max(contract.signature("infer").outputs[0].shape[-1], 2)
+    return _drawn(row, (rows, *port.shape[1:]), classes, rng)
+
+
+def _drawn(row: TaskRow, shape: tuple[int, ...], classes: int, rng: np.random.Generator) -> np.ndarray:
     if row.kind == BITS:
         return rng.integers(0, 2, shape).astype(np.float32)
     if row.kind != CLASSES:
         return rng.standard_normal(shape).astype(np.float32)
-    classes = max(contract.signature("infer").outputs[0].shape[-1], 2)
     drawn = rng.integers(0, classes, shape).astype(np.int32)
     return np.where(rng.uniform(size=shape) < 0.1, np.int32(-1), drawn) if row.padded else drawn

@@ -25,6 +25,8 @@ from fl_mobile.models import keras_bridge
 from fl_mobile.models.draws import Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.models.telling import reason_of, where
+from fl_mobile.tasks.heads import answers_of, targets_of
+from fl_mobile.tasks.metrics import DISTANCES
 from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
 from fl_mobile.tensors import Tensors
 
@@ -188,10 +190,13 @@ class Reference:
 
 def _unsure(task: str, out: np.ndarray, logits: bool) -> float:
     """Returns how many right answers rounding may turn, each position or tag counting as its share of an example."""
+    if heads := task_row(task).heads:
+        parts = ((head, part) for head, part in zip(heads, answers_of(heads, out).values(), strict=True))
+        return sum(_unsure(head.task, part, head.loss not in DISTANCES) for head, part in parts)
     kind, near = task_row(task).kind, 1e-4 * np.abs(out).max(initial=1e-30)
     if kind == NUMBERS:
         return 0.0
-    if kind == BITS:
+    if kind == BITS or out.shape[-1] == 1:
         gap = np.abs(out - (0.0 if logits else 0.5))
     else:
         top = np.sort(out, axis=-1)
@@ -233,6 +238,15 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
     import keras
     import tensorflow as tf
 
+    if heads := task_row(options.task).heads:
+        truths, answers = targets_of(heads, y), answers_of(heads, out)
+        total = 0.0
+        for head in heads:
+            own = replace(options, task=head.task, loss=head.loss, from_logits=True)
+            truth = truths[head.name]
+            truth = truth.astype(np.int64) if task_row(head.task).kind == CLASSES else truth
+            total = total + head.weight * keras_losses(own, truth, answers[head.name])
+        return total
     rows = []
     for target, answer in zip(y, tf.unstack(out), strict=True):
         if task_row(options.task).kind == CLASSES:

@@ -11,8 +11,10 @@ import pytest
 
 from device_sim.engines import Task, open_engine, train_each
 from device_sim.engines.records import evaluation_of_all
+from fl_mobile.models.ends import Port, with_joined_ends
 from fl_mobile.records import FitPlan
-from fl_mobile.tasks import TASKS, measured
+from fl_mobile.tasks import TASKS, Head, measured, multi_head, task_row
+from fl_mobile.tasks.heads import joined
 
 pytestmark = pytest.mark.tf
 TOKENS, STEPS, PIXELS = 11, 7, 4
@@ -54,6 +56,8 @@ def narrow() -> Any:
 
 
 def examples(task: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if task == SEVERAL:
+        return of_several(count, seed)
     rng = np.random.default_rng(seed)
     if task == "sequence":
         return rng.integers(0, TOKENS, (count, STEPS), np.int32), rng.integers(-1, TOKENS, (count, STEPS))
@@ -67,24 +71,62 @@ def examples(task: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y.astype(np.float32)
 
 
+SEVERAL = multi_head([
+    Head("mood", "classification", (), (3,), "sparse-categorical-crossentropy"),
+    Head("sick", "classification", (), (1,), "binary-crossentropy", 0.5),
+    Head("tags", "multi-label", (2,), (2,), "binary-crossentropy"),
+    Head("next", "sequence", (2,), (2, 3), "sparse-categorical-crossentropy", 2.0),
+    Head("pain", "regression", (1,), (1,), "mse"),
+])  # fmt: skip
+PORTS = (Port("vitals", (4,), "float32"), Port("words", (2,), "int32"))
+
+
+def several() -> Any:
+    """Two inputs and five heads, some of which end in probabilities."""
+    import keras
+
+    layers = keras.layers
+
+    def author() -> Any:
+        vitals, words = keras.Input((4,), name="vitals"), keras.Input((2,), dtype="int32", name="words")
+        x = layers.Dense(8, "relu")(layers.Concatenate()([vitals, words]))
+        steps = layers.Reshape((2, 3))(layers.Dense(6)(x))
+        heads = {"mood": layers.Dense(3, "softmax")(x), "sick": layers.Dense(1, "sigmoid")(x), "next": steps}
+        return keras.Model([vitals, words], {**heads, "tags": layers.Dense(2)(x), "pain": layers.Dense(1)(x)})
+
+    keras.utils.set_random_seed(0)
+    return with_joined_ends(author, PORTS, SEVERAL)
+
+
+def of_several(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = {"vitals": rng.standard_normal((count, 4)), "words": rng.integers(0, 2, (count, 2))}
+    drawn = {"mood": (3, ()), "sick": (2, ()), "tags": (2, (2,))}
+    y: dict[str, np.ndarray] = {name: rng.integers(0, k, (count, *shape)) for name, (k, shape) in drawn.items()}
+    y |= {"next": rng.integers(-1, 3, (count, 2)), "pain": rng.standard_normal((count, 1))}
+    return joined(x), joined(y)
+
+
 BUILDS: dict[str, Callable[[], Any]] = {
     "multi-label": partial(dense, 3),
     "sequence": recurrent,
     "segmentation": pixelwise,
     "regression": partial(dense, 2),
     "reconstruction": narrow,
+    SEVERAL: several,
 }
 VECTORIZED = ("multi-label", "regression", "reconstruction")
 PROGRAM = [
-    pytest.param(task, "litert", marks=[pytest.mark.slow] if task in ("sequence", "reconstruction") else [])
+    pytest.param(task, "litert", marks=[pytest.mark.slow] if task in ("sequence", "reconstruction", SEVERAL) else [])
     for task in BUILDS
 ]  # conversion and proof of a recurrent program take 20 s
+SLOW = [pytest.param(SEVERAL, "vectorized", marks=pytest.mark.slow)]  # five heads compile for 10 s
 
 
 def played(task: str, engine: str, **change: Any) -> tuple[list[np.ndarray], list[Any], list[float]]:
     """Returns updates, evaluations and training losses of three devices of different sizes."""
     devices = [Task(d, *examples(task, 5 + d, d), d) for d in range(3)]
-    plan = FitPlan(epochs=2, batch_size=4, learning_rate=0.1, task=task, loss=TASKS[task].losses[0], **change)
+    plan = FitPlan(epochs=2, batch_size=4, learning_rate=0.1, task=task, loss=task_row(task).losses[0], **change)
     opened = open_engine(engine, BUILDS.get(task, partial(dense, 3)), devices[0].x[:2], plan=plan, workers=1)
     try:
         plan = FitPlan(**{**vars(plan), "from_logits": opened.from_logits})
@@ -101,10 +143,10 @@ def played(task: str, engine: str, **change: Any) -> tuple[list[np.ndarray], lis
 
 
 def test_every_task_is_tried() -> None:
-    assert {*BUILDS, "classification"} == TASKS.keys()
+    assert {*BUILDS, "classification"} == {*TASKS, SEVERAL}
 
 
-@pytest.mark.parametrize(("task", "engine"), [*((task, "vectorized") for task in VECTORIZED), *PROGRAM])
+@pytest.mark.parametrize(("task", "engine"), [*((task, "vectorized") for task in VECTORIZED), *PROGRAM, *SLOW])
 def test_engines_agree_on_every_task(task: str, engine: str) -> None:
     check_alike(played(task, "keras"), played(task, engine))
 

@@ -9,7 +9,7 @@ from fl_mobile.errors import ModelError
 from fl_mobile.local.losses import check_answers_fit, loss_of, middle_of, right_answers
 from fl_mobile.tasks import TASKS, measured, tally_of
 from fl_mobile.tasks.table import CLASSES
-from tests.fl_mobile.tasks.test_tasks import drawn, softmax
+from tests.fl_mobile.tasks.test_tasks import HEADS, SEVERAL, drawn, softmax
 
 pytestmark = pytest.mark.tf
 CASES = [(task, loss) for task, row in TASKS.items() if task != "classification" for loss in row.losses]
@@ -43,6 +43,22 @@ def test_the_loss_of_an_example_is_that_of_keras(task: str, loss: str, logits: b
     found = loss_of(loss, tf.constant(y), tf.constant(out), from_logits=logits, task=task).numpy()
     wanted = [by_keras(loss, one, answer, logits=logits) for one, answer in zip(y, out, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_of_several_heads_is_the_weighted_sum_of_theirs_by_keras() -> None:
+    import tensorflow as tf
+
+    y, out = drawn(SEVERAL, 8, 5)
+    found = loss_of("sum-of-heads", tf.constant(y), tf.constant(out), from_logits=True, task=SEVERAL).numpy()
+    alone = {head.name: drawn(head.task, 8, 5) for head in HEADS}
+    wanted = [
+        sum(h.weight * by_keras(h.loss, *(np.asarray(part[i]) for part in alone[h.name]), logits=True) for h in HEADS)
+        for i in range(8)
+    ]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    right = np.asarray(right_answers("sum-of-heads", tf.constant(y), tf.constant(out), from_logits=True, task=SEVERAL))
+    assert right.shape == (8,)
+    assert ((right >= 0) & (right <= 0.75)).all(), "numbers count as never right"
 
 
 @pytest.mark.parametrize("task", ["sequence", "segmentation"])

@@ -14,7 +14,8 @@ from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.local import LOSSES
 from fl_mobile.records import FitPlan
 from fl_mobile.tasks import METRICS, TASKS, added, decide, decided, measured, prepared, strata_of, tally_of, told
-from fl_mobile.tasks.metrics import per_class_recall
+from fl_mobile.tasks.heads import MEAN_SCORE, Head, heads_of, joined, multi_head
+from fl_mobile.tasks.metrics import metric_row, per_class_recall
 from fl_mobile.tasks.table import BITS, CLASSES
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -22,8 +23,20 @@ K = 5
 SHAPES = {"classification": (), "sequence": (7,), "segmentation": (4, 3), "regression": (3,), "reconstruction": (2, 4)}
 
 
+HEADS = (
+    Head("mood", "classification", (), (K,), "sparse-categorical-crossentropy"),
+    Head("tags", "multi-label", (K,), (K,), "binary-crossentropy", 2.0),
+    Head("next", "sequence", (7,), (7, K), "sparse-categorical-crossentropy", 0.5),
+    Head("pain", "regression", (3,), (3,), "huber"),
+)
+SEVERAL = multi_head(HEADS)
+
+
 def drawn(task: str, count: int, seed: int, *, offset: float = 0.0) -> Rows:
     """Returns targets and outputs (logits where the task has them) of a model that is right more often than not."""
+    if heads := heads_of(task):
+        parts = {head.name: drawn(head.task, count, seed, offset=offset) for head in heads}
+        return tuple(joined({name: pair[i] for name, pair in parts.items()}) for i in (0, 1))
     rng, row = np.random.default_rng(seed), TASKS[task]
     if row.kind == BITS:
         y = (rng.uniform(size=(count, K)) < 0.3).astype(np.float32)
@@ -120,7 +133,7 @@ def test_metrics_are_those_of_scikit_learn(task: str, metric: str, seed: int) ->
     assert next(iter(found)) == TASKS[task].metrics[0], "the score comes first"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*TASKS, SEVERAL])
 @given(seed=st.integers(0, 2**20), cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_tallies_of_parts_add_up_to_that_of_the_whole(task: str, seed: int, cuts: list[int]) -> None:
     y, out = drawn(task, 60, seed)
@@ -128,6 +141,48 @@ def test_tallies_of_parts_add_up_to_that_of_the_whole(task: str, seed: int, cuts
     tallies = [tally_of(task, y[a:b], out[a:b], from_logits=True) for a, b in parts]
     whole, sums = measured(task, tally_of(task, y, out, from_logits=True)), measured(task, added(tallies))
     assert sums == pytest.approx(whole, rel=1e-9)
+
+
+def test_each_of_several_heads_is_told_as_if_it_were_alone_and_the_score_is_their_weighted_mean() -> None:
+    found = measured(SEVERAL, tally_of(SEVERAL, *drawn(SEVERAL, 60, 4), from_logits=True))
+    alone = {head.name: measured(head.task, tally_of(head.task, *drawn(head.task, 60, 4), from_logits=True))
+             for head in HEADS}  # fmt: skip
+    for head in HEADS:
+        for name, value in alone[head.name].items():
+            assert found[f"{head.name}/{name}"] == pytest.approx(value, rel=1e-6)
+    scores = [(head.weight, alone[head.name][TASKS[head.task].metrics[0]]) for head in HEADS]
+    assert found[MEAN_SCORE] == pytest.approx(np.average([s for _, s in scores], weights=[w for w, _ in scores]))
+    assert next(iter(found)) == MEAN_SCORE
+    assert not metric_row("pain/mae").larger_is_better
+    assert metric_row("mood/accuracy").larger_is_better
+
+
+NAMES, SIZES = st.text("abcxyz_", min_size=1, max_size=4), st.lists(st.integers(1, 99), min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(sorted(TASKS)), SIZES, SIZES, st.floats(0.01, 99)), min_size=1))
+def test_heads_are_spelled_and_read_back(rows: list[tuple[str, str, list[int], list[int], float]]) -> None:
+    heads = tuple(Head(n, t, tuple(a), tuple(b), TASKS[t].losses[0], float(f"{w:g}")) for n, t, a, b, w in rows)
+    assert heads_of(multi_head(heads)) == heads
+
+
+@pytest.mark.parametrize("text", ["multi-head()", "multi-head(a)", "multi-head(a=regression:1:1:mse)", SEVERAL[:-1]])
+def test_heads_that_are_spelled_otherwise_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected multi-head"):
+        heads_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("multi-head", "needs heads"),
+        ("multi-head(a=regresion:1:1:mse*1)", "task of head 'a'"),
+        ("multi-head(a=regression:1:1:binary-crossentropy*1)", "cannot train head 'a'"),
+    ],
+)
+def test_heads_that_cannot_be_are_refused(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        FitPlan(task=text, loss="sum-of-heads")
 
 
 @pytest.mark.parametrize("lone", [False, True])
