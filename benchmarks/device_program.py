@@ -1,6 +1,6 @@
 """The device program against TensorFlow: issue 4's table, ratios from alternating runs on one core.
 
-    python benchmarks/device_program.py [--format json] [--rounds 10] [--model NAME ...]
+    python benchmarks/device_program.py [--format json] [--rounds 10] [--model NAME ...] [--no-drift]
 
 Step times alternate TensorFlow, LiteRT, TensorFlow, … so that a busy machine slows both; quote the ratio. Memory and
 start are measured in a process that holds no TensorFlow.
@@ -27,33 +27,53 @@ from export.training.report import report_on
 from export.training.session import TrainingSession, open_session
 from fl_mobile.models import MODELS, build_model, keras_bridge
 from fl_mobile.models.heads import head_of
+from fl_mobile.tasks.table import CLASSES, task_row
 
 BATCHES = {"smart-camera-cnn": 32, "mobilenet-v2-0.35": 16}
-TARGETS = {"smart-camera-cnn": 1.5, "mobilenet-v2-0.35": 1.2}
+TABLE = ("smart-camera-cnn", "mobilenet-v2-0.35")
+TARGETS = {
+    "smart-camera-cnn": 1.5,
+    "mobilenet-v2-0.35": 1.2,
+    **dict.fromkeys(("char-gru", "har-cnn", "tabular-mlp"), 1.5),
+}
 DRIFT_STEPS, DRIFT_SEEDS, CORNER = 100, 3, 2e-6
-
-
-CLASSIFIERS = [name for name, row in MODELS.items() if row.task == "classification"]
+CROSS_ENTROPY = "sparse-categorical-crossentropy"
 
 
 def build(name: str) -> Any:
     """Returns a row of the model table with seeded weights."""
     row = MODELS[name]
-    scale = 1.0 if row.input_dtype == "int32" else 1 / 255
     return build_model(
-        name, input_shape=row.input_shape, num_classes=row.num_classes, input_scale=scale, seed=0, weights="none"
+        name,
+        input_shape=row.input_shape,
+        num_classes=row.num_classes,
+        input_scale=row.input_scale,
+        seed=0,
+        weights="none",
     )
 
 
 def batch_of(name: str, model: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns random examples in the model's range and labels."""
-    rng = np.random.default_rng(0)
-    shape = (size, *model.inputs[0].shape[1:])
-    high = 1000 if MODELS[name].input_dtype == "int32" else 256
-    return rng.integers(0, high, shape).astype(np.float32), rng.integers(0, model.outputs[0].shape[-1], size)
+    """Returns random examples in the model's range, and targets of its task."""
+    row, rng = MODELS[name], np.random.default_rng(0)
+    shape, answer = (size, *model.inputs[0].shape[1:]), (size, *model.outputs[0].shape[1:])
+    if row.input_dtype == "int32":
+        x = rng.integers(0, 1000 if row.task == "classification" else row.num_classes, shape).astype(np.float32)
+    elif row.input_scale == 1:
+        x = rng.normal(size=shape).astype(np.float32)
+    else:
+        x = rng.integers(0, 256, shape).astype(np.float32)
+    if task_row(row.task).kind == CLASSES:
+        return x, rng.integers(0, answer[-1], answer[:-1])
+    return x, rng.normal(size=answer).astype(np.float32)
 
 
-def tensorflow_step(model: Any, x: np.ndarray, y: np.ndarray, rate: float) -> Callable[[], float]:
+def loss_of_task(name: str) -> str:
+    """Returns the loss that both sides train with."""
+    return task_row(MODELS[name].task).losses[0] if MODELS[name].task != "classification" else CROSS_ENTROPY
+
+
+def tensorflow_step(name: str, model: Any, x: np.ndarray, y: np.ndarray, rate: float) -> Callable[[], float]:
     """Returns Keras' own compiled training step over one batch."""
     import keras
     import tensorflow as tf
@@ -61,7 +81,12 @@ def tensorflow_step(model: Any, x: np.ndarray, y: np.ndarray, rate: float) -> Ca
     optimizer = keras.optimizers.SGD(rate)
     optimizer.build(model.trainable_variables)
     probabilities = head_of(model, x[:2]) != "logits"
-    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities)
+    losses = {
+        CROSS_ENTROPY: keras.losses.SparseCategoricalCrossentropy(from_logits=not probabilities),
+        "binary-crossentropy": keras.losses.BinaryCrossentropy(from_logits=not probabilities),
+        "mse": keras.losses.MeanSquaredError(),
+    }
+    loss_of = losses[loss_of_task(name)]
 
     @tf.function
     def step(examples: Any, labels: Any) -> Any:
@@ -101,11 +126,18 @@ def step_ratio(name: str, rounds: int) -> dict[str, Any]:
     model, size = build(name), BATCHES.get(name, 32)
     x, y = batch_of(name, model, size)
     probabilities = head_of(model, x[:2]) != "logits"
-    made = build_training_program(model, batch_size=size, from_logits=not probabilities)
+    made = build_training_program(
+        model,
+        batch_size=size,
+        loss=loss_of_task(name),
+        task=MODELS[name].task,
+        from_logits=not probabilities,
+        input_dtype=MODELS[name].input_dtype,
+    )
     session = started(model, made)
-    repeat = 5 if name in ("smart-camera-cnn", "mlp", "logistic", "text-classifier") else 1
+    repeat = 1 if name.startswith("mobilenet") else 5
     runs = {
-        "tensorflow": tensorflow_step(model, x, y, 1e-3),
+        "tensorflow": tensorflow_step(name, model, x, y, 1e-3),
         "litert": lambda: session.train(x, y, learning_rate=1e-3),
     }
     times = alternate(runs, rounds, repeat)
@@ -188,14 +220,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--model", action="append", choices=sorted(CLASSIFIERS), help="default: the two of the table")
+    parser.add_argument("--model", action="append", choices=sorted(MODELS), help="default: the two of the table")
+    parser.add_argument("--no-drift", action="store_true", help="only steps")
     options = parser.parse_args()
 
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    result = {"steps": [step_ratio(name, options.rounds) for name in options.model or TARGETS], "drift": drift()}
+    result = {"steps": [step_ratio(name, options.rounds) for name in options.model or TABLE]}
+    if not options.no_drift:
+        result["drift"] = drift()
     if options.format == "json":
         print(json.dumps(result, indent=2))
         return
@@ -208,6 +243,8 @@ def main() -> None:
         print(
             f"  {row['program']['mflops_per_example']:.1f} MFLOP an example, file {row['program']['file_bytes']} bytes"
         )
+    if options.no_drift:
+        return
     drifted = result["drift"]
     single = drifted["one_step_from_equal_weights"]
     worst = ", ".join(f"{value:.1g}" for value in drifted["max_abs_weight_difference"])

@@ -22,8 +22,8 @@ def demo(
     the page shows that it answers the golden examples as Python does. It is served to this computer only.
 
     Examples:
-      fl-mobile demo runs/keyboard --open
-      fl-mobile demo runs/activity/bundle --port 0 --format json
+      fl-mobile demo runs/demo --open
+      fl-mobile demo runs/demo/bundle --port 0 --format json
       fl-mobile demo bundles/release --public-key keys/release.pub.pem
     """
     trust = read_trust(public_key, require_signature)

@@ -18,7 +18,7 @@ def new(
         str,
         typer.Option(
             metavar="NAME",
-            help="demo (the defaults), thousand (smaller uploads), keyboard, activity, segmentation or table.",
+            help="demo or camera (the defaults), thousand (smaller uploads), keyboard, activity, segmentation, table.",
         ),
     ] = "demo",
     output: FormatOption = Format.TEXT,

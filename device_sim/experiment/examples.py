@@ -20,6 +20,7 @@ class Example(NamedTuple):
 
 EXAMPLES: Mapping[str, Example] = {
     "demo": Example("the defaults: 5,000 digits on 100 phones, uploads 100-fold smaller", ()),
+    "camera": Example("the smart camera, which is the demo", ()),
     "thousand": Example(
         "uploads 1,000-fold and downloads 100-fold smaller than float32, nothing kept on phones (docs/thousand.md)",
         (

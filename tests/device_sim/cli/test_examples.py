@@ -23,6 +23,9 @@ pytestmark = [pytest.mark.tf, pytest.mark.slow]
 MAKERS = ("simulate", "keys")
 """Their examples make what other verbs' examples read."""
 
+SERVING = ("camera", "demo")
+"""They end with Ctrl-C."""
+
 TOGETHER = ("serve", "client")
 """Each needs the other: tests/device_sim/deploy/test_commands.py runs their examples side by side."""
 
@@ -93,7 +96,7 @@ def test_every_example_in_the_help_really_works(workplace: Path, verb: str) -> N
     for arguments in examples(verb):
         if "litert-js" in arguments and RUNTIMES["litert-js"].missing():
             continue
-        if verb == "camera":
+        if verb in SERVING:
             _serves_until_ctrl_c(arguments, workplace)
         else:
             ended = fl_mobile(*arguments, cwd=workplace)
