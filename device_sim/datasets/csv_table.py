@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def load_csv(request: LoadRequest) -> Dataset:
     x = _numbers(path, names, rows, features).astype(np.float32)
     task, why, y, labels = _targets(path, request.task, wanted, names=names, rows=rows, x=x)
     holders = [row[names.index(device)] for row in rows] if device else []
-    return split_dataset(
+    dataset = split_dataset(
         name=path.stem,
         x=x,
         y=y,
@@ -60,6 +61,7 @@ def load_csv(request: LoadRequest) -> Dataset:
         task=task,
         why=why,
     )
+    return replace(dataset, columns=tuple(features))
 
 
 def read_numbers(path: Path) -> np.ndarray:

@@ -104,6 +104,7 @@ class Dataset:
         task: Row of `fl_mobile.tasks.TASKS`: what the targets are.
         why: Why it is that task, in words.
         scaling: Of features and numbers that are to be standardised; None leaves them as they are.
+        columns: Names of the features of a table, in order; empty where they have none.
         ends: Of several inputs or targets; None where there is one of each.
     """
 
@@ -118,6 +119,7 @@ class Dataset:
     task: str = CLASSIFICATION
     why: str = "the dataset has classes"
     scaling: Scaling | None = None
+    columns: tuple[str, ...] = ()
     ends: Ends | None = None
 
     def __post_init__(self) -> None:

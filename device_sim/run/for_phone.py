@@ -16,7 +16,7 @@ from export.bundles.phone_task import Moments, PhoneTask, Recording, Replay
 
 REPLAYED_SECONDS, USUAL_HERTZ = 90, 50.0
 LEAST_WINDOWS = 3
-"""Of a stretch that is replayed, where there are such."""
+"""Of each class that is replayed, where there are so many."""
 
 
 class Sensors(NamedTuple):
@@ -48,6 +48,7 @@ def phone_task(dataset: Dataset, hop: int | None = None) -> PhoneTask:
         answers_next=following,
         recording=_recording(dataset, hop or max(1, x.shape[1] // 2)) if recorded else None,
         inputs=None if scaling is None else _moments(scaling.mean, scaling.spread),
+        columns=dataset.columns,
         outputs=_moments(scaling.target_mean, scaling.target_spread) if scaling is not None and numbers else None,
     )
 
@@ -77,8 +78,8 @@ def _recording(dataset: Dataset, hop: int) -> Recording:
 def replay_of(x: np.ndarray, y: np.ndarray, hop: int, samples: int) -> Replay:
     """Returns a recording of every class by turns, put together from windows.
 
-    Windows that go on where the one before them ends are laid end to end; of each class the longest such stretch is
-    taken, its begin, so that all classes have about the same share.
+    Windows that go on where the one before them ends are laid end to end; of each class the longest such stretches are
+    taken until it has its share.
 
     Args:
         x: Windows ``float32[n, window, channels]``.
@@ -97,10 +98,14 @@ def replay_of(x: np.ndarray, y: np.ndarray, hop: int, samples: int) -> Replay:
     chosen = []
     for number in classes:
         own = np.flatnonzero(y[starts] == number)
-        best = own[np.argmax(lengths[own])]
-        first = starts[best]
-        part = x[first : first + min(lengths[best], most)]
-        chosen.append((number, np.concatenate([*part[:-1, :hop], part[-1]])))
+        left = most
+        for stretch in own[np.argsort(-lengths[own], kind="stable")]:
+            first = starts[stretch]
+            part = x[first : first + min(lengths[stretch], left)]
+            chosen.append((number, np.concatenate([*part[:-1, :hop], part[-1]])))
+            left -= len(part)
+            if left <= 0:
+                break
     ends = np.cumsum([len(signal) for _, signal in chosen])
     return Replay(
         signal=np.concatenate([signal for _, signal in chosen]).astype(np.float32),

@@ -7,7 +7,7 @@ In a bundle it is ``task.json``, with ``vocabulary.txt``, ``labels.txt`` and ``r
  "input":  {"name", "holds": "tokens", "shape": [40], "of": "characters", "unknown": 0, "vocabulary": "vocabulary.txt"}
            {"name", "holds": "recording", "shape": [128, 6], "window", "hop", "hertz", "channels": [{"name", "unit"} …],
             "replay": "replay.npz"}
-           {"name", "holds": "features", "shape": [30], "scaling": {"mean": […], "spread": […]}}
+           {"name", "holds": "features", "shape": [30], "columns": ["pulse" …], "scaling": {"mean": […], "spread": […]}}
            {"name", "holds": "pixels", "shape": [28, 28, 1]}
  "output": {"name", "holds": "classes" | "bits" | "numbers", "shape", "names": "labels.txt" | "vocabulary.txt",
             "next": true, "scaling": {"mean": […], "spread": […]}},
@@ -95,6 +95,7 @@ class PhoneTask:
         vocabulary: Tokens by number, where inputs are tokens; the first stands for all that are none.
         answers_next: Whether the answer at every step is the token after it; its names are the vocabulary then.
         recording: Where inputs are windows of recordings.
+        columns: Names of features in order; empty where they have none.
         inputs: Scaling of features, which is part of the graph.
         outputs: Scaling of numbers that are told.
     """
@@ -104,6 +105,7 @@ class PhoneTask:
     vocabulary: tuple[str, ...] = ()
     answers_next: bool = False
     recording: Recording | None = None
+    columns: tuple[str, ...] = ()
     inputs: Moments | None = None
     outputs: Moments | None = None
 
@@ -178,7 +180,8 @@ class PhoneTask:
             told = {"holds": RECORDING, "window": shape[1], "hop": cut.hop, "hertz": cut.hertz}
             channels = [{"name": name, "unit": unit} for name, unit in cut.channels]
             return {**told, "channels": channels, **({} if cut.replay is None else {"replay": REPLAY_FILE})}
-        return {"holds": FEATURES, **({} if self.inputs is None else {"scaling": _scaling(self.inputs)})}
+        named = {"columns": list(self.columns)} if self.columns else {}
+        return {"holds": FEATURES, **named, **({} if self.inputs is None else {"scaling": _scaling(self.inputs)})}
 
 
 def check_task(
@@ -215,6 +218,9 @@ def check_task(
         count, window = len(source["channels"]), source["window"]
         want(count in (0, entry[-1]), f"{count} channels are named, the model takes {entry[-1]}")
         want(window == entry[1], f"a window of {window} samples is told, the model takes {entry[1]}")
+    if "columns" in source:
+        count = len(source["columns"])
+        want(count == entry[-1], f"{count} columns are named, the model takes {entry[-1]}")
     for side, width in ((source, entry[-1]), (answer, end[-1])):
         if "scaling" in side:
             counts = {len(side["scaling"][part]) for part in ("mean", "spread")}

@@ -55,6 +55,8 @@ def _task(task: Mapping[str, Any]) -> list[str]:
         rate = "at a rate that nobody told" if source["hertz"] is None else f"at {source['hertz']:g} Hz"
         channels = ", ".join(f"{each['name']} in {each['unit']}" for each in source["channels"]) or "channels unnamed"
         given = f"windows of {source['window']} samples {rate}, one every {source['hop']}: {channels}"
+    elif columns := source.get("columns"):
+        given = f"in this order: {', '.join(columns)}"
     names = answer.get("names")
     told_as = "the next token at every step" if answer.get("next") else answer["holds"]
     return [

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_sim.datasets import Dataset
+from device_sim.datasets import Dataset, load_dataset
 from device_sim.datasets.recordings import windows_of
-from device_sim.datasets.records import Samples, Scaling, make_dataset
+from device_sim.datasets.records import DataOptions, Samples, Scaling, make_dataset
 from device_sim.run.for_phone import phone_task, replay_of, tells_what_follows
 
 TOKENS = ("<other>", "a", "b", "c")
@@ -71,7 +72,7 @@ def test_channels_are_told_where_they_are_known(name: str, hertz: float | None, 
 def test_a_replay_is_of_stretches_as_they_were_recorded(
     stretches: list[tuple[int, int]], hop: int, samples: int
 ) -> None:
-    """Law: what is shown of a class is a run of samples of one recording of it, one run a class, by order."""
+    """Law: what is shown of a class are runs of samples of recordings of it; classes follow each other."""
     window, rng = 8, np.random.default_rng(len(stretches))
     recorded = [(label, rng.normal(size=(length, 2)).astype(np.float32)) for label, length in stretches]
     parts = [(label, windows_of(signal, window, hop)) for label, signal in recorded]
@@ -80,7 +81,9 @@ def test_a_replay_is_of_stretches_as_they_were_recorded(
     shown = replay_of(x, y, hop, samples)
     ends = [*shown.cuts.tolist(), len(shown.signal)]
     runs = [(start, end) for start, end in zip([0, *shown.cuts.tolist()], ends, strict=True)]
-    assert [int(shown.truth[start]) for start, _ in runs] == sorted(set(y.tolist()))
+    told = [int(shown.truth[start]) for start, _ in runs]
+    assert told == sorted(told)
+    assert set(told) == set(y.tolist())
     for start, end in runs:
         assert end - start >= window
         label = int(shown.truth[start])
@@ -96,5 +99,13 @@ def test_a_replay_is_of_stretches_as_they_were_recorded(
 def test_windows_that_do_not_overlap_stand_alone() -> None:
     x = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
     shown = replay_of(x, np.array([1, 1, 0]), hop=4, samples=100)
-    assert shown.truth.tolist() == [0] * 4 + [1] * 4
-    assert shown.cuts.tolist() == [4]
+    assert shown.truth.tolist() == [0] * 4 + [1] * 8
+    assert shown.cuts.tolist() == [4, 8]
+
+
+def test_columns_of_a_table_are_told_in_order(tmp_path: Path) -> None:
+    """An app that does not know which of two numbers comes first cannot ask the model anything."""
+    file = tmp_path / "clinic.csv"
+    file.write_text("device,pulse,ill,weight\n" + "".join(f"{i % 2},{60 + i},{i % 2},{70.5 + i}\n" for i in range(12)))
+    dataset = load_dataset("csv", seed=0, path=file, options=DataOptions(target=("ill",)))
+    assert phone_task(dataset).columns == ("pulse", "weight")

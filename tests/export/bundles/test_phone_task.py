@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from export.bundles.phone_task import (
     lines_of,
     unpack_replay,
 )
+from export.model.forms import Entry
+from export.model.serving import End, Serving
 from export.runtimes import answers, real_values
 from export.tflite.attach import detach
 from export.tflite.graph import read_graph
@@ -243,3 +246,35 @@ def test_a_replay_is_arrays_and_nothing_else() -> None:
             unpack_replay(data)
     whole = Replay(np.zeros((4, 2), np.float32), np.zeros(4, np.int32), np.zeros(0, np.int32))
     assert unpack_replay(bytes(pack_arrays(vars(whole)))).signal.shape == (4, 2)
+
+
+def test_features_are_told_by_name_and_scaling() -> None:
+    """Of a table: columns in order, the numbers that the graph scales by, and no more of either than there are."""
+    serving = Serving(
+        inputs=(Entry("features", (1, 2), "float32"),),
+        outputs=(End("numbers", (1, 1), "values"),),
+        control_flow=(),
+        parameters=3,
+        kernel_weights=2,
+        weights_sha256="0" * 64,
+    )
+    whole = PhoneTask(
+        "regression",
+        names=("progression",),
+        columns=("pulse", "weight"),
+        inputs=Moments((60.0, 70.0), (5.0, 8.0)),
+        outputs=Moments((150.0,), (77.0,)),
+    )
+    files = whole.files(serving)
+    source, answer = (json.loads(files[TASK_FILE])[side] for side in ("input", "output"))
+    assert (source["holds"], source["columns"]) == ("features", ["pulse", "weight"])
+    assert source["scaling"] == {"mean": [60.0, 70.0], "spread": [5.0, 8.0]}
+    assert (answer["holds"], answer["scaling"]) == ("numbers", {"mean": [150.0], "spread": [77.0]})
+    assert files["labels.txt"] == b"progression\n"
+    for wrong, message in (
+        ({"columns": ("pulse",)}, "1 columns are named, the model takes 2"),
+        ({"inputs": Moments((60.0,), (5.0,))}, r"scaling has \[1\] numbers, the model 2"),
+        ({"names": ("a", "b")}, r"labels\.txt has 2 lines, the model answers 1 values"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            replace(whole, **wrong).files(serving)
