@@ -77,12 +77,13 @@ def configured(coordinator: Coordinator, tls: Tls | None = None) -> uvicorn.Conf
     """
     config = uvicorn.Config(
         make_app(coordinator),  # type: ignore[arg-type]
-        http=punctual(coordinator.limits.header_seconds),
+        http=punctual(coordinator.limits.header_seconds, coordinator.refused),
         h11_max_incomplete_event_size=coordinator.limits.header_bytes,
         timeout_keep_alive=int(max(1, coordinator.limits.header_seconds)),
         backlog=4096,
         lifespan="off",
         log_config=None,
+        log_level="error",  # what is no HTTP is counted; a line for each would let strangers fill a disk
         access_log=False,
         server_header=False,
         ssl_certfile=None if tls is None else tls.certificate,

@@ -123,10 +123,18 @@ async def send_problem(send: Send, refusal: Refusal) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def punctual(seconds: float) -> type[H11Protocol]:
-    """Returns uvicorn's protocol, closing connections on which no whole request head arrives for ``seconds``."""
+def punctual(seconds: float, refused: Counter[str]) -> type[H11Protocol]:
+    """Returns uvicorn's protocol, closing connections on which no whole request head arrives for ``seconds``.
+
+    Args:
+        refused: Counts what is no HTTP.
+    """
 
     class Punctual(H11Protocol):
+        def send_400_response(self, msg: str) -> None:
+            refused["no-http"] += 1
+            super().send_400_response(msg)
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._answered: Any = self.cycle

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import delete
 
 from fl_mobile.coordinator import core
 from fl_mobile.coordinator.core import Desk, Place, Signed
 from fl_mobile.coordinator.records import Limits, OpenRound, Pace, Refusal, Reply
 from fl_mobile.coordinator.store import Store, promised
+from fl_mobile.coordinator.tables import facts, metadata
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.protocol.signing import message, to_base64
 from tests.fl_mobile.coordinator.tiny import InMemory, key_of, packet_of, round_of
@@ -29,22 +32,24 @@ def is_full(reply: Reply) -> bool:
 
 
 class Coordinating(RuleBasedStateMachine):
-    """A model of what clients were promised, beside the real store.
+    """A model of what clients were promised, beside the real store: one for all sequences, emptied after each.
 
     Attributes:
+        store: What `opened` gave.
+        ended: Sequences that came to their end.
         promised: (round, device) → SHA-256 of the packet that its client has a receipt for.
         sealed: Round → the packets it was sealed with.
     """
 
     asynchronous = False
-    url = "sqlite://"
     rows = "select total_changes()"
     """How many rows have ever been changed here: the same number, the same rows."""
+    store: Store
+    ended = 0
 
     def __init__(self) -> None:
         super().__init__()
-        self.packets = InMemory(Path("none"))
-        self.store = Store(self.url, self.packets)
+        self.packets = self.store.packets = InMemory(Path("none"))
         self.minter = Minter(self.store.run, self.store.secret)
         self.now, self.number = 1_000_000.0, 0
         self.index: dict[int, int] = {}
@@ -56,7 +61,11 @@ class Coordinating(RuleBasedStateMachine):
         self.said: list[Signed] = []
 
     def teardown(self) -> None:
-        self.store.close()
+        type(self).ended += sys.exc_info()[0] is None
+        with self.store.transaction() as tx:
+            for table in reversed(metadata.sorted_tables):
+                if table is not facts:
+                    tx.db.execute(delete(table))
 
     @initialize()
     def begin(self) -> None:

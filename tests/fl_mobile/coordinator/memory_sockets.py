@@ -52,7 +52,7 @@ class Answering:
         while protocol.cycle is not None and not protocol.cycle.response_complete and not wire.closed:
             if protocol.cycle.more_body:  # the rest of its body will not come
                 break
-            await asyncio.sleep(0)
+            await asyncio.wait(state.tasks, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         protocol.connection_lost(None)
         if state.tasks:
             await asyncio.wait(state.tasks, timeout=30)

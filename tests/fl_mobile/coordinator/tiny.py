@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -25,10 +26,12 @@ SPEC = {"w": TensorSpec((3,))}
 LAYOUT = Layout(SPEC, parse_codec("none"))
 
 
+@cache
 def key_of(device: int) -> DeviceKey:
     return DeviceKey(bytes([device + 1]) * 32)
 
 
+@cache
 def packet_of(device: int, round_num: int, flavour: int = 0) -> bytes:
     """An honest packet; another flavour is another update of the same device."""
     delta = {"w": np.array([device, round_num, flavour], np.float32)}
