@@ -40,6 +40,12 @@ def serve(
     standby: Annotated[
         bool, typer.Option("--standby", help="Wait for another coordinator of this run to end, then take over.")
     ] = False,
+    worker: Annotated[
+        bool,
+        typer.Option(
+            "--worker", help="Answer clients beside the `serve` that plays this run: same --database, same --out."
+        ),
+    ] = False,
     attest: Annotated[
         str, typer.Option(metavar="package.module:function", help="Says why a device may not enrol; see docs.")
     ] = "",
@@ -88,6 +94,12 @@ def serve(
         log_to(log)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key)
     path = out or default_folder(file)
+    linger = 3 * retry_seconds if linger_seconds is None else linger_seconds
+    if worker:
+        if deal is not None or check or standby:
+            raise ConfigError("--worker plays no round: --deal, --check and --standby are for the one that does")
+        _answer(path, Service(host=host, port=port, tls=tls, database=database, attest=attest), linger)
+        return
     goes_on = (path / "experiment.toml").exists()
     experiment = choose_experiment(file, list(changes or ()), path, resume=goes_on)
     experiment = _as_compiled(experiment, file, changes or (), path, goes_on=goes_on)
@@ -109,9 +121,18 @@ def serve(
     elif check:
         _check(experiment, service, recipes, output)
     else:
-        linger = 3 * retry_seconds if linger_seconds is None else linger_seconds
         summary = _run(experiment, path, service, recipes, resume=goes_on, linger=linger, quiet=quiet)
         show(summary, path, output)
+
+
+def _answer(path: Path, service: Service, linger: float) -> None:
+    """Answers clients beside the round master, until it has finished; loads neither data nor TensorFlow."""
+    from device_sim.deploy.serve import beside
+
+    say(f"waiting for the round master of {path} …")
+    with beside(path, service) as (url, worker):
+        say(f"serving {path} on {url}, beside its round master")
+        worker.serve(linger=linger, stopped=lambda: False)
 
 
 def _as_compiled(

@@ -25,13 +25,13 @@ from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.judging import judge_by
+from fl_mobile.coordinator.published import seeds_of, told_of
 from fl_mobile.coordinator.records import OpenRound, most_packet_bytes
 from fl_mobile.privacy.claim import POISSON
 from fl_mobile.privacy.rules import cohort_seed
 from fl_mobile.protocol.terms import Blob, assignment_to_json
 from fl_mobile.records import RoundReport, ServerState
-from fl_mobile.seeds import hashes
-from fl_mobile.server.publish import VERSIONS_KEPT
+from fl_mobile.server.publish import version_counted
 
 SILENT = "silent"
 """Clients that were asked and sent nothing that counts; a server cannot know why."""
@@ -103,12 +103,12 @@ class Master:
             # Under Poisson sampling a cap would make who counts depend on all others, and undo what sampling hides.
             capped = not keys.privacy.on or keys.privacy.assumed != POISSON
             most = min(most, len(chosen)) if capped else len(chosen)
-            ask, invited = len(chosen), chosen.__contains__
+            ask, invited = len(chosen), chosen
         return OpenRound(
             number=number,
             assignment=assignment_to_json(step.assignment),
             parts_for=_parts(step, self.coordinator),
-            seed_of=lambda device: int(hashes(keys.seed, number, "train", index=np.array([device]))[0]),
+            seed_of=seeds_of(keys.seed, number),
             judge=judge_by(step.folding),
             ask=ask,
             most=most,
@@ -117,6 +117,7 @@ class Master:
             invited=invited,
             most_bytes=most_packet_bytes(step.agreement.spec),
             programs=self.programs,
+            told=told_of(keys.seed, step.folding),
             discreet=keys.privacy.on,
         )
 
@@ -141,7 +142,7 @@ def _parts(step: Step, coordinator: Coordinator) -> Callable[[int], Mapping[str,
     made: dict[int, Mapping[str, Blob]] = {}
 
     def parts(held: int) -> Mapping[str, Blob]:
-        held = held if step.round_num - VERSIONS_KEPT <= held <= step.round_num else 0
+        held = version_counted(held, step.round_num)
         if held not in made:
             packets = vars(step.publication.download_for(held))
             made[held] = {name: coordinator.blobs.put(data) for name, data in packets.items() if data}

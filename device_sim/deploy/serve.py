@@ -21,10 +21,12 @@ from fl_mobile.coordinator.coordinator import DISK_SECONDS, Coordinator
 from fl_mobile.coordinator.http import Tls, serving
 from fl_mobile.coordinator.lease import Lease
 from fl_mobile.coordinator.records import Limits, Pace
+from fl_mobile.coordinator.worker import Worker
 from fl_mobile.table import load
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger("fl_mobile.coordinator")
+COORDINATOR = "coordinator"
 SHOWN = ("round_num", "accuracy", "loss", "cohort", "accepted", "upload_bytes", "download_bytes")
 SHOWN_IN_PRIVATE = SHOWN[:3]
 
@@ -70,7 +72,7 @@ class Serving:
 
 def coordinator_folder(folder: RunFolder) -> Path:
     """Returns where the coordinator keeps its files."""
-    return folder.path / "coordinator"
+    return folder.path / COORDINATOR
 
 
 @contextlib.contextmanager
@@ -112,6 +114,33 @@ def served(
             )
     finally:
         coordinator.close()
+
+
+@contextlib.contextmanager
+def beside(
+    path: Path, service: Service, *, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, Worker]]:
+    """Answers clients of a run that another process plays, while the block runs; gives URL and worker.
+
+    Args:
+        path: Of the run folder that both see.
+
+    Raises:
+        ConfigError: Database or address cannot be used.
+        RunError: It was stopped before a round master had begun.
+    """
+    worker = Worker(
+        path / COORDINATOR,
+        url=service.database,
+        limits=service.limits,
+        stopped=stopped,
+        **({"attest": load("--attest", service.attest)} if service.attest else {}),
+    )
+    try:
+        with serving(worker, host=service.host, port=service.port, tls=service.tls) as url:
+            yield url, worker
+    finally:
+        worker.close()
 
 
 def _patiently(play: Callable[[], Iterator[Round]]) -> Iterator[Round]:

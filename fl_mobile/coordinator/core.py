@@ -32,6 +32,7 @@ from fl_mobile.protocol.terms import receipt_to_json
 from fl_mobile.records import Receipt
 
 OPEN, SEALED, DONE = "open", "sealed", "done"
+FINISHED = "finished"
 FULL_SECONDS = 1.0
 """A round that is full is counted again after this: a seat may have expired."""
 
@@ -107,18 +108,14 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
     check_signature(desk, signed, bytes(known.public_key), device=device)
     if signed.time_ms <= known.last_ms:
         raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
+    why = _why_not(tx, desk, device, seat, ready=ready)
+    parts = round_.parts_for(held) if round_ is not None and not why else {}  # may refuse
     tx.db.execute(queries.HEARD_OF, {"d": device, "ms": signed.time_ms})
-    if desk.finished:
+    if why == FINISHED:
         return Reply(200, {"finished": True})
-    if round_ is None or _state(tx.db, round_.number) != OPEN:
-        return later(tx, desk, "between-rounds")
-    if seat is None and not ready:
-        return later(tx, desk, "not-ready")
-    if seat is None and (why := _why_not(tx, desk, round_, device)):
+    if why or round_ is None:
         return later(tx, desk, why)
-    if seat is not None and seat.state != ASKED:
-        return later(tx, desk, "done")
-    parts, expires = round_.parts_for(held), desk.now + round_.seat_seconds
+    expires = desk.now + round_.seat_seconds
     if seat is None:
         down = sum(part.bytes for part in parts.values())
         tx.db.execute(
@@ -250,9 +247,18 @@ def later(tx: Transaction, desk: Desk, reason: str) -> Reply:
     return Reply(200, {"retry": {**desk.pace.window(queries.population(tx.db)), "reason": reason}})
 
 
-def _why_not(tx: Transaction, desk: Desk, round_: OpenRound, device: int) -> str:
-    """Returns why a client that has no seat gets none; empty if it is asked."""
-    if round_.invited is not None and not round_.invited(device):
+def _why_not(tx: Transaction, desk: Desk, device: int, seat: Any, *, ready: bool) -> str:
+    """Returns why a client is not asked; empty if it is."""
+    round_ = desk.open
+    if desk.finished:
+        return FINISHED
+    if round_ is None or _state(tx.db, round_.number) != OPEN:
+        return "between-rounds"
+    if seat is not None:
+        return "" if seat.state == ASKED else "done"
+    if not ready:
+        return "not-ready"
+    if round_.invited is not None and device not in round_.invited:
         return "not-invited"
     if round_.asynchronous and tx.db.execute(queries.UNDER_WAY, {"d": device, "now": desk.now}).first() is not None:
         return "under-way"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.front import Front
 from fl_mobile.coordinator.limits import punctual
 from fl_mobile.coordinator.web import make_app
 from fl_mobile.errors import ConfigError, RunError
@@ -34,7 +34,7 @@ class Tls:
 
 
 @contextlib.contextmanager
-def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None = None) -> Iterator[str]:
+def serving(coordinator: Front, *, host: str, port: int, tls: Tls | None = None) -> Iterator[str]:
     """Serves a coordinator while the block runs; gives its URL.
 
     Args:
@@ -69,7 +69,7 @@ def serving(coordinator: Coordinator, *, host: str, port: int, tls: Tls | None =
             raise RunError(f"a request did not end within {END_SECONDS:g} s after the server was told to; see its log")
 
 
-def configured(coordinator: Coordinator, tls: Tls | None = None) -> uvicorn.Config:
+def configured(coordinator: Front, tls: Tls | None = None) -> uvicorn.Config:
     """Returns uvicorn's settings for a coordinator, loaded.
 
     Raises:
@@ -94,7 +94,7 @@ def configured(coordinator: Coordinator, tls: Tls | None = None) -> uvicorn.Conf
     return config
 
 
-def _run(server: uvicorn.Server, listener: socket.socket, coordinator: Coordinator) -> None:
+def _run(server: uvicorn.Server, listener: socket.socket, coordinator: Front) -> None:
     """Serves until it is told to end; if it ends otherwise, nobody waits for packets any more."""
     error: BaseException = RuntimeError("nobody told it to")
     try:

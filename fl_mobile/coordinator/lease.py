@@ -2,7 +2,8 @@
 
 Every transaction begins by looking whether the row still names its coordinator, and holds the row until it commits: a
 coordinator that was taken for dead, and is not, commits nothing any more. One that has nothing to do renews it all the
-same. A run folder of its own needs none of this: the kernel's lock on it ends with the process.
+same. Workers beside it (`Beside`) hold the same row while they write, whoever's it is: of all processes one writes at a
+time. A run folder of its own needs none of this: the kernel's lock on it ends with the process.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, literal_column, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from fl_mobile.coordinator.records import Refusal
-from fl_mobile.coordinator.tables import leases
+from fl_mobile.coordinator.tables import leases, published
 from fl_mobile.errors import RunError
 
 LEASE_SECONDS = 30.0
@@ -117,6 +118,46 @@ class Lease:
                 db.execute(update(leases).where(_ROW).values(**mine))
             return None
         return "which began at the same moment", 0.0
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A worker's place in the queue for its database: it claims nothing, and writes when nobody else does.
+
+    Attributes:
+        beat_seconds: A worker that has nothing to write looks as often what the round master has published.
+        stopped: Asked while waiting for a round master to have begun; ends it.
+    """
+
+    beat_seconds: float = 0.5
+    stopped: Callable[[], bool] = lambda: False
+
+    def take(self, engine: Engine) -> None:
+        """Returns once a round master has published what workers answer by.
+
+        Raises:
+            RunError: The waiting was stopped.
+        """
+        look = select(published.c.version)
+        while True:
+            with contextlib.suppress(ProgrammingError), engine.connect() as db:  # the tables may not be there yet
+                if db.execute(look).first() is not None:
+                    return
+            if self.stopped():
+                raise RunError("stopped while waiting for a round master to begin in this database")
+            threading.Event().wait(self.beat_seconds)
+
+    def check(self, db: Connection) -> None:
+        """Begins a transaction: no other process writes until it has ended.
+
+        Raises:
+            Refusal: 503, there is no row to hold; nothing may be written.
+        """
+        if db.execute(_READ).first() is None:
+            raise Refusal(503, ANOTHER, "nobody leads this database any more: try again later")
+
+    def give_back(self, engine: Engine) -> None:
+        """There is nothing to give back."""
 
 
 def _now(db: Connection) -> float:

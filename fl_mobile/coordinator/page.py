@@ -6,14 +6,14 @@ import html as escape
 from collections.abc import Mapping
 from typing import Any
 
-from fl_mobile.coordinator.coordinator import Coordinator
+from fl_mobile.coordinator.front import Front
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}td,th{padding:.2rem .8rem;border-bottom:1px solid #d8dee4;
 text-align:right}th:first-child,td:first-child{text-align:left}h1{font-size:1.4rem}h2{font-size:1.1rem}"""
 
 
-def html(coordinator: Coordinator) -> str:
+def html(coordinator: Front) -> str:
     """Returns the page ``/``: the open round, the finished ones, refusals by reason."""
     round_ = coordinator.open
     population, counts = coordinator.seen(round_.number if round_ else None)
@@ -38,7 +38,7 @@ def html(coordinator: Coordinator) -> str:
     return "".join(parts)
 
 
-def metrics(coordinator: Coordinator) -> str:
+def metrics(coordinator: Front) -> str:
     """Returns Prometheus' text format; labels are reasons, never devices."""
     round_ = coordinator.open
     population, counts = coordinator.seen(round_.number if round_ else None)

@@ -91,9 +91,10 @@ class OpenRound:
         most: Packets that count; the step is made when they are here.
         seat_seconds: How long a client that was asked is waited for.
         asynchronous: Whether packets of earlier versions count.
-        invited: Device → whether it may be asked; None asks whoever comes first.
+        invited: Devices that may be asked; None asks whoever comes first.
         most_bytes: Longest packet.
         programs: Name → blob: what clients run.
+        told: What workers beside the master must know as well, `published.told_of`; None where there can be none.
         discreet: Whether how many came is for the run's own log alone: under differential privacy it was not charged.
         full_until: Until then nobody need count the seats again; only a hint, kept by `core`.
     """
@@ -107,9 +108,10 @@ class OpenRound:
     most: int
     seat_seconds: float = 3600.0
     asynchronous: bool = False
-    invited: Callable[[int], bool] | None = None
+    invited: frozenset[int] | None = None
     most_bytes: int = 1 << 20
     programs: Mapping[str, Blob] = field(default_factory=dict)
+    told: Mapping[str, Any] | None = None
     discreet: bool = False
     full_until: float = 0.0
 

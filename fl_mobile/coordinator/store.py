@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import SingletonThreadPool
 
 from fl_mobile.coordinator.blobs import Blobs
-from fl_mobile.coordinator.lease import Lease
+from fl_mobile.coordinator.lease import Beside, Lease
 from fl_mobile.coordinator.tables import SCHEMA, attempts, facts, metadata, rounds
 from fl_mobile.errors import ConfigError, RunError
 
@@ -41,24 +41,34 @@ class Store:
     Args:
         url: Of SQLAlchemy; ``sqlite://`` lives in memory.
         packets: Where they lie.
-        lease: What nobody else may hold meanwhile; None where nobody else can write.
+        lease: What nobody else may hold meanwhile, or whose holder may be anybody; None where nobody else can write.
+        began: Is called at the start of every transaction.
 
     Raises:
         ConfigError: The URL names no database that can be used.
         RunError: The database is damaged, of another version, another's, or lacks packets that it promises.
     """
 
-    def __init__(self, url: str, packets: Blobs, lease: Lease | None = None) -> None:
-        self.packets, self._engine, self._lease = packets, _engine(url), lease
+    def __init__(
+        self,
+        url: str,
+        packets: Blobs,
+        lease: Lease | Beside | None = None,
+        began: Callable[[Transaction], None] = lambda tx: None,
+    ) -> None:
+        self.packets, self._engine, self._lease, self._began = packets, _engine(url), lease, began
         self._where = self._engine.url.render_as_string(hide_password=True).removeprefix("sqlite:///")
         try:
             self._check_whole()
-            metadata.create_all(self._engine)
+            if not isinstance(lease, Beside):
+                metadata.create_all(self._engine)
             if lease is not None:
                 lease.take(self._engine)
-            with self.transaction() as tx:
+            with self._engine.begin() as db:
+                tx = self._locked(db)
                 self.run, self.secret = self._facts(tx)
-                self._check_packets(tx)
+                if not isinstance(lease, Beside):
+                    self._check_packets(tx)
         except DatabaseError as error:
             self.close()
             raise RunError(f"{self._where}: {self._what_is_wrong(error)}") from None
@@ -75,9 +85,8 @@ class Store:
             Refusal: Another coordinator has the lease; nothing was done.
         """
         with self._engine.begin() as db:
-            if self._lease is not None:
-                self._lease.check(db)
-            tx = Transaction(db)
+            tx = self._locked(db)
+            self._began(tx)
             yield tx
             if tx.packets:
                 self.packets.put_all(tx.packets)
@@ -93,6 +102,11 @@ class Store:
             with contextlib.suppress(DatabaseError):  # it ends by itself
                 self._lease.give_back(self._engine)
         self._engine.dispose()
+
+    def _locked(self, db: Connection) -> Transaction:
+        if self._lease is not None:
+            self._lease.check(db)
+        return Transaction(db)
 
     def _facts(self, tx: Transaction) -> tuple[str, bytes]:
         known: dict[str, str] = {row.name: row.value for row in tx.db.execute(select(facts))}

@@ -35,6 +35,24 @@ leases = Table(
 )
 """``master``: the coordinator that may write, and until when by the database's clock; see `lease`."""
 
+published = Table(
+    "published",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("value", String, nullable=False),
+)
+"""``round``: what the round master has workers answer by, JSON, and how often it was written; see `published`."""
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("round", _NUMBER, primary_key=True),
+    Column("held", _NUMBER, primary_key=True),
+    Column("value", String),
+)
+"""What clients of a round fetch that hold a version, JSON of blobs by name; null is asked for and not made yet."""
+
 devices = Table(
     "devices",
     metadata,

@@ -17,8 +17,8 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from fl_mobile.coordinator import page
-from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.core import Place, Signed
+from fl_mobile.coordinator.front import Front
 from fl_mobile.coordinator.limits import App, Bounded
 from fl_mobile.coordinator.logs import nameless
 from fl_mobile.coordinator.parts import SMALL_BYTES, Parts, range_of
@@ -49,7 +49,7 @@ _ROUTES = {
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(coordinator: Coordinator) -> App:
+def make_app(coordinator: Front) -> App:
     """Returns the ASGI application; ``docs/protocol.md`` and ``docs/openapi.json`` say what it answers."""
     web = _Web(coordinator)
     routes = [Route(path, web.told(getattr(web, name)), methods=[method]) for (path, method), name in _ROUTES.items()]
@@ -63,18 +63,18 @@ def routes_of() -> list[tuple[str, str]]:
 
 
 class _Web:
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Front) -> None:
         self._coordinator = coordinator
         self._parts = Parts(coordinator.folder / "parts")
-        self._parts.clear()
+        if coordinator.owns_parts:
+            self._parts.clear()
         self._parts_of = -1
 
     def most_bytes(self, method: str, path: str) -> int:
         """Returns the longest body of a request."""
-        if method != "PUT":
-            return self._coordinator.limits.json_bytes
-        round_ = self._coordinator.open
-        return round_.most_bytes if round_ else self._coordinator.limits.json_bytes
+        if method == "PUT":
+            return self._coordinator.most_packet_bytes
+        return self._coordinator.limits.json_bytes if method == "POST" else 0  # who waits for an answer sends nothing
 
     def told(self, handler: Handler) -> Handler:
         """Returns the handler with every refusal told as a problem, and counted."""
@@ -130,7 +130,7 @@ class _Web:
         )
 
     async def enrol(self, request: Request) -> Response:
-        """`Coordinator.enrol`."""
+        """`Front.enrol`."""
         body = await request.body()
         got = parse(body, {"public_key": _key, "attestation": flat(8)}, optional={"attestation": {}})
         signed, key = _signed(request, body), got["public_key"]
@@ -138,7 +138,7 @@ class _Web:
         return _json(await asyncio.wrap_future(self._coordinator.enrol(signed, key)))
 
     async def check_in(self, request: Request) -> Response:
-        """`Coordinator.check_in`."""
+        """`Front.check_in`."""
         body, device = await request.body(), _number(request, "device")
         form = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": flat(16)}
         got = parse(body, form, optional={"runtime": "", "conditions": {}})

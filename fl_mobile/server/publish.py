@@ -31,6 +31,15 @@ SUMS_KEPT = 1000
 """Rounds whose sums are kept to be forwarded; older versions get a lattice difference."""
 
 
+def version_counted(held: int, now: int) -> int:
+    """Returns which version a client's download is made from: what nobody can hold counts as the app's model.
+
+    >>> version_counted(3, now=4), version_counted(7, now=4), version_counted(3, now=99)
+    (3, 0, 0)
+    """
+    return held if now - VERSIONS_KEPT <= held <= now else 0
+
+
 class Points(Protocol):
     """Where the lattice points of published versions, and their statistics, are kept; `storage.shelf.Shelf` is one."""
 

@@ -81,7 +81,7 @@ def honest(coordinator: Coordinator, devices: int = 4) -> list[Asked]:
 
 
 def mutated(rng: random.Random, asked: Asked) -> bytes:
-    """Returns a request as it was now and then; mostly with one part changed and all else fitting, or any of its bytes."""
+    """Returns a request with one part changed and all else fitting, or any of its bytes; now and then as it was."""
     way = rng.randrange(4)
     if rng.randrange(16) == 0:
         return asked.request

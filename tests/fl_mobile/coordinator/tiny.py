@@ -12,6 +12,7 @@ from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.judging import judge_by
+from fl_mobile.coordinator.published import told_of
 from fl_mobile.coordinator.records import OpenRound
 from fl_mobile.protocol.signing import DeviceKey
 from fl_mobile.protocol.terms import Blob, assignment_to_json
@@ -54,6 +55,7 @@ def round_of(
         asynchronous=asynchronous,
         seat_seconds=600.0,
         most_bytes=4096,
+        told=told_of(0, folding),
     )
 
 
