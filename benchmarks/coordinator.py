@@ -5,21 +5,25 @@
 | case       | what comes |
 |------------|------------|
 | check-ins  | 10,000 connections at once, one signed check-in each |
-| uploads    | 1,000 packets of 7 kB and 100 of 1 MB, while 2,000 sockets trickle a byte a second |
+| uploads    | 1,000 packets of 7 kB and 100 of 1 MB, while 2,000 sockets trickle a byte a second, and come again |
 | sustained  | packets of 7 kB on 64 connections, as fast as they are taken; each is on disk before its receipt |
 | population | check-ins one after another, in a run with 1,000,000 enrolled devices |
 
-The server is a process of its own; the load is another, on the same cores: each of the two gets about half of them.
+Prints a table a case: what issue 17 asks, and what was measured. The server is a process of its own, its files are
+in the working directory; the load is another, on the same cores: each of the two gets about half of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import resource
+import selectors
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -212,41 +216,69 @@ async def _tokens(load: Load, count: int) -> list[str]:
     return tokens
 
 
+def crowd(address: tuple[str, int], requests: list[bytes], seconds: float = 60.0) -> list[tuple[int | str, float]]:
+    """Opens a connection for every request at once; returns status and seconds of each.
+
+    Plain sockets: what takes a hundredth of an answer's time on the phones' side must not be half of it here.
+    """
+    watch, began, out = selectors.DefaultSelector(), time.perf_counter(), list[tuple[int | str, float]]()
+    for request in requests:
+        one = socket.socket()
+        one.setblocking(False)
+        one.connect_ex(address)
+        watch.register(one, selectors.EVENT_WRITE, request)
+    while len(out) < len(requests) and time.perf_counter() - began < seconds:
+        for key, events in watch.select(1.0):
+            one: Any = key.fileobj
+            try:
+                if events & selectors.EVENT_WRITE:
+                    one.sendall(key.data)
+                    watch.modify(one, selectors.EVENT_READ)
+                    continue
+                answer = one.recv(65536)  # short ones come whole
+                out.append((int(answer[9:12]) if answer else "closed", time.perf_counter() - began))
+            except OSError as error:
+                out.append((type(error).__name__, time.perf_counter() - began))
+            watch.unregister(one)
+            one.close()
+    return out + [("no answer", seconds)] * (len(requests) - len(out))
+
+
 async def check_ins(load: Load, case: Case) -> dict[str, Any]:
     """10,000 connections at once."""
     requests = [load.check_in(device) for device in range(case.enrolled)]
-    began = time.perf_counter()
-    await asyncio.gather(*(load.send(request) for request in requests))
-    return {**load.told(), "seconds": round(time.perf_counter() - began, 2)}
+    told = await asyncio.to_thread(crowd, load.address, requests)
+    load.statuses.update(status for status, _ in told)
+    load.seconds += [seconds for _, seconds in told]
+    return {**load.told(), "seconds": round(max(seconds for _, seconds in told), 2)}
 
 
 async def uploads(load: Load, case: Case) -> dict[str, Any]:
     """Small and large packets while slow sockets trickle."""
     small, large = case.packet(9_000), case.packet(case.values)
     tokens = await _tokens(load, 1_100)
-    closed: list[float] = []
+    closed, over = list[float](), asyncio.Event()
 
     async def trickle() -> None:
         began = time.perf_counter()
         reader, writer = await asyncio.open_connection(*load.address)
         head = b"POST /v1/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n"
-        try:
-            writer.write(head)
-            while not (reader.at_eof() or writer.is_closing()):
-                writer.write(b"\r\n" if head else b"x")
-                head = b""
-                await writer.drain()
-                try:
+        with contextlib.suppress(OSError):
+            writer.write(head + b"\r\n")
+            while not reader.at_eof():
+                with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(reader.read(65536), 1)
-                    if reader.at_eof():
-                        break
-                except asyncio.TimeoutError:
-                    continue
-        except OSError:
-            pass
+                writer.write(b"x")
+                await writer.drain()
+        writer.close()
         closed.append(time.perf_counter() - began)
 
-    slow = [asyncio.create_task(trickle()) for _ in range(2_000)]
+    async def trickles() -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                await trickle()
+
+    slow = [asyncio.create_task(trickles()) for _ in range(2_000)]
     await asyncio.sleep(2)
     digests = {len(p): _digest(p) for p in (small, large)}
     packets = [large if at % 11 == 10 else small for at in range(1_100)]
@@ -254,17 +286,23 @@ async def uploads(load: Load, case: Case) -> dict[str, Any]:
 
     async def one(device: int, packet: bytes) -> None:
         async with gate:
-            status, _ = await load.send(load.upload(device, tokens[device], packet, digests[len(packet)]))
-            assert status in (201, 429), status
+            await load.send(load.upload(device, tokens[device], packet, digests[len(packet)]))
 
     began = time.perf_counter()
     await asyncio.gather(*(one(device, packet) for device, packet in enumerate(packets)))
     out = {**load.told(), "seconds": round(time.perf_counter() - began, 2)}
-    await asyncio.wait(slow, timeout=150)
-    for task in slow:
+    over.set()
+    _, left = await asyncio.wait(slow, timeout=150)
+    for task in left:
         task.cancel()
     lengths = {"small_bytes": len(small), "large_bytes": len(large)}
-    return {**out, **lengths, "slow_closed": len(closed), "slow_longest_s": round(max(closed, default=0), 1)}
+    return {
+        **out,
+        **lengths,
+        "slow_closed": len(closed),
+        "slow_left": len(left),
+        "slow_longest_s": round(max(closed, default=0), 1),
+    }
 
 
 async def sustained(load: Load, case: Case) -> dict[str, Any]:
@@ -317,15 +355,30 @@ def measure(name: str) -> dict[str, Any]:
     return out
 
 
+ASKED = {
+    "check-ins": "0 errors, p99 ≤ 3 s, ≤ 400 MB",
+    "uploads": "honest p99 ≤ 2 s; slow ones closed within their deadline (5 s and the bytes they sent)",
+    "sustained": "≥ 300 uploads a second, each durable before its receipt",
+    "population": "≤ 300 MB, check-in ≤ 5 ms",
+}
+
+
 def main() -> None:
-    """Prints what each case took."""
+    """Prints a table a case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--format", choices=("text", "json"), default="text")
     options = parser.parse_args()
     for name in options.cases or list(CASES):
         told = measure(name)
-        print(json.dumps({name: told}) if options.format == "json" else f"{name}: {told}", flush=True)
+        if options.format == "json":
+            print(json.dumps({name: told}), flush=True)
+            continue
+        print(f"| {name} | {ASKED[name]} |\n|---|---|")
+        for what, value in {**told, **told["server"]}.items():
+            if what != "server":
+                print(f"| {what} | {value} |")
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 
 from fl_mobile.coordinator import queries
 from fl_mobile.coordinator.queries import ANSWERED, ASKED, OVER
-from fl_mobile.coordinator.records import CLOCK_TOLERANCE_MS, Limits, OpenRound, Pace, Refusal, Reply
+from fl_mobile.coordinator.records import CLOCK_TOLERANCE_MS, Full, Limits, OpenRound, Pace, Refusal, Reply
 from fl_mobile.coordinator.store import Transaction
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.errors import RunError
@@ -34,7 +34,7 @@ from fl_mobile.records import Receipt
 OPEN, SEALED, DONE = "open", "sealed", "done"
 FINISHED = "finished"
 FULL_SECONDS = 1.0
-"""A round that is full is counted again after this: a seat may have expired."""
+"""A round that is full is counted again after this: a seat may have expired, or been given by another process."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
     Args:
         ready: Whether its conditions allow it to train now; one that could not takes nobody's place.
     """
+    if full := full_for(desk, device):
+        return full
     known = tx.db.execute(queries.KEY_OF_DEVICE, {"d": device}).first()
     if known is None:
         raise Refusal(404, "unknown-device", f"no device {device} is enrolled in this run: enrol first")
     round_ = desk.open
     seat = None if round_ is None else queries.seat(tx.db, round_.number, device)
-    if round_ is not None and seat is None and desk.now < round_.full_until:
-        return later(tx, desk, "full")  # says nothing that a stranger could not ask, so it needs no signature
     check_signature(desk, signed, bytes(known.public_key), device=device)
     if signed.time_ms <= known.last_ms:
         raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
@@ -134,6 +134,17 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
     return Reply(
         200, {"assignment": _assignment(desk=desk, round_=round_, device=device, expires=expires, parts=parts)}
     )
+
+
+def full_for(desk: Desk, device: int) -> Reply | None:
+    """Returns what a device without a seat is told by a round that is known to be full, without a look at the database.
+
+    It says nothing that a stranger could not ask, so it needs no signature.
+    """
+    full = None if desk.open is None or desk.finished else desk.open.full
+    if full is None or desk.now >= full.until or device in full.seated or device >= full.population:
+        return None
+    return Reply(200, {"retry": {**desk.pace.window(full.population), "reason": "full"}})
 
 
 def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
@@ -263,7 +274,8 @@ def _why_not(tx: Transaction, desk: Desk, device: int, seat: Any, *, ready: bool
     if round_.asynchronous and tx.db.execute(queries.UNDER_WAY, {"d": device, "now": desk.now}).first() is not None:
         return "under-way"
     if queries.seats_taken(tx.db, round_, desk.now) >= round_.ask:
-        round_.full_until = desk.now + FULL_SECONDS
+        seated = frozenset(queries.seated(tx.db, round_.number))
+        round_.full = Full(desk.now + FULL_SECONDS, seated, queries.population(tx.db))
         return "full"
     return ""
 
@@ -272,7 +284,7 @@ def _settle(tx: Transaction, desk: Desk, place: Place, state: str) -> None:
     """Writes what became of a seat; one that is free again can be taken at once."""
     tx.db.execute(queries.SETTLE, {"r": place.round_num, "d": place.device, "how": state})
     if desk.open is not None:
-        desk.open.full_until = 0.0
+        desk.open.full = None
 
 
 def check_signature(desk: Desk, signed: Signed, public_key: bytes, *, device: int | None) -> None:

@@ -126,6 +126,10 @@ class Front:
         """See `core.enrol`."""
         return self._ask(lambda tx, desk: core.enrol(tx, desk, signed, public_key))
 
+    def full_for(self, device: int) -> Reply | None:
+        """See `core.full_for`: the answer to most of a crowd, at once."""
+        return core.full_for(self._desk(), device)
+
     def check_in(self, signed: Signed, *, device: int, held: int, ready: bool = True) -> Future[Reply]:
         """See `core.check_in`."""
         return self._ask(lambda tx, desk: core.check_in(tx, desk, signed, device=device, held=held, ready=ready))

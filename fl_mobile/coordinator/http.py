@@ -85,6 +85,7 @@ def configured(coordinator: Front, tls: Tls | None = None) -> uvicorn.Config:
         log_config=None,
         log_level="error",  # what is no HTTP is counted; a line for each would let strangers fill a disk
         access_log=False,
+        proxy_headers=False,  # nothing here asks who is at the other end
         server_header=False,
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,

@@ -24,6 +24,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 A_TURN = 0.05
 """Seconds in which an event loop sees what has come already."""
+TOO_SLOW, SLOW_READER = "too-slow", "slow-reader"
 
 
 class Bounded:
@@ -62,16 +63,20 @@ class Bounded:
             begun = True
             await send(message)
 
+        watch = _Watch(receive, self._limits, declared)
         try:
-            answered = self._app(scope, self._punctual(receive), sending)
-            await asyncio.wait_for(answered, self._limits.answer_seconds)
-        except asyncio.TimeoutError:  # who reads slowly comes again with a range
-            self._refused["slow-reader"] += 1
-        except Refusal as refusal:  # of a body that nobody was reading: an answer may be on its way
-            self._refused[refusal.reason] += 1
-            if not begun:
-                await send_problem(send, refusal)
+            await self._app(scope, watch.receive, sending)
+        except asyncio.CancelledError:
+            if not watch.reason:
+                raise
+            self._refused[watch.reason] += 1  # who reads slowly comes again with a range
+            if watch.reason == TOO_SLOW and not begun:
+                least = self._limits.least_bytes_per_second
+                await send_problem(
+                    send, Refusal(408, TOO_SLOW, f"the body came more slowly than {least:g} bytes a second")
+                )
         finally:
+            watch.end()
             self._uploads -= is_upload
 
     def _check_head(self, scope: MutableMapping[str, Any]) -> None:
@@ -92,34 +97,52 @@ class Bounded:
             raise Refusal(413, "too-long", f"a body of {declared} bytes; here at most {most} are read", most_bytes=most)
         return declared
 
-    def _punctual(self, receive: Receive) -> Receive:
-        loop, limits = asyncio.get_running_loop(), self._limits
-        begun, got, ended = loop.time(), 0, False
 
-        async def bounded() -> Message:
-            nonlocal got, ended
-            if ended:  # what follows the body is the client's going away, for which there is no hurry
-                return await receive()
-            late = begun + min(limits.body_seconds, limits.grace_seconds + got / limits.least_bytes_per_second)
-            try:
-                message = await _before(receive, late - loop.time())
-            except asyncio.TimeoutError:
-                raise Refusal(
-                    408, "too-slow", f"the body came more slowly than {limits.least_bytes_per_second:g} bytes a second"
-                ) from None
-            got += len(message.get("body", b""))
-            ended = not message.get("more_body", False)
-            return message
+class _Watch:
+    """Cancels the task of a request whose body comes too slowly, or whose answer takes too long; says which.
 
-        return bounded
+    One timer, looked at when it may be late: a deadline for every message would cost as much as answering.
+    """
 
+    def __init__(self, receive: Receive, limits: Limits, declared: int) -> None:
+        self._receive, self._limits, self._loop = receive, limits, asyncio.get_running_loop()
+        self._task, self._begun = asyncio.current_task(), self._loop.time()
+        self._got, self._ended, self._last_turn = 0, not declared, False
+        self.reason = ""
+        self._timer = self._loop.call_at(self._late, self._look)
 
-async def _before(receive: Receive, seconds: float) -> Message:
-    """Returns what comes in time, or has come while this process was busy: that is nobody's lateness but ours."""
-    try:
-        return await asyncio.wait_for(receive(), max(seconds, A_TURN))
-    except asyncio.TimeoutError:
-        return await asyncio.wait_for(receive(), A_TURN)
+    async def receive(self) -> Message:
+        """Returns the next message; what follows the body is the client's going away, for which there is no hurry."""
+        message = await self._receive()
+        if not self._ended:
+            self._got += len(message.get("body", b""))
+            self._ended = not message.get("more_body", False)
+        return message
+
+    def end(self) -> None:
+        """Nothing is watched any more."""
+        self._timer.cancel()
+
+    @property
+    def _late(self) -> float:
+        limits = self._limits
+        if self._ended:
+            return self._begun + limits.answer_seconds
+        slowest = limits.grace_seconds + self._got / limits.least_bytes_per_second
+        return self._begun + min(limits.body_seconds, slowest)
+
+    def _look(self) -> None:
+        now, late = self._loop.time(), self._late
+        if now < late:
+            self._last_turn = False
+            self._timer = self._loop.call_at(late, self._look)
+        elif not self._last_turn:  # what has come while this process was busy is nobody's lateness but ours
+            self._last_turn = True
+            self._timer = self._loop.call_at(now + A_TURN, self._look)
+        else:
+            self.reason = SLOW_READER if self._ended else TOO_SLOW
+            if self._task is not None:
+                self._task.cancel()
 
 
 async def send_problem(send: Send, refusal: Refusal) -> None:

@@ -31,6 +31,7 @@ UNDER_WAY = select(seats.c.round).where(seats.c.device == _D, _WAITED).limit(1)
 _SEAT = select(seats).where(_THE_SEAT)
 _BUSY = select(func.count()).select_from(seats).where(_WAITED)
 _TAKEN = select(func.count()).select_from(seats).where(seats.c.asked_in == _R, _WAITED | (seats.c.state == ANSWERED))
+_SEATED = select(seats.c.device).where(seats.c.round == _R)
 _LAST_DEVICE = select(func.max(devices.c.device))
 
 TAKE = insert(attempts)
@@ -67,3 +68,8 @@ def seats_taken(db: Connection, round_: OpenRound, now: float) -> int:
     if round_.asynchronous:
         return int(db.execute(_BUSY, {"now": now}).scalar_one())
     return int(db.execute(_TAKEN, {"r": round_.number, "now": now}).scalar_one())
+
+
+def seated(db: Connection, round_num: int) -> list[int]:
+    """Returns the devices that have a seat in a round."""
+    return list(db.execute(_SEATED, {"r": round_num}).scalars())

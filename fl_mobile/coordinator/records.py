@@ -77,6 +77,21 @@ class Pace:
         return {"after_seconds": self.least_seconds, "before_seconds": self.least_seconds + spread}
 
 
+@dataclass(frozen=True)
+class Full:
+    """A round that had no seat left when it was looked at: for a moment, who has none need not be looked up.
+
+    Attributes:
+        until: Seconds since 1970.
+        seated: Devices that have a seat; their check-ins are another matter.
+        population: Devices enrolled.
+    """
+
+    until: float
+    seated: frozenset[int]
+    population: int
+
+
 @dataclass
 class OpenRound:
     """The round that clients are asked for now; what of it must outlive the process is in the store.
@@ -96,7 +111,7 @@ class OpenRound:
         programs: Name → blob: what clients run.
         told: What workers beside the master must know as well, `published.told_of`; None where there can be none.
         discreet: Whether how many came is for the run's own log alone: under differential privacy it was not charged.
-        full_until: Until then nobody need count the seats again; only a hint, kept by `core`.
+        full: Kept by `core`; only a hint.
     """
 
     number: int
@@ -113,7 +128,7 @@ class OpenRound:
     programs: Mapping[str, Blob] = field(default_factory=dict)
     told: Mapping[str, Any] | None = None
     discreet: bool = False
-    full_until: float = 0.0
+    full: Full | None = None
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from fl_mobile.coordinator import page
 from fl_mobile.coordinator.core import Place, Signed
@@ -23,12 +20,16 @@ from fl_mobile.coordinator.limits import App, Bounded
 from fl_mobile.coordinator.logs import nameless
 from fl_mobile.coordinator.parts import SMALL_BYTES, Parts, range_of
 from fl_mobile.coordinator.records import NO_ROOM, Refusal, Reply
+from fl_mobile.coordinator.routing import Handler, routed
+from fl_mobile.coordinator.writer import MOST_TOGETHER
 from fl_mobile.errors import WireError
 from fl_mobile.protocol.forms import flat, parse, text, whole
 from fl_mobile.protocol.signing import KEY_BYTES, SIGNATURE_BYTES, from_base64, to_base64
 
 PROTOCOL = 1
 MOST_NUMBER = 2**32 - 1
+CHECK_INS_AT_ONCE = 2 * MOST_TOGETHER
+"""That wait for the database; by the turn of all others the round may be known to be full."""
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _log = logging.getLogger("fl_mobile.coordinator")
@@ -46,15 +47,12 @@ _ROUTES = {
     (_ATTEMPT, "DELETE"): "give_up",
 }
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 def make_app(coordinator: Front) -> App:
     """Returns the ASGI application; ``docs/protocol.md`` and ``docs/openapi.json`` say what it answers."""
     web = _Web(coordinator)
-    routes = [Route(path, web.told(getattr(web, name)), methods=[method]) for (path, method), name in _ROUTES.items()]
-    app = Starlette(routes=routes, exception_handlers={404: web.unknown, 405: web.unknown})
-    return Bounded(app, coordinator.limits, web.most_bytes, coordinator.refused)
+    table = {key: web.told(getattr(web, name)) for key, name in _ROUTES.items()}
+    return Bounded(routed(table, web.unknown), coordinator.limits, web.most_bytes, coordinator.refused)
 
 
 def routes_of() -> list[tuple[str, str]]:
@@ -69,6 +67,7 @@ class _Web:
         if coordinator.owns_parts:
             self._parts.clear()
         self._parts_of = -1
+        self._checking_in = asyncio.Semaphore(CHECK_INS_AT_ONCE)
 
     def most_bytes(self, method: str, path: str) -> int:
         """Returns the longest body of a request."""
@@ -95,13 +94,12 @@ class _Web:
 
         return answer
 
-    async def unknown(self, request: Request, error: Exception) -> Response:
+    async def unknown(self, request: Request, allowed: str) -> Response:
         """Answers what no route does."""
-        allowed = getattr(error, "headers", None) or {}
-        if "Allow" not in allowed:
+        if not allowed:
             return self._problem(request, Refusal(404, "unknown-path", "see /v1/run and docs/protocol.md"))
-        response = self._problem(request, Refusal(405, "method", f"here one may {allowed['Allow']}"))
-        response.headers["allow"] = allowed["Allow"]
+        response = self._problem(request, Refusal(405, "method", f"here one may {allowed}"))
+        response.headers["allow"] = allowed
         return response
 
     async def page(self, request: Request) -> Response:
@@ -142,9 +140,12 @@ class _Web:
         body, device = await request.body(), _number(request, "device")
         form = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": flat(16)}
         got = parse(body, form, optional={"runtime": "", "conditions": {}})
-        ready = got["conditions"].get("ready") is not False
-        asked = self._coordinator.check_in(_signed(request, body), device=device, held=got["held"], ready=ready)
-        return self._counted(await asyncio.wrap_future(asked))
+        ready, signed = got["conditions"].get("ready") is not False, _signed(request, body)
+        async with self._checking_in:
+            if full := self._coordinator.full_for(device):
+                return _json(full)
+            asked = self._coordinator.check_in(signed, device=device, held=got["held"], ready=ready)
+            return self._counted(await asyncio.wrap_future(asked))
 
     async def blob(self, request: Request) -> Response:
         """A program, a model or the terms, with HTTP ranges."""

@@ -415,3 +415,34 @@ def test_a_port_that_is_taken_is_one_line(opened: Served, tmp_path: Path) -> Non
     ):
         pass
     coordinator.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/devices", "POST"),
+        ("POST", "/v1/rounds/0/devices/0/attempts/0", "PUT, GET, HEAD, DELETE"),
+        ("DELETE", "/v1/run", "GET, HEAD"),
+        ("GET", "/v1/run/", ""),
+        ("GET", "//evil.example/v1/run", ""),
+    ],
+)
+def test_what_no_route_answers_says_what_one_may(opened: Served, method: str, path: str, allowed: str) -> None:
+    answer = opened.raw(f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 405" if allowed else b"HTTP/1.1 404")
+    assert (f"allow: {allowed}\r\n".encode() in answer) == bool(allowed)
+
+
+def test_a_crowd_is_told_that_a_round_is_full_without_a_look_at_the_database(opened: Served) -> None:
+    clients = [opened.client(device) for device in range(5)]
+    path = "/v1/devices/{}/check-ins"
+    told = [remote.signed(path.format(remote.device), {"held": 0}) for remote in clients]
+    assert ["assignment" in each for each in told] == [True, True, True, False, False]
+    full, held = opened.coordinator.full_for, threading.Event()
+    waiting = opened.coordinator._writer.submit(lambda tx: held.wait(10))  # nothing else is written meanwhile
+    again = clients[4].signed(path.format(clients[4].device), {"held": 0})
+    assert not waiting.done()
+    held.set()
+    assert again["retry"].keys() == told[4]["retry"].keys()
+    assert [full(remote.device) is None for remote in clients[:3]] == [True] * 3  # type: ignore[arg-type]
+    assert full(10**6) is None  # who is not enrolled is told so
