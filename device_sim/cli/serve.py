@@ -37,6 +37,9 @@ def serve(
     database: Annotated[
         str, typer.Option(metavar="URL", help="postgresql://USER@HOST/NAME; empty is SQLite in the run folder.")
     ] = "",
+    blobs: Annotated[
+        str, typer.Option(metavar="URL", help="s3://BUCKET/PATH for packets and models; empty is the run folder.")
+    ] = "",
     standby: Annotated[
         bool, typer.Option("--standby", help="Wait for another coordinator of this run to end, then take over.")
     ] = False,
@@ -98,7 +101,7 @@ def serve(
     if worker:
         if deal is not None or check or standby:
             raise ConfigError("--worker plays no round: --deal, --check and --standby are for the one that does")
-        _answer(path, Service(host=host, port=port, tls=tls, database=database, attest=attest), linger)
+        _answer(path, Service(host=host, port=port, tls=tls, database=database, blobs=blobs, attest=attest), linger)
         return
     goes_on = (path / "experiment.toml").exists()
     experiment = choose_experiment(file, list(changes or ()), path, resume=goes_on)
@@ -108,6 +111,7 @@ def serve(
         port=port,
         tls=tls,
         database=database,
+        blobs=blobs,
         standby=standby,
         attest=attest,
         least=minimum,

@@ -20,11 +20,12 @@ from device_sim.run.loop import simulate
 from fl_mobile.coordinator.coordinator import DISK_SECONDS, Coordinator
 from fl_mobile.coordinator.http import Tls, serving
 from fl_mobile.coordinator.lease import Lease
+from fl_mobile.coordinator.object_store import UNREACHABLE
 from fl_mobile.coordinator.records import Limits, Pace
 from fl_mobile.coordinator.worker import Worker
 from fl_mobile.table import load
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, UNREACHABLE)
 _log = logging.getLogger("fl_mobile.coordinator")
 COORDINATOR = "coordinator"
 SHOWN = ("round_num", "accuracy", "loss", "cohort", "accepted", "upload_bytes", "download_bytes")
@@ -37,6 +38,7 @@ class Service:
 
     Attributes:
         database: URL of SQLAlchemy; empty is SQLite in the run folder.
+        blobs: URL of what holds packets and models, see `blobs_at`; empty is the run folder.
         standby: Whether to wait for another coordinator of this database to end.
         attest: ``package.module:function`` that says whether a device may enrol, see `Attest`; empty lets everybody.
         least: Packets without which a deadline ends no round.
@@ -47,6 +49,7 @@ class Service:
     port: int = 8470
     tls: Tls | None = None
     database: str = ""
+    blobs: str = ""
     standby: bool = False
     attest: str = ""
     least: int = 1
@@ -93,6 +96,7 @@ def served(
     coordinator = Coordinator(
         coordinator_folder(folder),
         url=service.database,
+        blobs=service.blobs,
         lease=Lease(standby=service.standby, stopped=stopped),
         limits=service.limits,
         pace=service.pace,
@@ -132,6 +136,7 @@ def beside(
     worker = Worker(
         path / COORDINATOR,
         url=service.database,
+        blobs=service.blobs,
         limits=service.limits,
         stopped=stopped,
         **({"attest": load("--attest", service.attest)} if service.attest else {}),
@@ -156,7 +161,7 @@ def _patiently(play: Callable[[], Iterator[Round]]) -> Iterator[Round]:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            _log.error("%s: %s; waiting for room", error.filename, error.strerror)
+            _log.error("%s: %s; waiting for it", error.filename, error.strerror)
         threading.Event().wait(DISK_SECONDS)
 
 

@@ -64,6 +64,23 @@ class Blobs:
             raise RunError(f"{path}: damaged, its content has another hash; restore it from a copy")
         return data
 
+    def local(self, sha256: str) -> Path | None:
+        """Returns a file of a blob, to be read from; None if there is no such blob.
+
+        Raises:
+            OSError: It cannot be told now.
+        """
+        path = self.path(sha256)
+        return path if path.exists() else None
+
+    def missing(self, names: Collection[str]) -> list[str]:
+        """Returns which of these are not here."""
+        return sorted(name for name in names if not self.path(name).exists())
+
+    def of_run(self, run: str) -> Blobs:
+        """Returns where the blobs of a run lie; a folder is one run's."""
+        return self
+
     def keep_only(self, names: Collection[str]) -> None:
         """Deletes all other blobs: packets of steps that are made, models that nobody is sent any more."""
         for name in os.listdir(self.folder) if self.folder.exists() else ():

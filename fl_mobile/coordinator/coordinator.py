@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fl_mobile.coordinator import core, published
-from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.core import Desk, Place
 from fl_mobile.coordinator.front import Attest, Counts, Front, counts_of
 from fl_mobile.coordinator.lease import ANOTHER, Lease
+from fl_mobile.coordinator.object_store import blobs_at
 from fl_mobile.coordinator.records import NO_ROOM, Limits, OpenRound, Pace, Refusal, Reply
 from fl_mobile.coordinator.store import Store, Transaction, database_url, promised
 from fl_mobile.coordinator.writer import Writer
@@ -34,6 +34,7 @@ class Coordinator(Front):
     Args:
         folder: Of the coordinator's files, inside the run's.
         url: Of the database; empty is SQLite in ``folder``, which nobody else may write.
+        blobs: URL of what holds packets and models, see `blobs_at`; empty is ``folder``.
         lease: Who writes a database that has a URL; None is this coordinator, at once or not at all.
         patient: Whether the round master waits for a disk that takes nothing until it does, as clients do.
     """
@@ -43,6 +44,7 @@ class Coordinator(Front):
         folder: Path,
         *,
         url: str = "",
+        blobs: str = "",
         lease: Lease | None = None,
         limits: Limits | None = None,
         pace: Pace | None = None,
@@ -53,13 +55,12 @@ class Coordinator(Front):
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lease = (lease or Lease()) if url else None
-        store = Store(url or database_url(folder), Blobs(folder / "packets"), lease)
+        store = Store(url or database_url(folder), blobs_at(blobs, folder / "packets"), lease)
         self._shared = bool(url)
         self._changed, self._patient = threading.Condition(), patient
         self._lost: BaseException | None = None
-        super().__init__(
-            folder, store, Blobs(folder / "blobs"), limits=limits, pace=pace, now=now, writer=writer, attest=attest
-        )
+        served = blobs_at(blobs, folder / "blobs").of_run(store.run)
+        super().__init__(folder, store, served, limits=limits, pace=pace, now=now, writer=writer, attest=attest)
 
     def upload(self, place: Place, packet: bytes) -> Future[Reply]:
         """See `core.upload`."""

@@ -67,6 +67,7 @@ class Store:
             with self._engine.begin() as db:
                 tx = self._locked(db)
                 self.run, self.secret = self._facts(tx)
+                self.packets = packets.of_run(self.run)
                 if not isinstance(lease, Beside):
                     self._check_packets(tx)
         except DatabaseError as error:
@@ -135,8 +136,7 @@ class Store:
 
     def _check_packets(self, tx: Transaction) -> None:
         wanted = set(promised(tx.db))
-        missing = sorted(name for name in wanted if not self.packets.path(name).exists())
-        if missing:
+        if missing := self.packets.missing(wanted):
             raise RunError(
                 f"{self.packets.path(missing[0])}: missing, one of {len(missing)} packets that have receipts."
                 " Restore the folder from the same backup as the database."

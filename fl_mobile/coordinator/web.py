@@ -90,7 +90,7 @@ class _Web:
                 return Response(status_code=499)  # nobody reads it
             except OSError as error:
                 _log.error("disk: %s", error)
-                return self._problem(request, Refusal(NO_ROOM, "no-room", "the server's disk does not take it now"))
+                return self._problem(request, Refusal(NO_ROOM, "no-room", "the server's disk fails it now"))
 
         return answer
 
@@ -151,10 +151,10 @@ class _Web:
         """A program, a model or the terms, with HTTP ranges."""
         name = request.path_params["sha256"]
         try:
-            path = self._coordinator.blobs.path(name)
+            path = await run_in_threadpool(self._coordinator.blobs.local, name)
         except ValueError:
             raise Refusal(400, "sha256", "expected a SHA-256, 64 hexadecimal digits") from None
-        if not await run_in_threadpool(path.exists):
+        if path is None:
             raise Refusal(404, "unknown-blob", "no such blob is served now: check in again")
         return FileResponse(path, media_type="application/octet-stream", headers={"etag": f'"{name}"'})
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fl_mobile.coordinator import published
-from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.front import Attest, Front
 from fl_mobile.coordinator.lease import Beside
+from fl_mobile.coordinator.object_store import blobs_at
 from fl_mobile.coordinator.records import Limits
 from fl_mobile.coordinator.store import Store, Transaction
 from fl_mobile.coordinator.writer import Writer
@@ -35,6 +35,7 @@ class Worker(Front):
     Args:
         folder: As of the `Coordinator`: blobs and packets are in it, and uploads that are not whole.
         url: Of the database that both share.
+        blobs: As of the `Coordinator`.
         stopped: Asked while waiting for a master to have begun, once at least; ends the waiting.
 
     Raises:
@@ -49,6 +50,7 @@ class Worker(Front):
         folder: Path,
         *,
         url: str,
+        blobs: str = "",
         limits: Limits | None = None,
         writer: Callable[[Store], Writer] = Writer,
         attest: Attest = lambda public_key, told: "",
@@ -57,9 +59,10 @@ class Worker(Front):
         if not url.startswith("postgres"):
             raise ConfigError("--worker needs --database postgresql://…: an SQLite file is written by one process")
         self._version, self._spec, self._most = 0, ("", Spec()), 0
-        store = Store(url, Blobs(folder / "packets"), Beside(stopped=stopped), self._look)
+        store = Store(url, blobs_at(blobs, folder / "packets"), Beside(stopped=stopped), self._look)
         folder.mkdir(parents=True, exist_ok=True)  # not before a master has begun there
-        super().__init__(folder, store, Blobs(folder / "blobs"), limits=limits, writer=writer, attest=attest)
+        served = blobs_at(blobs, folder / "blobs").of_run(store.run)
+        super().__init__(folder, store, served, limits=limits, writer=writer, attest=attest)
         self._lost: BaseException | None = None
         try:
             self._writer.submit(lambda tx: None).result()
