@@ -106,7 +106,7 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
     round_ = desk.open
     seat = None if round_ is None else queries.seat(tx.db, round_.number, device)
     check_signature(desk, signed, bytes(known.public_key), device=device)
-    if signed.time_ms <= known.last_ms:
+    if signed.time_ms <= known.last_ms <= int(desk.now * 1000) + CLOCK_TOLERANCE_MS:  # later is of a clock set back
         raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
     why = _why_not(tx, desk, device, seat, ready=ready)
     parts = round_.parts_for(held) if round_ is not None and not why else {}  # may refuse

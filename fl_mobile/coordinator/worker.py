@@ -118,7 +118,13 @@ class Worker(Front):
         """Returns what travels, as clients read it from the terms."""
         known, spec = self._spec
         if known != terms.sha256:
-            body = self.blobs.get(terms.sha256)
-            spec = terms_from_json(body, self.blobs.get(initial_of(body).sha256)).agreement.spec
+            try:
+                body = self.blobs.get(terms.sha256)
+                spec = terms_from_json(body, self.blobs.get(initial_of(body).sha256)).agreement.spec
+            except RunError as error:
+                raise RunError(
+                    f"{error}. --worker sees another store than its round master: give both the same --out on a disk"
+                    " that both see, or the same --blobs"
+                ) from None
             self._spec = terms.sha256, spec
         return spec
