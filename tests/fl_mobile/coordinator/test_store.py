@@ -130,7 +130,7 @@ class Full(Blobs):
 def test_a_full_disk_is_told_to_clients_and_nothing_of_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fl_mobile.coordinator.coordinator.Blobs", Full)
+    monkeypatch.setattr("fl_mobile.coordinator.object_store.Blobs", Full)
     coordinator = Coordinator(tmp_path)
     coordinator.open_round(round_of(0))
     monkeypatch.setattr(Full, "full", True)
