@@ -15,11 +15,12 @@ def demo(
     require_signature: RequireSignatureOption = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Try a bundle in the browser, as its task wants it: camera, keyboard or strip chart of sensors; until Ctrl-C.
+    """Try a bundle in the browser, as its task wants it: camera, keyboard, form or strip chart; until Ctrl-C.
 
     Pictures are classified from webcam or files (as `camera` does), text is gone on with by three suggestions, a
-    recording of the test part is replayed with the label over time. The bundle is proven first, as `verify` does, and
-    the page shows that it answers the golden examples as Python does. It is served to this computer only.
+    recording of the test part is replayed with the label over time, a table has a field for each feature. The bundle is
+    proven first, as `verify` does, and the page shows that it answers the golden examples as Python does. It is served
+    to this computer only.
 
     Examples:
       fl-mobile demo runs/demo --open

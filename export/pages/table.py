@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.bundles.folder import Bundle
-from export.pages import camera, keyboard, sensor
+from export.pages import camera, form, keyboard, sensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Page:
 PAGES: Mapping[str, Page] = {
     "camera": Page(("camera.js", "frame.js"), camera.refused, camera.described),
     "keyboard": Page(("keyboard.js", "keyboard.css", "text.js"), keyboard.refused, keyboard.described),
+    "form": Page(("form.js", "form.css"), form.refused, form.described),
     "sensor": Page(("sensor.js", "sensor.css", "chart.js"), sensor.refused, sensor.described),
 }
 SHARED = ("page.css", "page.js", "model.js", "icon.svg")

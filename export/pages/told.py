@@ -15,7 +15,8 @@ from export.model.serving import SIGNATURE
 from export.runtimes import real_values
 from export.tflite.graph import TensorInfo, read_graph
 from export.verify.golden import Golden, unpack_golden
-from fl_mobile.tasks import task_row
+from export.verify.parity import value_range
+from fl_mobile.tasks import METRICS, task_row
 
 
 def report_of(bundle: Bundle) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def about(bundle: Bundle) -> dict[str, Any]:
         "weights": report["model"]["weights_sha256"],
         "heldOut": report["held_out"]["samples"],
         "score": name,
+        "share": METRICS[name].share,
         "input": {"name": entry["name"], "dtype": entry["dtype"], "shape": entry["shape"][1:]},
         "variants": [_variant(bundle, variant, name) for variant in report["variants"]],
     }
@@ -77,11 +79,13 @@ def with_golden(bundle: Bundle, told: dict[str, Any]) -> dict[str, Any]:
     """Returns what a page is told with golden examples, and of every variant the answers and how near they must be."""
     report, golden = report_of(bundle), unpack_golden(bundle.files["golden.npz"])
     frames = golden.frames[told["input"]["name"]]
+    end = report["model"]["outputs"][0]
+    unit = value_range(golden.keras[end["name"]]) if end["head"] == "values" else 1.0
     variants = [
         {
             **each,
             "values": in_base64(golden_values(bundle, golden, variant).astype(np.float32)),
-            "tolerance": variant["tolerance"]["replay_abs"],
+            "tolerance": variant["tolerance"]["replay_abs"] * unit,
         }
         for each, variant in zip(told["variants"], report["variants"], strict=True)
     ]

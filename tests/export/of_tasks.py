@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundles.phone_task import PhoneTask, Recording, Replay
+from export.bundles.phone_task import Moments, PhoneTask, Recording, Replay
 
 TOKENS = ("<other>", "\\n", " ", *"abcdefgh")
 STEPS = 8
@@ -70,6 +70,42 @@ def sensor_task(**changes: Any) -> PhoneTask:
     )
     recording = Recording(HOP, 20.0, CHANNELS, shown)
     return PhoneTask(**{"task": "classification", "names": ACTIVITIES, "recording": recording, **changes})
+
+
+COLUMNS, NUMBERS = ("pulse", "weight"), ("progression", "dose")
+
+
+def clinic_bundle(out: Path, recipes: tuple[str, ...] = ("float32",)) -> Path:
+    """Two numbers from two features of a table: pulse + 2 weight, and half the pulse."""
+    import keras
+
+    from export import export_model
+    from export.verify.by_task import TaskTargets
+
+    layers, rng = keras.layers, np.random.default_rng(2)
+    model = keras.Sequential([layers.Input((2,), name="features"), layers.Dense(2)], name="clinic")
+    kernel = np.float32([[1, 0.5], [2, 0]])
+    model.layers[-1].set_weights([kernel, np.zeros(2, np.float32)])
+    x = (rng.normal(size=(60, 2)) * (5, 8) + (60, 70)).astype(np.float32)
+    y = x @ kernel
+    export_model(
+        model,
+        out,
+        recipes=recipes,
+        labels=None,
+        representative=x[:20],
+        x_test=x[20:],
+        y_test=None,
+        told=TaskTargets("regression", y[20:]),
+        phone=PhoneTask(
+            "regression",
+            names=NUMBERS,
+            columns=COLUMNS,
+            inputs=Moments((60.0, 70.0), (5.0, 8.0)),
+            outputs=Moments((200.0, 30.0), (17.0, 2.5)),
+        ),
+    )
+    return out
 
 
 def sensor_bundle(out: Path, recipes: tuple[str, ...] = ("float32",)) -> Path:

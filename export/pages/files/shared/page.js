@@ -32,6 +32,8 @@ export const say = (text) => {
 
 export const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
+const scored = (value) => (bundle.share ? percent(value) : value.toFixed(3));
+
 const kilobytes = (bytes) => (bytes < 999_500 ? `${(bytes / 1e3).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 /** Shows the three likeliest of `names` with their shares, and counts that in `data-answered`. */
@@ -122,7 +124,7 @@ const showRecipes = (chosen, use) => {
         {},
         radio,
         element("span", { className: "title", textContent: variant.recipe }),
-        element("span", { className: "accuracy", textContent: percent(variant.accuracy) }),
+        element("span", { className: "accuracy", textContent: scored(variant.accuracy) }),
         element("span", { className: "size", textContent: kilobytes(variant.bytes) }),
         element("span", { className: "more", textContent: variant.suits }),
       ),
