@@ -6,6 +6,7 @@ import contextlib
 import logging
 import resource
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from fl_mobile.coordinator.web import make_app
 from fl_mobile.errors import ConfigError, RunError
 
 _log = logging.getLogger("fl_mobile.coordinator")
+BACKLOG = 4096
+"""Of one socket that listens: as many as Linux lets one have unless it is told otherwise."""
 GRACE_SECONDS = 5
 """Requests that are being answered when the server ends have this long."""
 END_SECONDS = 30.0
@@ -44,27 +47,27 @@ def serving(coordinator: Front, *, host: str, port: int, tls: Tls | None = None)
         ConfigError: The address or the certificate cannot be used.
         RunError: The server did not start, or a request of it does not end.
     """
-    listener = _listen(host, port)
+    listeners = _listen(host, port)
     _allow_many_connections()
     try:
         config = configured(coordinator, tls)
     except (OSError, ValueError) as error:
-        listener.close()
+        _close(listeners)
         raise ConfigError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=_run, args=(server, listener, coordinator), name="coordinator-http", daemon=True)
+    thread = threading.Thread(target=_run, args=(server, listeners, coordinator), name="coordinator-http", daemon=True)
     thread.start()
     try:
         while not server.started:
             thread.join(0.01)
             if not thread.is_alive():
                 raise RunError("the HTTP server did not start")
-        address, bound = listener.getsockname()[:2]
+        address, bound = listeners[0].getsockname()[:2]
         yield f"{'http' if tls is None else 'https'}://{f'[{address}]' if ':' in address else address}:{bound}"
     finally:
         server.should_exit = True
         thread.join(END_SECONDS)
-        listener.close()
+        _close(listeners)
         if thread.is_alive():
             raise RunError(f"a request did not end within {END_SECONDS:g} s after the server was told to; see its log")
 
@@ -80,7 +83,7 @@ def configured(coordinator: Front, tls: Tls | None = None) -> uvicorn.Config:
         http=punctual(coordinator.limits.header_seconds, coordinator.refused),
         h11_max_incomplete_event_size=coordinator.limits.header_bytes,
         timeout_keep_alive=int(max(1, coordinator.limits.header_seconds)),
-        backlog=4096,
+        backlog=BACKLOG,
         lifespan="off",
         log_config=None,
         log_level="error",  # what is no HTTP is counted; a line for each would let strangers fill a disk
@@ -95,11 +98,16 @@ def configured(coordinator: Front, tls: Tls | None = None) -> uvicorn.Config:
     return config
 
 
-def _run(server: uvicorn.Server, listener: socket.socket, coordinator: Front) -> None:
+def _close(listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _run(server: uvicorn.Server, listeners: list[socket.socket], coordinator: Front) -> None:
     """Serves until it is told to end; if it ends otherwise, nobody waits for packets any more."""
     error: BaseException = RuntimeError("nobody told it to")
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
     except BaseException as caught:
         error = caught
     if not server.should_exit:
@@ -107,10 +115,19 @@ def _run(server: uvicorn.Server, listener: socket.socket, coordinator: Front) ->
         coordinator.lose(error)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Returns sockets that listen on one port; together they hold a crowd until the server has time for it.
+
+    Connections that find the queue full are dropped, and asked for again by their phones a second later, or three.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=4096)
+        first = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        if sys.platform != "linux":
+            return [first]
+        port = first.getsockname()[1]
+        first.close()  # nobody else had the port: it is opened again to be shared, by us alone
+        return [socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=True) for _ in range(4)]
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port."

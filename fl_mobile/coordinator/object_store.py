@@ -21,7 +21,7 @@ from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.errors import ConfigError, RunError
 from fl_mobile.storage.files import write_atomic
 
-UNREACHABLE = errno.EREMOTEIO
+UNREACHABLE = errno.EHOSTUNREACH
 """Of an `OSError`: the object store cannot be asked now."""
 
 ATOMIC: dict[str, dict[str, Any]] = {

@@ -64,6 +64,7 @@ class House:
     killed: list[str] = field(default_factory=list)
     _ports: dict[str, int] = field(default_factory=dict)
     _processes: dict[str, Any] = field(default_factory=dict)
+    _one_by_one: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
         """Starts everybody; returns once the workers answer."""
@@ -75,11 +76,12 @@ class House:
 
     def kill(self, name: str) -> None:
         """Kills a process as the kernel would, and starts its like; one that has ended is left alone."""
-        if self._processes[name].is_alive():
-            self._processes[name].kill()
-            self._processes[name].join(SECONDS)
-            self.killed.append(name)
-            self._start(name)
+        with self._one_by_one:
+            if self._processes[name].is_alive():
+                self._processes[name].kill()
+                self._processes[name].join(SECONDS)
+                self.killed.append(name)
+                self._start(name)
 
     def end(self) -> int | None:
         """Waits for the master to end and kills the workers; returns the master's exit code."""
