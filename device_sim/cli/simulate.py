@@ -163,6 +163,7 @@ def run(
     """
     from device_sim.api import Run
     from device_sim.federation.federation import open_federation
+    from device_sim.federation.unheld import unheld_classes
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import check_before_training
     from device_sim.run.going_on import rewrite
@@ -183,6 +184,8 @@ def run(
     tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
     tell(f"partition {federation.dealt}")
     tell(f"task {federation.task}")
+    if line := unheld_classes(data):
+        tell(line)
     tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
     if federation.compiled:
         tell(federation.compiled)

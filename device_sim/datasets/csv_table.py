@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
 from device_sim.datasets.split import split_dataset
-from fl_mobile.errors import DataError, nearest
+from fl_mobile.errors import ConfigError, DataError, nearest
 from fl_mobile.tasks import AUTO, prepared, task_row
 from fl_mobile.tasks.table import CLASSES, CLASSIFICATION, RECONSTRUCTION
 
@@ -28,6 +28,7 @@ def load_csv(request: LoadRequest) -> Dataset:
 
     The device is in column ``data.device-column``, or in one called ``device``. Texts in the target column are classes
     in alphabetical order, and so are whole numbers of at most `FEW` different values; other numbers are measures.
+    Missing cells of features that ``data.fill`` names are the number it says.
 
     Raises:
         DataError: It cannot be read, a column is not there, a cell is missing or no number; the line and column are
@@ -47,7 +48,8 @@ def load_csv(request: LoadRequest) -> Dataset:
     features = [name for name in others if name not in wanted]
     if not features:
         raise DataError(f"{path}: no column is left for features; it has {', '.join(names)}.")
-    x = _numbers(path, names, rows, features).astype(np.float32)
+    fill = _fill(path, request.options.fill or (), features)
+    x = _numbers(path, names, rows, features, fill).astype(np.float32)
     task, why, y, labels = _targets(path, request.task, wanted, names=names, rows=rows, x=x)
     holders = [row[names.index(device)] for row in rows] if device else []
     dataset = split_dataset(
@@ -96,13 +98,37 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     return names, [[cell.strip() for cell in row] for row in lines[1:]]
 
 
-def _numbers(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], wanted: Sequence[str]) -> np.ndarray:
-    """Returns ``float64[rows, wanted]``."""
+def _fill(path: Path, given: Sequence[str], features: Sequence[str]) -> dict[str, float]:
+    """Returns column → what its missing cells are."""
+    found = {}
+    for text in given:
+        name, _, number = (part.strip() for part in text.rpartition("="))
+        if name not in features:
+            raise ConfigError(f"data.fill: {path} has no feature '{name}'.{nearest(name, features)}")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = math.nan
+        if not math.isfinite(found[name]):
+            raise ConfigError(f"data.fill: expected column=number, e.g. {name}=38.6, got '{text}'")
+    return found
+
+
+def _numbers(
+    path: Path,
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    wanted: Sequence[str],
+    fill: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """Returns ``float64[rows, wanted]``, missing cells filled where ``fill`` knows their column."""
+    known = fill or {}
     places, out = [names.index(name) for name in wanted], np.empty((len(rows), len(wanted)))
     for number, row in enumerate(rows):
         for at, place in enumerate(places):
+            filled = known.get(wanted[at]) if row[place].lower() in _MISSING else None
             try:
-                out[number, at] = float(row[place])
+                out[number, at] = float(row[place]) if filled is None else filled
             except ValueError:
                 out[number, at] = math.nan
             if not math.isfinite(out[number, at]) or abs(out[number, at]) > np.finfo(np.float32).max:
@@ -112,7 +138,7 @@ def _numbers(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], wa
 
 def _odd(cell: str) -> str:
     if cell.lower() in _MISSING:
-        return "the cell is empty; leave the row out, or fill it with a value that anyone may know."
+        return "the cell is empty; leave the row out, or fill it by data.fill with a mean that anyone may know."
     return f"expected a number, got {cell!r:.40}; leave the column out, or number its values."
 
 

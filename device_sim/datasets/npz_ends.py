@@ -117,9 +117,9 @@ def _head(name: str, task: str, loss: str, weight: float, y: np.ndarray, classes
         raise ConfigError(f"task.heads: loss '{loss}' cannot train '{name}' ({task}): {', '.join(row.losses)} can")
     if row.kind != CLASSES:
         return Head(name, task, target, target, loss, weight)
-    lone = task == CLASSIFICATION and loss == "binary-crossentropy"
+    lone = task == CLASSIFICATION and loss.startswith("binary-")
     if lone and classes > 2:
-        raise ConfigError(f"task.heads: binary-crossentropy tells two classes apart, '{name}' has {classes}")
+        raise ConfigError(f"task.heads: {loss} tells two classes apart, '{name}' has {classes}")
     return Head(name, task, target, (*target, 1 if lone else classes), loss, weight)
 
 

@@ -176,6 +176,19 @@ class Dataset:
         return {name: part.astype(np.int64) if name in whole else part for name, part in found.items()}
 
     @property
+    def told_to_builders(self) -> dict[str, Any]:
+        """What a model's builder is told of inputs and outputs: by name where there are several."""
+        shape: Any = self.input_shape
+        scale: Any = self.input_scale
+        classes: Any = self.num_classes
+        if self.ports:
+            shape = {port.name: port.shape for port in self.ports}
+            scale = {port.name: 1 / 255 if port.dtype == "uint8" else 1.0 for port in self.ports}
+        if self.heads:
+            classes = {head.name: head.answer[-1] for head in self.heads}
+        return {"input_shape": shape, "input_scale": scale, "num_classes": classes}
+
+    @property
     def input_scale(self) -> float:
         """What a model's first layer multiplies by: 1/255 for raw pixels, 1 for features."""
         return 1 / 255 if self.train.x.dtype == np.uint8 else 1.0
@@ -193,6 +206,7 @@ class DataOptions:
         classes: ``synthetic``: number of classes.
         target: ``csv``: columns that are to be told.
         device_column: ``csv``: the column that says whose a row is.
+        fill: ``csv``: ``column=number`` of features whose missing cells are that number.
         window: ``har``, ``sequence-folder``: samples of an example.
         hop: And there: how many samples later the next one begins.
     """
@@ -204,6 +218,7 @@ class DataOptions:
     classes: int | None = None
     target: tuple[str, ...] | None = None
     device_column: str | None = None
+    fill: tuple[str, ...] | None = None
     window: int | None = None
     hop: int | None = None
 

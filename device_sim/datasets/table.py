@@ -202,7 +202,7 @@ _ROWS: dict[str, DatasetRow] = {
         missing=_needs_path,
         natural=True,
         reads_path=True,
-        options=("target", "device_column"),
+        options=("target", "device_column", "fill"),
         table=True,
     ),
     "text-folder": DatasetRow(

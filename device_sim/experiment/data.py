@@ -40,6 +40,9 @@ class Data:
     device_column: str = key(
         "", "csv: column that says whose a row is; empty is the one called device, if any", "device"
     )
+    fill: tuple[str, ...] = key(
+        (), "csv: column=number for missing cells, by means that anyone may know", ("age=38.6", "weight=71")
+    )
     window: int = key(0, "har, sequence-folder: samples of a recording that are one example; 0 is 128")
     hop: int = key(0, "har, sequence-folder: samples after which the next window begins; 0 is half a window")
     standardize: str = key(AUTO, "auto (tables) | federated (by sums of the devices) | none: features and numbers")
@@ -81,6 +84,7 @@ class Data:
             image_size=None if made_up else size,
             target=tuple(name.strip() for name in self.target.split(",")) if self.target else None,
             device_column=self.device_column or None,
+            fill=tuple(self.fill) or None,
             color=None if made_up else self.color or None,
             shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,
             examples=self.examples or None,

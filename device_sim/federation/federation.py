@@ -386,7 +386,7 @@ def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] 
     """Returns a function that builds the experiment's model for the dataset, the same one every time."""
     build = partial(
         make or partial(build_model, experiment.model.name),
-        **_ends_of(dataset),
+        **dataset.told_to_builders,
         task=dataset.task,
         seed=experiment.seed,
         weights=experiment.model.weights or None,
@@ -396,16 +396,3 @@ def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] 
     if dataset.scaling is None:
         return build
     return partial(with_standardised_inputs, build, dataset.scaling.mean.tolist(), dataset.scaling.spread.tolist())
-
-
-def _ends_of(dataset: Dataset) -> dict[str, Any]:
-    """Returns what a builder is told of inputs and outputs: by name where there are several."""
-    shape: Any = dataset.input_shape
-    scale: Any = dataset.input_scale
-    classes: Any = dataset.num_classes
-    if dataset.ports:
-        shape = {port.name: port.shape for port in dataset.ports}
-        scale = {port.name: 1 / 255 if port.dtype == "uint8" else 1.0 for port in dataset.ports}
-    if dataset.heads:
-        classes = {head.name: head.answer[-1] for head in dataset.heads}
-    return {"input_shape": shape, "input_scale": scale, "num_classes": classes}

@@ -21,6 +21,8 @@ _LOSSES = {
     "sparse_categorical_crossentropy": "sparse-categorical-crossentropy",
     "categorical_crossentropy": "categorical-crossentropy",
     "binary_crossentropy": "binary-crossentropy",
+    "categorical_focal_crossentropy": "categorical-focal-crossentropy",
+    "binary_focal_crossentropy": "binary-focal-crossentropy",
     "mse": "mse",
     "mean_squared_error": "mse",
     "mae": "mae",
@@ -32,7 +34,7 @@ _LOSSES = {
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
 """Metrics that every run has anyway."""
 
-_OF_LOSS = {"reduction": ("sum_over_batch_size", "auto"), "delta": (1,), "axis": (-1,)}
+_OF_LOSS = {"reduction": ("sum_over_batch_size", "auto"), "delta": (1,), "axis": (-1,), "alpha": (0.25,), "gamma": (2,)}
 _OF_OPTIMIZER = {
     "beta_1": (BETA_1,),
     "beta_2": (BETA_2,),

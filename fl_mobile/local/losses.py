@@ -4,7 +4,9 @@
 |---------------------------------|---------------------|-----------------------|--------------------------------|
 | sparse-categorical-crossentropy | one a class         | ``y`` itself          | the largest output's class     |
 | categorical-crossentropy        | one a class         | one-hot               | the same                       |
+| categorical-focal-crossentropy  | one a class         | one-hot               | the same                       |
 | binary-crossentropy             | one, of two classes | 0 or 1                | 1 above ½, for a logit above 0 |
+| binary-focal-crossentropy       | the same            | the same              | the same                       |
 | mse, mae, huber                 | one a class         | one-hot               | the largest output's class     |
 |                                 | one, of two classes | 0 or 1                | 1 above ½                      |
 
@@ -69,6 +71,21 @@ def _binary(truth: Any, out: Any, logits: bool, smoothing: float) -> Any:
     return keras.losses.binary_crossentropy(truth, out, from_logits=logits, label_smoothing=smoothing)
 
 
+def _focal(y: Any, out: Any, logits: bool, smoothing: float) -> Any:
+    """Lin et al. 2017 with Keras' α = ¼ and γ = 2: what is told well already counts for little."""
+    import keras
+
+    return keras.losses.categorical_focal_crossentropy(
+        targets(y, out), out, from_logits=logits, label_smoothing=smoothing
+    )
+
+
+def _binary_focal(truth: Any, out: Any, logits: bool, smoothing: float) -> Any:
+    import keras
+
+    return keras.losses.binary_focal_crossentropy(truth, out, from_logits=logits, label_smoothing=smoothing)
+
+
 def _distance(name: str) -> Callable[[Any, Any, bool, float], Any]:
     def loss(truth: Any, out: Any, logits: bool, smoothing: float) -> Any:
         import keras
@@ -87,6 +104,10 @@ LOSSES: Table[Loss] = Table(
         ),
         "categorical-crossentropy": Loss(_categorical, one_output=False, reads_logits=True, smooths=True),
         "binary-crossentropy": Loss(_binary, one_output=True, one_per_class=False, reads_logits=True, smooths=True),
+        "categorical-focal-crossentropy": Loss(_focal, one_output=False, sparse=True, reads_logits=True, smooths=True),
+        "binary-focal-crossentropy": Loss(
+            _binary_focal, one_output=True, one_per_class=False, reads_logits=True, smooths=True
+        ),
         "mse": Loss(_distance("mean_squared_error"), one_output=True),
         "mae": Loss(_distance("mean_absolute_error"), one_output=True),
         "huber": Loss(_distance("huber"), one_output=True),

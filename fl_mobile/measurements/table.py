@@ -21,6 +21,7 @@ import numpy as np
 
 from fl_mobile.codecs import CODECS, PRESETS, STAGES, Codec, admit_codec, parse_codec
 from fl_mobile.errors import ConfigError, DataError, check_known
+from fl_mobile.measurements.kinds import OfKind, by_kind
 from fl_mobile.measurements.measurement import Measurement, measure_codec, pareto_plot
 from fl_mobile.measurements.sources import SOURCES, finite, read_updates, spec_of, synthetic
 from fl_mobile.storage.files import write_atomic
@@ -168,6 +169,30 @@ def measure(
             progress(f"{codec.name}: {len(found)} updates")
         rows.append(measure_codec(codec, found, agreed, seed=seed, repeats=repeats))
     return Measurements(tuple(rows))
+
+
+def measure_kinds(
+    updates: Updates, codecs: Sequence[str | Codec], *, spec: Spec | None = None, size: int = 2**18, seed: int = 0
+) -> list[OfKind]:
+    """Returns what each codec makes of each kind of tensor: embeddings, recurrent, convolutions, dense, vectors.
+
+    Args:
+        updates: As of `measure`.
+        codecs: Names, or codecs; at least one.
+        spec: As of `measure`.
+        size: And there.
+        seed: Of the codecs' rounding.
+
+    Raises:
+        ConfigError: No such codec.
+        DataError: No updates, unreadable ones, not all of one model, or values that are not finite.
+    """
+    for text in codecs:
+        if isinstance(text, str):
+            admit_codec(text)
+    found, agreed = _read(updates, spec, size)
+    parsed = [parse_codec(codec) if isinstance(codec, str) else codec for codec in codecs]
+    return [row for codec in parsed for row in by_kind(codec, found, agreed, seed=seed)]
 
 
 def _every_row() -> list[str | Codec]:

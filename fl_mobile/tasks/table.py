@@ -50,6 +50,8 @@ class TaskRow:
 
 _DISTANCES = ("mse", "mae", "huber")
 _CROSS_ENTROPIES = ("sparse-categorical-crossentropy", "categorical-crossentropy", "binary-crossentropy")
+_FOCAL = ("categorical-focal-crossentropy", "binary-focal-crossentropy")
+_AT_POSITIONS = ("sparse-categorical-crossentropy", "categorical-focal-crossentropy")
 
 TASKS: dict[str, TaskRow] = {
     CLASSIFICATION: TaskRow(
@@ -57,7 +59,7 @@ TASKS: dict[str, TaskRow] = {
         targets="int[n], classes from 0",
         kind=CLASSES,
         axes=0,
-        losses=(*_CROSS_ENTROPIES, *_DISTANCES),
+        losses=(*_CROSS_ENTROPIES, *_FOCAL, *_DISTANCES),
         metrics=("accuracy", "macro-f1", "balanced-accuracy", "top-3", "auc"),
         activation="softmax",
         score_name="test accuracy",
@@ -67,7 +69,7 @@ TASKS: dict[str, TaskRow] = {
         targets="int[n, k] of 0 and 1",
         kind=BITS,
         axes=1,
-        losses=("binary-crossentropy", "mse"),
+        losses=("binary-crossentropy", "binary-focal-crossentropy", "mse"),
         metrics=("macro-f1", "micro-f1", "bit-accuracy", "auc", "average-precision"),
         activation="sigmoid",
         score_name="macro-F1",
@@ -77,7 +79,7 @@ TASKS: dict[str, TaskRow] = {
         targets="int[n, steps], classes from 0, −1 where there is none",
         kind=CLASSES,
         axes=1,
-        losses=("sparse-categorical-crossentropy",),
+        losses=_AT_POSITIONS,
         metrics=("accuracy", "top-3", "perplexity", "macro-f1"),
         activation="softmax",
         score_name="accuracy over steps",
@@ -87,7 +89,7 @@ TASKS: dict[str, TaskRow] = {
         targets="int[n, height, width], classes from 0, −1 where there is none",
         kind=CLASSES,
         axes=2,
-        losses=("sparse-categorical-crossentropy",),
+        losses=_AT_POSITIONS,
         metrics=("mean-iou", "accuracy"),
         activation="softmax",
         score_name="mean IoU",

@@ -216,6 +216,14 @@ def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
     return each * np.array(options.class_weights, np.float32)[y] if options.class_weights else each
 
 
+_SQUASHING = {
+    "binary-crossentropy": lambda losses: losses.binary_crossentropy,
+    "binary-focal-crossentropy": lambda losses: losses.binary_focal_crossentropy,
+    "categorical-focal-crossentropy": lambda losses: losses.categorical_focal_crossentropy,
+}
+"""Row of `LOSSES` → the function of ``keras.losses``."""
+
+
 def _keras_losses_of_labels(options: Options, y: np.ndarray, out: Any) -> Any:
     import keras
 
@@ -226,8 +234,8 @@ def _keras_losses_of_labels(options: Options, y: np.ndarray, out: Any) -> Any:
         return losses.sparse_categorical_crossentropy(y, out, from_logits=logits)
     if options.loss in ("sparse-categorical-crossentropy", "categorical-crossentropy"):
         return losses.categorical_crossentropy(told, out, from_logits=logits, label_smoothing=smoothing)
-    if options.loss == "binary-crossentropy":
-        return losses.binary_crossentropy(told, out, from_logits=logits, label_smoothing=smoothing)
+    if options.loss.endswith("crossentropy"):
+        return _SQUASHING[options.loss](losses)(told, out, from_logits=logits, label_smoothing=smoothing)
     return {"mse": losses.mean_squared_error, "mae": losses.mean_absolute_error, "huber": losses.huber}[options.loss](
         told, out
     )
@@ -256,9 +264,9 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
             rows.append(tf.reduce_mean(each) if len(real) else tf.constant(0.0))
             continue
         flat, told = tf.reshape(answer, (1, -1)), target.reshape(1, -1).astype(np.float32)
-        if options.loss == "binary-crossentropy":
-            logits, smoothing = options.from_logits, options.label_smoothing
-            rows.append(keras.losses.binary_crossentropy(told, flat, logits, smoothing)[0])
+        if options.loss.endswith("crossentropy"):
+            keys = {"from_logits": options.from_logits, "label_smoothing": options.label_smoothing}
+            rows.append(_SQUASHING[options.loss](keras.losses)(told, flat, **keys)[0])
             continue
         names = {"mse": "mean_squared_error", "mae": "mean_absolute_error", "huber": "huber"}
         rows.append(getattr(keras.losses, names[options.loss])(told, flat)[0])

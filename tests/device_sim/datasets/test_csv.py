@@ -56,6 +56,30 @@ def test_the_last_column_says_its_task(tmp_path, target, task, labels):
     assert np.array_equal(np.concatenate([found.train.y, found.test.y]).ravel(), wanted)
 
 
+@pytest.mark.parametrize("missing", ["", "NA", "nan", "?"])
+def test_missing_cells_are_filled_by_what_the_key_says_and_else_refused(tmp_path, missing):
+    told = ["no", "yes"] * 20
+    path = table(tmp_path / "a.csv", age=[missing, *FEATURES["age"][1:]], weight=FEATURES["weight"], told=told)
+    found = opened(path, fill=("age=38.5",))
+    ages = np.concatenate([found.train.x, found.test.x])[:, 0]
+    assert sorted(ages) == sorted([38.5, *FEATURES["age"][1:]])
+    with pytest.raises(DataError, match=r"line 2, column 'age': the cell is empty.*data\.fill"):
+        opened(path, fill=("weight=70",))
+    text = table(tmp_path / "b.csv", age=["old", *FEATURES["age"][1:]], told=told)
+    with pytest.raises(DataError, match="line 2, column 'age': expected a number, got 'old'"):
+        opened(text, fill=("age=38.5",))
+
+
+@pytest.mark.parametrize(
+    ("fill", "told"),
+    [("agee=3", "no feature 'agee'"), ("told=3", "no feature 'told'"), ("age=x", "expected column=number"),
+     ("age=nan", "expected column=number"), ("age", "no feature ''")],
+)  # fmt: skip
+def test_a_fill_that_cannot_be_is_refused(tmp_path, fill, told):
+    with pytest.raises(ConfigError, match=told):
+        opened(table(tmp_path / "a.csv", **FEATURES, told=["no", "yes"] * 20), fill=(fill,))
+
+
 def test_columns_are_named_by_keys(tmp_path):
     path = table(tmp_path / "a.csv", clinic=["a", "b"] * 20, **FEATURES, x=[0, 1, 1, 0] * 10, y=[1, 1, 0, 0] * 10)
     found = opened(path, target=("x", "y"), device_column="clinic")

@@ -19,6 +19,8 @@ KERAS = {
     "sparse-categorical-crossentropy": "SparseCategoricalCrossentropy",
     "categorical-crossentropy": "CategoricalCrossentropy",
     "binary-crossentropy": "BinaryCrossentropy",
+    "categorical-focal-crossentropy": "CategoricalFocalCrossentropy",
+    "binary-focal-crossentropy": "BinaryFocalCrossentropy",
     "mse": "MeanSquaredError",
     "mae": "MeanAbsoluteError",
     "huber": "Huber",

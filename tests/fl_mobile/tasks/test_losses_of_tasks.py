@@ -24,8 +24,13 @@ def by_keras(loss: str, y: np.ndarray, out: np.ndarray, *, logits: bool) -> floa
         if not real.any():
             return 0.0
         return float(keras.losses.SparseCategoricalCrossentropy(from_logits=logits)(y[real], out[real]))
+    if loss.startswith("categorical-focal"):
+        hot = np.eye(out.shape[-1], dtype=np.float32)[y[y >= 0]]
+        of = keras.losses.CategoricalFocalCrossentropy(from_logits=logits)
+        return float(of(hot, out[y >= 0])) if len(hot) else 0.0
     if loss.startswith("binary"):
-        return float(keras.losses.BinaryCrossentropy(from_logits=logits)(y, out))
+        kind = keras.losses.BinaryFocalCrossentropy if "focal" in loss else keras.losses.BinaryCrossentropy
+        return float(kind(from_logits=logits)(y, out))
     kind = {"mse": keras.losses.MeanSquaredError, "mae": keras.losses.MeanAbsoluteError, "huber": keras.losses.Huber}
     return float(kind[loss]()(y.reshape(-1), out.reshape(-1)))
 
