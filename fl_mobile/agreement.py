@@ -8,6 +8,7 @@ from functools import cached_property
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.codecs.base import Codec
 from fl_mobile.privacy.local import LocalNoise
+from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.tensors import Spec, Tensors
 from fl_mobile.wire.lattice import Lattice
@@ -36,6 +37,7 @@ class Agreement:
         bare_packets: Whether updates travel without examples and loss: under differential privacy all that leaves a
             client is charged or stays there, and under masks nothing stands beside the masked payload.
         local_noise: What every client adds to its own update before it is encoded; None adds nothing.
+        share_noise: What every client adds a share of to its numbers before it masks them; None adds nothing.
         masks: How uploads are added under masks, `server.masked`; None: the server reads single updates.
     """
 
@@ -51,6 +53,7 @@ class Agreement:
     bare_packets: bool = False
     forward: bool = False
     local_noise: LocalNoise | None = None
+    share_noise: ShareNoise | None = None
     masks: MaskPlan | None = None
 
     def lattice(self, version: int) -> Lattice | None:

@@ -14,7 +14,7 @@ from device_sim.engines import ENGINES
 from device_sim.experiment.kept import BEST, kept_by
 from device_sim.experiment.masks_crossings import MASKS_CROSSINGS
 from device_sim.experiment.personal import DITTO, ONLY_HEAD
-from device_sim.experiment.privacy_crossings import PRIVACY_CROSSINGS
+from device_sim.experiment.privacy_crossings import PRIVACY_CROSSINGS, codec_refused
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.private import NONE
@@ -111,6 +111,16 @@ class Facts:
     def private_samplers(self) -> str:
         """Samplers that keep what privacy.sampling claims."""
         return " or ".join(SAMPLINGS[self.e.privacy.assumed].samplers)
+
+    @property
+    def private_codec(self) -> str:
+        """Why [privacy] cannot take the upload codec."""
+        return codec_refused(self.e)
+
+    @property
+    def codec_instead(self) -> str:
+        """A codec that it can take."""
+        return "sketch, e.g. sketch:k=2048" if self.e.privacy.distributed else "ecsq"
 
     @property
     def forwarded(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS
-from device_sim.experiment.privacy import CENTRAL, LOCAL, Privacy
+from device_sim.experiment.privacy import CENTRAL, DISTRIBUTED, LOCAL, Privacy
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.records import FitPlan
 
@@ -180,13 +180,13 @@ IDLE: tuple[Idle, ...] = (
         keys=tuple(f"privacy.{f.name.replace('_', '-')}" for f in fields(Privacy) if f.name != "mode"),
         by=("privacy.mode",),
         works=lambda e: e.privacy.on,
-        told=f"{CENTRAL} or {LOCAL}",
+        told=f"{CENTRAL}, {DISTRIBUTED} or {LOCAL}",
     ),
     Idle(
         keys=("privacy.sampling",),
         by=("privacy.mode",),
-        works=lambda e: not e.privacy.local,
-        told=f"{CENTRAL}; {LOCAL} noise assumes nothing of who takes part",
+        works=lambda e: not e.privacy.of_devices,
+        told=f"{CENTRAL}; noise of devices assumes nothing of who takes part",
     ),
     Idle(
         keys=("privacy.clip-rate", "privacy.count-noise"),

@@ -11,8 +11,8 @@ from fl_mobile.privacy.claim import NONE_ASSUMED
 from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.privacy.rules import LEAST_MULTIPLIER, PrivacyRules
 
-NO_PRIVACY, CENTRAL, LOCAL = "none", "central", "local"
-MODES = (NO_PRIVACY, CENTRAL, LOCAL)
+NO_PRIVACY, CENTRAL, DISTRIBUTED, LOCAL = "none", "central", "distributed", "local"
+MODES = (NO_PRIVACY, CENTRAL, DISTRIBUTED, LOCAL)
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Privacy:
 
     mode: str = key(
         NO_PRIVACY,
-        f"{' | '.join(MODES)}: the server adds noise to the sum once, or each device to its update",
+        f"{' | '.join(MODES)}: noise by the server to a sum, by devices in shares under masks, or each to its own",
     )
     clip_norm: float = key(1.0, "L2 norm every update is clipped to; where it adapts, that of round 0")
     clip_quantile: float = key(
@@ -53,7 +53,7 @@ class Privacy:
             )
         if not 0 <= self.delta < 1:
             raise ConfigError(f"privacy.delta must be above 0 and below 1 / number of devices, got {self.delta:g}")
-        if self.local:
+        if self.of_devices:
             LocalNoise(self.clip_norm, self.noise_multiplier or LEAST_MULTIPLIER, 1)
             return
         self.rules(self.noise_multiplier or LEAST_MULTIPLIER, cohort=40)
@@ -64,14 +64,29 @@ class Privacy:
         return self.mode != NO_PRIVACY
 
     @property
+    def central(self) -> bool:
+        """Whether the server adds the noise."""
+        return self.mode == CENTRAL
+
+    @property
+    def distributed(self) -> bool:
+        """Whether devices add it in shares, to a sum under masks."""
+        return self.mode == DISTRIBUTED
+
+    @property
+    def of_devices(self) -> bool:
+        """Whether devices add the noise, and count their own answers."""
+        return self.local or self.distributed
+
+    @property
     def local(self) -> bool:
-        """Whether devices add the noise."""
+        """Whether every device hides its own update."""
         return self.mode == LOCAL
 
     @property
     def assumed(self) -> str:
         """What ε assumes of the choice of devices, a row of `SAMPLINGS`."""
-        return NONE_ASSUMED if self.local else self.sampling
+        return NONE_ASSUMED if self.of_devices else self.sampling
 
     def rules(self, noise_multiplier: float, cohort: int, first_key: bytes = b"") -> PrivacyRules:
         """Returns how the server releases sums.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from fl_mobile.client.private import NONE
+from fl_mobile.codecs.choice import AUTO
 from fl_mobile.privacy.claim import FIXED_SIZE, NONE_ASSUMED, SAMPLINGS
 
 if TYPE_CHECKING:
@@ -28,6 +29,18 @@ class SectionCrossing(NamedTuple):
     told: str
     why: str
     instead: str
+
+
+def codec_refused(e: Experiment) -> str:
+    """Returns why [privacy] cannot take the upload codec; empty if it can."""
+    named = e.upload.codec.startswith("sketch")
+    if e.privacy.central and named:
+        return "what it decodes to is several times as long as the update, and clipping takes most of it off"
+    if e.privacy.distributed and not (named or e.upload.codec == AUTO):
+        return "noise in shares goes on numbers that are clipped as one vector, which it does not send"
+    if e.privacy.distributed and ("width=" in e.upload.codec or "step=" in e.upload.codec):
+        return "step and width follow from clip and noise"
+    return ""
 
 
 _SAMPLING, _MODE = "privacy.sampling", "privacy.mode"
@@ -104,34 +117,41 @@ PRIVACY_CROSSINGS: tuple[SectionCrossing, ...] = (
     ),
     SectionCrossing(
         keys=("upload.codec", _MODE),
-        asked=lambda e: e.upload.codec.startswith("sketch") and not e.privacy.local,
+        asked=lambda e: bool(codec_refused(e)),
         told="upload.codec '{e.upload.codec}'",
-        why="what it decodes to is several times as long as the update, and clipping takes most of it off",
-        instead="use ecsq",
+        why="{f.private_codec}",
+        instead="use {f.codec_instead}",
     ),
     *(
         SectionCrossing(
             keys=(f"upload.{name}", _MODE),
             asked=lambda e, name=name: getattr(e.upload, name.replace("-", "_")) > 0 and not e.privacy.local,  # type: ignore[misc]
             told=f"upload.{name} {{e.upload.{name.replace('-', '_')}}}",
-            why="the step that the server publishes would follow from the sizes of packets, which nobody has charged",
+            why="it would follow from sizes of packets, which nobody charges, or in shares from the noise",
             instead="use 0",
         )
         for name in ("target-ratio", "budget-bytes")
     ),
     SectionCrossing(
         keys=("policy.name", _MODE),
-        asked=lambda e: e.policy.asks_norms and e.privacy.local,
+        asked=lambda e: e.policy.asks_norms and e.privacy.of_devices,
         told="policy.name '{e.policy.name}'",
         why="whether a device sends would tell how long its update is, before any noise",
         instead="use every-round",
     ),
     SectionCrossing(
         keys=("privacy.clip-quantile", _MODE),
-        asked=lambda e: e.privacy.clip_quantile > 0 and e.privacy.local,
+        asked=lambda e: e.privacy.clip_quantile > 0 and e.privacy.of_devices,
         told="privacy.clip-quantile {e.privacy.clip_quantile:g}",
         why="the norm would follow what devices say of their updates, which nobody has charged",
         instead="use 0",
+    ),
+    SectionCrossing(
+        keys=("masks.group", _MODE),
+        asked=lambda e: e.privacy.distributed and not e.masks.on,
+        told="masks.group {e.masks.group}",
+        why="a device's share of the noise hides nothing by itself, and only under masks does the server not see it",
+        instead="set it, e.g. to 100",
     ),
     SectionCrossing(
         keys=("evaluation.device-test-fraction", _MODE),

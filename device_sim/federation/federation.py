@@ -23,7 +23,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, dealt_as, open_dataset
 from device_sim.federation.masks import check_masked, masks_of
-from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of
+from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of, share_noise_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
 from device_sim.fleet.devices.cost import workload_of
@@ -48,6 +48,7 @@ from fl_mobile.models.ends import author_of, with_joined_ends
 from fl_mobile.models.finish import with_standardised_inputs
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.privacy.local import LocalNoise
+from fl_mobile.privacy.shares import ShareNoise, beside
 from fl_mobile.records import FitPlan
 from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.server.rate import RateControl
@@ -174,13 +175,17 @@ class Federation:
             seed=keys.seed,
             bare_packets=keys.privacy.on or keys.masks.on,
             local_noise=self.local_noise,
+            share_noise=self.share_noise,
             masks=self.masks,
         )
 
     @functools.cached_property
     def claim(self) -> Claim | None:
         """What is claimed under differential privacy, if anything is."""
-        return claim_of(self.experiment, self.data.population) if self.experiment.privacy.on else None
+        if not self.experiment.privacy.on:
+            return None
+        cost = beside(self.upload.k, self.masks.group) if self.masks and isinstance(self.upload, Sketch) else 0.0
+        return claim_of(self.experiment, self.data.population, beside=cost)
 
     @functools.cached_property
     def ledger(self) -> Ledger | None:
@@ -192,6 +197,14 @@ class Federation:
         """What every device adds to its own update, if devices do."""
         local = self.experiment.privacy.local and self.claim and self.ledger
         return local_noise_of(self.experiment, self.claim, self.ledger) if local else None  # type: ignore[arg-type]
+
+    @functools.cached_property
+    def share_noise(self) -> ShareNoise | None:
+        """What every device adds a share of under its mask, if devices do."""
+        keys, claim, ledger, upload = self.experiment, self.claim, self.ledger, self.upload
+        if not keys.privacy.distributed or not (claim and ledger and self.masks and isinstance(upload, Sketch)):
+            return None
+        return share_noise_of(keys, claim, ledger, numbers=upload.k, masks=self.masks)
 
     @functools.cached_property
     def rules(self) -> ServerRules:
@@ -207,7 +220,7 @@ class Federation:
             schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
             averaging=keys.server.averages(),
             moves_step=self._moves_step,
-            privacy=rules_of(keys, self.claim) if self.claim and not keys.privacy.local else None,
+            privacy=rules_of(keys, self.claim) if self.claim and keys.privacy.central else None,
         )
 
     @property
@@ -220,7 +233,8 @@ class Federation:
         """Whether the step of fields that are summed is moved, because none is given."""
         text = self.experiment.upload.codec
         named = Sketch() if text == AUTO else parse_codec(text)
-        return self.masks is not None and isinstance(named, Sketch) and not named.step
+        moves = self.masks is not None and isinstance(named, Sketch) and not named.step
+        return moves and not self.experiment.privacy.distributed
 
     @property
     def _examples(self) -> int:
@@ -379,6 +393,8 @@ def assemble(
         check_masked(federation.spec)
     if experiment.privacy.on:
         check_claim(experiment, federation.spec, data, gate)
+    if (noise := federation.share_noise) and isinstance(federation.upload, Sketch):
+        federation = replace(federation, upload=noise.fields(federation.upload))
     return federation
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,17 +17,22 @@ from fl_mobile.privacy.claim import FIXED_SIZE, default_delta
 from fl_mobile.privacy.ledger import Ledger, solved
 from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.privacy.rules import LEAST_MULTIPLIER, key_of_seed
+from fl_mobile.privacy.shares import ShareNoise
+from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.tensors import Spec
 
 
-def claim_of(experiment: Experiment, population: int) -> Claim:
+def claim_of(experiment: Experiment, population: int, *, beside: float = 0.0) -> Claim:
     """Returns what ε of this federation is about; a target is solved for the noise it needs.
+
+    Args:
+        beside: What an answer costs beside Gaussian noise, where devices add it in shares.
 
     Raises:
         ConfigError: δ is too large, the cohort too small, or no noise is enough.
     """
     keys = experiment.privacy
-    claim = _unsolved(experiment, population)
+    claim = replace(_unsolved(experiment, population), beside=beside)
     return solved(claim, experiment.train.rounds, keys.target_epsilon) if keys.target_epsilon else claim
 
 
@@ -40,11 +46,35 @@ def _unsolved(experiment: Experiment, population: int) -> Claim:
         noise_multiplier=keys.noise_multiplier or LEAST_MULTIPLIER,
         delta=keys.delta or default_delta(population),
         local=keys.local,
+        shares=keys.distributed,
     )
 
 
 def local_noise_of(experiment: Experiment, claim: Claim, ledger: Ledger) -> LocalNoise:
-    """Returns what every client adds, and how often it answers: as often as ``max-epsilon`` allows.
+    """Returns what every client adds to its own update, and how often it answers; raises as `answers_of`."""
+    return LocalNoise(experiment.privacy.clip_norm, claim.noise_multiplier, answers_of(experiment, ledger))
+
+
+def share_noise_of(
+    experiment: Experiment, claim: Claim, ledger: Ledger, *, numbers: int, masks: MaskPlan
+) -> ShareNoise:
+    """Returns what every client adds a share of; raises as `answers_of`.
+
+    Args:
+        numbers: That an update is sent as.
+    """
+    return ShareNoise(
+        clip_norm=experiment.privacy.clip_norm,
+        noise_multiplier=claim.noise_multiplier,
+        answers=answers_of(experiment, ledger),
+        numbers=numbers,
+        group=masks.group,
+        least=masks.least(masks.group),
+    )
+
+
+def answers_of(experiment: Experiment, ledger: Ledger) -> int:
+    """Returns how often every client answers at most: as often as ``max-epsilon`` allows.
 
     Raises:
         ConfigError: It does not allow one answer.
@@ -57,7 +87,7 @@ def local_noise_of(experiment: Experiment, claim: Claim, ledger: Ledger) -> Loca
             f"privacy.max-epsilon is {most:g}, and one answer alone spends {ledger.after(1).epsilon:.4g}. Raise it, or"
             " privacy.noise-multiplier"
         )
-    return LocalNoise(experiment.privacy.clip_norm, claim.noise_multiplier, rounds)
+    return rounds
 
 
 def rules_of(experiment: Experiment, claim: Claim) -> PrivacyRules:

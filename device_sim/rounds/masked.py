@@ -191,7 +191,14 @@ class Sums:
             self.beside.down[at] += len(inboxes[client])
             if outcome[at] == ACCEPTED:
                 try:
-                    out[client] = masked_packet(self.clients[client], self.layout, inboxes[client], made.packet)
+                    out[client] = masked_packet(
+                        self.clients[client],
+                        self.layout,
+                        inboxes[client],
+                        made.packet,
+                        noise=self.step.agreement.share_noise,
+                        secret=self._key(client, "noise"),
+                    )
                 except WireError:
                     self.left[client] = outcome[at] = LEFT
         return out

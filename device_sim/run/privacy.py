@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from device_sim.experiment.experiment import Experiment
-from device_sim.experiment.privacy import LOCAL
+from device_sim.experiment.privacy import DISTRIBUTED, LOCAL
 from device_sim.federation.federation import Federation
 from device_sim.rounds.memory import FleetMemory
 from device_sim.run.folder import RunFolder
@@ -32,7 +32,7 @@ def begin(federation: Federation, folder: RunFolder, state: ServerState, memory:
         ConfigError: The first round would spend more than there is.
     """
     rules, ledger = federation.rules.privacy, federation.ledger
-    if federation.local_noise and not memory.secret:
+    if (federation.local_noise or federation.share_noise) and not memory.secret:
         keys = federation.experiment
         memory.secret = key_of_seed(keys.seed) if keys.privacy.reproducible else os.urandom(KEY_BYTES)
         checkpoint.save(folder.checkpoint, state, memory.as_json())
@@ -52,16 +52,18 @@ def begin(federation: Federation, folder: RunFolder, state: ServerState, memory:
 def spent_by(federation: Federation, state: ServerState, memory: FleetMemory) -> dict[str, float]:
     """Returns the ledger's row of the release that made ``state``; empty without privacy.
 
-    Of local noise it is that of the device that answered most often, ``answers`` times; where the server cannot count
-    what devices made, in every round.
+    Of devices' own noise it is that of the device that answered most often, ``answers`` times; where the server cannot
+    count what devices made, in every round.
 
     ``epsilon``, ``epsilon_rdp`` where Rényi accounting gives one too, ``epsilon_unamplified``, ``epsilon_next`` after
     one more round, ``clip_norm`` of the next one.
     """
     if federation.ledger is None:
         return {}
-    local = federation.local_noise is not None
-    charged = (memory.answers.largest or state.round_num) if local else state.privacy.charged if state.privacy else 0
+    if federation.experiment.privacy.of_devices:
+        charged = memory.answers.largest or state.round_num
+    else:
+        charged = state.privacy.charged if state.privacy else 0
     spent = federation.ledger.after(charged)
     row = {"epsilon": spent.epsilon, "epsilon_unamplified": spent.epsilon_unamplified}
     if spent.epsilon_rdp is not None:
@@ -107,10 +109,11 @@ def privacy_told(privacy: Mapping[str, Any] | None) -> str:
     if privacy is None:
         return NO_PRIVACY
     beside = f", {privacy['epsilon_rdp']:.4g} by Rényi accounting" if privacy["epsilon_rdp"] is not None else ""
-    if privacy["mode"] == LOCAL:
+    if privacy["mode"] in (LOCAL, DISTRIBUTED):
         told = (
-            f"Differential privacy of clients (local): ε = {privacy['epsilon']:.4g} at δ = {privacy['delta']:.3g} for"
-            f" the client that answered most often, in {privacy['rounds']} rounds, by {privacy['accountant']}{beside};"
+            f"Differential privacy of clients ({privacy['mode']}): ε = {privacy['epsilon']:.4g} at"
+            f" δ = {privacy['delta']:.3g} for the client that answered most often, in"
+            f" {privacy['rounds']} rounds, by {privacy['accountant']}{beside};"
             f" between worlds with {privacy['relation']}; noise multiplier {privacy['noise_multiplier']:.4g}; assumes"
             f" {privacy['assumes']}"
         )

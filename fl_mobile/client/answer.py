@@ -19,11 +19,13 @@ from fl_mobile import wire
 from fl_mobile.agreement import Agreement
 from fl_mobile.client import feedback
 from fl_mobile.client.state import ClientState, variate_of
-from fl_mobile.codecs.base import norm_gain
+from fl_mobile.codecs.base import in_round, norm_gain
+from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import DivergedError
 from fl_mobile.privacy.local import LocalNoise, noised
+from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.records import Assignment, Receipt, Update
-from fl_mobile.tensors import Tensors, clip_by_norm, global_norm
+from fl_mobile.tensors import Tensors, check_fits, clip_by_norm, global_norm
 from fl_mobile.wire.download import Decoded
 from fl_mobile.wire.pruning_mask import Masks, apply_masks
 
@@ -44,6 +46,7 @@ class Terms:
         bare: Whether the packet says neither how many examples it stands on, only that there are some, nor the loss.
         clip_norm: L2 norm that is clipped to before encoding, where the codec inflates norms; else 0.
         noise: What a client adds to its own update, once all else but the codec is done with it.
+        shares: How the numbers of a noisy sum are clipped and rounded; `client.masked` adds the noise under the mask.
     """
 
     layout: wire.Layout
@@ -57,6 +60,7 @@ class Terms:
     bare: bool = False
     clip_norm: float = 0.0
     noise: LocalNoise | None = None
+    shares: ShareNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, pri
         bare=agreement.bare_packets,
         clip_norm=assignment.clip_norm if norm_gain(assignment.upload, agreement.spec) > 1 else 0.0,
         noise=agreement.local_noise,
+        shares=agreement.share_noise,
     )
 
 
@@ -141,7 +146,7 @@ def answer(
     told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, loss)
     header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, *told)
     return Answer(
-        packet=terms.layout.pack(header, wanted, rng),
+        packet=_clipped(terms, header, wanted, rng) if terms.shares else terms.layout.pack(header, wanted, rng),
         examples=update.num_examples,
         loss=loss,
         norm=global_norm(delta) if norm else math.nan,
@@ -149,6 +154,16 @@ def answer(
         delta=delta if keep_delta else None,
         private={path: value + update.delta[path] for path, value in terms.private.items()},
     )
+
+
+def _clipped(terms: Terms, header: wire.Header, wanted: Tensors, rng: np.random.Generator) -> bytes:
+    """Returns the packet whose whole numbers are clipped as one vector; it leaves with noise and under a mask only."""
+    codec = in_round(terms.layout.codec, terms.round_num)
+    assert terms.shares is not None
+    assert isinstance(codec, Sketch)
+    check_fits(wanted, terms.layout.spec, "cannot clip")
+    numbers = codec.numbers({path: wanted[path] for path in terms.layout.coded})
+    return terms.layout.seal(header, wanted, codec.pack(terms.shares.on_grid(numbers, rng)))
 
 
 def keep(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fl_mobile.codecs.summed import summed
 from fl_mobile.errors import ConfigError, WireError
+from fl_mobile.privacy.shares import ShareNoise, add_share
 from fl_mobile.secure_sum.client import MaskedClient
 from fl_mobile.secure_sum.plan import run_of
 from fl_mobile.secure_sum.shamir import Random
@@ -50,12 +51,22 @@ def join(
     return MaskedClient(terms, client, identity, identities, random)
 
 
-def masked_packet(client: MaskedClient, layout: Layout, inbox: bytes, packet: bytes) -> bytes:
+def masked_packet(
+    client: MaskedClient,
+    layout: Layout,
+    inbox: bytes,
+    packet: bytes,
+    *,
+    noise: ShareNoise | None = None,
+    secret: bytes = b"",
+) -> bytes:
     """Returns the packet as it leaves the client: as long as before, its payload readable in the sum alone.
 
     Args:
         inbox: What its neighbours sealed for it.
         packet: What `answer` returned.
+        noise: What it adds a share of, if the sum is to be private.
+        secret: The device's own 32 bytes, where it adds noise.
 
     Raises:
         WireError: As `MaskedClient.mask`.
@@ -63,4 +74,7 @@ def masked_packet(client: MaskedClient, layout: Layout, inbox: bytes, packet: by
     codec = summed(layout.codec)
     assert codec is not None
     header, exact, payload = layout.open(packet)
-    return layout.seal(header, exact, client.mask(inbox, codec.read_fields(payload, layout.coded)))
+    values = codec.read_fields(payload, layout.coded)
+    if noise:
+        values = add_share(codec.signed(values), noise, client.terms.least, secret=secret, roster=client.roster_digest)
+    return layout.seal(header, exact, client.mask(inbox, values))

@@ -5,8 +5,11 @@
 | poisson      | `PoissonSampled(q, Gaussian(z))`                  | PLD, add or remove one; RDP beside it      |
 | fixed-size   | `SampledWithoutReplacement(N, m, Gaussian(z/2))`  | RDP, replace one: PLD has no such event    |
 | none-assumed | `Gaussian(z)`                                     | exactly, of Gaussian(z/√T); RDP beside it  |
+| in shares    | `Gaussian(z)`, T rounds of one client             | RDP, and what a sum of discrete ones costs |
 | local noise  | `Gaussian(z/2)`, T rounds of one client           | exactly, of Gaussian(z/2√T); RDP beside it |
 
+The Rényi divergences of the discrete Gaussian are no larger than the Gaussian's (Canonne, Kamath and Steinke, NeurIPS
+2020, proposition 5), on the coarse grid of masked sums too, for which the exact conversion is not proven.
 RDP's accountant does not double the sensitivity of replace-one by itself, hence z/2 (google/differential-privacy#378).
 """
 
@@ -49,9 +52,11 @@ def curve(claim: Claim, counts: Sequence[int], interval: float = FINE) -> list[l
         best = _pld(claim, counts, interval)
     elif claim.sampling == FIXED_SIZE:
         best = by_rdp
+    elif claim.shares:
+        best = plain = _in_shares(claim, counts)
     else:
         best = plain
-    beside = [None] * len(counts) if claim.sampling == FIXED_SIZE else by_rdp
+    beside = [None] * len(counts) if claim.sampling == FIXED_SIZE or claim.shares else by_rdp
     return [
         # A round that is booked as sampled costs no more than one that is not; RDP alone sometimes says so.
         [min(e, p), r if r is not None and math.isfinite(r) else None, p]
@@ -107,6 +112,19 @@ def _pld(claim: Claim, counts: Sequence[int], interval: float) -> list[float]:
 
     last = after(counts[-1:], interval)[0]
     return [*(min(spent, last) for spent in after(counts[:-1], max(interval, COARSE))), last]
+
+
+def _in_shares(claim: Claim, counts: Sequence[int]) -> list[float]:
+    """Returns ε of so many answers of one client, each the sum of discrete Gaussians of `shares`."""
+    from dp_accounting.rdp import compute_epsilon
+
+    orders = [1 + 1.03**n / 100 for n in range(440)]  # 1.01 to 4,300
+    one = [order / (2 * claim.noise_multiplier**2) for order in orders]
+    return [
+        float(compute_epsilon(orders, [t * x for x in one], claim.delta * math.exp(-claim.beside * t))[0])
+        + claim.beside * t
+        for t in counts
+    ]
 
 
 def _rdp(claim: Claim, counts: Sequence[int]) -> list[float]:

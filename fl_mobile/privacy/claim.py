@@ -45,6 +45,12 @@ SAMPLINGS: dict[str, Sampling] = {
 
 
 LOCAL_RELATION = "one client's updates replaced by any others, which moves each twice as far; that it sent any is known"
+SHARES_RELATION = "one client's updates replaced by zeros; that it took part is known"
+SHARES_ASSUMES = (
+    "that all clients in a sum add their share of the noise, and nothing of who takes part: the server, which reads the"
+    " noisy sum and nothing else, knows that, so that nothing is amplified"
+)
+
 LOCAL_ASSUMES = "nothing of the server or of who takes part: the noise is the client's own"
 
 
@@ -59,6 +65,8 @@ class Claim:
         noise_multiplier: z of `PrivacyRules`.
         delta: Below 1/population, or ε would allow to publish somebody's data.
         local: Whether each client adds the noise itself: rounds are those that one client answered in.
+        shares: Whether clients add the noise in shares under masks: rounds are counted as under ``local``.
+        beside: ε that an answer costs beside that of discrete Gaussian noise.
     """
 
     sampling: str
@@ -67,6 +75,8 @@ class Claim:
     noise_multiplier: float
     delta: float
     local: bool = False
+    shares: bool = False
+    beside: float = 0.0
 
     def __post_init__(self) -> None:
         check_known("privacy.sampling", self.sampling, SAMPLINGS)
@@ -75,8 +85,8 @@ class Claim:
                 f"privacy.delta must be above 0 and below 1/{self.population} = {1 / self.population:.3g}, one over the"
                 f" number of devices, got {self.delta:g}: publishing one device's data as it is has such a δ"
             )
-        if self.local and self.sampling != NONE_ASSUMED:
-            raise ConfigError(f"local noise assumes nothing of who takes part, not '{self.sampling}' sampling")
+        if (self.local or self.shares) and self.sampling != NONE_ASSUMED:
+            raise ConfigError(f"clients' own noise assumes nothing of who takes part, not '{self.sampling}' sampling")
         if not 2 - self.local <= self.cohort <= self.population:
             raise ConfigError(
                 f"train.cohort must be from 2 to the {self.population} devices there are, got {self.cohort}: one client"
@@ -101,11 +111,15 @@ class Claim:
     @property
     def relation(self) -> str:
         """The two worlds that ε compares."""
+        if self.shares:
+            return SHARES_RELATION
         return LOCAL_RELATION if self.local else SAMPLINGS[self.sampling].relation
 
     @property
     def assumes(self) -> str:
         """What must hold of the choice of clients."""
+        if self.shares:
+            return SHARES_ASSUMES
         return LOCAL_ASSUMES if self.local else SAMPLINGS[self.sampling].assumes
 
 

@@ -65,6 +65,8 @@ class Ledger:
     @property
     def method(self) -> str:
         """How ε was computed."""
+        if self.claim.shares:
+            return "Rényi accounting (RDP), and the bound for sums of discrete Gaussians"
         exact = "the exact conversion of Gaussian noise"
         return {POISSON: "privacy loss distributions (PLD)", FIXED_SIZE: "Rényi accounting (RDP)"}.get(
             self.claim.sampling, exact

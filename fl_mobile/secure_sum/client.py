@@ -52,6 +52,11 @@ class MaskedClient:
     _roster: Roster | None = field(default=None, repr=False)
     _held: dict[int, bytes] = field(default_factory=dict, repr=False)
 
+    @property
+    def roster_digest(self) -> bytes:
+        """SHA-256 of the roster that it has signed: no other sum has the same."""
+        return self._known().digest
+
     def advertise(self) -> bytes:
         """Returns its public keys, signed."""
         self._next(1)

@@ -61,13 +61,15 @@ def assign(
     if rules.rate_control is not None and isinstance(upload, Ecsq):
         published = upload.step if state.upload_step is None else state.upload_step
         state, upload = replace(state, upload_step=published), upload.with_step(published)
+    if agreement.share_noise and not agreement.masks:
+        raise ConfigError("a share of the noise hides nothing by itself: it needs masks")
     if agreement.masks:
         _check_masked(agreement)
         if rules.moves_step and isinstance(upload, Sketch):
             state = replace(state, upload_step=state.upload_step or upload.step)
         upload = in_step(upload, state.round_num, state.upload_step if rules.moves_step else None)
     plan, admission, clip_norm = agreement.algorithm.plan(plan), rules.admission, rules.admission.clip_norm
-    if rules.privacy or agreement.local_noise:
+    if rules.privacy or agreement.local_noise or agreement.share_noise:
         _check_private(agreement)
     if rules.privacy:
         state = state if state.privacy else replace(state, privacy=rules.privacy.start())
@@ -97,6 +99,9 @@ def _check_masked(agreement: Agreement) -> None:
         raise ConfigError(f"under masks only coded tensors travel, and '{statistics[0]}' would be sent as it is")
     if agreement.algorithm.per_step or agreement.algorithm.variate or agreement.memory != "none":
         raise ConfigError("under masks no single update is known: no control variates, second sums or memory")
+    noise, upload = agreement.share_noise, agreement.upload
+    if noise and not (isinstance(upload, Sketch) and noise.fields(upload) == upload and noise.numbers == upload.k):
+        raise ConfigError(f"step and width of '{upload.name}' are not those of the noise that clients add shares of")
     if not agreement.bare_packets:
         raise ConfigError("under masks packets hold the masked payload and nothing else: bare packets")
 

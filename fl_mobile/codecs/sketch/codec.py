@@ -130,10 +130,10 @@ class Sketch:
         """Returns the payload; plain ones do not use ``rng``, what is random in them is the projection."""
         if not any(tensor.size for tensor in delta.values()):
             return b""
-        numbers = rotate(bucket_sums(delta, self.seed, self.k), self.seed)
+        numbers = self.numbers(delta)
         if self.width:
             up = uniform(rng, self.k).astype(np.float64)
-            return self._pack(np.clip(np.floor(numbers / self.step + up), -(2.0**62), 2.0**62).astype(np.int64))
+            return self.pack(np.clip(np.floor(numbers / self.step + up), -(2.0**62), 2.0**62).astype(np.int64))
         scales, levels, at = [], [], 0
         for length in blocks(self.k):
             scale, level = self._quantized(numbers[at : at + length])
@@ -141,6 +141,10 @@ class Sketch:
             levels.append(level if scale else level[:0])
             at += length
         return np.array(scales, "<f4").tobytes() + pack_bits(np.concatenate(levels), self.bits)
+
+    def numbers(self, delta: Tensors) -> np.ndarray:
+        """Returns ``float64[k]``, what an update is before it is rounded."""
+        return rotate(bucket_sums(delta, self.seed, self.k), self.seed)
 
     def _quantized(self, numbers: np.ndarray) -> tuple[np.float32, np.ndarray]:
         """Returns scale and levels of a block; sums are exact, so that every machine gets the same bits."""
@@ -178,7 +182,7 @@ class Sketch:
         total = np.zeros(self.count_fields(spec), np.int64)
         for payload in payloads:
             total = (total + self.read_fields(payload, spec)) & ((1 << self.width) - 1)
-        return self._pack(total)
+        return self.pack(total)
 
     def decode_sum(self, payload: bytes | memoryview, spec: Spec, count: int) -> Tensors:
         """Returns the mean of ``count`` clients from the sum of their payloads.
@@ -207,7 +211,8 @@ class Sketch:
         """Returns ``int64[k]``, the fields of a payload, 0 … 2^width − 1."""
         return unpack_fields(memoryview(payload), np.full(self.count_fields(spec), self.width))
 
-    def _pack(self, numbers: np.ndarray) -> bytes:
+    def pack(self, numbers: np.ndarray) -> bytes:
+        """Returns the payload of ``int64[k]`` whole numbers, modulo 2^width."""
         return pack_fields(numbers & ((1 << self.width) - 1), np.full(self.k, self.width))
 
     def _tensors(self, numbers: np.ndarray, spec: Spec) -> Tensors:

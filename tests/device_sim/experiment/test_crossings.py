@@ -67,6 +67,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("upload.budget-bytes", "privacy.mode"): (*SAMPLED, "upload.budget-bytes=1000"),
     ("policy.name", "privacy.mode"): (*OWN_NOISE, "policy.name=event", "policy.min-update-norm=0.05"),
     ("privacy.clip-quantile", "privacy.mode"): (*OWN_NOISE, "privacy.clip-quantile=0.5"),
+    ("masks.group", "privacy.mode"): ("privacy.mode=distributed", "privacy.noise-multiplier=4", "upload.codec=sketch"),
     ("evaluation.device-test-fraction", "privacy.mode"): (*SAMPLED, "evaluation.device-test-fraction=0.2"),
     ("output.tuning-origin", "privacy.mode"): (
         *(*SAMPLED, "output.tuning-origin=devices-agreed", "output.tuning-data=digits"),

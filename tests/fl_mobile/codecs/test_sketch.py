@@ -201,7 +201,7 @@ def test_masks_that_cancel_leave_the_sum_of_fields_alone() -> None:
     codec, spec = Sketch(128, width=7, step=0.5), {"w": TensorSpec((300,))}
     payloads = [codec.encode(laplace(spec, key), philox(key)) for key in range(2)]
     mask = philox(9).integers(0, 128, 128)
-    blinded = [codec._pack(codec.read_fields(p, spec) + s * mask) for p, s in zip(payloads, (1, -1), strict=True)]
+    blinded = [codec.pack(codec.read_fields(p, spec) + s * mask) for p, s in zip(payloads, (1, -1), strict=True)]
     assert blinded[0] != payloads[0]
     assert codec.add_payloads(blinded, spec) == codec.add_payloads(payloads, spec)
 
