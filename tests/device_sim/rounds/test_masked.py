@@ -119,9 +119,9 @@ def test_the_sum_is_the_mean_of_what_single_packets_decode_to(tmp_path: Path, mo
     alone: dict[int, Any] = {}
     real = masked.masked_packet
 
-    def decoding(client: Any, layout: Any, inbox: bytes, packet: bytes) -> bytes:
+    def decoding(client: Any, layout: Any, inbox: bytes, packet: bytes, **noise: Any) -> bytes:
         alone[client.client] = layout.unpack(packet).tensors
-        return real(client, layout, inbox, packet)
+        return real(client, layout, inbox, packet, **noise)
 
     monkeypatch.setattr(masked, "masked_packet", decoding)
     monkeypatch.setattr(masked, "close_step", _closing(means))
@@ -137,12 +137,12 @@ def test_the_sum_is_the_mean_of_what_single_packets_decode_to(tmp_path: Path, mo
 def _noting(sent: dict[Any, np.ndarray], kept: list[bytes] | None = None) -> Callable[..., bytes]:
     real = masked.masked_packet
 
-    def noting(client: Any, layout: Any, inbox: bytes, packet: bytes) -> bytes:
+    def noting(client: Any, layout: Any, inbox: bytes, packet: bytes, **noise: Any) -> bytes:
         codec = summed(layout.codec)
         assert codec is not None
         _, _, payload = layout.open(packet)
         sent[layout.codec.name, client.client] = codec.read_fields(payload, layout.coded)
-        return real(client, layout, inbox, packet)
+        return real(client, layout, inbox, packet, **noise)
 
     return noting
 
@@ -329,10 +329,10 @@ def test_real_clients_cannot_be_masked_yet() -> None:
 def test_a_damaged_packet_is_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, count = masked.masked_packet, 0
 
-    def damaged(*given: Any) -> bytes:
+    def damaged(*given: Any, **noise: Any) -> bytes:
         nonlocal count
         count += 1
-        packet = real(*given)
+        packet = real(*given, **noise)
         return {1: packet[:-1], 2: packet[:50] + b"\0\1" + packet[52:], 3: b""}.get(count, packet)
 
     monkeypatch.setattr(masked, "masked_packet", damaged)
