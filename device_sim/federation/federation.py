@@ -22,7 +22,7 @@ from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, dealt_as, open_dataset
-from device_sim.federation.masks import check_masked, masks_of
+from device_sim.federation.masks import check_masked, masks_of, moves_step
 from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of, share_noise_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
@@ -219,7 +219,7 @@ class Federation:
             rate_control=RateControl(keys.upload.target.packet_bytes(self.spec)) if self._adapts else None,
             schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
             averaging=keys.server.averages(),
-            moves_step=self._moves_step,
+            moves_step=moves_step(keys),
             privacy=rules_of(keys, self.claim) if self.claim and keys.privacy.central else None,
         )
 
@@ -227,14 +227,6 @@ class Federation:
     def _adapts(self) -> bool:
         """Whether the upload codec's step is moved from round to round."""
         return isinstance(self.upload, Ecsq) and not self.experiment.upload.target.open
-
-    @property
-    def _moves_step(self) -> bool:
-        """Whether the step of fields that are summed is moved, because none is given."""
-        text = self.experiment.upload.codec
-        named = Sketch() if text == AUTO else parse_codec(text)
-        moves = self.masks is not None and isinstance(named, Sketch) and not named.step
-        return moves and not self.experiment.privacy.distributed
 
     @property
     def _examples(self) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.masks import most_in_cohort
+from fl_mobile.codecs import parse_codec
+from fl_mobile.codecs.choice import AUTO
+from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.tensors import Spec
@@ -13,6 +16,14 @@ def masks_of(experiment: Experiment) -> MaskPlan | None:
     """Returns how the cohorts of an experiment are cut into masked sums; None where there are none."""
     most = most_in_cohort(experiment.train.cohort, experiment.selection.sampler)
     return experiment.masks.plan(most) if experiment.masks.on else None
+
+
+def moves_step(experiment: Experiment) -> bool:
+    """Returns whether the step of sketch's fields follows from the last sum, where neither codec nor noise gives it."""
+    text = experiment.upload.codec
+    named = Sketch() if text == AUTO else parse_codec(text)
+    free = isinstance(named, Sketch) and not named.step and not experiment.privacy.distributed
+    return experiment.masks.on and free
 
 
 def check_masked(spec: Spec) -> None:

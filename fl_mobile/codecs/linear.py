@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from fl_mobile.codecs.bits.fields import pack_fields, unpack_fields
+from fl_mobile.codecs.bits.fields import pack_fixed, unpack_fixed
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.seeds import uniform
@@ -145,7 +145,7 @@ class Linear:
         """Returns ``int64[m]``, the fields of a payload."""
         reader = Reader(payload)
         count = self.count_fields(spec)
-        total = unpack_fields(reader.take(-(-count * self.width // 8)), np.full(count, self.width))
+        total = unpack_fixed(reader.take(-(-count * self.width // 8)), self.width, count).astype(np.int64)
         reader.end()
         return total
 
@@ -168,7 +168,7 @@ class Linear:
         return min(size, max(1, round(self.keep * size)))
 
     def _pack(self, numbers: np.ndarray) -> bytes:
-        return pack_fields(numbers, np.full(len(numbers), self.width))
+        return pack_fixed(numbers, self.width)
 
 
 _OPTIONS = tuple(field.name for field in fields(Linear))[:5]

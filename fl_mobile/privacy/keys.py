@@ -47,7 +47,7 @@ class Keystream:
         return self.fill(np.empty(2 * count, "<u4")).view("<i8").astype(np.int64, copy=False)
 
     def fill(self, words: np.ndarray) -> np.ndarray:
-        """Returns ``uint32[n]``, filled with the next words: nothing is allocated where many masks are added."""
+        """Returns ``words``, whole numbers, filled from the stream: nothing is allocated where many masks are added."""
         zeros = _zeros(words.nbytes)
         self._encryptor.update_into(zeros, words.view(np.uint8).data)
         return words

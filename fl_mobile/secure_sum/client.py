@@ -17,7 +17,7 @@ import numpy as np
 from fl_mobile.errors import WireError
 from fl_mobile.privacy.keys import derive
 from fl_mobile.secure_sum import crypto
-from fl_mobile.secure_sum.masks import add_masks, pack_values
+from fl_mobile.secure_sum.masks import add_masks, pack_values, words_of
 from fl_mobile.secure_sum.shamir import SHARE_BYTES, Random, split
 from fl_mobile.secure_sum.terms import _ENTRY, Entry, Roster, SumTerms, read_roster
 
@@ -109,7 +109,7 @@ class MaskedClient:
             self._held[other] = crypto.unseal(self._agreed(other), self._context(other, self.client), sealed)
         if len(self._held) < threshold_of(roster, self.client):
             raise WireError("shares", f"only {len(self._held)} neighbours are left; play the round again")
-        masked = (np.asarray(values, np.int64) & 0xFFFFFFFF).astype(np.uint32)
+        masked = words_of(values, self.terms)
         if masked.shape != (self.terms.values,):
             raise WireError("values", f"the sum is of {self.terms.values} values, got {masked.shape}")
         pairs = [

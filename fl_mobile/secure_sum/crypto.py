@@ -5,6 +5,8 @@ Key agreement X25519, signatures Ed25519, sealed messages ChaCha20-Poly1305, key
 
 from __future__ import annotations
 
+import functools
+
 from fl_mobile.errors import WireError
 from fl_mobile.privacy.keys import derive
 
@@ -50,13 +52,21 @@ def sign(private: bytes, message: bytes) -> bytes:
 
 def check_signature(identity: bytes, signature: bytes, message: bytes, who: str) -> None:
     """Raises `WireError` unless the holder of ``identity`` signed ``message``."""
+    if not _signed(identity, signature, message):
+        raise WireError("signature", f"{who} did not sign this")
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _signed(identity: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether a signature holds; all clients of a simulation are in one process, and look at the same ones."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, message)
     except (InvalidSignature, ValueError):
-        raise WireError("signature", f"{who} did not sign this") from None
+        return False
+    return True
 
 
 def seal(shared: bytes, context: bytes, message: bytes) -> bytes:

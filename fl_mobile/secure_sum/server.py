@@ -21,7 +21,7 @@ from fl_mobile.secure_sum.client import (
     sign_of,
     threshold_of,
 )
-from fl_mobile.secure_sum.masks import add_masks, unpack_values
+from fl_mobile.secure_sum.masks import add_masks, unpack_values, words_of
 from fl_mobile.secure_sum.shamir import combine
 from fl_mobile.secure_sum.terms import Roster, SumTerms, pack_roster, read_entry, read_roster
 
@@ -99,7 +99,7 @@ class MaskedServer:
         Raises:
             WireError: They are too few.
         """
-        self._total = np.zeros(self.terms.values, np.uint32)
+        self._total = words_of(np.zeros(self.terms.values, np.int64), self.terms)
         for client, packet in sorted(masked.items()):
             try:
                 if client not in self._shared_with:
@@ -135,7 +135,7 @@ class MaskedServer:
                 raise WireError("shares", f"shares of client {client}'s key are false; play the round again")
             left = [other for other in self._shared_with[client] if other in summed]
             add_masks(total, [(pair_key(secret, roster, client, o), -sign_of(o, client)) for o in left])
-        return (total & np.uint32(2**self.terms.width - 1)).astype(np.int64)
+        return total.astype(np.int64) & (2**self.terms.width - 1)
 
     def _shares(self, revealed: Mapping[int, bytes]) -> dict[tuple[int, int], dict[int, bytes]]:
         """Returns (client, kind) → holder → share."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from fl_mobile.codecs.bits.fields import pack_fields, unpack_fields
+from fl_mobile.codecs.bits.fields import pack_fixed, unpack_fixed
 from fl_mobile.codecs.bits.positions import pack_bits, read_bits
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.codecs.eden import POSITIVE_CENTROIDS
@@ -209,11 +209,11 @@ class Sketch:
 
     def read_fields(self, payload: bytes | memoryview, spec: Spec) -> np.ndarray:
         """Returns ``int64[k]``, the fields of a payload, 0 … 2^width − 1."""
-        return unpack_fields(memoryview(payload), np.full(self.count_fields(spec), self.width))
+        return unpack_fixed(memoryview(payload), self.width, self.count_fields(spec)).astype(np.int64)
 
     def pack(self, numbers: np.ndarray) -> bytes:
         """Returns the payload of ``int64[k]`` whole numbers, modulo 2^width."""
-        return pack_fields(numbers & ((1 << self.width) - 1), np.full(self.k, self.width))
+        return pack_fixed(numbers & ((1 << self.width) - 1), self.width)
 
     def _tensors(self, numbers: np.ndarray, spec: Spec) -> Tensors:
         turned = np.clip(unrotate(numbers, self.seed), -_MAX, _MAX).astype(np.float32)
