@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -172,6 +172,18 @@ def bounds_of(answers: Answers, nudged: Nudged) -> dict[str, Bound]:
             whole = max(mean * arrays[name].size ** 0.5, 1e-30)
             found[name] = Bound(max(found[name].size, UNDETERMINED * whole), found[name].allowed)
     return found
+
+
+def with_turned(answers: Answers, nudged: Nudged) -> Answers:
+    """Returns the answers with those counted as unsure that Keras itself gives otherwise from nudged weights."""
+    turned = np.max([np.abs(other.correct - answers.correct) for _, other in nudged], axis=0)
+    return replace(answers, unsure=np.maximum(answers.unsure, turned))
+
+
+def chaotic(bounds: Mapping[str, Bound]) -> bool:
+    """Returns whether Keras itself goes elsewhere, in most tensors, from weights one rounding apart."""
+    steps = [bound.allowed >= MOST for name, bound in bounds.items() if name.startswith(WEIGHT)]
+    return 2 * sum(steps) > len(steps)
 
 
 def _strays(name: str, value: np.ndarray, nudged: Nudged) -> bool:
