@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from device_sim.cli import make_app
+from fl_mobile.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 UNIT, CONTAINER = ROOT / "deploy" / "fl-mobile.service", ROOT / "deploy" / "Containerfile"
@@ -59,3 +60,14 @@ def test_systemd_reads_the_unit() -> None:
 def test_help_of_both_commands_needs_no_server() -> None:
     for verb in ("serve", "client"):
         assert CliRunner().invoke(make_app(), [verb, "--help"]).exit_code == 0
+
+
+def test_a_worker_is_refused_what_it_cannot_do() -> None:
+    for options, told in (
+        ([], "--worker needs --database postgresql"),
+        (["--check"], "--worker plays no round"),
+        (["--standby"], "--worker plays no round"),
+    ):
+        ended = CliRunner().invoke(make_app(), ["serve", "--worker", *options])
+        assert ended.exit_code == ConfigError.exit_code
+        assert told in " ".join(ended.stderr.split())
