@@ -22,7 +22,7 @@ from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, dealt_as, open_dataset
-from device_sim.federation.masks import check_masked, masks_of, moves_step
+from device_sim.federation.masks import masks_of, moves_step
 from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of, share_noise_of
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.availability.presence import open_presence
@@ -48,7 +48,7 @@ from fl_mobile.models.ends import author_of, with_joined_ends
 from fl_mobile.models.finish import with_standardised_inputs
 from fl_mobile.privacy import Claim, Ledger, open_ledger
 from fl_mobile.privacy.local import LocalNoise
-from fl_mobile.privacy.shares import ShareNoise, beside
+from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.records import FitPlan
 from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.server.rate import RateControl
@@ -182,10 +182,8 @@ class Federation:
     @functools.cached_property
     def claim(self) -> Claim | None:
         """What is claimed under differential privacy, if anything is."""
-        if not self.experiment.privacy.on:
-            return None
-        cost = beside(self.upload.k, self.masks.group) if self.masks and isinstance(self.upload, Sketch) else 0.0
-        return claim_of(self.experiment, self.data.population, beside=cost)
+        keys = self.experiment
+        return claim_of(keys, self.data.population, self.upload, self.masks) if keys.privacy.on else None
 
     @functools.cached_property
     def ledger(self) -> Ledger | None:
@@ -201,10 +199,8 @@ class Federation:
     @functools.cached_property
     def share_noise(self) -> ShareNoise | None:
         """What every device adds a share of under its mask, if devices do."""
-        keys, claim, ledger, upload = self.experiment, self.claim, self.ledger, self.upload
-        if not keys.privacy.distributed or not (claim and ledger and self.masks and isinstance(upload, Sketch)):
-            return None
-        return share_noise_of(keys, claim, ledger, numbers=upload.k, masks=self.masks)
+        shares = self.experiment.privacy.distributed and self.claim and self.ledger
+        return share_noise_of(self.experiment, self.claim, self.ledger, self.upload, self.masks) if shares else None  # type: ignore[arg-type]
 
     @functools.cached_property
     def rules(self) -> ServerRules:
@@ -359,8 +355,8 @@ def assemble(
     gate = Gate(fleet=fleet, presence=presence, rules=keys.rules(), ram_bytes=ram_bytes, ram_share=keys.ram_share)
     policy = experiment.policy.build(experiment.seed)
     private = private_paths(engine.spec, experiment.personal.private)
-    masks = masks_of(experiment)
     spec = {path: tensor for path, tensor in engine.spec.items() if path not in private}
+    masks = masks_of(experiment, spec)
     upload, why = choose(experiment.upload.codec, experiment.upload.target, spec, masked=experiment.masks.on)
     if experiment.upload.codec == AUTO:  # what the model's size has decided meets the other keys now
         replace(experiment, upload=replace(experiment.upload, codec=upload.name))
@@ -381,8 +377,6 @@ def assemble(
         attackers=open_attackers(experiment.attack, experiment.seed, population, dataset),
         chosen_because=why,
     )
-    if masks:
-        check_masked(federation.spec)
     if experiment.privacy.on:
         check_claim(experiment, federation.spec, data, gate)
     if (noise := federation.share_noise) and isinstance(federation.upload, Sketch):

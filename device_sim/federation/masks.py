@@ -12,10 +12,24 @@ from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.tensors import Spec
 
 
-def masks_of(experiment: Experiment) -> MaskPlan | None:
-    """Returns how the cohorts of an experiment are cut into masked sums; None where there are none."""
-    most = most_in_cohort(experiment.train.cohort, experiment.selection.sampler)
-    return experiment.masks.plan(most) if experiment.masks.on else None
+def masks_of(experiment: Experiment, spec: Spec) -> MaskPlan | None:
+    """Returns how the cohorts of an experiment are cut into masked sums; None where there are none.
+
+    Args:
+        spec: The tensors that travel.
+
+    Raises:
+        ConfigError: Not all of them can be added under masks.
+    """
+    if not experiment.masks.on:
+        return None
+    if statistics := [path for path, tensor in spec.items() if not tensor.trainable]:
+        raise ConfigError(
+            f"masks.group cannot be used with this model: '{statistics[0]}' and {len(statistics) - 1} more tensors are"
+            " statistics that travel as they are, and only coded numbers add up under masks. Take a model without"
+            " batch normalisation, or keep them on devices with personal.private batch-norm"
+        )
+    return experiment.masks.plan(most_in_cohort(experiment.train.cohort, experiment.selection.sampler))
 
 
 def moves_step(experiment: Experiment) -> bool:
@@ -24,14 +38,3 @@ def moves_step(experiment: Experiment) -> bool:
     named = Sketch() if text == AUTO else parse_codec(text)
     free = isinstance(named, Sketch) and not named.step and not experiment.privacy.distributed
     return experiment.masks.on and free
-
-
-def check_masked(spec: Spec) -> None:
-    """Raises `ConfigError` if not all tensors that travel can be added under masks."""
-    statistics = [path for path, tensor in spec.items() if not tensor.trainable]
-    if statistics:
-        raise ConfigError(
-            f"masks.group cannot be used with this model: '{statistics[0]}' and {len(statistics) - 1} more tensors are"
-            " statistics that travel as they are, and only coded numbers add up under masks. Take a model without"
-            " batch normalisation, or keep them on devices with personal.private batch-norm"
-        )

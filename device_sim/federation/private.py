@@ -11,28 +11,35 @@ from device_sim.client_data.data import DeviceData
 from device_sim.experiment.experiment import Experiment
 from device_sim.fleet.availability.gate import Gate
 from device_sim.fleet.ledger import Ledger as DeviceLedger
+from fl_mobile.codecs import Codec
+from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import Claim, PrivacyRules
 from fl_mobile.privacy.claim import FIXED_SIZE, default_delta
 from fl_mobile.privacy.ledger import Ledger, solved
 from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.privacy.rules import LEAST_MULTIPLIER, key_of_seed
-from fl_mobile.privacy.shares import ShareNoise
+from fl_mobile.privacy.shares import ShareNoise, beside
 from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.tensors import Spec
 
 
-def claim_of(experiment: Experiment, population: int, *, beside: float = 0.0) -> Claim:
+def claim_of(
+    experiment: Experiment, population: int, upload: Codec | None = None, masks: MaskPlan | None = None
+) -> Claim:
     """Returns what ε of this federation is about; a target is solved for the noise it needs.
 
     Args:
-        beside: What an answer costs beside Gaussian noise, where devices add it in shares.
+        upload: Codec of updates, and
+        masks: how they are added, where devices add noise in shares.
 
     Raises:
         ConfigError: δ is too large, the cohort too small, or no noise is enough.
     """
     keys = experiment.privacy
-    claim = replace(_unsolved(experiment, population), beside=beside)
+    claim = _unsolved(experiment, population)
+    if masks and isinstance(upload, Sketch):
+        claim = replace(claim, beside=beside(upload.k, masks.group))
     return solved(claim, experiment.train.rounds, keys.target_epsilon) if keys.target_epsilon else claim
 
 
@@ -56,18 +63,16 @@ def local_noise_of(experiment: Experiment, claim: Claim, ledger: Ledger) -> Loca
 
 
 def share_noise_of(
-    experiment: Experiment, claim: Claim, ledger: Ledger, *, numbers: int, masks: MaskPlan
+    experiment: Experiment, claim: Claim, ledger: Ledger, upload: Codec, masks: MaskPlan | None
 ) -> ShareNoise:
-    """Returns what every client adds a share of; raises as `answers_of`.
-
-    Args:
-        numbers: That an update is sent as.
-    """
+    """Returns what every client adds a share of; raises as `answers_of`."""
+    assert masks is not None
+    assert isinstance(upload, Sketch)
     return ShareNoise(
         clip_norm=experiment.privacy.clip_norm,
         noise_multiplier=claim.noise_multiplier,
         answers=answers_of(experiment, ledger),
-        numbers=numbers,
+        numbers=upload.k,
         group=masks.group,
         least=masks.least(masks.group),
     )
