@@ -45,13 +45,14 @@ ACTS = {
       while (document.body.dataset.suggested === '0') await new Promise((r) => setTimeout(r, 10));
       await new Promise((r) => setTimeout(r, 700));
     })()""",
+    "form": "new Promise((r) => setTimeout(r, 700))",
     "sensor": """(async () => {
       document.getElementById('all').click();
       while (document.body.dataset.answered === '0') await new Promise((r) => setTimeout(r, 10));
       await new Promise((r) => setTimeout(r, 700));
     })()""",
 }
-RECIPES = {"camera": "int8", "keyboard": "dynamic-int8", "sensor": "int8"}
+RECIPES = {"camera": "int8", "keyboard": "dynamic-int8", "form": "int8", "sensor": "int8"}
 
 
 def take(tab: Tab, window: dict[str, Any], url: str, page: str) -> Image.Image:

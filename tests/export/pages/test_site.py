@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_sim.cli.in_browser import bundle_in
 from export.bundles.folder import read_bundle
 from export.model.serving import SIGNATURE
-from export.pages import page_resources
+from export.pages import PAGES, page_resources
 from export.pages.camera import described
-from export.pages.site import refuse
+from export.pages.site import page_of, refuse, suiting
 from export.runtimes import answers, real_values
 from export.tflite.graph import read_graph
 from export.verify.golden import unpack_golden
-from fl_mobile.errors import ExportError, VerifyError
+from fl_mobile.errors import ConfigError, ExportError, VerifyError
 from tests.export.pages.conftest import RECIPES_HERE
 
 pytestmark = pytest.mark.tf
@@ -109,3 +110,29 @@ def test_only_the_bundle_and_the_page_are_in_it(browser: None, digits_bundle: Pa
     assert {f"/{name}.tflite" for name in RECIPES_HERE} <= paths
     assert {"/", "/bundle.json", "/camera.js"} <= paths
     assert not paths & {"/golden.npz", "/manifest.json", "/report.json", "/runner.js"}
+
+
+def test_every_bundle_gets_the_page_of_its_task(
+    whole_bundle: Path, keyboard_bundle: Path, shaking_bundle: Path, tmp_path: Path
+) -> None:
+    pages = {"camera": whole_bundle, "keyboard": keyboard_bundle, "sensor": shaking_bundle}
+    for name, path in pages.items():
+        assert page_of(path) == name
+        for other, row in PAGES.items():
+            assert (row.refused(read_bundle(path)) == "") == (other == name), (name, other)
+    run = tmp_path / "run"
+    shutil.copytree(keyboard_bundle, run / "bundle")
+    assert bundle_in(run) == run / "bundle", "a run is as good as its bundle"
+    assert bundle_in(keyboard_bundle) == keyboard_bundle
+
+
+def test_a_task_without_a_page_is_refused_by_name(keyboard_bundle: Path) -> None:
+    bundle = read_bundle(keyboard_bundle)
+    told = json.loads(bundle.files["task.json"])
+    del told["output"]["next"]
+    files = {**bundle.files, "task.json": json.dumps(told).encode()}
+    tags = type(bundle)(bundle.path, files, bundle.manifest)
+    with pytest.raises(ExportError, match=r"no page shows this model: .*camera page.*keyboard page.*task sequence"):
+        suiting(tags)
+    with pytest.raises(ConfigError, match="unknown page 'keybord'"):
+        page_resources(keyboard_bundle, page="keybord")

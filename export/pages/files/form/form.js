@@ -8,6 +8,12 @@ const examples = parted(unpack("float32", bundle.golden.examples), count);
 
 const told = (value) => (Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(2) : String(Number(value.toPrecision(5))));
 
+/** Returns the decimal of fewest digits that is this float32 again. */
+const shortest = (value) => {
+  const digits = [6, 7, 8, 9].find((count) => Math.fround(Number(value.toPrecision(count))) === value);
+  return Number(value.toPrecision(digits));
+};
+
 const fields = columns.map((name, i) => {
   const field = element("input", { type: "number", step: "any", required: true, name });
   const usual = scaling ? `${told(scaling.mean[i])} ± ${told(scaling.spread[i])}` : "";
@@ -44,8 +50,7 @@ const answer = async () => {
 };
 
 const fill = (example) => {
-  // The shortest decimal that is this float32 again, as far as seven digits go.
-  for (const [i, field] of fields.entries()) field.value = Number(example[i].toPrecision(9));
+  for (const [i, field] of fields.entries()) field.value = shortest(example[i]);
   return inTurn(answer);
 };
 
