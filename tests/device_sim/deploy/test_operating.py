@@ -17,6 +17,7 @@ from fl_mobile.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 UNIT, CONTAINER = ROOT / "deploy" / "fl-mobile.service", ROOT / "deploy" / "Containerfile"
+WORKER = ROOT / "deploy" / "fl-mobile-worker@.service"
 
 
 def options_of(command: list[str]) -> set[str]:
@@ -28,10 +29,11 @@ def known_options() -> set[str]:
     return {name for parameter in group.commands["serve"].params for name in parameter.opts}  # type: ignore[attr-defined]
 
 
-def test_the_unit_starts_a_command_that_exists_and_ends_it_as_ctrl_c_does() -> None:
+@pytest.mark.parametrize("path", [UNIT, WORKER], ids=["master", "worker"])
+def test_a_unit_starts_a_command_that_exists_and_ends_it_as_ctrl_c_does(path: Path) -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(UNIT.read_text())
+    unit.read_string(path.read_text())
     command = shlex.split(unit["Service"]["ExecStart"])
     assert command[1] == "serve"
     assert options_of(command) <= known_options()
