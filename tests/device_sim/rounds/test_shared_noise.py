@@ -65,7 +65,7 @@ def test_the_device_that_answered_most_often_is_what_the_ledger_says(tmp_path: P
     assert all(r.train_loss is None for r in rounds)
 
 
-@pytest.mark.parametrize("group", [20, 5])
+@pytest.mark.parametrize("group", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_the_noise_is_as_large_as_is_said_in_every_group(tmp_path: Path, group: int) -> None:
     """The server reads the sum of every group: each has all of the noise, and a mean over g groups √g times that."""
     changes = ("privacy.noise-multiplier=20", "train.rounds=1", f"masks.group={group}", "masks.dropouts=0.2")
@@ -115,7 +115,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_secrets(tmp_path: Path) -> Non
     assert final(*other[:2]) != final(again, folder), "two runs drew from one secret"
 
 
-def test_a_run_stops_before_a_device_would_spend_more_and_solves_for_a_target(tmp_path: Path) -> None:
+def test_a_run_stops_before_a_device_would_spend_more(tmp_path: Path) -> None:
     federation, _, rounds = played(tmp_path / "run", *REPEATED, "privacy.max-epsilon=2")
     assert federation.ledger is not None
     assert federation.share_noise is not None
@@ -125,6 +125,10 @@ def test_a_run_stops_before_a_device_would_spend_more_and_solves_for_a_target(tm
     assert "privacy.max-epsilon" in stop_reason(federation.experiment, rounds)
     with pytest.raises(ConfigError, match="one answer alone spends"):
         played(tmp_path / "none", *REPEATED, "privacy.max-epsilon=0.01")
+
+
+@pytest.mark.slow
+def test_a_target_is_solved_for_the_noise() -> None:
     target = ("privacy.noise-multiplier=0", "privacy.target-epsilon=3")
     solved = numpy_federation(parse_experiment(PLAIN, (*REPEATED, *target)))
     assert solved.ledger is not None
