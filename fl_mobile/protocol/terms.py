@@ -71,7 +71,12 @@ def terms_to_json(
         spec: Of all that trains, private tensors too.
         initial: Where `initial_bytes` of the same tensors are.
         parameters: Of the algorithm.
+
+    Raises:
+        ConfigError: Uploads are to be added under masks, of which clients' terms do not know.
     """
+    if agreement.masks or agreement.share_noise:
+        raise ConfigError("masked sums are not in the terms that real clients read; they are played by simulate")
     value: dict[str, Any] = {
         "format": NOISED_FORMAT if agreement.local_noise else FORMAT,
         "spec": [[path, list(t.shape), t.trainable] for path, t in spec.items()],

@@ -19,6 +19,7 @@ from fl_mobile.privacy import accounting, shares
 from fl_mobile.privacy.claim import NONE_ASSUMED, POISSON, Claim
 from fl_mobile.privacy.keys import Keystream, derive
 from fl_mobile.privacy.shares import ShareNoise
+from fl_mobile.protocol import terms as protocol
 from fl_mobile.records import Assignment, FitPlan, ServerState, Update
 from fl_mobile.secure_sum import MaskPlan, crypto
 from fl_mobile.secure_sum.masks import unpack_values
@@ -269,6 +270,13 @@ def terms_that_do_not_fit_are_refused() -> None:
         _refused(ConfigError, lambda wrong=wrong: replace(NOISE, **wrong))
 
 
+def real_clients_are_given_no_terms_without_the_mask() -> None:
+    for agreement in (SHARED, replace(SHARED, share_noise=None), replace(SHARED, masks=None)):
+        parameters = {"learning_rate": 1.0}
+        told = (agreement, SPEC, frozenset[str](), protocol.Blob("0" * 64, 0), parameters)
+        _refused(ConfigError, lambda told=told: protocol.terms_to_json(*told))
+
+
 def _refused(error: type[Exception], call: Callable[[], object]) -> None:
     try:
         call()
@@ -280,6 +288,7 @@ def _refused(error: type[Exception], call: Callable[[], object]) -> None:
 SHARE_CHECKS: tuple[Callable[[], None], ...] = (
     what_is_claimed_is_what_an_answer_costs,
     terms_that_do_not_fit_are_refused,
+    real_clients_are_given_no_terms_without_the_mask,
     one_client_moves_the_sum_by_no_more_than_is_said,
     noise_is_independent_of_all_other_noise,
     not_numbers_do_not_leave,

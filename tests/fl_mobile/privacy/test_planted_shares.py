@@ -8,6 +8,7 @@ import pytest
 
 from fl_mobile.client import answer, masked
 from fl_mobile.privacy import accounting, claim, shares
+from fl_mobile.protocol import terms as protocol
 from fl_mobile.secure_sum import client as secure_client
 from fl_mobile.secure_sum import masks, plan
 from fl_mobile.server import publish
@@ -67,6 +68,7 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
     # who reads what
     "shares without masks": (publish, "if agreement.share_noise and not agreement.masks:", "if False:"),
     "a step that is not that of the noise": (publish, "    if noise and not (", "    if False and ("),
+    "real clients are told of no mask": (protocol, "if agreement.masks or agreement.share_noise:", "if False:"),
     "clients unmask whatever they are asked": (secure_client, "if len(summed) < self.terms.least:", "if False:"),
     "a sum of fewer is enough": (plan, "math.ceil((1 - self.dropouts) * clients - 1e-9)", "3"),
     "masks are used again": (masks, "stream = Keystream(key)", "stream = Keystream(bytes(32))"),
