@@ -5,7 +5,8 @@ evaluation and checkpoints left out because the loop has neither. The loop is on
 model compiled once, TensorFlow's own choice of threads, in a process of its own; the two take turns. A ratio is the
 median of our rounds over the median of the loop's, so below 1 is faster than the loop.
 
-``none`` sends raw float32 in both directions, ``default`` what `fl-mobile simulate` sends; ``-2`` is two workers, in
+``none`` sends raw float32 in both directions, ``default`` what `fl-mobile simulate` sends, ``private`` the same under
+central differential privacy (clip, exact sum of whole numbers, noise on every coordinate); ``-2`` is two workers, in
 the pool that suits the cell (`IN_PROCESSES`) unless ``--pool`` says otherwise.
 """
 
@@ -52,9 +53,16 @@ WORKLOADS = {
 CODECS = {
     "none": ("upload.codec=none", "download.mode=full", "download.codec=none"),
     "default": (),
+    "private": (
+        *("privacy.mode=central", "privacy.noise-multiplier=1.2", "privacy.delta=1e-5", "privacy.clip-norm=1"),
+        *("privacy.sampling=none-assumed", "privacy.reproducible=true"),
+    ),
 }
-CELLS = {"none": ("none", 1), "none-2": ("none", 2), "default": ("default", 1), "default-2": ("default", 2)}
-IN_PROCESSES = {("default-2", "W2"), ("default-2", "W3"), ("none-2", "W3")}
+CELLS = {
+    **{"none": ("none", 1), "none-2": ("none", 2), "default": ("default", 1), "default-2": ("default", 2)},
+    **{"private": ("private", 1), "private-2": ("private", 2)},
+}
+IN_PROCESSES = {("default-2", "W2"), ("default-2", "W3"), ("none-2", "W3"), ("private-2", "W2"), ("private-2", "W3")}
 """Where two threads would wait for Python's lock: many small updates. Large raw packets stay in their process."""
 
 RATE = 0.1
