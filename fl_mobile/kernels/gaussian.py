@@ -11,13 +11,19 @@ from fl_mobile.kernels.compiled import compiled
 
 
 @compiled
-def below(bound: int, words: np.ndarray, at: np.ndarray) -> int:
-    """Returns a uniform whole number from 0 to ``bound`` − 1 < 2⁶³: masked words, those too large passed over."""
-    if bound == 1:
-        return 0
+def mask_of(bound: int) -> int:
+    """Returns the smallest 2^k − 1 that holds ``bound`` − 1 < 2⁶³."""
     mask = bound - 1
     for shift in (1, 2, 4, 8, 16, 32):
         mask |= mask >> shift
+    return mask
+
+
+@compiled
+def below(bound: int, mask: int, words: np.ndarray, at: np.ndarray) -> int:
+    """Returns a uniform whole number below ``bound``: words under its `mask_of`, those too large passed over."""
+    if bound == 1:
+        return 0
     while at[0] < len(words):
         drawn = words[at[0]] & mask
         at[0] += 1
@@ -33,8 +39,11 @@ def accepts(a: int, a_of: int, b: int, b_of: int, words: np.ndarray, at: np.ndar
 
     Forsythe's method (von Neumann 1951): the first n at which a coin of probability γ/n fails is odd so often.
     """
-    n = 1
-    while below(n, words, at) == 0 and below(a_of, words, at) < a and below(b_of, words, at) < b:
+    n, n_mask, a_mask, b_mask = 1, 0, mask_of(a_of), mask_of(b_of)
+    while (
+        below(n, n_mask, words, at) == 0 and below(a_of, a_mask, words, at) < a and below(b_of, b_mask, words, at) < b
+    ):
+        n_mask |= n
         n += 1
         if at[0] > len(words):
             break
@@ -53,7 +62,7 @@ def draw(sigma: int, words: np.ndarray, at: np.ndarray) -> int:
             trials -= 1
         if trials > 0:
             continue
-        negative, j = below(2, words, at) == 1, below(sigma, words, at)
+        negative, j = below(2, 1, words, at) == 1, below(sigma, mask_of(sigma), words, at)
         if k == 0 and j == 0 and negative:  # zero has one sign only
             continue
         trials = k + 1
