@@ -59,8 +59,12 @@ CODECS = {
     ),
 }
 CELLS = {
-    **{"none": ("none", 1), "none-2": ("none", 2), "default": ("default", 1), "default-2": ("default", 2)},
-    **{"private": ("private", 1), "private-2": ("private", 2)},
+    "none": ("none", 1),
+    "none-2": ("none", 2),
+    "default": ("default", 1),
+    "default-2": ("default", 2),
+    "private": ("private", 1),
+    "private-2": ("private", 2),
 }
 IN_PROCESSES = {("default-2", "W2"), ("default-2", "W3"), ("none-2", "W3"), ("private-2", "W2"), ("private-2", "W3")}
 """Where two threads would wait for Python's lock: many small updates. Large raw packets stay in their process."""
