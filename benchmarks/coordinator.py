@@ -255,7 +255,7 @@ async def check_ins(load: Load, case: Case) -> dict[str, Any]:
 
 async def uploads(load: Load, case: Case) -> dict[str, Any]:
     """Small and large packets while slow sockets trickle."""
-    small, large = case.packet(9_000), case.packet(case.values)
+    small, large = case.packet(5_000), case.packet(case.values)
     tokens = await _tokens(load, 1_100)
     closed, over = list[float](), asyncio.Event()
 
@@ -307,7 +307,7 @@ async def uploads(load: Load, case: Case) -> dict[str, Any]:
 
 async def sustained(load: Load, case: Case) -> dict[str, Any]:
     """Uploads as fast as they are taken."""
-    count, packet = 4_000, case.packet(9_000)
+    count, packet = 4_000, case.packet(7_000)
     tokens, digest = await _tokens(load, count), _digest(packet)
 
     async def some(part: Iterable[int]) -> None:
@@ -331,7 +331,7 @@ async def population(load: Load, case: Case) -> dict[str, Any]:
 
 CASES: dict[str, tuple[Case, Callable[[Load, Case], Awaitable[dict[str, Any]]]]] = {
     "check-ins": (Case(ask=1_000), check_ins),
-    "uploads": (Case(values=250_000, enrolled=1_100), uploads),
+    "uploads": (Case(values=410_000, enrolled=1_100), uploads),
     "sustained": (Case(enrolled=4_000), sustained),
     "population": (Case(enrolled=1_000_000, ask=1_000), population),
 }
