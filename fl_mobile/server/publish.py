@@ -94,9 +94,8 @@ def _check_masked(agreement: Agreement) -> None:
     """Raises `ConfigError` for what cannot be added under masks, or needs single updates."""
     if summed(agreement.upload) is None:
         raise ConfigError(f"under masks only fields of a fixed width add up, and '{agreement.upload.name}' sends none")
-    statistics = [path for path, tensor in agreement.spec.items() if not tensor.trainable]
-    if statistics:
-        raise ConfigError(f"under masks only coded tensors travel, and '{statistics[0]}' would be sent as it is")
+    if as_they_are := [path for path, tensor in agreement.spec.items() if not tensor.trainable]:
+        raise ConfigError(f"under masks only coded tensors travel, and '{as_they_are[0]}' would be sent as it is")
     if agreement.algorithm.per_step or agreement.algorithm.variate or agreement.memory != "none":
         raise ConfigError("under masks no single update is known: no control variates, second sums or memory")
     noise, upload = agreement.share_noise, agreement.upload

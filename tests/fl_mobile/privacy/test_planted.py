@@ -238,8 +238,16 @@ LOCAL_BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
         "2 if self.local or self.sampling == FIXED_SIZE else 1",
         "2 if self.sampling == FIXED_SIZE else 1",
     ),
-    "local noise is amplified": (claim, "if self.local and self.sampling != NONE_ASSUMED:", "if False:"),
-    "local noise with a memory": (publish, "if rules.privacy or agreement.local_noise:", "if rules.privacy:"),
+    "local noise is amplified": (
+        claim,
+        "if (self.local or self.shares) and self.sampling != NONE_ASSUMED:",
+        "if False:",
+    ),
+    "local noise with a memory": (
+        publish,
+        "if rules.privacy or agreement.local_noise or agreement.share_noise:",
+        "if rules.privacy:",
+    ),
     "a client that knows of no noise reads its terms": (
         terms,
         "NOISED_FORMAT if agreement.local_noise else FORMAT",
