@@ -22,9 +22,15 @@ AGGREGATORS: Table[AggregationRow] = Table(
         "norm-bound": AggregationRow(
             norm_bound, "mean of updates cut to the median of their norms (Sun et al. 2019)", too_few=no_majority
         ),
-        "median": AggregationRow(median, "coordinate-wise median (Yin et al. 2018)", too_few=no_majority),
+        "median": AggregationRow(
+            median, "coordinate-wise median (Yin et al. 2018)", too_few=no_majority, by_coordinate=True
+        ),
         "trimmed-mean": AggregationRow(
-            trimmed_mean, "coordinate-wise mean without both ends (Yin et al. 2018)", Trimming, too_few=nothing_left
+            trimmed_mean,
+            "coordinate-wise mean without both ends (Yin et al. 2018)",
+            Trimming,
+            too_few=nothing_left,
+            by_coordinate=True,
         ),
         "multi-krum": AggregationRow(
             multi_krum,

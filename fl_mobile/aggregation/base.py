@@ -61,6 +61,7 @@ class AggregationRow:
             they are not.
         reference: Whether the rule measures clients by an update of the server's own, the keyword ``reference`` of
             ``make``: what training on ``public_examples`` examples that no client holds gives, from the same weights.
+        by_coordinate: Whether it looks at every coordinate alone and leaves out its ends: where most are zero, it is.
     """
 
     make: Callable[..., Aggregator]
@@ -70,6 +71,7 @@ class AggregationRow:
     subtractable: bool = False
     too_few: Callable[..., str] = never_too_few
     reference: bool = False
+    by_coordinate: bool = False
 
     @property
     def single_updates(self) -> bool:

@@ -43,6 +43,7 @@ __all__ = [
     "codec_id",
     "coded_tensors",
     "contracting",
+    "is_sparse",
     "own_parts",
     "parse_codec",
     "part_names",
@@ -58,11 +59,13 @@ class CodecRow:
         build: Argument text (or None) → codec.
         example: Text that names a valid instance; the law suites run it.
         summary: One line for ``fl-mobile codecs``.
+        sparse: Whether most coordinates of a decoded update are zero.
     """
 
     build: Callable[[str | None], Codec]
     example: str
     summary: str
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ class StageRow:
         build: Argument text (or None) → stage.
         example: Text that names a valid instance; the law suites run it.
         summary: One line for ``fl-mobile codecs``.
+        sparse: Whether most coordinates of a decoded update are zero.
     """
 
     build: Callable[[str | None], Stage]
     example: str
     summary: str
+    sparse: bool = False
 
 
 def _uniform(bits: int) -> Callable[[str | None], Stage]:
@@ -128,10 +133,14 @@ STAGES: Table[StageRow] = Table(
         "terngrad": StageRow(_plain(TernGrad()), "terngrad", "stochastic −1, 0, +1 times the largest value, unbiased"),
         "sign": StageRow(_plain(Sign()), "sign", "one bit and the mean magnitude"),
         "flat": StageRow(_plain(Flat()), "flat", "join all tensors into one vector first"),
-        "topk": StageRow(lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude"),
-        "threshold": StageRow(lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this"),
+        "topk": StageRow(
+            lambda a: TopK(_number("topk", a)), "topk:0.1", "keep this fraction of largest magnitude", True
+        ),
+        "threshold": StageRow(
+            lambda a: Threshold(_number("threshold", a)), "threshold:0.001", "keep |x| above this", True
+        ),
         "dgc": StageRow(
-            lambda a: SampledTopK(_number("dgc", a)), "dgc:0.01", "about this fraction, by sampled threshold"
+            lambda a: SampledTopK(_number("dgc", a)), "dgc:0.01", "about this fraction, by sampled threshold", True
         ),
         "deflate": StageRow(
             lambda a: Deflate(_whole("deflate", a or "6", "6")), "deflate", "zlib over the whole payload"
@@ -143,7 +152,7 @@ CODECS: Table[CodecRow] = Table(
     "codec",
     CodecRow,
     {
-        "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts"),
+        "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts", True),
         "linear": CodecRow(
             parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"
         ),
@@ -167,6 +176,15 @@ PRESETS: dict[str, str] = {
     "stc": "flat+topk:0.01+sign",
 }
 """Name → codec text; ``fl-mobile codecs`` prints them."""
+
+
+def is_sparse(text: str) -> bool:
+    """Returns whether most coordinates of what the codec called ``text`` decodes are zero.
+
+    >>> [is_sparse(text) for text in ("ecsq", "topk:0.01+q8+deflate", "sparse", "q8")]
+    [True, True, True, False]
+    """
+    return any((CODECS if name in CODECS else STAGES)[name].sparse for name in part_names(text))
 
 
 def parse_codec(text: str) -> Codec:
