@@ -54,7 +54,7 @@ CODECS = {
     "none": ("upload.codec=none", "download.mode=full", "download.codec=none"),
     "default": (),
     "private": (
-        *("privacy.mode=central", "privacy.noise-multiplier=1.2", "privacy.delta=1e-5", "privacy.clip-norm=1"),
+        *("privacy.mode=central", "privacy.noise-multiplier=1.2", "privacy.delta=1e-5", "privacy.clip-norm=0.001"),
         *("privacy.sampling=none-assumed", "privacy.reproducible=true"),
     ),
 }

@@ -18,6 +18,7 @@ ADDS = {
     "search": "sweep SWEEP.toml",
     "serve": "the coordinator: serve",
     "postgres": "its tables in PostgreSQL: serve --database",
+    "s3": "its packets and models in an object store: serve --blobs",
     "ray": "engine ray: several machines",
     "tflite-runtime": "the old phone runtime, in an environment of its own (numpy < 2)",
     "docs": "make docs: this documentation as a site",

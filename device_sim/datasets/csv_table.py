@@ -49,7 +49,7 @@ def load_csv(request: LoadRequest) -> Dataset:
     if not features:
         raise DataError(f"{path}: no column is left for features; it has {', '.join(names)}.")
     fill = _fill(path, request.options.fill or (), features)
-    x = _numbers(path, names, rows, features, fill).astype(np.float32)
+    x = _numbers(path, names, rows, features, fill=fill).astype(np.float32)
     task, why, y, labels = _targets(path, request.task, wanted, names=names, rows=rows, x=x)
     holders = [row[names.index(device)] for row in rows] if device else []
     dataset = split_dataset(

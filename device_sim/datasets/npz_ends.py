@@ -62,7 +62,7 @@ def inputs_in(path: Path, arrays: Arrays, keys: Sequence[str]) -> tuple[list[np.
     """
     parts = [{name: _input(f"{path}: '{key}.{name}'", x) for name, x in named(arrays, key).items()} for key in keys]
     for key, part in zip(keys, parts, strict=True):
-        _same_names(path, keys[0], parts[0], key, part)
+        _same_names(path, keys[0], parts[0], key=key, found=part)
         _same_length(path, {f"{key}.{name}": len(x) for name, x in part.items()})
     ports = tuple(Port(name, tuple(x.shape[1:]), x.dtype.name) for name, x in parts[0].items())
     for key, part in zip(keys, parts, strict=True):
@@ -87,7 +87,7 @@ def heads_in(
     """
     raw = [named(arrays, key) for key in keys]
     for key, part in zip(keys, raw, strict=True):
-        _same_names(path, keys[0], raw[0], key, part)
+        _same_names(path, keys[0], raw[0], key=key, found=part)
     specs = _specs(path, wanted, list(raw[0]))
     heads, labels = [], {}
     ready: list[dict[str, np.ndarray]] = [{} for _ in keys]
@@ -102,8 +102,8 @@ def heads_in(
                 asked = str(error).replace("task.name = ", f"task.heads = {name}=")
                 raise DataError(f"{what} is {asked}.") from None
         found = [into[name] for into in ready]
-        labels[name] = _labels(path, name, arrays, task, found)
-        heads.append(_head(name, task, loss, weight, found[0], len(labels[name])))
+        labels[name] = _labels(path, name, arrays, task=task, parts=found)
+        heads.append(_head(name, task, loss, weight, y=found[0], classes=len(labels[name])))
     for key, into in zip(keys, ready, strict=True):
         _same_length(path, {f"{key}.{name}": len(y) for name, y in into.items()})
     told = ", ".join(f"{head.name} {head.task}" for head in heads)
@@ -116,11 +116,11 @@ def _head(name: str, task: str, loss: str, weight: float, y: np.ndarray, classes
     if loss not in row.losses:
         raise ConfigError(f"task.heads: loss '{loss}' cannot train '{name}' ({task}): {', '.join(row.losses)} can")
     if row.kind != CLASSES:
-        return Head(name, task, target, target, loss, weight)
+        return Head(name, task, target, target, loss=loss, weight=weight)
     lone = task == CLASSIFICATION and loss.startswith("binary-")
     if lone and classes > 2:
         raise ConfigError(f"task.heads: {loss} tells two classes apart, '{name}' has {classes}")
-    return Head(name, task, target, (*target, 1 if lone else classes), loss, weight)
+    return Head(name, task, target, (*target, 1 if lone else classes), loss=loss, weight=weight)
 
 
 def _specs(path: Path, wanted: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, str, float]]:

@@ -199,16 +199,16 @@ class Federation:
     @functools.cached_property
     def share_noise(self) -> ShareNoise | None:
         """What every device adds a share of under its mask, if devices do."""
-        shares = self.experiment.privacy.distributed and self.claim and self.ledger
-        return share_noise_of(self.experiment, self.claim, self.ledger, self.upload, self.masks) if shares else None  # type: ignore[arg-type]
+        keys, claim, ledger, masks = self.experiment, self.claim, self.ledger, self.masks
+        there = keys.privacy.distributed and claim and ledger and masks
+        return share_noise_of(keys, claim, ledger, self.upload, masks=masks) if there else None  # type: ignore[arg-type]
 
     @functools.cached_property
     def rules(self) -> ServerRules:
         """How the server counts what it gets."""
         keys = self.experiment
-        waits = keys.clock.mode == "synchronous"
         return ServerRules(
-            admission=keys.admission(0 if waits else keys.clock.max_staleness),
+            admission=keys.admission(0 if keys.clock.mode == "synchronous" else keys.clock.max_staleness),
             rule=keys.server.rule(),
             population=self.data.population,
             population_examples=self._examples if self.algorithm.variate else 0,

@@ -63,10 +63,9 @@ def local_noise_of(experiment: Experiment, claim: Claim, ledger: Ledger) -> Loca
 
 
 def share_noise_of(
-    experiment: Experiment, claim: Claim, ledger: Ledger, upload: Codec, masks: MaskPlan | None
+    experiment: Experiment, claim: Claim, ledger: Ledger, upload: Codec, *, masks: MaskPlan
 ) -> ShareNoise:
     """Returns what every client adds a share of; raises as `answers_of`."""
-    assert masks is not None
     assert isinstance(upload, Sketch)
     return ShareNoise(
         clip_norm=experiment.privacy.clip_norm,

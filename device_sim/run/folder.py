@@ -38,7 +38,7 @@ except ModuleNotFoundError:
         " on Windows run it inside WSL (`wsl --install`)."
     ) from None
 
-LAYOUT = 4
+LAYOUT = 5
 """Counts up whenever a file of a run folder changes its meaning or its fields."""
 
 ARRAYS = "data.npz"

@@ -96,9 +96,9 @@ def test_whoever_changes_the_fields_of_a_round_gives_the_layout_a_new_number() -
         *("round_num", "accuracy", "loss", "train_loss", "cohort", "accepted", "dropped", "upload_bytes"),
         *("download_bytes", "uploads", "downloads", "ratio", "air_seconds", "wall_seconds", "sim_seconds", "skipped"),
         *("saved_bytes", "joules", "staleness", "weights_norm", "device_accuracy", "malicious", "backdoor", "privacy"),
-        "metrics",
+        *("masks", "metrics"),
     )
-    assert (LAYOUT, tuple(f.name for f in fields(Round))) == (4, told)
+    assert (LAYOUT, tuple(f.name for f in fields(Round))) == (5, told)
 
 
 def test_a_folder_with_a_layout_and_nothing_else_is_free_for_a_new_run(tmp_path: Path) -> None:
