@@ -27,7 +27,7 @@ demo-keyboard demo-activity: demo-%: .venv/.demo ## the same for the next charac
 
 test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, then every test that is not marked slow
 	$(BIN)/pytest -m "not tf and not slow" -n 2 --durations=20
-	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile --durations=20
+	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 check-all: test ## the long proofs, the wheel on every Python we promise, and all a newcomer does
 	$(MAKE) .venv/.ray
