@@ -154,7 +154,9 @@ def bounds_of(answers: Answers, nudged: Nudged) -> dict[str, Bound]:
 
     A gradient that is truly zero (a bias in front of a BatchNormalization) is nothing but rounding: it is judged by the
     hundredth of the model's mean step, and where its own rounding is a good part even of that (a depthwise convolution
-    of ds-cnn sums thousands of terms to nothing), by as much of the mean step as keeps it below `OF_NOTHING`.
+    of ds-cnn sums thousands of terms to nothing), by as much of the mean step as keeps it below `OF_NOTHING`. Adam
+    makes whole steps of such rounding (the bias of attention's keys): what Keras itself steps elsewhere by half of its
+    length, while most of the model's step is repeated, is judged by `UNDETERMINED` mean steps.
 
     Args:
         answers: The truth.
@@ -164,13 +166,18 @@ def bounds_of(answers: Answers, nudged: Nudged) -> dict[str, Bound]:
     steps = [value for name, value in arrays.items() if name.startswith(WEIGHT)]
     squares = sum(float(np.sum(np.square(v, dtype=np.float64))) for v in steps)
     mean = float(np.sqrt(squares / max(sum(v.size for v in steps), 1)))
-    found = {name: _bound(name, value, mean, answers, nudged) for name, value in arrays.items()}
-    stray = {name for name in found if name.startswith(WEIGHT) and _strays(name, arrays[name], nudged)}
-    lost = sum(float(np.sum(np.square(arrays[name], dtype=np.float64))) for name in stray)
-    if stray and lost <= squares / 2:
+    others = [(roundings, other.arrays()) for roundings, other in nudged]
+    apart = {name: [(n, norm(other[name] - value)) for n, other in others] for name, value in arrays.items()}
+    found = {name: _bound(name, value, mean, answers, apart[name]) for name, value in arrays.items()}
+    stray = [
+        name
+        for name, value in arrays.items()
+        if name.startswith(WEIGHT) and any(distance > norm(value) / 2 for _, distance in apart[name])
+    ]
+    if sum(norm(arrays[name]) ** 2 for name in stray) <= squares / 2:
         for name in stray:
-            whole = max(mean * arrays[name].size ** 0.5, 1e-30)
-            found[name] = Bound(max(found[name].size, UNDETERMINED * whole), found[name].allowed)
+            size = max(found[name].size, UNDETERMINED * _mean_step(mean, arrays[name]))
+            found[name] = replace(found[name], size=size)
     return found
 
 
@@ -186,21 +193,20 @@ def chaotic(bounds: Mapping[str, Bound]) -> bool:
     return 2 * sum(steps) > len(steps)
 
 
-def _strays(name: str, value: np.ndarray, nudged: Nudged) -> bool:
-    """Returns whether Keras itself takes another step from weights a few roundings apart."""
-    return any(norm(other.arrays()[name] - value) > norm(value) / 2 for _, other in nudged)
+def _mean_step(mean: float, value: np.ndarray) -> float:
+    """Returns the length of a step of ``value``'s size whose numbers are the model's mean step."""
+    return max(mean * float(value.size**0.5), 1e-30)
 
 
-def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, nudged: Nudged) -> Bound:
-    apart = (ROUNDINGS / roundings * norm(other.arrays()[name] - value) for roundings, other in nudged)
-    noise = max(apart, default=0.0)
+def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, apart: Sequence[tuple[int, float]]) -> Bound:
+    noise = max((ROUNDINGS / roundings * distance for roundings, distance in apart), default=0.0)
     if not name.startswith(WEIGHT):
         size = max(norm(value), 1e-6)
         return Bound(size, min(max(TOLERANCE, noise / size), MOST))
     start = answers.start[name.removeprefix(WEIGHT)]
     # A step is known to half a unit of the weight's last place, before and after.
     noise += 4 * 2.0**-23 * norm(np.maximum(np.abs(start), np.abs(start + value)))
-    whole = max(mean * value.size**0.5, 1e-30)
+    whole = _mean_step(mean, value)
     size = max(norm(value), 1e-2 * whole)
     if size > norm(value):
         size = max(size, min(noise / OF_NOTHING, whole))

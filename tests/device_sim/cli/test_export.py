@@ -9,6 +9,7 @@ import pytest
 
 from fl_mobile.errors import ExportError, ModelError
 from tests.device_sim.cli_runs import fl_mobile, the_message
+from tests.device_sim.run.test_keras_file import LAYERS
 
 pytestmark = pytest.mark.tf
 
@@ -37,15 +38,6 @@ def test_the_training_program_takes_one_input(two_inputs: Path, tmp_path: Path) 
     assert ended.code == ExportError.exit_code
     assert "model 'two_inputs' has 2 inputs and 1 outputs (camera" in the_message(ended)
     assert not (tmp_path / "program").exists()
-
-
-LAYERS = """
-import keras
-
-class Twice(keras.layers.Layer):  # not registered
-    def call(self, x):
-        return 2 * x
-"""
 
 
 def test_layers_of_ones_own_go_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

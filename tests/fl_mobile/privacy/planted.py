@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -21,6 +21,17 @@ def _functions(space: dict[str, Any], module: str) -> dict[str, types.FunctionTy
                 if isinstance(member, types.FunctionType):
                     found[f"{name}.{inner}"] = member
     return found
+
+
+def turns_red(module: types.ModuleType, old: str, new: str, checks: Iterable[Callable[[], object]]) -> bool:
+    """Returns whether one of the checks fails while ``old`` is replaced by ``new`` in ``module``."""
+    with planted(module, old, new):
+        for check in checks:
+            try:
+                check()
+            except Exception:
+                return True
+    return False
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from fl_mobile.protocol import terms as protocol
 from fl_mobile.secure_sum import client as secure_client
 from fl_mobile.secure_sum import masks, plan
 from fl_mobile.server import publish
-from tests.fl_mobile.privacy.planted import planted
+from tests.fl_mobile.privacy.planted import turns_red
 from tests.fl_mobile.privacy.share_checks import SHARE_CHECKS
 
 BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
@@ -87,13 +87,4 @@ def test_nothing_is_red_as_it_is() -> None:
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_turns_a_check_red(bug: str) -> None:
-    module, old, new = BUGS[bug]
-    with planted(module, old, new):
-        red = False
-        for check in SHARE_CHECKS:
-            try:
-                check()
-            except Exception:
-                red = True
-                break
-    assert red, f"nobody saw: {bug}"
+    assert turns_red(*BUGS[bug], checks=SHARE_CHECKS), f"nobody saw: {bug}"
