@@ -103,14 +103,13 @@ def serve(case: Case, folder: Path, pipe: Connection) -> None:
             most_bytes=most_packet_bytes(case.layout.spec),
         )
     )
-    before = _rss()
+    before, began = _rss(), time.process_time()
     with serving(coordinator, host="127.0.0.1", port=0) as url:
         pipe.send((url, coordinator.run))
         pipe.recv()
         counts = coordinator.counts(0)
-    pipe.send(
-        {"rss_before_mb": before, "rss_mb": _peak(), "cpu_seconds": time.process_time(), "packets": counts.packets}
-    )
+    spent = time.process_time() - began
+    pipe.send({"rss_before_mb": before, "rss_mb": _peak(), "cpu_seconds": spent, "packets": counts.packets})
     coordinator.close()
 
 

@@ -80,8 +80,8 @@ def configured(coordinator: Front, tls: Tls | None = None) -> uvicorn.Config:
     """
     config = uvicorn.Config(
         make_app(coordinator),  # type: ignore[arg-type]
-        http=punctual(coordinator.limits.header_seconds, coordinator.refused),
-        h11_max_incomplete_event_size=coordinator.limits.header_bytes,
+        http=punctual(coordinator.limits, coordinator.refused),
+        ws="none",
         timeout_keep_alive=int(max(1, coordinator.limits.header_seconds)),
         backlog=BACKLOG,
         lifespan="off",

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fl_mobile.coordinator.records import Limits, Refusal
 
@@ -81,9 +81,8 @@ class Bounded:
 
     def _check_head(self, scope: MutableMapping[str, Any]) -> None:
         head = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
-        if head > self._limits.header_bytes:  # the parser's own limit sees heads that come in pieces only
-            most = self._limits.header_bytes
-            raise Refusal(431, "long-head", f"path and headers of {head} bytes; here at most {most} are read")
+        if head > self._limits.header_bytes:  # `punctual` sees heads that come in pieces only
+            raise _long_head(head, self._limits)
 
     def _check_length(self, scope: MutableMapping[str, Any]) -> int:
         headers = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
@@ -145,39 +144,76 @@ class _Watch:
                 self._task.cancel()
 
 
+def _long_head(here: int, limits: Limits) -> Refusal:
+    detail = f"path and headers of {here} bytes; here at most {limits.header_bytes} are read"
+    return Refusal(431, "long-head", detail)
+
+
+def _problem(refusal: Refusal) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Returns headers and body of a problem after which the connection ends: what was sent may not have been read."""
+    body = json.dumps(refusal.reply.body).encode()
+    kind, length = (b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())
+    return [kind, length, (b"connection", b"close")], body
+
+
 async def send_problem(send: Send, refusal: Refusal) -> None:
-    """Answers with a problem and closes the connection: its body may not have been read."""
-    reply = refusal.reply
-    body = json.dumps(reply.body).encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    """Answers with a problem and closes the connection."""
+    headers, body = _problem(refusal)
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def punctual(seconds: float, refused: Counter[str]) -> type[H11Protocol]:
-    """Returns uvicorn's protocol, closing connections on which no whole request head arrives for ``seconds``.
+def punctual(limits: Limits, refused: Counter[str]) -> type[HttpToolsProtocol]:
+    """Returns uvicorn's protocol, with limits on what it takes before a request's head is whole.
+
+    A connection on which no whole head arrives for ``limits.header_seconds`` is closed; a head that is longer than
+    ``limits.header_bytes`` is answered with 431 when that many bytes of it have come (the parser itself has no limit).
 
     Args:
-        refused: Counts what is no HTTP.
+        refused: Counts what is no HTTP, and heads that are too long.
     """
 
-    class Punctual(H11Protocol):
-        def send_400_response(self, msg: str) -> None:
-            refused["no-http"] += 1
-            super().send_400_response(msg)
-
+    class Punctual(HttpToolsProtocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self._head: int | None = None
+            self._of_others = False
             self._answered: Any = self.cycle
-            self._patience = self.loop.call_later(seconds, self._look)
+            self._patience = self.loop.call_later(limits.header_seconds, self._look)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._patience.cancel()
             super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            self._of_others = self.cycle is not None and self.cycle.more_body
+            super().data_received(data)
+            if self._head is None or self._of_others or self.transport.is_closing():
+                return
+            self._head += len(data)
+            if self._head > limits.header_bytes:
+                refusal = _long_head(self._head, limits)
+                refused[refusal.reason] += 1
+                headers, body = _problem(refusal)
+                told = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+                self.transport.write(STATUS_LINE[refusal.status] + told + b"\r\n" + body)
+                self.transport.close()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._head = 0
+
+        def on_headers_complete(self) -> None:
+            self._head = None
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._of_others = True  # of the bytes that came together, not all are of the next head
+            super().on_message_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            refused["no-http"] += 1
+            super().send_400_response(msg)
 
         def _look(self) -> None:
             at_work = self.cycle is not None and not self.cycle.response_complete
@@ -185,6 +221,6 @@ def punctual(seconds: float, refused: Counter[str]) -> type[H11Protocol]:
                 self.transport.close()
                 return
             self._answered = self.cycle
-            self._patience = self.loop.call_later(seconds, self._look)
+            self._patience = self.loop.call_later(limits.header_seconds, self._look)
 
     return Punctual

@@ -32,6 +32,7 @@ CHECK_INS_AT_ONCE = 2 * MOST_TOGETHER
 """That wait for the database; by the turn of all others the round may be known to be full."""
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 _WHOLE = re.compile(r"[0-9]{1,15}")
+_CHECK_IN = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": flat(16)}
 _log = logging.getLogger("fl_mobile.coordinator")
 
 _ATTEMPT = "/v1/rounds/{round}/devices/{device}/attempts/{attempt}"
@@ -67,7 +68,9 @@ class _Web:
         if coordinator.owns_parts:
             self._parts.clear()
         self._parts_of = -1
-        self._checking_in = asyncio.Semaphore(CHECK_INS_AT_ONCE)
+        self._turns = asyncio.Queue[None]()  # a semaphore looks at all that wait whenever one has its turn
+        for _ in range(CHECK_INS_AT_ONCE):
+            self._turns.put_nowait(None)
 
     def most_bytes(self, method: str, path: str) -> int:
         """Returns the longest body of a request."""
@@ -137,15 +140,20 @@ class _Web:
 
     async def check_in(self, request: Request) -> Response:
         """`Front.check_in`."""
-        body, device = await request.body(), _number(request, "device")
-        form = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": flat(16)}
-        got = parse(body, form, optional={"runtime": "", "conditions": {}})
-        ready, signed = got["conditions"].get("ready") is not False, _signed(request, body)
-        async with self._checking_in:
+        device = _number(request, "device")
+        if full := self._coordinator.full_for(device):  # a crowd is told so before anything it says is read
+            return _json(full)
+        body = await request.body()
+        await self._turns.get()
+        try:
             if full := self._coordinator.full_for(device):
                 return _json(full)
+            got = parse(body, _CHECK_IN, optional={"runtime": "", "conditions": {}})
+            ready, signed = got["conditions"].get("ready") is not False, _signed(request, body)
             asked = self._coordinator.check_in(signed, device=device, held=got["held"], ready=ready)
             return self._counted(await asyncio.wrap_future(asked))
+        finally:
+            self._turns.put_nowait(None)
 
     async def blob(self, request: Request) -> Response:
         """A program, a model or the terms, with HTTP ranges."""
@@ -268,7 +276,9 @@ def _signed(request: Request, body: bytes) -> Signed:
         signature = from_base64(request.headers.get("fl-signature", ""), SIGNATURE_BYTES)
     except ValueError as error:
         raise Refusal(401, "signature", f"FL-Signature: {error}") from None
-    return Signed(method=request.method, path=request.url.path, body=body, time_ms=int(time_ms), signature=signature)
+    return Signed(
+        method=request.method, path=request.scope["path"], body=body, time_ms=int(time_ms), signature=signature
+    )
 
 
 def _key(value: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -273,6 +274,30 @@ def test_a_body_that_trickles_is_cut_off_and_so_is_a_head(opened: Served) -> Non
         connection.sendall(b"GET /v1/run HTT")
         assert connection.recv(4096) == b""
     assert time.monotonic() - begun < 8
+
+
+def test_a_head_without_end_is_refused_when_it_is_longer_than_any_may_be(opened: Served) -> None:
+    before, sent = opened.coordinator.refused["long-head"], 0
+    with socket.create_connection(opened.address, timeout=10) as connection:
+        connection.sendall(b"GET /v1/run HTTP/1.1\r\n")
+        connection.settimeout(0.05)
+        answer = b""
+        while not answer and sent < 100_000:
+            connection.sendall(b"x-more: " + b"y" * 1000 + b"\r\n")
+            sent += 1010
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 431"), answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["reason"] == "long-head"
+    assert LIMITS.header_bytes < sent < 4 * LIMITS.header_bytes
+    assert opened.coordinator.refused["long-head"] == before + 1
+
+
+def test_a_body_that_comes_with_half_of_the_next_head_is_not_taken_for_it(opened: Served) -> None:
+    body = b"{" + b" " * (LIMITS.header_bytes + 4000)
+    first = b"POST /v1/devices HTTP/1.1\r\n" + HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    answer = opened.raw(first + b"GET /v1/run HTT")
+    assert answer.startswith(b"HTTP/1.1 400"), answer
 
 
 def test_the_page_and_the_metrics_name_no_device(opened: Served) -> None:
