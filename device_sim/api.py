@@ -304,6 +304,7 @@ def simulate(
     Raises:
         ConfigError, DataError, ModelError: What is wrong, and what to do.
     """
+    from device_sim.federation.dealing import with_sums_released
     from device_sim.federation.federation import open_federation
     from device_sim.run.finish import check_before_training
 
@@ -347,12 +348,14 @@ def simulate(
                 write_arrays(folder.arrays, arrays)
             keep_objects(folder, objects)
         build = builder_of(model) if name is None else None
-        federation = open_federation(chosen, build, open_keys=open_keys, compiled=compiled_of(model), data=asked)
+        begun = chosen if resume else with_sums_released(chosen)
+        federation = open_federation(begun, build, open_keys=open_keys, compiled=compiled_of(model), data=asked)
         stack.callback(federation.engine.close)
         if temporary is None and chosen.output.recipes:
             check_before_training(federation, chosen.output.recipes, _LOG.info)
         if federation.compiled and not resume:
             _LOG.warning("%s", federation.compiled)
+        if federation.experiment != chosen and not resume:
             write_atomic(folder.experiment, to_toml(federation.experiment).encode())
         run = Run(federation, folder, fresh=not resume, temporary=temporary, callbacks=callbacks)
         stack.pop_all()

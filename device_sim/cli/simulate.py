@@ -162,6 +162,7 @@ def run(
         open_keys: Keys that nobody wrote, which the model's ``compile()`` may say.
     """
     from device_sim.api import Run
+    from device_sim.federation.dealing import with_sums_released
     from device_sim.federation.federation import open_federation
     from device_sim.federation.unheld import unheld_classes
     from device_sim.federation.zero_middle import zero_middle
@@ -179,6 +180,7 @@ def run(
 
     sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
     with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
+        experiment = experiment if resume else with_sums_released(experiment)
         federation = open_federation(experiment, open_keys=open_keys)
     experiment = federation.experiment
     data, devices = federation.dataset, federation.data.population

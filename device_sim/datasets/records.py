@@ -69,6 +69,7 @@ class Scaling:
         target_mean: ``float64[k]``; empty where targets are no numbers.
         target_spread: ``float64[k]``.
         source: What they were measured on, in words.
+        upload_bytes: What devices sent for it.
     """
 
     mean: np.ndarray
@@ -76,6 +77,7 @@ class Scaling:
     target_mean: np.ndarray
     target_spread: np.ndarray
     source: str
+    upload_bytes: int = 0
 
 
 @dataclass(frozen=True)

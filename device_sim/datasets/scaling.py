@@ -1,82 +1,124 @@
-"""Standardisation by federated sums: every device sends counts, sums and squares of its features, and nothing else.
+"""Standardisation of features and of numbers to be told: by public constants, or by sums that devices send.
 
 ```
-device: [n, Σx, Σx², Σy, Σy²] float64 ─┐
-device: …                              ├─▶ sum ─▶ mean, spread ─▶ into the graph (features), around the loss (targets)
-device: …                             ─┘
+device: [n, Σx, Σx², of features and numbers] ─ packet ─┐
+device: …                                               ├─▶ sum ─▶ mean, spread ─▶ into the graph (features),
+device: …                                               ┘                          around the loss (numbers)
 ```
-Adding the sums of devices and adding all examples is the same, so it is done at once here. What each device would send
-is `message_bytes` long. Under [privacy] nothing of it is done: the sums are exact, and no noise is accounted for them.
+Who sends what, and what of it is noised, is `device_sim.federation.sums`; here is what is done with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from device_sim.datasets.records import Dataset, Samples, Scaling
-from fl_mobile.errors import ConfigError
+from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.tasks.table import NUMBERS, RECONSTRUCTION, task_row
 
-AUTO, FEDERATED, NONE = "auto", "federated", "none"
-STANDARDIZE = (AUTO, FEDERATED, NONE)
+AUTO, PUBLIC, FEDERATED, NONE = "auto", "public", "federated", "none"
+STANDARDIZE = (AUTO, PUBLIC, FEDERATED, NONE)
 
 
-def standardised(dataset: Dataset, how: str, *, table: bool, private: bool) -> Dataset:
-    """Returns the dataset with its scaling known and its numbers to be told in units of it.
-
-    Args:
-        dataset: Examples of devices and of the test set.
-        how: Row of `STANDARDIZE`; ``"auto"`` does it for tables.
-        table: Whether the dataset is one of named columns.
-        private: Whether [privacy] is on.
-
-    Raises:
-        ConfigError: It was asked for and cannot be.
-    """
-    if how == NONE or (how == AUTO and (not table or private)):
-        return dataset
-    if private:
-        raise ConfigError(
-            'data.standardize = "federated" sends exact sums, which [privacy] does not account for: scale features by'
-            ' values that anyone may know, and set data.standardize = "none"'
-        )
+def check_can_be_standardised(dataset: Dataset, how: str) -> None:
+    """Raises `ConfigError` for a dataset that is no rows of numbers, or several inputs or targets."""
     if dataset.ends is not None:
         raise ConfigError(
-            'data.standardize = "federated" is for one input and one target: scale several before they are saved, or'
+            f'data.standardize = "{how}" is for one input and one target: scale several before they are saved, or'
             " put a Normalization layer with known values into the model"
         )
     if dataset.train.x.dtype != np.float32 or dataset.train.x.ndim != 2:
         raise ConfigError(
-            f'data.standardize = "federated" needs rows of numbers, {dataset.name} holds {dataset.train.x.dtype}'
+            f'data.standardize = "{how}" needs rows of numbers, {dataset.name} holds {dataset.train.x.dtype}'
             f"{list(dataset.train.x.shape[1:])}; a model of pictures scales them itself"
         )
-    mean, spread = _moments(dataset.train.x)
+
+
+def column_names(dataset: Dataset) -> tuple[str, ...]:
+    """Returns what `rows_of` holds, by name: features, then the numbers that are told."""
+    features = dataset.train.x.shape[1]
+    columns = dataset.columns or tuple(str(number) for number in range(features))
+    told = _numbers_told(dataset)
+    labels = dataset.labels if len(dataset.labels) == told else tuple(f"y{number}" for number in range(told))
+    return (*columns, *labels)
+
+
+def rows_of(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns ``float32[n, columns]`` of a device: features, and beside them the numbers that are told."""
+    return np.hstack([x, y.reshape(len(y), -1)]) if _numbers_told(dataset) else x
+
+
+def with_scaling(dataset: Dataset, mean: np.ndarray, spread: np.ndarray, source: str, upload_bytes: int = 0) -> Dataset:
+    """Returns the dataset with its scaling known and its numbers to be told in units of it.
+
+    Args:
+        mean: ``float64[columns]``, as `column_names`.
+        spread: Their standard deviations.
+    """
+    features = dataset.train.x.shape[1]
     numbers = task_row(dataset.task).kind == NUMBERS
-    told, unit = _moments(dataset.train.y.reshape(len(dataset.train), -1)) if numbers else (np.zeros(0), np.zeros(0))
-    source = f"federated sums, {message_bytes(dataset)} bytes of each device"
-    scaling = Scaling(mean=mean, spread=spread, target_mean=told, target_spread=unit, source=source)
+    told = slice(0, features) if dataset.task == RECONSTRUCTION else slice(features, None)
+    scaling = Scaling(
+        mean=mean[:features],
+        spread=spread[:features],
+        target_mean=mean[told] if numbers else np.zeros(0),
+        target_spread=spread[told] if numbers else np.zeros(0),
+        source=source,
+        upload_bytes=upload_bytes,
+    )
     if not numbers:
         return replace(dataset, scaling=scaling)
-    train, test = (_scaled(part, told, unit) for part in (dataset.train, dataset.test))
-    return replace(dataset, scaling=scaling, train=train, test=test)
+    train, test = (_scaled(part, scaling) for part in (dataset.train, dataset.test))
+    public = None if dataset.public is None else _scaled(dataset.public, scaling)
+    return replace(dataset, scaling=scaling, train=train, test=test, public=public)
 
 
-def message_bytes(dataset: Dataset) -> int:
-    """Returns the length of what one device sends."""
-    targets = dataset.train.y[:1].size if task_row(dataset.task).kind == NUMBERS else 0
-    return 8 * (1 + 2 * (dataset.train.x[:1].size + (0 if dataset.task == RECONSTRUCTION else targets)))
+def written(dataset: Dataset, mean: np.ndarray, spread: np.ndarray) -> tuple[str, ...]:
+    """Returns constants as ``data.scaling`` has them: ``column=mean:spread``, to the bit."""
+    pairs = zip(column_names(dataset), mean.tolist(), spread.tolist(), strict=True)
+    return tuple(f"{name}={m!r}:{s!r}" for name, m, s in pairs)
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation of every column, from sums; 1 for the spread of one that never changes."""
-    exact = values.astype(np.float64)
-    mean = exact.sum(axis=0) / len(exact)
-    variance = np.maximum(np.square(exact).sum(axis=0) / len(exact) - np.square(mean), 0.0)
-    still = variance <= 1e-12 * np.square(mean)
-    return mean, np.where(still, 1.0, np.sqrt(np.where(still, 1.0, variance)))
+def pairs_of(key: str, given: Sequence[str], dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the two numbers of every column, ``float64[columns]`` each, from ``column=a:b``; ``a:b`` is of the rest.
+
+    Args:
+        key: That they were given by, for messages.
+
+    Raises:
+        ConfigError: A text is none, a column is unknown, or one has none.
+    """
+    names, found, rest = column_names(dataset), dict[str, tuple[float, float]](), None
+    for text in given:
+        name, is_named, pair = text.rpartition("=")
+        first, _, second = pair.partition(":")
+        try:
+            numbers = float(first), float(second)
+        except ValueError:
+            numbers = np.nan, np.nan
+        if not np.isfinite(numbers).all():
+            raise ConfigError(f"{key}: expected column=number:number, e.g. {names[0]}=0:1, got '{text}'")
+        if not is_named:
+            rest = numbers
+        elif name not in names:
+            raise ConfigError(f"{key}: {dataset.name} has no column '{name}'.{nearest(name, names)}")
+        else:
+            found[name] = numbers
+    if missing := [name for name in names if name not in found and rest is None]:
+        raise ConfigError(f"{key}: two numbers are missing of column '{missing[0]}' and {len(missing) - 1} more")
+    both = np.array([found.get(name, rest) for name in names], np.float64)
+    return both[:, 0], both[:, 1]
 
 
-def _scaled(part: Samples, mean: np.ndarray, spread: np.ndarray) -> Samples:
-    return Samples(part.x, ((part.y - mean) / spread).astype(np.float32))
+def _numbers_told(dataset: Dataset) -> int:
+    """Returns how many numbers a target holds that are not the features themselves."""
+    if task_row(dataset.task).kind != NUMBERS or dataset.task == RECONSTRUCTION:
+        return 0
+    return int(dataset.train.y[:1].size)
+
+
+def _scaled(part: Samples, scaling: Scaling) -> Samples:
+    return Samples(part.x, ((part.y - scaling.target_mean) / scaling.target_spread).astype(np.float32))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from device_sim.datasets.scaling import FEDERATED
 from device_sim.experiment.experiment import Experiment
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import Compiled
@@ -34,9 +35,14 @@ def left_open(text: str, changes: Sequence[str] = ()) -> frozenset[str]:
 
 
 def like(experiment: Experiment, stored: Experiment, open_keys: frozenset[str]) -> Experiment:
-    """Returns the experiment with what it leaves open as a run that is to go on has it: its model had said it then."""
+    """Returns the experiment with what it leaves open as a run that is to go on has it: its model had said it then,
+    or its devices' noised sums had.
+    """
     values = {_field(key): getattr(stored.train, _field(key)) for key in open_keys}
-    return replace(experiment, train=replace(experiment.train, **values))
+    data = experiment.data
+    if stored.privacy.on and data.standardize == stored.data.standardize == FEDERATED and not data.scaling:
+        data = replace(data, scaling=stored.data.scaling)
+    return replace(experiment, train=replace(experiment.train, **values), data=data)
 
 
 def as_compiled(experiment: Experiment, compiled: Compiled, open_keys: frozenset[str]) -> tuple[Experiment, str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS, DataOptions
-from device_sim.datasets.scaling import STANDARDIZE
+from device_sim.datasets.scaling import AUTO as BY_DATASET
+from device_sim.datasets.scaling import PUBLIC, STANDARDIZE
 from device_sim.experiment.keys import key, positive
 from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.table import check_row
-from fl_mobile.tasks import AUTO
 
 ON_DEMAND = "on-demand"
 """Value of data.partition: examples come when a device is asked, of dataset synthetic or of a function in Python."""
@@ -45,7 +45,15 @@ class Data:
     )
     window: int = key(0, "har, sequence-folder: samples of a recording that are one example; 0 is 128")
     hop: int = key(0, "har, sequence-folder: samples after which the next window begins; 0 is half a window")
-    standardize: str = key(AUTO, "auto (tables) | federated (by sums of the devices) | none: features and numbers")
+    standardize: str = key(
+        BY_DATASET, f"{' | '.join(STANDARDIZE)}: features and numbers, by data.scaling or by sums that devices send"
+    )
+    scaling: tuple[str, ...] = key(
+        (), "column=mean:spread that anyone may know; of all other columns mean:spread", ("age=38.6:12.1", "0:1")
+    )
+    ranges: tuple[str, ...] = key(
+        (), "column=low:high that anyone may know: under [privacy] what devices' sums are cut off at", ("age=0:120",)
+    )
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96", "96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray", "rgb")
     examples: int = key(0, "synthetic: how many; 0 is its default")
@@ -66,6 +74,8 @@ class Data:
         if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
             raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
         check_known("data.standardize", self.standardize, STANDARDIZE)
+        if self.standardize == PUBLIC and not self.scaling:
+            raise ConfigError('data.standardize = "public" needs data.scaling, e.g. ["age=38.6:12.1"]')
         if self.color not in ("", "rgb", "gray"):
             raise ConfigError(f"data.color must be rgb or gray, got '{self.color}'")
 

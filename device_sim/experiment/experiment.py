@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from device_sim.datasets import DATASETS
+from device_sim.datasets.scaling import FEDERATED
 from device_sim.engines import ENGINES, POOLS
 from device_sim.experiment.attack import AttackPlan
 from device_sim.experiment.class_weights import numbers_in
@@ -309,6 +310,16 @@ class Experiment:
             if not is_default(self, name):
                 raise ConfigError(idle.refusal(name, self))
         check_crossings(self)
+
+    @property
+    def private_releases(self) -> int:
+        """Sums that are released under [privacy]: one a round, and one before them where devices tell statistics."""
+        return self.train.rounds + self.sums_before
+
+    @property
+    def sums_before(self) -> int:
+        """How many of them come before round 1."""
+        return int(self.privacy.central and self.data.standardize == FEDERATED)
 
     def admission(self, max_staleness: int) -> Admission:
         """Returns how much the server believes a packet."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS
+from device_sim.datasets.scaling import FEDERATED, PUBLIC
 from device_sim.experiment.privacy import CENTRAL, DISTRIBUTED, LOCAL, Privacy
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.records import FitPlan
@@ -74,6 +75,18 @@ IDLE: tuple[Idle, ...] = (
         by=("data.dataset",),
         works=lambda e: e.data.dataset not in DATASETS or DATASETS[e.data.dataset].split == "stratified",
         told="datasets that have no test part of their own",
+    ),
+    Idle(
+        keys=("data.scaling",),
+        by=("data.standardize", "privacy.mode"),
+        works=lambda e: e.data.standardize == PUBLIC or (e.data.standardize == FEDERATED and e.privacy.central),
+        told="public; under [privacy] a run writes there what its devices' noised sums say",
+    ),
+    Idle(
+        keys=("data.ranges",),
+        by=("data.standardize", "privacy.mode"),
+        works=lambda e: e.data.standardize == FEDERATED and e.privacy.central,
+        told="federated and privacy.mode central, where sums are cut off at them",
     ),
     *(
         Idle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_sim.datasets.scaling import FEDERATED
 from device_sim.experiment.privacy import CENTRAL, LOCAL
 from device_sim.experiment.privacy_crossings import SectionCrossing
 from device_sim.fleet.selection.samplers import SAMPLERS
@@ -83,6 +84,13 @@ MASKS_CROSSINGS: tuple[SectionCrossing, ...] = (
         told="attack.name '{e.attack.name}'",
         why="a packet is a part of a sum here, and one that cannot be read has left it",
         instead="use an attack on updates, such as sign-flip",
+    ),
+    SectionCrossing(
+        keys=("data.standardize", _GROUP),
+        asked=lambda e: e.data.standardize == FEDERATED,
+        told="data.standardize '{e.data.standardize}'",
+        why="sums of a device's examples would go to the server without a mask",
+        instead="use public with data.scaling, or none",
     ),
     SectionCrossing(
         keys=("evaluation.device-test-fraction", _GROUP),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from device_sim.datasets.scaling import FEDERATED
 from fl_mobile.client.private import NONE
 from fl_mobile.codecs.choice import AUTO
 from fl_mobile.privacy.claim import FIXED_SIZE, NONE_ASSUMED, SAMPLINGS
@@ -145,6 +146,13 @@ PRIVACY_CROSSINGS: tuple[SectionCrossing, ...] = (
         told="privacy.clip-quantile {e.privacy.clip_quantile:g}",
         why="the norm would follow what devices say of their updates, which nobody has charged",
         instead="use 0",
+    ),
+    SectionCrossing(
+        keys=("data.standardize", _MODE),
+        asked=lambda e: e.data.standardize == FEDERATED and e.privacy.of_devices,
+        told="data.standardize '{e.data.standardize}'",
+        why="devices add noise to updates, and none to the sums that come before them",
+        instead="use public with data.scaling, or privacy.mode central",
     ),
     SectionCrossing(
         keys=("masks.group", _MODE),

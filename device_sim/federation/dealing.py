@@ -9,17 +9,36 @@ import numpy as np
 from device_sim.client_data.data import DealtData, DeviceData, made_data
 from device_sim.client_data.partition import partition
 from device_sim.datasets import DATASETS, Dataset, load_dataset
-from device_sim.datasets.scaling import standardised
 from device_sim.datasets.split import with_public
 from device_sim.experiment.data import ON_DEMAND
 from device_sim.experiment.experiment import Experiment
+from device_sim.federation.sums import released, standardised, to_be_released
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tasks import strata_of
 
 
 def open_dataset(experiment: Experiment) -> Dataset:
-    """Returns the dataset that [data] names, with what the server keeps of it for an update of its own."""
+    """Returns the dataset that [data] names, with what the server keeps of it and what devices' sums say of it."""
+    dataset = _loaded(experiment)
+    table = DATASETS[experiment.data.dataset].table
+    return standardised(experiment, dataset, lambda: data_of(experiment, dataset), table=table)
+
+
+def with_sums_released(experiment: Experiment) -> Experiment:
+    """Returns the experiment of a run that begins: under [privacy], with what devices' noised sums say written into it.
+
+    Raises:
+        ConfigError: They cannot be had.
+    """
+    if not to_be_released(experiment):
+        return experiment
+    dataset = _loaded(experiment)
+    return released(experiment, dataset, data_of(experiment, dataset))
+
+
+def _loaded(experiment: Experiment) -> Dataset:
+    """Returns the dataset, with what the server keeps of it for an update of its own."""
     keys = experiment.data
     dataset = load_dataset(
         keys.dataset,
@@ -30,8 +49,6 @@ def open_dataset(experiment: Experiment) -> Dataset:
         task=experiment.task.name,
         heads=experiment.task.heads,
     )
-    row, private = DATASETS[keys.dataset], experiment.privacy.on
-    dataset = standardised(dataset, keys.standardize, table=row.table, private=private)
     return with_servers_part(experiment, dataset)
 
 

@@ -188,7 +188,7 @@ class Federation:
     @functools.cached_property
     def ledger(self) -> Ledger | None:
         """What every number of rounds costs then."""
-        return open_ledger(self.claim, self.experiment.train.rounds) if self.claim else None
+        return open_ledger(self.claim, self.experiment.private_releases) if self.claim else None
 
     @functools.cached_property
     def local_noise(self) -> LocalNoise | None:

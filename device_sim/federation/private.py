@@ -40,7 +40,7 @@ def claim_of(
     claim = _unsolved(experiment, population)
     if masks and isinstance(upload, Sketch):
         claim = replace(claim, beside=beside(upload.k, masks.group))
-    return solved(claim, experiment.train.rounds, keys.target_epsilon) if keys.target_epsilon else claim
+    return solved(claim, experiment.private_releases, keys.target_epsilon) if keys.target_epsilon else claim
 
 
 def _unsolved(experiment: Experiment, population: int) -> Claim:

@@ -38,7 +38,8 @@ def begin(federation: Federation, folder: RunFolder, state: ServerState, memory:
         checkpoint.save(folder.checkpoint, state, memory.as_json())
     if rules is None or ledger is None or state.privacy is not None:
         return state
-    most, first = federation.experiment.privacy.max_epsilon, ledger.after(1).epsilon
+    before = federation.experiment.sums_before
+    most, first = federation.experiment.privacy.max_epsilon, ledger.after(1 + before).epsilon
     if most and first > most:
         raise ConfigError(
             f"privacy.max-epsilon is {most:g}, and the first round alone spends {first:.4g}. Raise it, or"
@@ -63,7 +64,7 @@ def spent_by(federation: Federation, state: ServerState, memory: FleetMemory) ->
     if federation.experiment.privacy.of_devices:
         charged = memory.answers.largest or state.round_num
     else:
-        charged = state.privacy.charged if state.privacy else 0
+        charged = federation.experiment.sums_before + (state.privacy.charged if state.privacy else 0)
     spent = federation.ledger.after(charged)
     row = {"epsilon": spent.epsilon, "epsilon_unamplified": spent.epsilon_unamplified}
     if spent.epsilon_rdp is not None:
@@ -89,12 +90,14 @@ def privacy_of(federation: Federation, rounds: Sequence[Round]) -> dict[str, Any
     claim, ledger = federation.claim, federation.ledger
     if claim is None or ledger is None:
         return None
-    charged = int(rounds[-1].privacy.get("answers", len(rounds))) if rounds else 0
+    before = federation.experiment.sums_before
+    charged = int(rounds[-1].privacy.get("answers", len(rounds) + before)) if rounds else before
     return {
         "mode": federation.experiment.privacy.mode,
         "unit": "client: all examples of one device, in all rounds",
         **asdict(ledger.after(charged)),
         "rounds": charged,
+        "sums_before": before,
         **asdict(claim),
         "relation": claim.relation,
         "assumes": claim.assumes,

@@ -44,6 +44,7 @@ def summarise(
     best, now = max(scores, key=lambda s: s.accuracy), next(s for s in scores if s.round_num == kept.round_num)
     weights = federation.whole(kept.weights)
     dataset, spec = federation.dataset, federation.spec
+    statistics = 0 if dataset.scaling is None else dataset.scaling.upload_bytes
     return {
         "schema": SCHEMA,
         "task": _task(federation),
@@ -61,7 +62,7 @@ def summarise(
         "skipped": dict(sorted(sum((Counter(r.skipped) for r in rounds), Counter()).items())),
         "saved_bytes": sum(r.saved_bytes for r in rounds),
         "engine": federation.engine.about,
-        "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population),
+        "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population, statistics),
         "devices": _devices(rounds, federation.data.population),
         "attack": _attack(federation, rounds),
         "privacy": privacy_of(federation, rounds),
@@ -136,7 +137,12 @@ def kept_told(summary: Mapping[str, Any]) -> str:
     return f"{which[kept['keep']]}; {other} with {score}, is {beside['file']}"
 
 
-def _traffic(rounds: Sequence[Round], model_bytes: int, population: int) -> dict[str, Any]:
+def _traffic(rounds: Sequence[Round], model_bytes: int, population: int, statistics: int) -> dict[str, Any]:
+    """Returns bytes and seconds.
+
+    Args:
+        statistics: Bytes that devices sent before round 1, so that constants of the graph are known.
+    """
     up, down = sum(r.upload_bytes for r in rounds), sum(r.download_bytes for r in rounds)
     uploads = sum(r.uploads for r in rounds)
     downloads = sum(r.downloads for r in rounds)
@@ -148,11 +154,12 @@ def _traffic(rounds: Sequence[Round], model_bytes: int, population: int) -> dict
         "downloads": downloads,
         "upload_ratio": model_bytes * uploads / up if up else None,
         "download_ratio": model_bytes * downloads / down if down else None,
-        "upload_bytes_per_device": up / population,
+        "upload_bytes_per_device": (up + statistics) / population,
         "download_bytes_per_device": down / population,
         "upload_bytes_per_participation": up / uploads if uploads else None,
         "download_bytes_per_participation": down / downloads if downloads else None,
         "air_seconds": sum(r.air_seconds for r in rounds),
+        "statistics_bytes": statistics,
     }
 
 

@@ -47,6 +47,22 @@ def release(
     return delta, replace(after, clip_norm=_next_norm(total, rules, stream)) if rules.quantile else after
 
 
+def release_sum(total: ClippedSum, noise_multiplier: float, key: bytes) -> dict[str, np.ndarray]:
+    """Returns a noised sum, ``float64``, as it is: for sums that are taken once, beside the rounds of a run.
+
+    Args:
+        noise_multiplier: Noise over the clipping norm.
+        key: 32 secret bytes, used for this alone.
+    """
+    stream, sigma = Keystream(derive(key, "sums", _digest(total))), math.ceil(noise_multiplier * UNIT * (1 + 2.0**-40))
+    released = {}
+    for path, values in total.total.items():
+        noised = values.copy()
+        add_gaussian(noised.reshape(-1), sigma, stream)
+        released[path] = noised * (total.clip_norm / UNIT)
+    return released
+
+
 def _next_norm(total: ClippedSum, rules: PrivacyRules, stream: Keystream) -> float:
     """Returns ``C·exp(−η(b − γ))`` with b the noised share of clients within C: too many within, and C shrinks."""
     count = np.array([total.within * _FINE], np.int64)

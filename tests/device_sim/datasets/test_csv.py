@@ -1,10 +1,9 @@
-"""A user's own table: what columns become, what is refused, and how features are standardised."""
+"""A user's own table: what columns become, what is refused."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes
-from sklearn.preprocessing import StandardScaler
 
-from device_sim.datasets import DataOptions, Dataset, Samples, load_dataset
-from device_sim.datasets.scaling import message_bytes, standardised
+from device_sim.datasets import DataOptions, Dataset, load_dataset
 from fl_mobile.errors import ConfigError, DataError
 
 ROWS = 40
@@ -141,37 +138,3 @@ def test_the_tables_of_scikit_learn_are_those_it_loads():
     found = load_dataset("diabetes", seed=0)
     assert found.task == "regression"
     assert np.sort(np.concatenate([found.train.y, found.test.y]).ravel()).tolist() == np.sort(y).tolist()
-
-
-@pytest.mark.parametrize("name", ["breast-cancer", "diabetes"])
-def test_federated_sums_give_what_a_scaler_gives_on_all_of_it(name):
-    raw = load_dataset(name, seed=0)
-    found = standardised(raw, "auto", table=True, private=False)
-    scaler = StandardScaler().fit(raw.train.x.astype(np.float64))
-    np.testing.assert_allclose(found.scaling.mean, scaler.mean_, rtol=1e-9)
-    np.testing.assert_allclose(found.scaling.spread, scaler.scale_, rtol=1e-6)
-    assert np.array_equal(found.train.x, raw.train.x), "features are standardised in the graph"
-    if name == "diabetes":
-        assert abs(float(found.train.y.mean())) < 1e-6
-        back = found.test.y * found.scaling.target_spread + found.scaling.target_mean
-        np.testing.assert_allclose(back, raw.test.y, rtol=1e-6)
-    assert message_bytes(found) == 8 * (1 + 2 * (raw.train.x.shape[1] + (name == "diabetes")))
-
-
-def test_a_feature_that_never_changes_is_left_in_place():
-    raw = load_dataset("diabetes", seed=0)
-    train, test = (
-        Samples(np.hstack([part.x, np.full((len(part), 1), 7.1, np.float32)]), part.y) for part in (raw.train, raw.test)
-    )
-    found = standardised(replace(raw, train=train, test=test), "federated", table=False, private=False)
-    assert found.scaling.spread[-1] == 1
-
-
-def test_standardisation_that_cannot_be_is_refused():
-    pictures, numbers = load_dataset("digits", seed=0), load_dataset("diabetes", seed=0)
-    assert standardised(pictures, "auto", table=False, private=False) is pictures
-    assert standardised(numbers, "auto", table=True, private=True) is numbers
-    with pytest.raises(ConfigError, match="needs rows of numbers"):
-        standardised(pictures, "federated", table=False, private=False)
-    with pytest.raises(ConfigError, match="does not account for"):
-        standardised(numbers, "federated", table=True, private=True)

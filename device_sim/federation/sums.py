@@ -1,0 +1,164 @@
+"""Federated statistics: what devices send before round 1 so that constants of the graph are known.
+
+```
+every device ─ its rows ─▶ fl_mobile.client.sums ─ packet ─▶ fl_mobile.server.sums ─▶ mean, spread
+[privacy]: devices drawn in secret ─ means within data.ranges, clipped ─▶ sum + noise ─▶ data.scaling of the run
+```
+Nothing else of what devices hold is looked at. Under [privacy] it is one more round of the same mechanism, drawn,
+clipped and noised as one, and the ledger books it as one. What it released is written into the run's experiment: a run
+that goes on, and whoever opens it later, reads it there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from device_sim.client_data.data import DeviceData
+from device_sim.datasets.records import Dataset
+from device_sim.datasets.scaling import (
+    AUTO,
+    FEDERATED,
+    NONE,
+    PUBLIC,
+    check_can_be_standardised,
+    pairs_of,
+    rows_of,
+    with_scaling,
+    written,
+)
+from device_sim.experiment.data import ON_DEMAND
+from device_sim.experiment.experiment import Experiment
+from device_sim.federation.private import claim_of
+from fl_mobile.client.sums import bounded_moments_of, moments_of, moments_question
+from fl_mobile.errors import ConfigError
+from fl_mobile.privacy import open_ledger
+from fl_mobile.privacy.keys import KEY_BYTES, derive
+from fl_mobile.privacy.rules import key_of_seed
+from fl_mobile.seeds import rng_for
+from fl_mobile.server.sums import add_up, add_up_private, moments_from, moments_from_bounded, noise_of_means
+from fl_mobile.wire.sums import pack_sums
+
+MOST_NOISE = 0.25
+"""Of a mean, in halves of its range: with more, nothing is known that the range does not say."""
+
+
+def standardised(experiment: Experiment, dataset: Dataset, deal: Callable[[], DeviceData], *, table: bool) -> Dataset:
+    """Returns the dataset with its scaling as ``data.standardize`` says.
+
+    Args:
+        deal: Returns what devices hold.
+        table: Whether the dataset is one of named columns.
+
+    Raises:
+        ConfigError: It cannot be, or under [privacy] it was not released yet.
+    """
+    how = _how(experiment, table=table)
+    if how == NONE:
+        return dataset
+    check_can_be_standardised(dataset, how)
+    if experiment.data.scaling:
+        mean, spread = pairs_of("data.scaling", experiment.data.scaling, dataset)
+        if not (spread > 0).all():
+            raise ConfigError("data.scaling: a spread must be above 0; give 1 to a column that never changes")
+        if how == PUBLIC:
+            return with_scaling(dataset, mean, spread, "public constants")
+        return with_scaling(dataset, mean, spread, *_told_of_private(experiment, len(mean)))
+    if experiment.data.partition == ON_DEMAND:
+        raise ConfigError(
+            'data.standardize = "federated": clients that are a function are asked when they train, and for nothing'
+            ' before; give data.scaling and data.standardize = "public"'
+        )
+    if experiment.privacy.on:
+        if not experiment.privacy.reproducible:
+            raise ConfigError(
+                'data.standardize = "federated": noised sums are released once, by a run that simulate begins; here'
+                ' there are none. Give data.scaling and data.standardize = "public"'
+            )
+        mean, spread = _private_moments(experiment, dataset, deal(), key_of_seed(experiment.seed))
+        return with_scaling(dataset, mean, spread, *_told_of_private(experiment, len(mean)))
+    question = moments_question(rows_of(dataset, dataset.train.x[:1], dataset.train.y[:1]).shape[1])
+    data = deal()
+    devices = [index for index in range(data.population) if data.holds(np.array([index]))[0]]
+    totals = add_up(
+        question, (pack_sums(question, moments_of(rows_of(dataset, *data.examples(index)))) for index in devices)
+    )
+    source = f"federated sums, {totals.upload_bytes // len(devices)} bytes of each device"
+    return with_scaling(dataset, *moments_from(totals.values), source, totals.upload_bytes)
+
+
+def to_be_released(experiment: Experiment) -> bool:
+    """Returns whether a run that begins has to release noised sums first; those of a seed can be drawn again."""
+    keys, privacy = experiment.data, experiment.privacy
+    return keys.standardize == FEDERATED and privacy.on and not privacy.reproducible and not keys.scaling
+
+
+def released(experiment: Experiment, dataset: Dataset, data: DeviceData) -> Experiment:
+    """Returns the experiment with what a private run that begins releases of its devices' sums, as ``data.scaling``.
+
+    Args:
+        dataset: As it was loaded.
+        data: What devices hold.
+    """
+    keys = experiment.data
+    check_can_be_standardised(dataset, FEDERATED)
+    mean, spread = _private_moments(experiment, dataset, data, os.urandom(KEY_BYTES))
+    return replace(experiment, data=replace(keys, scaling=written(dataset, mean, spread)))
+
+
+def _how(experiment: Experiment, *, table: bool) -> str:
+    """Returns what ``data.standardize`` means here: auto is none wherever sums would have to be told as they are."""
+    how = experiment.data.standardize
+    if how != AUTO:
+        return how
+    bare = not experiment.privacy.on and not experiment.masks.on
+    return FEDERATED if table and bare else NONE
+
+
+def _private_moments(
+    experiment: Experiment, dataset: Dataset, data: DeviceData, key: bytes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns noised mean and spread of every column."""
+    low, high = pairs_of("data.ranges", experiment.data.ranges, dataset)
+    if not (low < high).all():
+        raise ConfigError("data.ranges: expected column=low:high with low below high, e.g. age=0:120")
+    claim, cohort = claim_of(experiment, data.population), experiment.train.cohort
+    noise = noise_of_means(claim.noise_multiplier, len(low), cohort)
+    if noise > MOST_NOISE:
+        raise ConfigError(
+            f'data.standardize = "federated": the noise on a mean would be {noise:.2g} halves of its range, of'
+            f" {cohort} devices and {len(low)} columns. Raise train.cohort, or give data.scaling and"
+            ' data.standardize = "public"'
+        )
+    most, first = experiment.privacy.max_epsilon, open_ledger(claim, experiment.private_releases).after(2).epsilon
+    if most and first > most:
+        raise ConfigError(
+            f"privacy.max-epsilon is {most:g}, and the statistics and one round spend {first:.4g}. Raise it, or"
+            " privacy.noise-multiplier"
+        )
+    rng = rng_for(int.from_bytes(derive(key, "cohort of sums")[:7], "big"), "sums")
+    if experiment.selection.sampler == "uniform":
+        drawn = np.sort(rng.choice(data.population, cohort, replace=False))
+    else:
+        drawn = np.flatnonzero(rng.random(data.population) < claim.rate)
+    question = moments_question(len(low))
+    totals = add_up_private(
+        question,
+        (
+            pack_sums(question, bounded_moments_of(rows_of(dataset, *data.examples(index)), low, high))
+            for index in drawn[data.holds(drawn)].tolist()
+        ),
+        noise_multiplier=claim.noise_multiplier,
+        key=derive(key, "noise of sums"),
+    )
+    return moments_from_bounded(totals.values, low, high, noise)
+
+
+def _told_of_private(experiment: Experiment, columns: int) -> tuple[str, int]:
+    """Returns source and bytes; how many devices were drawn is a secret, so that it is of the expected cohort."""
+    each = len(pack_sums(moments_question(columns), moments_of(np.zeros((1, columns), np.float32))))
+    cohort = experiment.train.cohort
+    return f"noised federated sums of about {cohort} devices, {each} bytes of each", cohort * each
