@@ -1,11 +1,11 @@
-"""The Python door: a federation in memory, or in a run folder, with the keys of an experiment as keywords.
+"""The Python door: a federation in memory or in a run folder, keys of an experiment as keywords.
+
+`fl-mobile simulate` opens a federation, makes a `Run` of it and calls ``finish``.
 
 >>> import numpy as np, device_sim
 >>> clients = {"anna": (x0, y0), "ben": (x1, y1)}  # doctest: +SKIP
 >>> run = device_sim.simulate(build_model, clients, test=(x, y), rounds=20, cohort=2, upload="ecsq")  # doctest: +SKIP
 >>> for round in run: print(round.accuracy, round.upload_bytes)  # doctest: +SKIP
-
-`fl-mobile simulate` opens a federation, makes a `Run` of it and calls ``finish``.
 """
 
 from __future__ import annotations
@@ -327,11 +327,9 @@ def simulate(
         population = asked.population if asked else len(np.unique(arrays["device"]))
         changes += ['data.dataset="npz"', f"data.path={as_toml(str(path / run_folder.ARRAYS))}"]
         changes += [f"data.partition={as_toml(ON_DEMAND if asked else 'natural')}", f"data.devices={population}"]
-        if "train.cohort" not in given:
-            changes.append(f"train.cohort={min(10, population)}")
+        changes += [] if "train.cohort" in given else [f"train.cohort={min(10, population)}"]
     name = model if isinstance(model, str) else importable_name(model)
-    if name is None:
-        objects["model"] = identity_of(model)
+    objects |= {} if name else {"model": identity_of(model)}
     changes.append(f"model.name={as_toml(name or PYTHON)}")
     with own_parts_named():
         chosen, open_keys = _experiment(experiment, changes)
@@ -348,14 +346,14 @@ def simulate(
                 write_arrays(folder.arrays, arrays)
             keep_objects(folder, objects)
         build = builder_of(model) if name is None else None
-        begun = chosen if resume else with_sums_released(chosen)
-        federation = open_federation(begun, build, open_keys=open_keys, compiled=compiled_of(model), data=asked)
+        chosen = chosen if resume else with_sums_released(chosen)
+        federation = open_federation(chosen, build, open_keys=open_keys, compiled=compiled_of(model), data=asked)
         stack.callback(federation.engine.close)
         if temporary is None and chosen.output.recipes:
             check_before_training(federation, chosen.output.recipes, _LOG.info)
         if federation.compiled and not resume:
             _LOG.warning("%s", federation.compiled)
-        if federation.experiment != chosen and not resume:
+        if not resume:  # what its own compile() and its devices' sums said is part of it now
             write_atomic(folder.experiment, to_toml(federation.experiment).encode())
         run = Run(federation, folder, fresh=not resume, temporary=temporary, callbacks=callbacks)
         stack.pop_all()

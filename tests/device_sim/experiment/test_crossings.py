@@ -67,6 +67,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("upload.budget-bytes", "privacy.mode"): (*SAMPLED, "upload.budget-bytes=1000"),
     ("policy.name", "privacy.mode"): (*OWN_NOISE, "policy.name=event", "policy.min-update-norm=0.05"),
     ("privacy.clip-quantile", "privacy.mode"): (*OWN_NOISE, "privacy.clip-quantile=0.5"),
+    ("data.standardize", "privacy.mode"): (*OWN_NOISE, "data.standardize=federated"),
     ("masks.group", "privacy.mode"): ("privacy.mode=distributed", "privacy.noise-multiplier=4", "upload.codec=sketch"),
     ("evaluation.device-test-fraction", "privacy.mode"): (*SAMPLED, "evaluation.device-test-fraction=0.2"),
     ("output.tuning-origin", "privacy.mode"): (
@@ -82,6 +83,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("selection.over-selection", "masks.group"): (*MASKED, "selection.over-selection=1.5"),
     ("policy.name", "masks.group"): (*MASKED, "policy.name=event", "policy.min-update-norm=0.05"),
     ("attack.name", "masks.group"): (*MASKED, "attack.name=garbage"),
+    ("data.standardize", "masks.group"): (*MASKED, "data.standardize=federated"),
     ("evaluation.device-test-fraction", "masks.group"): (*MASKED, "evaluation.device-test-fraction=0.2"),
     ("privacy.mode", "masks.group"): (*MASKED, *OWN_NOISE),
 }
