@@ -1,4 +1,5 @@
-"""A run audited: three questions, each asked of the run as it is and of one with clipping and noise.
+"""A run audited: three questions, each asked of the run as it is and of one with clipping and noise, pictures also of a
+sum under masks.
 
 Nothing of the run is changed. Canaries and pictures are about its first round, played again; members about its model.
 """
@@ -38,6 +39,8 @@ EXAMPLES = 2000
 PICTURES = (1, 4)
 """Sizes of the batches that are recovered."""
 SEEN_AT_ONCE = 256
+MOST_IN_A_SUM = 100
+"""Clients of the masked sum that a batch is looked for in."""
 
 Pictures = tuple[tuple[tuple[np.ndarray, "tuple[Sheet, ...]"], ...], tuple[np.ndarray, ...]]
 
@@ -224,9 +227,10 @@ def _sheets(
     rate, logits = keys.train.learning_rate, federation.engine.from_logits
     plan = FitPlan(batch_size=0, learning_rate=rate, loss=keys.train.loss, from_logits=logits)
     weights = federation.whole(federation.initial)
-    task = Task(0, x, y, seed_for(seed, "audit", "client"))
-    ((_, update),) = train_each(federation.engine, weights, [task], plan)
+    tasks = [Task(0, x, y, seed_for(seed, "audit", "client")), *_neighbours(federation, len(y))]
+    (_, update), *others = train_each(federation.engine, weights, tasks, plan)
     delta = {path: update.delta[path] for path in federation.spec}
+    summed = {path: sum((other.delta[path] for _, other in others), delta[path]) for path in delta}
     sent = _through_the_wire(federation, replace(update, delta=delta))
     model = federation.build()
 
@@ -249,7 +253,17 @@ def _sheets(
         recovered("the update itself", delta),
         *([recovered(f"decoded from {codec}", sent)] if codec != "none" else []),
         recovered(f"clipped, noise {question.noise:g}", noisy),
+        recovered(f"the sum of {len(tasks)} clients, all that masks show", summed),
     )
+
+
+def _neighbours(federation: Federation, count: int) -> list[Task]:
+    """Returns what the other clients of a masked sum train on: as many clients as the run's sums have, or a cohort."""
+    keys, data = federation.experiment, federation.data
+    group = min(keys.masks.group or keys.train.cohort, MOST_IN_A_SUM, data.population)
+    devices = rng_for(keys.seed, "audit", "sum").permutation(data.population)[: group - 1].tolist()
+    held = [(device, *data.examples(device)) for device in devices]
+    return [Task(device, x[:count], y[:count], seed_for(keys.seed, "audit", device)) for device, x, y in held]
 
 
 def _through_the_wire(federation: Federation, update: Update) -> Tensors:

@@ -164,8 +164,8 @@ def run(
     from device_sim.api import Run
     from device_sim.federation.dealing import with_sums_released
     from device_sim.federation.federation import open_federation
+    from device_sim.federation.ill_matched import ill_matched
     from device_sim.federation.unheld import unheld_classes
-    from device_sim.federation.zero_middle import zero_middle
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import check_before_training
     from device_sim.run.going_on import rewrite
@@ -194,7 +194,7 @@ def run(
         tell(federation.compiled)
     if experiment.upload.codec == AUTO:
         tell(f"upload codec {federation.upload.name}, auto chose {federation.chosen_because}")
-    if line := zero_middle(experiment.server.aggregation, federation.upload.name):
+    if line := ill_matched(experiment.server.aggregation, federation.upload, clipped=experiment.privacy.central):
         tell(line)
     if is_cold():
         tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")

@@ -19,7 +19,7 @@ from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.private import NONE
 from fl_mobile.codecs import Codec, contracting
-from fl_mobile.codecs.choice import AUTO, choose
+from fl_mobile.codecs.choice import AUTO
 from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.optimizers import OPTIMIZERS
@@ -50,7 +50,7 @@ class Facts:
     @property
     def codec(self) -> Codec:
         """Of uploads."""
-        return choose(self.e.upload.codec, self.e.upload.target, masked=self.e.masks.on)[0]
+        return self.e.codec_of_uploads()[0]
 
     @property
     def why_not_late(self) -> str:

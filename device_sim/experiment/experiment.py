@@ -30,7 +30,8 @@ from export.convert.recipes import asked_for
 from export.tuning import ORIGINS
 from fl_mobile.aggregation import AGGREGATORS, AggregationRow
 from fl_mobile.algorithms import ALGORITHMS, Algorithm
-from fl_mobile.codecs import part_names
+from fl_mobile.codecs import Codec, part_names
+from fl_mobile.codecs.choice import choose
 from fl_mobile.errors import ConfigError, check_known, nearest
 from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.records import SCHEDULES, FitPlan
@@ -41,6 +42,7 @@ from fl_mobile.table import Table, check_row, is_own, own_rows, registered, sour
 from fl_mobile.tasks import AUTO, MULTI_HEAD, TASKS, decided
 from fl_mobile.tasks import METRICS as TOLD
 from fl_mobile.tasks.table import CLASSIFICATION
+from fl_mobile.tensors import Spec
 from fl_mobile.wire.pruning_mask import PruningPlan
 
 
@@ -328,6 +330,11 @@ class Experiment:
         if self.masks.on:  # nobody could check a weight, or a norm, that only its device knows
             return Admission(weighting="uniform")
         return self.server.admission(max_staleness, self.clock.staleness_exponent)
+
+    def codec_of_uploads(self, spec: Spec | None = None) -> tuple[Codec, str]:
+        """Returns the codec of uploads and why it was chosen; without the model's spec as far as the keys tell."""
+        up, clipped = self.upload, self.privacy.central
+        return choose(up.codec, up.target, spec, masked=self.masks.on, clipped=clipped)
 
 
 def experiment_hash(experiment: Experiment) -> str:

@@ -37,7 +37,7 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
-from fl_mobile.codecs.choice import AUTO, choose, fitted
+from fl_mobile.codecs.choice import AUTO, fitted
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
@@ -357,7 +357,7 @@ def assemble(
     private = private_paths(engine.spec, experiment.personal.private)
     spec = {path: tensor for path, tensor in engine.spec.items() if path not in private}
     masks = masks_of(experiment, spec)
-    upload, why = choose(experiment.upload.codec, experiment.upload.target, spec, masked=experiment.masks.on)
+    upload, why = experiment.codec_of_uploads(spec)
     if experiment.upload.codec == AUTO:  # what the model's size has decided meets the other keys now
         replace(experiment, upload=replace(experiment.upload, codec=upload.name))
     federation = Federation(

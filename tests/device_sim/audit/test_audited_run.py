@@ -36,6 +36,8 @@ def test_a_run_is_audited_and_left_as_it_was(tmp_path: Path) -> None:
     assert by_update[1, "the update itself"]["method"] == "analytic"
     assert alone > 40 > guess
     assert hidden < guess
+    (in_a_sum,) = by_update[1, "the sum of 10 clients, all that masks show"]["psnr_db"]
+    assert in_a_sum < alone - 20
     assert by_update[1, "decoded from q8"]["psnr_db"][0] > guess
     page = (tmp_path / "run" / "audit.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2

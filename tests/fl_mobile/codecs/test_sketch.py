@@ -244,6 +244,11 @@ def test_auto_says_what_it_chose_and_why() -> None:
         assert isinstance(found, codec)
         assert why in told
     assert choose("q8", Target(), spec)[0] == parse_codec("q8")
+    assert choose("q8", Target(), spec, clipped=True)[0] == parse_codec("q8")
+    clipped, told = choose("auto", Target(), spec, clipped=True)
+    assert clipped.name == "ecsq:step=1.25,rounding=rdo"
+    assert "clip" in told
+    assert isinstance(choose("auto", Target(), spec, masked=True, clipped=True)[0], Sketch)
 
 
 @pytest.mark.parametrize(
