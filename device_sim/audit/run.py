@@ -18,6 +18,7 @@ from device_sim.audit.canaries import CanaryBound, canary_bound
 from device_sim.audit.gaussian import epsilon_of
 from device_sim.audit.inversion import Recovery, psnr, recover
 from device_sim.audit.membership import Membership, membership
+from device_sim.audit.own_noise import packet_bound, sum_bound
 from device_sim.engines import Task, train_each
 from device_sim.engines.trainers.steps import answers, as_input
 from device_sim.federation.federation import Federation
@@ -141,17 +142,28 @@ def audit(federation: Federation, weights: Tensors, question: Question, say: Cal
     if len(federation.dataset.input_shape) == 3 and federation.dataset.task == CLASSIFICATION:
         say(f"reconstruction: batches of {' and '.join(map(str, PICTURES))} out of one update")
         pictures = audit_pictures(federation, question)
-    private = federation.rules.privacy
-    own = epsilon_of(1 / private.noise_multiplier, question.delta) if private else None
-    claimed = own, epsilon_of(1 / question.noise, question.delta)
+    claimed = claimed_in_a_round(federation, question.delta), epsilon_of(1 / question.noise, question.delta)
     return Audit(canaries, question.noise, claimed, members, *pictures)
+
+
+def claimed_in_a_round(federation: Federation, delta: float) -> float | None:
+    """Returns the ε that one answer costs, not amplified; None where nothing is claimed.
+
+    What is hidden moves by C and is under noise of z·C; in one packet under `local`, where any update may stand for any
+    other, by 2C.
+    """
+    keys = federation.experiment.privacy
+    if federation.claim is None:
+        return None
+    return epsilon_of((2 if keys.local else 1) / federation.claim.noise_multiplier, delta)
 
 
 def audit_canaries(federation: Federation, question: Question) -> tuple[CanaryBound, CanaryBound]:
     """Returns the bound of the first round, as the run has it, and without codec and [privacy] but noise on the sum."""
     rules, seed = federation.rules, federation.experiment.seed
     plan = federation.plain_plan(0)
-    plain = replace(federation.agreement, upload=parse_codec("none"))
+    as_it_is = replace(federation.agreement, masks=None)  # a masked sum is that of the packets, to the bit
+    bare = replace(as_it_is, upload=parse_codec("none"), local_noise=None, share_noise=None)
 
     def bound(agreement: Agreement, rules: ServerRules, noise: float) -> CanaryBound:
         with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +171,12 @@ def audit_canaries(federation: Federation, question: Question) -> tuple[CanaryBo
                 agreement, rules, plan, Shelf(Path(folder)), delta=question.delta, seed=seed, noise=noise
             )
 
-    return bound(federation.agreement, rules, 0.0), bound(plain, replace(rules, privacy=None), question.noise)
+    noisy = bound(bare, replace(rules, privacy=None), question.noise)
+    if as_it_is.local_noise:
+        return packet_bound(as_it_is, as_it_is.local_noise, delta=question.delta, seed=seed), noisy
+    if as_it_is.share_noise:
+        return sum_bound(as_it_is.share_noise, delta=question.delta, seed=seed), noisy
+    return bound(as_it_is, rules, 0.0), noisy
 
 
 def audit_members(federation: Federation, weights: Tensors) -> Membership:

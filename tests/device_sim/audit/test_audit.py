@@ -13,6 +13,7 @@ from device_sim.audit.canaries import bound_of, canary_bound
 from device_sim.audit.gaussian import LARGEST, delta_of, epsilon_of
 from device_sim.audit.inversion import by_division, labels_in, psnr
 from device_sim.audit.membership import area, membership
+from device_sim.audit.own_noise import packet_bound, sum_bound
 from device_sim.audit.pictures import SHADES, contact_sheet
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.agreement import Agreement
@@ -20,6 +21,8 @@ from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.privacy import PrivacyRules
+from fl_mobile.privacy.local import LocalNoise
+from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.records import FitPlan
 from fl_mobile.server.admission import Admission
 from fl_mobile.server.step import ServerRules
@@ -77,6 +80,30 @@ def test_what_a_private_server_claims_holds_and_is_not_far_above(noise, codec, t
     found = canary_bound(agreement, rules, FitPlan(), Shelf(tmp_path), delta=DELTA, seed=0)
     claimed = epsilon_of(1 / noise, DELTA)
     assert 0.5 * claimed <= found.epsilon_low <= claimed
+
+
+@pytest.mark.parametrize(("noise", "codec"), [(1.0, "none"), (2.0, "q8")])
+def test_what_a_client_claims_of_its_own_packet_holds_and_is_not_far_above(noise, codec):
+    spec = {"w": TensorSpec((60, 50))}
+    initial = {path: np.zeros(t.shape, np.float32) for path, t in spec.items()}
+    agreement = Agreement(spec, initial, ALGORITHMS["fedavg"].build(), parse_codec(codec), parse_codec("none"))
+    found = packet_bound(agreement, LocalNoise(clip_norm=0.7, noise_multiplier=noise, answers=1), delta=DELTA, seed=0)
+    claimed = epsilon_of(2 / noise, DELTA)
+    assert 0.5 * claimed <= found.epsilon_low <= claimed
+
+
+@pytest.mark.parametrize(("noise", "least", "numbers"), [(0.7, 5, 4096), (1.5, 10, 256)])
+def test_what_is_claimed_of_the_smallest_masked_sum_holds_and_is_not_far_above(noise, least, numbers):
+    shares = ShareNoise(clip_norm=0.7, noise_multiplier=noise, answers=1, numbers=numbers, group=10, least=least)
+    found, claimed = sum_bound(shares, delta=DELTA, seed=0), epsilon_of(1 / noise, DELTA)
+    assert 0.5 * claimed <= found.epsilon_low <= claimed
+
+
+def test_half_of_the_noise_is_seen(monkeypatch):
+    """It catches: a share for twice as many clients as there must be, and noise that is not drawn at all."""
+    shares = ShareNoise(clip_norm=0.7, noise_multiplier=1.0, answers=1, numbers=4096, group=10, least=5)
+    monkeypatch.setattr(ShareNoise, "share", lambda self, least: math.ceil(self.sigma / (2 * math.sqrt(least))))
+    assert sum_bound(shares, delta=DELTA, seed=0).epsilon_low > epsilon_of(1.0, DELTA)
 
 
 @pytest.mark.parametrize("codec", ["none", "q8", "ecsq"])

@@ -13,12 +13,12 @@ pytestmark = pytest.mark.tf
 
 RUN = (
     *("simulate", "--quiet", "--no-export", "--rounds", "2", "--set", "data.dataset=digits", "--set"),
-    *("model.name=logistic", "--set", "train.epochs=1", "--set", "upload.codec=q8", "--set", "engine.workers=1"),
+    *("model.name=logistic", "--set", "train.epochs=1", "--set", "engine.workers=1"),
 )
 
 
 def test_a_run_is_audited_and_left_as_it_was(tmp_path: Path) -> None:
-    made = fl_mobile(*RUN, "--out", "run", cwd=tmp_path)
+    made = fl_mobile(*RUN, "--set", "upload.codec=q8", "--out", "run", cwd=tmp_path)
     assert made.code == 0, made.err
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     done = fl_mobile("audit", "run", "--quiet", "--format", "json", cwd=tmp_path)
@@ -56,3 +56,24 @@ def test_mistakes_are_told_before_anything_is_loaded(tmp_path: Path) -> None:
         assert ended.code in (3, 7)
         assert says in ended.err
         assert "Traceback" not in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        ("central", ("selection.sampler=poisson", "upload.codec=auto")),
+        ("local", ("upload.codec=none",)),
+        ("distributed", ("masks.group=10", "upload.codec=sketch:k=256")),
+    ],
+)
+def test_what_a_private_run_claims_is_not_exceeded(mode: str, keys: tuple[str, ...], tmp_path: Path) -> None:
+    private = (f"mode={mode}", "noise-multiplier=1.0", "delta=1e-3", "reproducible=true")
+    sets = [part for key in (*(f"privacy.{key}" for key in private), *keys) for part in ("--set", key)]
+    made = fl_mobile(*RUN, *sets, "--out", "run", cwd=tmp_path)
+    assert made.code == 0, made.err
+    done = fl_mobile("audit", "run", "--quiet", "--format", "json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)["canaries"]["as_it_ran"]
+    assert found["claimed_epsilon"] == pytest.approx({"local": 10.0}.get(mode, 4.377), abs=0.1)
+    assert found["epsilon_low"] <= found["claimed_epsilon"]
