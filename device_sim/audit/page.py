@@ -24,7 +24,7 @@ def audit_page(audit: Audit, title: str) -> str:
         tag("meta", at={"http-equiv": "Content-Security-Policy", "content": _POLICY}),
         tag("meta", at={"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         tag("title", f"{title} – fl-mobile audit"),
-        tag("style", style + ".pictures{max-width:40rem;width:100%}"),
+        tag("style", style + ".pictures{max-width:100%;height:auto}"),
     )
     main = tag("main", tag("header", tag("p", "fl-mobile audit"), tag("h1", title)))
     for name, content in (

@@ -10,34 +10,28 @@ import numpy as np
 from device_sim.report.elements import tag
 
 SHADES = 16
-_GAP, _LABEL = 2, 9
+_SIDE, _GAP, _LABEL, _WIDTH = 96, 8, 20, 640
 
 
 def contact_sheet(rows: Sequence[tuple[str, np.ndarray]], *, says: str) -> Element:
     """Returns an ``svg`` with one row of pictures for each ``(label, float[n, height, width, …] in [0, 1])``."""
-    height, width = rows[0][1].shape[1:3]
     count = max(len(pictures) for _, pictures in rows)
-    size = (count * (width + _GAP), len(rows) * (height + _GAP + _LABEL))
-    sheet = tag(
-        "svg",
-        tag("desc", says),
-        at={"viewBox": f"0 0 {size[0]} {size[1]}", "role": "img", "aria-label": says, "class": "pictures"},
-    )
+    width, line = max(_WIDTH, count * (_SIDE + _GAP)), _SIDE + _GAP + _LABEL
+    size = {"viewBox": f"0 0 {width} {len(rows) * line}", "width": str(width)}
+    sheet = tag("svg", tag("desc", says), at={**size, "role": "img", "aria-label": says, "class": "pictures"})
     for number, (label, pictures) in enumerate(rows):
-        top = number * (height + _GAP + _LABEL)
-        sheet.append(
-            tag("text", label, at={"x": "0", "y": str(top + _LABEL - 3), "font-size": "6", "fill": "currentColor"})
-        )
+        at = {"x": "0", "y": str(number * line + _LABEL - 6), "font-size": "13", "fill": "currentColor"}
+        sheet.append(tag("text", label, at=at))
         for column, picture in enumerate(pictures):
-            sheet.append(_picture(picture, left=column * (width + _GAP), top=top + _LABEL))
+            sheet.append(_picture(picture, left=column * (_SIDE + _GAP), top=number * line + _LABEL))
     return sheet
 
 
 def _picture(picture: np.ndarray, *, left: int, top: int) -> Element:
     gray = picture.reshape(*picture.shape[:2], -1).mean(axis=2)
     shades = np.clip(np.rint(gray * (SHADES - 1)), 0, SHADES - 1).astype(int)
-    box = tag("g", at={"transform": f"translate({left},{top})"})
     height, width = shades.shape
+    box = tag("g", at={"transform": f"translate({left},{top}) scale({_SIDE / max(height, width):g})"})
     box.append(tag("rect", at={"width": str(width), "height": str(height), "fill": "#000"}))
     for shade in range(1, SHADES):
         cells = np.argwhere(shades == shade)
