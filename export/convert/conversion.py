@@ -22,6 +22,7 @@ from export.convert.child import child_environment
 from export.convert.recipes import Calibration, Recipe, asked_for, found_by
 from export.model.serving import SIGNATURE, Frames
 from fl_mobile.errors import ExportError
+from fl_mobile.models.private_api import converted, saved_model_converter
 from fl_mobile.storage.npz import read_arrays
 from fl_mobile.table import told_with_place
 
@@ -48,7 +49,7 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
     """Converts in this process, whose memory grows with every call."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+    converter = saved_model_converter(folder, [SIGNATURE])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         recipe.configure(converter, None if frames is None else _calibration(frames))
@@ -57,7 +58,7 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
     if integer_frames:
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
-    return bytes(converter.convert())
+    return converted(converter)
 
 
 class Apart:

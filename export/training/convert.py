@@ -7,6 +7,7 @@ from typing import Any
 
 from export.convert.quiet import captured_stderr
 from export.convert.scratch import scratch_folder
+from export.convert.traced import write_saved_model
 from export.tflite.graph import read_graph
 from export.training.contract import FORMAT, Signature, Weight, check_bindings, signature_in
 from export.training.tidy import tidy
@@ -20,13 +21,9 @@ def convert_module(module: Any, signatures: Mapping[str, Any], model_name: str) 
     Raises:
         ExportError: The converter refused, or the file holds an operation that no plain runtime has.
     """
-    import tensorflow as tf
-
     with scratch_folder("training") as folder, captured_stderr() as chatter:
         try:
-            # No custom gradients in the file: they are not ours, and the converter cannot load some of them.
-            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-            tf.saved_model.save(module, folder, signatures=dict(signatures), options=options)
+            write_saved_model(module.variables, signatures, folder, with_values=False)
             data = tidy(saved_model_to_tflite(folder, list(signatures)))
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             raise ExportError(_explain(model_name, f"{error}\n{chatter()}", signatures)) from error

@@ -64,12 +64,12 @@ def drawn_array(draw: Draw, numbers: Sequence[int], seed: int, step: int) -> np.
     return np.asarray(u[0], draw.dtype.as_numpy_dtype)
 
 
-def drawn_tensor(draw: Draw, numbers: Sequence[int], seed: Any, step: Any) -> Any:
-    """Returns the same as a tensor, from scalar ``int32`` tensors ``seed`` and ``step``."""
+def drawn_tensor(draw: Draw, numbers: Sequence[int], key: Any) -> Any:
+    """Returns the same as a tensor, from the `key_tensor` of seed and step."""
     import tensorflow as tf
 
     shape = _lengths(draw.shape)
-    h = [hash_tensor(seed, step, n, shape) for n in numbers]
+    h = [hash_tensor(key, n, shape) for n in numbers]
     if draw.kind == "whole":
         low, high = (tf.cast(bound, tf.int32) for bound in (draw.low, draw.high))
         return tf.cast(low + (h[0] * PRIME + h[1]) % (high - low), draw.dtype)

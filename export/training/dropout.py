@@ -24,7 +24,7 @@ The kept values are divided by ``1 − rate``. A step counts from 0 since the we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,25 +53,50 @@ def dropout_mask(seed: int, step: int, layer_index: int, shape: Sequence[int], r
     return hashes(seed, step, layer_index, shape) >= threshold(rate)
 
 
-def keep_tensor(seed: Any, step: Any, layer_index: int, shape: Sequence[Any], rate: float) -> Any:
+def keep_tensor(key: Any, layer_index: int, shape: Sequence[Any], rate: float) -> Any:
     """Returns the same mask as ``float32[shape]`` of 0 and 1; arguments as of `hash_tensor`."""
     import tensorflow as tf
 
-    return tf.cast(hash_tensor(seed, step, layer_index, shape) >= threshold(rate), tf.float32)
+    return tf.cast(hash_tensor(key, layer_index, shape) >= threshold(rate), tf.float32)
+
+
+def keys_of(seed: Any, step: Any) -> Callable[[], Any]:
+    """Returns what gives the key of all masks of a step, made once in every graph that asks: half of a hash's work.
+
+    Args:
+        seed: Scalar ``int32`` tensor ≥ 0.
+        step: Scalar ``int32`` tensor.
+    """
+    import tensorflow as tf
+
+    made: dict[int, tuple[Any, Any]] = {}
+
+    def key() -> Any:
+        graph = tf.compat.v1.get_default_graph()
+        if id(graph) not in made:  # a tensor of a loop's body is nothing outside of it
+            made[id(graph)] = graph, key_tensor(seed, step)
+        return made[id(graph)][1]
+
+    return key
+
+
+def key_tensor(seed: Any, step: Any) -> Any:
+    """Returns the key of a step, ``int32[1, 1]``, before it absorbs the number of a mask; arguments as of `keys_of`."""
+    import tensorflow as tf
+
+    return _key(tf.reshape(seed, [1, 1]), tf.reshape(step, [1, 1]), tf.constant(PRIME))
 
 
 def hashes(seed: int, step: int, number: int, shape: Sequence[int]) -> np.ndarray:
     """Returns ``int32[shape]`` in [0, P), by the formula above; ``number`` is its ``l``."""
     rows, columns = (shape[0] if shape else 1), int(np.prod(shape[1:], dtype=np.int64))
     i, j = np.arange(rows, dtype=np.int32)[:, None], np.arange(columns, dtype=np.int32)[None, :]
-    made: np.ndarray = _hash(seed=np.int32(seed), step=np.int32(step), layer=number, row=i, column=j).reshape(
-        tuple(shape)
-    )
+    made: np.ndarray = _hash(_key(np.int32(seed), np.int32(step), PRIME), number, i, j, PRIME).reshape(tuple(shape))
     return made
 
 
-def hash_tensor(seed: Any, step: Any, number: int, shape: Sequence[Any]) -> Any:
-    """Returns the same as a tensor, from scalar ``int32`` tensors ``seed`` and ``step``.
+def hash_tensor(key: Any, number: int, shape: Sequence[Any]) -> Any:
+    """Returns the same as a tensor, from the `key_tensor` of seed and step.
 
     A pure function of its tensors: it may stand in a loop, and ``tf.vectorized_map`` may map it over seeds. Any length
     in ``shape`` may be a scalar ``int32`` tensor, where it is not known while tracing; a short batch gets the first
@@ -82,24 +107,34 @@ def hash_tensor(seed: Any, step: Any, number: int, shape: Sequence[Any]) -> Any:
     rows, rest = (shape[0] if shape else 1), list(shape[1:])
     known = all(isinstance(n, int) for n in rest)
     columns = int(np.prod(rest, dtype=np.int64)) if known else tf.reduce_prod(tf.stack(rest))
-    i, j = (tf.constant(np.arange(n, dtype=np.int32)) if isinstance(n, int) else tf.range(n) for n in (rows, columns))
-    hashed = _hash(
-        seed=tf.reshape(seed, [1, 1]), step=tf.reshape(step, [1, 1]), layer=number, row=i[:, None], column=j[None, :]
-    )
-    return tf.reshape(hashed, shape)
+    # Lengths that are known are arrays, whose divisions cost the program nothing.
+    i, j = (np.arange(n, dtype=np.int32) if isinstance(n, int) else tf.range(n) for n in (rows, columns))
+    return tf.reshape(_hash(key, number, i[:, None], j[None, :], tf.constant(PRIME)), shape)
 
 
-def _mix(t: Any) -> Any:
-    return (t * t % PRIME) * t % PRIME
+def _mix(t: Any, prime: Any) -> Any:
+    return (t * t % prime) * t % prime
 
 
-def _hash(seed: Any, step: Any, layer: int, row: Any, column: Any) -> Any:
-    """The formula above; works on NumPy arrays and on tensors alike."""
-    k = _mix((seed % PRIME + 1) % PRIME)
-    digits = (seed // PRIME, seed // PRIME**2, step % PRIME, step // PRIME, step // PRIME**2, layer)
-    for salt, number in enumerate(digits, 2):
-        k = _mix(k + (number + salt) % PRIME)
-    k2 = _mix((k + 8) % PRIME)
-    k3 = _mix((k2 + 9) % PRIME)
-    a, b, c = (_mix(_mix(n % PRIME + key) + n // PRIME) for n, key in ((row, k), (column, k2), (column, k3)))
-    return _mix(_mix(a + b) + c)
+def _key(seed: Any, step: Any, prime: Any) -> Any:
+    """The formula above up to the number of the mask; works on NumPy arrays and on tensors alike."""
+    k = _mix((seed % prime + 1) % prime, prime)
+    for salt, digit in enumerate((seed // prime, seed // PRIME**2, step % prime, step // prime, step // PRIME**2), 2):
+        k = _mix(k + (digit + salt) % prime, prime)
+    return k
+
+
+def _hash(key: Any, number: int, row: Any, column: Any, prime: Any) -> Any:
+    """The formula above from there on."""
+    k = _mix(key + (number + 7) % PRIME, prime)
+    k2 = _mix((k + 8) % prime, prime)
+    k3 = _mix((k2 + 9) % prime, prime)
+    a, b, c = (_line(n, own, prime) for n, own in ((row, k), (column, k2), (column, k3)))
+    return _mix(_mix(a + b, prime) + c, prime)
+
+
+def _line(places: Any, key: Any, prime: Any) -> Any:
+    """Returns the numbers of rows or columns; below P, where ``places // P`` is 0, nothing is added."""
+    low = _mix(places % PRIME + key, prime)
+    high = places // PRIME
+    return _mix(low if isinstance(high, np.ndarray) and not high.any() else low + high, prime)

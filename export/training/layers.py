@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from export.training.draws import drawn_tensor, numbered_draws
-from export.training.dropout import keep_tensor
+from export.training.dropout import keep_tensor, keys_of
 from export.training.recurrent import Keep, masks_of_cells
 from fl_mobile.errors import ExportError
 from fl_mobile.models.draws import Answer, Draw, answered_draws
@@ -140,7 +140,8 @@ def device_draws(model: Any, seed: Any, step: Any) -> Answer:
         seed: Scalar ``int32`` tensor ≥ 0.
         step: Scalar ``int32`` tensor.
     """
-    return numbered_draws(dropout_layers(model), lambda draw, numbers: drawn_tensor(draw, numbers, seed, step))
+    key = keys_of(seed, step)
+    return numbered_draws(dropout_layers(model), lambda draw, numbers: drawn_tensor(draw, numbers, key()))
 
 
 def _no_seed(dtype: str) -> Any:
@@ -196,9 +197,9 @@ def keyed_dropout(model: Any, seed: Any, step: Any) -> Iterator[None]:
 
 
 def _swap_dropout(model: Any, seed: Any, step: Any) -> list[Callable[[], None]]:
-    found = dropouts_of(model)
-    layers = [swap(layer, "call", _dropout(layer, index, seed, step)) for index, layer in enumerate(found)]
-    return layers + swap_cells(model, len(found), lambda *mask: keep_tensor(seed, step, *mask))
+    found, key = dropouts_of(model), keys_of(seed, step)
+    layers = [swap(layer, "call", _dropout(layer, index, key)) for index, layer in enumerate(found)]
+    return layers + swap_cells(model, len(found), lambda *mask: keep_tensor(key(), *mask))
 
 
 def swap_cells(model: Any, first: int, keep: Keep) -> list[Callable[[], None]]:
@@ -221,7 +222,7 @@ def swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
     return put_back
 
 
-def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]:
+def _dropout(layer: Any, index: int, key: Callable[[], Any]) -> Callable[..., Any]:
     import tensorflow as tf
 
     def call(inputs: Any, training: bool = False) -> Any:
@@ -232,7 +233,7 @@ def _dropout(layer: Any, index: int, seed: Any, step: Any) -> Callable[..., Any]
             shape[0] = tf.shape(inputs)[0]
         spatial = type(layer).__name__.startswith("Spatial")
         noise = [shape[0], *[1] * (len(shape) - 2), shape[-1]] if spatial else _noise_shape(layer, shape)
-        keep = keep_tensor(seed=seed, step=step, layer_index=index, shape=noise, rate=layer.rate)
+        keep = keep_tensor(key(), index, noise, layer.rate)
         return inputs * (keep * (1.0 / (1.0 - layer.rate)))
 
     return call

@@ -57,12 +57,13 @@ def test_tensorflow_draws_the_same(kind: str) -> None:
     import tensorflow as tf
 
     from export.training.draws import drawn_tensor
+    from export.training.dropout import key_tensor
 
     dtype = tf.int32 if kind == "whole" else tf.float32
     bound = 3e-6 if kind == "normal" else 0.0
 
     def draw(x: Any, seed: Any, step: Any) -> Any:
-        return drawn_tensor(Draw(kind, tf.shape(x), dtype, -3, 10), (8, 9), seed, step)
+        return drawn_tensor(Draw(kind, tf.shape(x), dtype, -3, 10), (8, 9), key_tensor(seed, step))
 
     want = drawn_array(draw_of(kind, (6, 2, 3)), (8, 9), SEED, STEP)
     scalar = tf.TensorSpec((), tf.int32)

@@ -79,10 +79,11 @@ def test_rows_columns_seeds_steps_and_layers_are_not_alike() -> None:
 def test_tensorflow_draws_the_same_bits() -> None:
     import tensorflow as tf
 
-    from export.training.dropout import keep_tensor
+    from export.training.dropout import keep_tensor, key_tensor
 
     for seed, step, layer in ((0, 0, 0), (2**31 - 1, 2**31 - 1, 7), (123456789, 46337, 1)):
-        got = keep_tensor(tf.constant(seed), tf.constant(step), layer, [4, 3, 5], 0.3)
+        key = key_tensor(tf.constant(seed), tf.constant(step))
+        got = keep_tensor(key, layer, [4, 3, 5], 0.3)
         np.testing.assert_array_equal(got.numpy() > 0, dropout_mask(seed, step, layer, (4, 3, 5), 0.3))
 
 

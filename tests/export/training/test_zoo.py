@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -18,7 +20,16 @@ from fl_mobile.models import keras_bridge
 from tests.export.training.zoo import Animal, by_number, draw
 
 pytestmark = pytest.mark.tf
-FEW = 12
+IN_CI = 12
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_but_models_is_collected() -> Iterator[None]:
+    """``clear_session`` collects garbage: looking through all that TensorFlow is made of takes a quarter second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def answers(animal: Animal) -> bool:
@@ -45,9 +56,10 @@ def met(animal: Animal) -> TrainingProgram | None:
         return None
 
 
-@pytest.mark.parametrize("number", range(FEW))
+@pytest.mark.parametrize("number", range(IN_CI))
 def test_a_random_model_is_trained_as_keras_trains_it_or_refused_by_name(number: int) -> None:
     met(draw(by_number(number)))
+    keras.backend.clear_session()
 
 
 @pytest.mark.slow

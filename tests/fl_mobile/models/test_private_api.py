@@ -325,3 +325,49 @@ def test_canary_saved_model_to_tflite(tmp_path: Path) -> None:
         for data in (converter.convert(), private_api.saved_model_to_tflite(str(tmp_path), ["step"]))
     )
     assert (private.ops, private.signatures) == (public.ops, public.signatures)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SavedModel of one signature with weights."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32))
+    folder = tmp_path_factory.mktemp("served")
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 40), name="x")])
+    def serve(x: Any) -> Any:
+        return {"y": tf.nn.relu(x @ module.w) + 1.0}
+
+    tf.saved_model.save(module, folder, signatures={"serve": serve})
+    return str(folder)
+
+
+def test_canary_saved_model_converter(served: str) -> None:
+    import tensorflow as tf
+
+    public, private = (
+        tf.lite.TFLiteConverter.from_saved_model(served, ["serve"]),
+        private_api.saved_model_converter(served, ["serve"]),
+    )
+    assert type(private) is type(public)
+    left_out = {"_trackable_obj", "target_spec", "_metadata", "_tflite_metrics"}  # the loaded model, and objects
+    assert {k: v for k, v in vars(private).items() if k not in left_out} == {
+        k: v for k, v in vars(public).items() if k not in left_out
+    }
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_canary_converted(served: str, calibrated: bool) -> None:
+    """Byte for byte the public way, with and without calibration."""
+    import tensorflow as tf
+
+    made = []
+    for short in (False, True):
+        converter = private_api.saved_model_converter(served, ["serve"])
+        if calibrated:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: [{"x": np.full((1, 40), n, np.float32)} for n in (-1, 1)]
+        made.append(private_api.converted(converter) if short else bytes(converter.convert()))
+    assert made[0] == made[1]
