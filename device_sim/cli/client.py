@@ -10,7 +10,7 @@ import typer
 from device_sim.cli.output import Format, FormatOption, print_json, say
 
 if TYPE_CHECKING:
-    from fl_mobile.client.participate import Visit
+    from fl_mobile.client.asked import Visit
 
 
 def client(
@@ -27,6 +27,13 @@ def client(
     pause_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Take no part while this file exists: not idle, not charging.")
     ] = None,
+    registry: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Public keys of all devices, one a line: who masked sums are shared with."),
+    ] = None,
+    show_keys: Annotated[
+        bool, typer.Option("--show-keys", help="Print the clients' public keys, for a registry, and end.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -35,13 +42,17 @@ def client(
     Examples:
       fl-mobile client --server http://127.0.0.1:8470 --data data/client-000000.npz
       fl-mobile client --server http://127.0.0.1:8470 --data data --fleet 20
+      fl-mobile client --server http://127.0.0.1:8470 --data data --fleet 20 --show-keys
     """
     import ssl
 
     from device_sim.deploy.examples import read_examples
     from device_sim.deploy.fleet import Fleet, on_litert
     from export.training.session import SESSIONS
+    from fl_mobile.client.kept import device_key
     from fl_mobile.errors import ConfigError, check_known
+    from fl_mobile.protocol.signing import to_base64
+    from fl_mobile.secure_sum.registry import read_registry
 
     check_known("--runtime", runtime, SESSIONS)
     if fleet < 1 or threads < 1 or visits < 0:
@@ -53,6 +64,9 @@ def client(
 
     examples = read_examples(data, fleet)
     folder = state or (data if data.is_dir() else data.parent) / ".fl-mobile"
+    if show_keys:
+        print("\n".join(to_base64(device_key(folder / one.name).public) for one in examples))
+        return
     played = Fleet(
         url=server,
         folder=folder,
@@ -60,6 +74,7 @@ def client(
         threads=min(threads, fleet),
         context=None if ca is None else ssl.create_default_context(cafile=str(ca)),
         told=told,
+        registry=frozenset() if registry is None else read_registry(registry),
         fits=lambda: "paused" if pause_file is not None and pause_file.exists() else "",
     )
     outcomes = played.run(examples, visits=visits)

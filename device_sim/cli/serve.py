@@ -57,6 +57,9 @@ def serve(
     ] = None,
     minimum: Annotated[int, typer.Option(help="Updates without which a deadline ends no round.")] = 1,
     seat_seconds: Annotated[float, typer.Option(help="How long a client that was asked is waited for.")] = 3600.0,
+    step_seconds: Annotated[
+        float, typer.Option(help="Of masked rounds: answers to a step, the packet apart, are waited for so long.")
+    ] = 60.0,
     retry_seconds: Annotated[float, typer.Option(help="Clients that are not needed come again after this.")] = 60.0,
     cohort: Annotated[
         str, typer.Option(metavar="first-come|drawn", help="drawn: ask whom `simulate` would draw.")
@@ -116,6 +119,7 @@ def serve(
         attest=attest,
         least=minimum,
         seat_seconds=seat_seconds,
+        step_seconds=step_seconds,
         drawn=cohort == "drawn",
         pace=Pace(least_seconds=retry_seconds),
     )

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from device_sim.deploy.examples import Examples
 from device_sim.deploy.training import OnLiteRT
+from fl_mobile.client.asked import Visit
 from fl_mobile.client.kept import device_key
-from fl_mobile.client.participate import Client, Trainer, Visit
+from fl_mobile.client.participate import Client, Trainer
 from fl_mobile.client.remote import Patience, Refused, Remote
 
 
@@ -31,6 +32,7 @@ class Fleet:
         threads: Clients that are at work at one time.
         told: Is called after every visit in which a client was asked.
         fits: Whether conditions allow it.
+        registry: Public keys of the devices that masked sums are shared with.
     """
 
     url: str
@@ -41,6 +43,7 @@ class Fleet:
     context: ssl.SSLContext | None = None
     told: Callable[[str, Visit], None] = lambda name, visit: None
     fits: Callable[[], str] = lambda: ""
+    registry: frozenset[bytes] = frozenset()
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, everybody: Sequence[Examples], *, visits: int = 0) -> Counter[str]:
@@ -94,7 +97,15 @@ class Fleet:
         remote = Remote(
             url=self.url, key=device_key(folder), patience=self.patience, rest=self._rest, context=self.context
         )
-        return Client(remote, folder, self.train(one), fits=self.fits, fetched=fetched, runtime="litert")
+        return Client(
+            remote,
+            folder,
+            self.train(one),
+            fits=self.fits,
+            fetched=fetched,
+            runtime="litert",
+            registry=self.registry,
+        )
 
     def _rest(self, seconds: float) -> None:
         if self._stop.wait(seconds):

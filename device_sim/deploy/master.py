@@ -2,6 +2,7 @@
 
 ```
 open_step ─▶ coordinator.open_round ─▶ wait: enough, or the deadline ─▶ fold ─▶ server step      the loop does the rest
+                                        └▶ under masks: `deploy.sums`, step by step ──┘
 ```
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from device_sim.deploy.sums import most_step_bytes, play_sums
 from device_sim.federation.federation import Federation
 from device_sim.rounds.crew import gather
 from device_sim.rounds.memory import FleetMemory
@@ -24,9 +26,9 @@ from device_sim.rounds.step import Step, close_step, open_step
 from device_sim.rounds.traffic import Traffic
 from device_sim.rounds.training import fold_packets
 from fl_mobile.coordinator.coordinator import Coordinator
-from fl_mobile.coordinator.judging import judge_by
+from fl_mobile.coordinator.judging import judge_by, judge_masked
 from fl_mobile.coordinator.published import seeds_of, told_of
-from fl_mobile.coordinator.records import OpenRound, most_packet_bytes
+from fl_mobile.coordinator.records import OpenRound, SumPace, most_packet_bytes
 from fl_mobile.privacy.claim import POISSON
 from fl_mobile.privacy.rules import cohort_seed
 from fl_mobile.protocol.terms import Blob, assignment_to_json
@@ -47,6 +49,7 @@ class Master:
             Under privacy a deadline ends every round, and noise hides that nobody came.
         seat_seconds: How long a client that was asked is waited for.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
+        step_seconds: How long answers to a step of a masked round are waited for, the packet apart.
         stopped: Whether to leave the round open and end.
     """
 
@@ -55,6 +58,7 @@ class Master:
     least: int = 1
     seat_seconds: float = 3600.0
     drawn: bool = False
+    step_seconds: float = 60.0
     stopped: Callable[[], bool] = lambda: False
 
     def __call__(
@@ -70,11 +74,15 @@ class Master:
         least = next(n for n in itertools.count(self.least) if n >= round_.most or not rule.too_few(n))
         if state.privacy is not None:  # who is late counts in no round, however few came: it would hang on the others
             seconds, least = seconds if round_.most else 0.0, 0
-        names = self.coordinator.wait(seconds=seconds, least=least, stopped=self.stopped)
-        if self.stopped():
-            raise KeyboardInterrupt
-        packets = [self.coordinator.packet(name) for name in names]
-        folded = fold_packets(federation.engine, packets, step.folding)
+        keys: dict[str, int] = {}
+        if round_.masks is not None:
+            folded, keys = play_sums(step, self.coordinator, least=least, seconds=seconds, stopped=self.stopped)
+        else:
+            names = self.coordinator.wait(seconds=seconds, least=least, stopped=self.stopped)
+            if self.stopped():
+                raise KeyboardInterrupt
+            packets = [self.coordinator.packet(name) for name in names]
+            folded = fold_packets(federation.engine, packets, step.folding)
         after, report = close_step(step, folded)
         counts = self.coordinator.counts(number)
         memory.seconds = start + time.monotonic() - began
@@ -82,18 +90,20 @@ class Master:
         traffic = Traffic(
             asked=counts.asked,
             lost=+(counts.refused + silent),
-            upload_bytes=counts.upload_bytes,
+            upload_bytes=counts.upload_bytes + keys.get("up", 0),
             uploads=counts.packets,
-            download_bytes=counts.download_bytes,
+            download_bytes=counts.download_bytes + keys.get("down", 0),
             downloads=counts.asked,
             start=start,
             end=memory.seconds,
         )
+        traffic.masks = {**keys}
         return after, report, traffic
 
     def _round(self, step: Step) -> OpenRound:
         """Returns the round as clients are asked for it."""
         keys, number = step.federation.experiment, step.round_num
+        masks = step.agreement.masks
         waits, cohort = keys.clock.mode == "synchronous", keys.train.cohort
         ask = math.ceil(cohort * keys.selection.over_selection) if waits else cohort
         most = cohort if waits else keys.clock.buffer or max(1, cohort // 2)
@@ -109,13 +119,16 @@ class Master:
             assignment=assignment_to_json(step.assignment),
             parts_for=_parts(step, self.coordinator),
             seed_of=seeds_of(keys.seed, number),
-            judge=judge_by(step.folding),
+            judge=(judge_masked if masks else judge_by)(step.folding),
             ask=ask,
             most=most,
             seat_seconds=self.seat_seconds,
             asynchronous=not waits,
             invited=invited,
-            most_bytes=most_packet_bytes(step.agreement.spec),
+            most_bytes=max(most_packet_bytes(step.agreement.spec), most_step_bytes(masks.group) if masks else 0),
+            masks=SumPace(self.step_seconds, min(self.step_seconds / 20, self.coordinator.pace.least_seconds))
+            if masks
+            else None,
             programs=self.programs,
             told=told_of(keys.seed, step.folding),
             discreet=keys.privacy.on,

@@ -41,18 +41,13 @@ def deployable(experiment: Experiment, *, drawn: bool = False) -> Experiment:
         ),
         (
             "privacy.mode",
-            experiment.privacy.on and not experiment.privacy.local and not drawn,
-            "who comes first is no secret draw, as ε assumes; use --cohort drawn, or local noise",
-        ),
-        (
-            "masks.group",
-            experiment.masks.on,
-            "the coordinator does not pass keys between clients yet; masked sums are played by simulate",
+            experiment.privacy.central and not drawn,
+            "who comes first is no secret draw, as ε assumes; use --cohort drawn, or local or distributed noise",
         ),
         ("privacy.reproducible", experiment.privacy.reproducible, "noise that anybody can repeat protects nobody"),
         (
             "privacy.mode without clock.deadline-seconds",
-            experiment.privacy.on and not experiment.privacy.local and not experiment.clock.deadline_seconds,
+            experiment.privacy.central and not experiment.clock.deadline_seconds,
             "one client that was drawn and stays away would hold its round for ever; give a deadline",
         ),
         ("policy.name", experiment.policy.name != "every-round", "real clients decide by their own conditions"),

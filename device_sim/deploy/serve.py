@@ -42,6 +42,8 @@ class Service:
         standby: Whether to wait for another coordinator of this database to end.
         attest: ``package.module:function`` that says whether a device may enrol, see `Attest`; empty lets everybody.
         least: Packets without which a deadline ends no round.
+        seat_seconds: How long a client that was asked is waited for.
+        step_seconds: How long answers to a step of a masked round are waited for, the packet apart.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
     """
 
@@ -54,6 +56,7 @@ class Service:
     attest: str = ""
     least: int = 1
     seat_seconds: float = 3600.0
+    step_seconds: float = 60.0
     drawn: bool = False
     limits: Limits = field(default_factory=Limits)
     pace: Pace = field(default_factory=Pace)
@@ -109,6 +112,7 @@ def served(
             {name: coordinator.blobs.put(data) for name, data in programs.items()},
             least=service.least,
             seat_seconds=service.seat_seconds,
+            step_seconds=service.step_seconds,
             drawn=service.drawn,
             stopped=stopped,
         )

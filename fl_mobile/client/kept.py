@@ -48,6 +48,7 @@ class Kept:
 
     Attributes:
         answers: That it has made in this run, each charged before it leaves; counted where it adds noise.
+        summed_in: The last round in which it has advertised keys of a masked sum; it takes part in a later one alone.
     """
 
     run: str = ""
@@ -56,6 +57,7 @@ class Kept:
     state: ClientState = field(default_factory=ClientState)
     under_way: UnderWay | None = None
     answers: int = 0
+    summed_in: int = -1
 
 
 def device_key(folder: Path) -> DeviceKey:
@@ -75,7 +77,7 @@ def save(folder: Path, kept: Kept) -> None:
     """Writes what a client keeps; a crash leaves what it kept before."""
     under_way = kept.under_way
     meta: dict[str, Any] = {"run": kept.run, "device": kept.device, "held": kept.held.version, "under_way": None}
-    meta["answers"] = kept.answers
+    meta |= {"answers": kept.answers, "summed_in": kept.summed_in}
     arrays: dict[str, np.ndarray] = {}
     tensors = {"point": kept.held.point, **{name: getattr(kept.state, name) for name in _STATE}}
     if under_way is not None:
@@ -133,6 +135,7 @@ def load(folder: Path) -> Kept:
             state=state,
             under_way=under_way,
             answers=int(meta.get("answers", 0)),
+            summed_in=int(meta.get("summed_in", -1)),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged ({error}); remove it to begin as a client that holds nothing") from None

@@ -2,6 +2,7 @@
 
 ```
 an answer under way? ─▶ its receipt ─▶ keep
+under masks, in a sum? ─▶ its next step, `in_sum`
 check in ─▶ retry window ─▶ come back in it
         └▶ assignment ─▶ model, program ─▶ conditions? ─▶ train ─▶ answer ─▶ (on disk) ─▶ upload ─▶ receipt ─▶ keep
 ```
@@ -9,34 +10,28 @@ check in ─▶ retry window ─▶ come back in it
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from fl_mobile.client import kept as disk
-from fl_mobile.client.answer import answer, keep, terms_of
+from fl_mobile.client.answer import Answer, answer, keep, terms_of
+from fl_mobile.client.asked import Asked, Visit, come_again
+from fl_mobile.client.in_sum import InSum, Left
 from fl_mobile.client.kept import Kept, UnderWay
 from fl_mobile.client.receive import receive
 from fl_mobile.client.remote import Refused, Remote
 from fl_mobile.client.state import pull_of
-from fl_mobile.errors import DivergedError, WireError
-from fl_mobile.protocol.forms import number, read, text, whole
+from fl_mobile.errors import ConfigError, DivergedError, WireError
+from fl_mobile.protocol.forms import text, whole
 from fl_mobile.protocol.signing import to_base64
-from fl_mobile.protocol.terms import (
-    Blob,
-    Terms,
-    assignment_from_json,
-    blob,
-    initial_of,
-    receipt_from_json,
-    terms_from_json,
-)
-from fl_mobile.records import Assignment, FitPlan, Receipt, Update
+from fl_mobile.protocol.terms import Blob, Terms, blob, initial_of, receipt_from_json, terms_from_json
+from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors
+from fl_mobile.wire import Layout
 from fl_mobile.wire.download import Download
 
 FREE_DISK_BYTES = 64 << 20
@@ -65,25 +60,6 @@ class Trainer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Visit:
-    """What became of a visit.
-
-    Attributes:
-        round_num: The round that the client took part in; None if it was not asked.
-        receipt: None if it was not asked, or gave up.
-        wait_seconds: When it is to come again.
-        finished: Whether the coordinator needs nobody any more.
-        reason: Why it was not asked, or gave up.
-    """
-
-    round_num: int | None = None
-    receipt: Receipt | None = None
-    wait_seconds: float = 0.0
-    finished: bool = False
-    reason: str = ""
-
-
 class Client:
     """A device's whole life with one coordinator.
 
@@ -92,6 +68,7 @@ class Client:
         fit: Trains.
         fits: Whether conditions allow to go on: charging, idle, unmetered; empty text is yes, else why not.
         fetched: Blobs that several clients of one process share, by SHA-256.
+        registry: Public keys of the devices that it shares masked sums with, this one's among them.
     """
 
     def __init__(
@@ -103,11 +80,14 @@ class Client:
         fits: Callable[[], str] = lambda: "",
         fetched: dict[str, bytes] | None = None,
         runtime: str = "",
+        registry: frozenset[bytes] = frozenset(),
     ) -> None:
         self._remote, self._folder, self._fit, self._fits, self._runtime = remote, folder, fit, fits, runtime
         self._fetched = {} if fetched is None else fetched
         self._kept = disk.load(folder)
         self._terms: Terms | None = None
+        self._registry = registry
+        self._sum: InSum | None = None
 
     def enrol(self) -> int:
         """Returns the device's index in the coordinator's run; a new run is begun as a client that holds nothing."""
@@ -116,8 +96,13 @@ class Client:
         if terms is None:
             raise WireError("terms", "the coordinator has no terms yet")
         body = self._blob(blob(terms))
-        self._terms = terms_from_json(body, self._blob(initial_of(body)))
-        self._remote.run = run
+        terms_read = terms_from_json(body, self._blob(initial_of(body)))
+        if terms_read.agreement.masks and self._remote.key.public not in self._registry:
+            raise ConfigError(
+                f"this run adds updates under masks, with devices of a registry: give --registry FILE with the public"
+                f" keys of all, this one's among them: {to_base64(self._remote.key.public)}"
+            )
+        self._terms, self._remote.run = terms_read, run
         if self._kept.run != run or self._kept.device is None:
             self._remote.device = None
             told = self._remote.signed("/v1/devices", {"public_key": to_base64(self._remote.key.public)})
@@ -138,6 +123,8 @@ class Client:
             self.enrol()
         if self._kept.under_way is not None:
             return self._hand_in(self._kept.under_way)
+        if self._sum is not None:
+            return self._go_on(self._sum)
         told = self._remote.signed(
             f"/v1/devices/{self._remote.device}/check-ins",
             {"held": self._kept.held.version, "runtime": self._runtime, "conditions": {"ready": not self._fits()}},
@@ -145,16 +132,28 @@ class Client:
         if told.get("finished") is True:
             return Visit(finished=True)
         if "retry" in told:
-            return _come_again(told["retry"])
+            return come_again(told["retry"])
         return self._take_part(told["assignment"])
 
     def _take_part(self, told: Mapping[str, Any]) -> Visit:
         assert self._terms is not None
-        terms, agreement = self._terms, self._terms.agreement
-        asked = _Asked.read(told)
+        agreement, asked = self._terms.agreement, Asked.read(told)
         needed = sum(part.bytes for part in asked.parts.values())
         if why := (self._fits() or _no_room(self._folder, needed) or self._spent()):
             return self._give_up(asked, why)
+        if agreement.masks:
+            return self._join_sum(asked)
+        made = self._answer(asked)
+        if isinstance(made, Left):
+            return self._give_up(asked, made.reason)
+        under_way = UnderWay(dict(told), 0, made)
+        self._keep(replace(self._kept, under_way=under_way, answers=self._kept.answers + 1))
+        return self._hand_in(under_way)
+
+    def _answer(self, asked: Asked) -> Answer | Left:
+        """Fetches the model, trains, and returns what is to leave this client, or why nothing is."""
+        assert self._terms is not None
+        terms, agreement = self._terms, self._terms.agreement
         packets = {name: self._remote.fetch(part) for name, part in asked.parts.items()}
         download = Download(packets["model"], packets.get("prediction", b""), packets.get("beside", b""))
         version = asked.assignment.round_num
@@ -166,10 +165,10 @@ class Client:
         program = {name: self._blob(part) for name, part in asked.programs.items()}
         weights = {path: decoded.weights.get(path, first) for path, first in terms.whole.items()}
         if why := self._fits():
-            return self._give_up(asked, why)
+            return Left(why)
         try:
             update = self._fit(program, weights, asked.assignment.plan, seed=asked.seed, start=start, pull=pull)
-            made = answer(
+            return answer(
                 terms_of(agreement, asked.assignment, decoded, private),
                 update,
                 rng_for(asked.seed, "codec"),
@@ -178,21 +177,64 @@ class Client:
                 run=self._kept.run,
             )
         except DivergedError:
-            return self._give_up(asked, "diverged")
-        under_way = UnderWay(dict(told), 0, made)
-        self._keep(replace(self._kept, under_way=under_way, answers=self._kept.answers + 1))
-        return self._hand_in(under_way)
+            return Left("diverged")
+
+    def _join_sum(self, asked: Asked) -> Visit:
+        """Begins its part in a masked round, unless an earlier life of it has been in it: keys are used once."""
+        assert self._terms is not None
+        agreement, number = self._terms.agreement, asked.assignment.round_num
+        assert agreement.masks is not None
+        if number <= self._kept.summed_in:
+            return self._give_up(asked, "left-out")
+
+        def train() -> Answer | Left:
+            made = self._answer(asked)
+            if not isinstance(made, Left):
+                self._keep(replace(self._kept, answers=self._kept.answers + 1))
+            return made
+
+        self._sum = InSum(
+            remote=self._remote,
+            asked=asked,
+            layout=Layout(agreement.spec, asked.assignment.upload),
+            trusted=self._registry,
+            plan=agreement.masks,
+            noise=agreement.share_noise,
+            begin=lambda: self._keep(replace(self._kept, summed_in=number)),
+            train=train,
+        )
+        return self._go_on(self._sum)
+
+    def _go_on(self, part: InSum) -> Visit:
+        """Takes its next step in a masked round; what it does not trust, it leaves."""
+        assert self._terms is not None
+        try:
+            came = part.go_on()
+        except WireError as error:
+            came = Left(error.reason)
+        if isinstance(came, float):
+            return Visit(wait_seconds=came, reason="in-a-sum")
+        self._sum = None
+        if isinstance(came, Left):
+            return self._give_up(part.asked, came.reason)
+        before, assignment = self._kept.state, part.asked.assignment
+        if part.made is not None:
+            state = keep(
+                agreement=self._terms.agreement, assignment=assignment, before=before, made=part.made, receipt=came
+            )
+            self._keep(replace(self._kept, state=state))
+        return Visit(assignment.round_num, came, reason=came.reason)
 
     def _hand_in(self, under_way: UnderWay) -> Visit:
         """Uploads an answer, or finds out what became of it; what the client keeps follows from the receipt."""
         assert self._terms is not None
-        asked, made = _Asked.read(under_way.assignment), under_way.answer
+        asked, made = Asked.read(under_way.assignment), under_way.answer
         status, told = self._remote.send(asked.path(under_way.attempt), made.packet, asked.token)
         receipt, wait = None, 0.0
         if "receipt" in told:
             receipt = receipt_from_json(told["receipt"])
         elif status in (401, 404, 409, 410):  # too late, one way or another: as if it had not been asked
-            wait = _come_again(told["retry"]).wait_seconds if "retry" in told else 0.0
+            wait = come_again(told["retry"]).wait_seconds if "retry" in told else 0.0
         else:
             raise Refused(status, told, "upload")
         before = self._kept.state
@@ -205,13 +247,14 @@ class Client:
         reason = receipt.reason if receipt else str(told.get("reason", ""))
         return Visit(asked.assignment.round_num, receipt, wait, reason=reason)
 
-    def _give_up(self, asked: _Asked, why: str) -> Visit:
+    def _give_up(self, asked: Asked, why: str) -> Visit:
         self._remote.ask("DELETE", asked.path(0), asked.token)
         return Visit(asked.assignment.round_num, None, reason=why)
 
     def _spent(self) -> str:
         """Returns why no further answer may leave this client, by its own count and not by the server's."""
-        noise = self._terms.agreement.local_noise if self._terms else None
+        agreement = self._terms.agreement if self._terms else None
+        noise = agreement and (agreement.local_noise or agreement.share_noise)
         return "privacy-spent" if noise and self._kept.answers >= noise.answers else ""
 
     def _blob(self, wanted: Blob) -> bytes:
@@ -224,69 +267,6 @@ class Client:
         self._kept = kept
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """An assignment as this client reads it."""
-
-    assignment: Assignment
-    device: int
-    seed: int
-    token: str
-    parts: Mapping[str, Blob]
-    programs: Mapping[str, Blob]
-
-    @classmethod
-    def read(cls, told: Any) -> _Asked:
-        form = {
-            "round": whole(0, 2**32 - 1),
-            "plan": _as_it_is,
-            "upload": text(),
-            "clip_norm": number,
-            "max_examples": whole(0, 2**63),
-            "run": text(64),
-            "device": whole(0, 2**32 - 1),
-            "seed": _seed,
-            "token": text(),
-            "seconds": number,
-            "most_bytes": whole(0, 2**40),
-            "parts": _blobs,
-            "programs": _blobs,
-        }
-        got = read(told, form)
-        common = {name: got[name] for name in ("round", "plan", "upload", "clip_norm", "max_examples")}
-        if "model" not in got["parts"]:
-            raise WireError("json", "the assignment names no model")
-        assignment = assignment_from_json(common)
-        return cls(assignment, got["device"], got["seed"], got["token"], got["parts"], got["programs"])
-
-    def path(self, attempt: int) -> str:
-        """Returns where an answer goes."""
-        return f"/v1/rounds/{self.assignment.round_num}/devices/{self.device}/attempts/{attempt}"
-
-
-def _come_again(value: Any) -> Visit:
-    form = {"after_seconds": number, "before_seconds": number, "reason": text()}
-    got = read(value, form, optional={"reason": ""})
-    first, last = got["after_seconds"], got["before_seconds"]
-    return Visit(wait_seconds=max(0.0, first + random.random() * (last - first)), reason=got["reason"])
-
-
 def _no_room(folder: Path, needed: int) -> str:
     free = shutil.disk_usage(folder).free
     return "" if free > needed + FREE_DISK_BYTES else "no-room"
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _seed(value: Any) -> int:
-    if not isinstance(value, str) or not value.isdigit() or len(value) > 20:
-        raise ValueError("expected a number of 64 bits as text")
-    return int(value)
-
-
-def _blobs(value: Any) -> dict[str, Blob]:
-    if not isinstance(value, dict) or len(value) > 16:
-        raise ValueError("expected names and what they stand for")
-    return {text(64)(name): blob(part) for name, part in value.items()}

@@ -172,6 +172,12 @@ class Remote:
         """Asks about an upload, or gives it up; returns status and answer."""
         return self._json(method, path, lambda: {"Authorization": f"Bearer {token}"}, b"", what=path, refusals=True)
 
+    def message(self, path: str, token: str) -> tuple[int, bytes, dict[str, Any]]:
+        """Returns status, message of a step of a masked round, and what is told where there is none."""
+        auth = {"Authorization": f"Bearer {token}"}
+        status, body = self._answered("GET", path, lambda: auth, b"", what=path, refusals=True)
+        return (status, body, {}) if status == 200 else (status, b"", _object(body))
+
     def close(self) -> None:
         """Closes the connection."""
         self._close()
@@ -199,6 +205,19 @@ class Remote:
         what: str,
         refusals: bool = False,
     ) -> tuple[int, dict[str, Any]]:
+        status, answer = self._answered(method, path, headers, body, what=what, refusals=refusals)
+        return status, _object(answer)
+
+    def _answered(
+        self,
+        method: str,
+        path: str,
+        headers: Callable[[], Mapping[str, str]],
+        body: bytes,
+        *,
+        what: str,
+        refusals: bool = False,
+    ) -> tuple[int, bytes]:
         failed = 0
         while True:
             try:
@@ -208,7 +227,7 @@ class Remote:
                 failed = self._failed(failed, what, error)
                 continue
             if status < 300 or (refusals and status not in AGAIN):
-                return status, _object(answer)
+                return status, answer
             self._raise_or_wait(status, answer, failed := failed + 1, what)
 
     def _once(

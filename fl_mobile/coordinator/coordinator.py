@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from fl_mobile.coordinator import core, published
+from fl_mobile.coordinator import core, published, steps, sums
 from fl_mobile.coordinator.core import Desk, Place
 from fl_mobile.coordinator.front import Attest, Counts, Front, counts_of
 from fl_mobile.coordinator.lease import ANOTHER, Lease
@@ -20,6 +20,7 @@ from fl_mobile.coordinator.records import NO_ROOM, Limits, OpenRound, Pace, Refu
 from fl_mobile.coordinator.store import Store, Transaction, database_url, promised
 from fl_mobile.coordinator.writer import Writer
 from fl_mobile.errors import RunError
+from fl_mobile.records import Receipt
 
 T = TypeVar("T")
 DISK_SECONDS = 5.0
@@ -65,13 +66,11 @@ class Coordinator(Front):
     def upload(self, place: Place, packet: bytes) -> Future[Reply]:
         """See `core.upload`."""
 
-        def take(tx: Transaction, desk: Desk) -> Reply:
-            reply = core.upload(tx, desk, place, packet)
-            with self._changed:  # the master looks again after the commit: it asks the writer, whose turn comes then
-                self._changed.notify_all()
-            return reply
+        return self._heard(lambda tx, desk: core.upload(tx, desk, place, packet))
 
-        return self._ask(take)
+    def answer(self, place: Place, step: int, packet: bytes) -> Future[Reply]:
+        """See `steps.answer`."""
+        return self._heard(lambda tx, desk: steps.answer(tx, desk, place, step, packet))
 
     def open_round(self, round_: OpenRound) -> None:
         """Opens a round, or goes on with it; every round before it is done from now on, its packets are deleted.
@@ -83,7 +82,7 @@ class Coordinator(Front):
         def begin(tx: Transaction) -> None:
             core.check_goes_on(tx, round_.number)
             core.finish(tx, before=round_.number)
-            core.open_round(tx, round_.number)
+            core.open_round(tx, round_.number, masked=round_.masks is not None)
             if self._shared:
                 published.begin(tx, round_.number)
                 published.publish(tx, self._to_publish(round_))
@@ -108,19 +107,58 @@ class Coordinator(Front):
         """
         round_ = self._open
         assert round_ is not None
-        until = None if seconds is None else time.monotonic() + seconds
-        while not stopped():
-            if self._lost is not None:
-                raise RunError(f"the coordinator's HTTP server ended by itself: {self._lost!r}") from self._lost
-            over = until is not None and time.monotonic() >= until
-            packets = self._do(partial(self._look, round_=round_, over=over, least=least))
-            if packets is not None:
-                told = {"round": round_.number, "packets": None if round_.discreet else len(packets)}
-                _log.info("round sealed", extra={"told": told})
-                return packets
-            with self._changed:
-                self._changed.wait(0.25 if self._writer.waits else 0)
-        return []
+        packets = self._wait(partial(self._look, round_=round_, least=least), seconds=seconds, stopped=stopped)
+        if packets is None:
+            return []
+        told = {"round": round_.number, "packets": None if round_.discreet else len(packets)}
+        _log.info("round sealed", extra={"told": told})
+        return packets
+
+    def wait_step(
+        self, step: int, *, seconds: float | None, least: int = 0, stopped: Callable[[], bool]
+    ) -> dict[int, bytes] | None:
+        """Returns what clients said in a step of a masked round, once it is closed; of `sums.PACKETS` the packets.
+
+        Args:
+            seconds: From now; None waits for all that were told something, and were not heard to have left.
+            least: Of step 0: clients without which the end of time begins no sum.
+            stopped: Asked again and again; ends the waiting, and None is returned.
+
+        Raises:
+            RunError: As `wait`.
+        """
+        round_ = self._open
+        assert round_ is not None
+
+        def look(tx: Transaction, over: bool) -> dict[int, bytes] | None:
+            if self._shared:
+                published.prepare(tx, round_)
+            if not sums.close_if_due(tx, round_, step, now=self.now(), over=over, least=least):
+                return None
+            if step == sums.UNMASK:
+                core.seal(tx, round_.number)
+            return sums.answers(tx, round_.number, step)
+
+        answers = self._wait(look, seconds=seconds, stopped=stopped)
+        if answers is None or step != sums.PACKETS:
+            return answers
+        return {client: self.packet(sha256.decode()) for client, sha256 in answers.items()}
+
+    def tell(self, step: int, what: Mapping[int, bytes]) -> None:
+        """Hands out the messages of a step, client by client."""
+        assert self._open is not None
+        self._do(partial(sums.tell, number=self._open.number, step=step, what=what))
+
+    def settle(self, receipts: Mapping[int, Receipt]) -> tuple[int, int]:
+        """Tells clients of the open round who is in its sum; returns bytes of all messages, up and down."""
+        assert self._open is not None
+        number = self._open.number
+
+        def told(tx: Transaction) -> tuple[int, int]:
+            sums.settle(tx, number, receipts)
+            return sums.traffic(tx, number)
+
+        return self._do(told)
 
     def packet(self, sha256: str) -> bytes:
         """Returns a packet that counts."""
@@ -143,6 +181,37 @@ class Coordinator(Front):
             self._lost = error
             self._changed.notify_all()
 
+    def _heard(self, take: Callable[[Transaction, Desk], Reply]) -> Future[Reply]:
+        """Asks, and wakes the master."""
+
+        def heard(tx: Transaction, desk: Desk) -> Reply:
+            reply = take(tx, desk)
+            with self._changed:  # the master looks again after the commit: it asks the writer, whose turn comes then
+                self._changed.notify_all()
+            return reply
+
+        return self._ask(heard)
+
+    def _wait(
+        self, look: Callable[[Transaction, bool], T | None], *, seconds: float | None, stopped: Callable[[], bool]
+    ) -> T | None:
+        """Returns what a look finds, at last; None if it was stopped.
+
+        Args:
+            look: Is told whether time is over.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        while not stopped():
+            if self._lost is not None:
+                raise RunError(f"the coordinator's HTTP server ended by itself: {self._lost!r}") from self._lost
+            over = until is not None and time.monotonic() >= until
+            found = self._do(lambda tx, over=over: look(tx, over))  # type: ignore[misc]
+            if found is not None:
+                return found
+            with self._changed:
+                self._changed.wait(0.25 if self._writer.waits else 0)
+        return None
+
     def _do(self, work: Callable[[Transaction], T]) -> T:
         """Returns what the work returns, as soon as the disk takes it."""
         while True:
@@ -160,7 +229,7 @@ class Coordinator(Front):
     def _clean(self, tx: Transaction) -> None:
         self._store.packets.keep_only(set(promised(tx.db)))
 
-    def _look(self, tx: Transaction, *, round_: OpenRound, over: bool, least: int) -> list[str] | None:
+    def _look(self, tx: Transaction, over: bool, *, round_: OpenRound, least: int) -> list[str] | None:
         """Returns a round's packets once it is sealed; until then, makes what workers ask for."""
         packets = core.packets_of(tx.db, round_.number)
         if over and len(packets) >= least:

@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from fl_mobile.coordinator import queries
+from fl_mobile.coordinator import queries, sums
 from fl_mobile.coordinator.queries import ANSWERED, ASKED, OVER
 from fl_mobile.coordinator.records import CLOCK_TOLERANCE_MS, Full, Limits, OpenRound, Pace, Refusal, Reply
 from fl_mobile.coordinator.store import Transaction
@@ -150,12 +150,12 @@ def full_for(desk: Desk, device: int) -> Reply | None:
 def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
     """Takes a whole packet and gives its receipt; the same packet again gets the same receipt."""
     sha256 = hashlib.sha256(packet).hexdigest()
-    seat = _asked(tx.db, place)
+    seat = asked(tx.db, place)
     kept = _attempt(tx.db, place)
     if kept is not None:
         if kept.sha256 != sha256:
             raise Refusal(409, "conflict", "another packet came as this attempt: send yours as the next one")
-        return _receipt_of(kept, repeated=True)
+        return _told_of(tx, desk, kept, status=200)
     if seat.state == ANSWERED:
         raise Refusal(
             409, "already-counted", f"device {place.device} has a packet that counts in round {place.round_num}"
@@ -166,7 +166,11 @@ def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
         )
     round_ = desk.open
     if round_ is None or _is_late(tx.db, round_, place):
+        if round_ is None:
+            check_not_starting(tx.db, place.round_num)
         raise Refusal(410, "late", "the round is over, this packet does not count", **_retry(tx, desk))
+    if round_.masks is not None:
+        sums.check_takes(tx.db, round_, place.device, sums.PACKETS)
     placed, receipt = queries.packets(tx.db, round_.number), round_.judge(packet, place.round_num)
     if receipt.accepted:
         tx.packets[sha256] = packet
@@ -186,6 +190,8 @@ def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
     last = place.attempt + 1 >= desk.limits.attempts
     state = ANSWERED if receipt.accepted else (OVER if last else ASKED)
     _settle(tx, desk, place, state)
+    if receipt.accepted and round_.masks is not None:
+        return _pending(desk, place, status=201)
     if receipt.accepted and placed + 1 >= round_.most:
         seal(tx, round_.number)
     return _receipt(receipt, place, repeated=False)
@@ -193,16 +199,16 @@ def upload(tx: Transaction, desk: Desk, place: Place, packet: bytes) -> Reply:
 
 def look_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
     """Gives the receipt of a packet again."""
-    _asked(tx.db, place)
+    asked(tx.db, place)
     kept = _attempt(tx.db, place)
     if kept is None:
         raise Refusal(404, "unknown-attempt", "no whole packet of this attempt has come: send it, or the rest of it")
-    return _receipt_of(kept, repeated=True)
+    return _told_of(tx, desk, kept, status=202)
 
 
 def give_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
     """A client says that it will send nothing in this round; another one can be asked in its place."""
-    seat = _asked(tx.db, place)
+    seat = asked(tx.db, place)
     if seat.state == ANSWERED:
         raise Refusal(
             409, "already-counted", f"device {place.device} has a packet that counts in round {place.round_num}"
@@ -211,17 +217,29 @@ def give_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
     return Reply(200, {"given_up": True})
 
 
-def open_round(tx: Transaction, number: int) -> str:
+def open_round(tx: Transaction, number: int, *, masked: bool = False) -> str:
     """Opens a round, unless it is open or sealed already; returns its state."""
     state = _state(tx.db, number)
     if not state:
         tx.db.execute(queries.OPEN_ROUND, {"round": number, "state": OPEN})
+    if masked:
+        sums.begin(tx, number)
     return state or OPEN
 
 
 def seal(tx: Transaction, number: int) -> None:
     """Ends a round's set of packets; from now on it can only be computed from."""
     tx.db.execute(queries.SEAL, {"r": number, "open": OPEN, "sealed": SEALED})
+
+
+def check_not_starting(db: Connection, number: int) -> None:
+    """Refuses for now what is for a round that a coordinator has begun and its next life has yet to open again.
+
+    Raises:
+        Refusal: 503.
+    """
+    if _state(db, number) == OPEN:
+        raise Refusal(503, "starting", "the coordinator has begun again and opens this round in a moment: ask again")
 
 
 def is_sealed(tx: Transaction, number: int) -> bool:
@@ -232,6 +250,7 @@ def is_sealed(tx: Transaction, number: int) -> bool:
 def finish(tx: Transaction, before: int) -> None:
     """Marks every round before ``before`` as done: the checkpoint holds what came of it."""
     tx.db.execute(queries.FINISH, {"r": before, "done": DONE})
+    sums.forget(tx, before)
 
 
 def check_goes_on(tx: Transaction, number: int) -> None:
@@ -271,6 +290,8 @@ def _why_not(tx: Transaction, desk: Desk, device: int, seat: Any, *, ready: bool
         return "not-ready"
     if round_.invited is not None and device not in round_.invited:
         return "not-invited"
+    if round_.masks is not None and sums.has_begun(tx.db, round_.number):
+        return "full"
     if round_.asynchronous and tx.db.execute(queries.UNDER_WAY, {"d": device, "now": desk.now}).first() is not None:
         return "under-way"
     if queries.seats_taken(tx.db, round_, desk.now) >= round_.ask:
@@ -311,7 +332,7 @@ def _assignment(desk: Desk, round_: OpenRound, device: int, expires: float, part
         "run": desk.minter.run,
         "device": device,
         "seed": str(round_.seed_of(device)),
-        "token": desk.minter.token(round_num=round_.number, device=device, expires=expires),
+        "token": desk.minter.token(round_num=round_.number, device=device, expires=desk.now + round_.token_seconds),
         "seconds": round_.seat_seconds,
         "most_bytes": round_.most_bytes,
         "parts": {name: {"sha256": part.sha256, "bytes": part.bytes} for name, part in parts.items()},
@@ -319,9 +340,22 @@ def _assignment(desk: Desk, round_: OpenRound, device: int, expires: float, part
     }
 
 
-def _receipt_of(kept: Any, *, repeated: bool) -> Reply:
-    receipt = Receipt(kept.reason, int(kept.weight), float(kept.local_steps))
-    return _receipt(receipt, Place(kept.round, kept.device, kept.attempt), repeated=repeated)
+def _told_of(tx: Transaction, desk: Desk, kept: Any, *, status: int) -> Reply:
+    """Returns what is known of a packet that is here.
+
+    Args:
+        status: Of the answer that it is open whether it is in its round's sum.
+    """
+    place = Place(kept.round, kept.device, kept.attempt)
+    if not kept.reason and sums.is_pending(tx.db, kept.round):
+        return _pending(desk, place, status=status)
+    return _receipt(Receipt(kept.reason, int(kept.weight), float(kept.local_steps)), place, repeated=True)
+
+
+def _pending(desk: Desk, place: Place, *, status: int) -> Reply:
+    poll = desk.open.masks.poll_seconds if desk.open and desk.open.masks else FULL_SECONDS
+    told = {"pending": True, "round": place.round_num, "attempt": place.attempt, "wait_seconds": poll}
+    return Reply(status, told)
 
 
 def _receipt(receipt: Receipt, place: Place, *, repeated: bool) -> Reply:
@@ -342,7 +376,8 @@ def _is_late(db: Connection, round_: OpenRound, place: Place) -> bool:
     return place.round_num != round_.number if not round_.asynchronous else place.round_num > round_.number
 
 
-def _asked(db: Connection, place: Place) -> Any:
+def asked(db: Connection, place: Place) -> Any:
+    """Returns the seat of a client that was asked; raises `Refusal`."""
     seat = queries.seat(db, place.round_num, place.device)
     if seat is None:
         raise Refusal(404, "not-asked", f"device {place.device} was not asked in round {place.round_num}: check in")

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from fl_mobile.coordinator import core, queries
+from fl_mobile.coordinator import core, queries, steps
 from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.core import Desk, Place, Signed
 from fl_mobile.coordinator.records import Limits, OpenRound, Pace, Refusal, Reply
@@ -145,6 +145,14 @@ class Front:
     def give_up(self, place: Place) -> Future[Reply]:
         """See `core.give_up`."""
         return self._ask(lambda tx, desk: core.give_up(tx, desk, place))
+
+    def hear(self, place: Place, step: int) -> Future[Reply]:
+        """See `steps.hear`."""
+        return self._ask(lambda tx, desk: steps.hear(tx, desk, place, step))
+
+    def answer(self, place: Place, step: int, packet: bytes) -> Future[Reply]:
+        """See `steps.answer`."""
+        return self._ask(lambda tx, desk: steps.answer(tx, desk, place, step, packet))
 
     def seen(self, number: int | None) -> tuple[int, Counts]:
         """Returns how many devices are enrolled, and what a round has cost so far; at once or not at all.

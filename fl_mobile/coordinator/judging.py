@@ -8,6 +8,7 @@ from fl_mobile.errors import WireError
 from fl_mobile.records import Receipt
 from fl_mobile.server.admission import admit
 from fl_mobile.server.fold import Folding
+from fl_mobile.server.masked import payload_of
 
 
 def judge_by(folding: Folding) -> Callable[[bytes, int], Receipt]:
@@ -27,5 +28,18 @@ def judge_by(folding: Folding) -> Callable[[bytes, int], Receipt]:
         except WireError as error:
             return Receipt(reason=error.reason)
         return one.receipt
+
+    return judge
+
+
+def judge_masked(folding: Folding) -> Callable[[bytes, int], Receipt]:
+    """Returns (packet, version its client was asked for) → its receipt if it is in the sum; nobody reads more of it."""
+
+    def judge(packet: bytes, version: int) -> Receipt:
+        try:
+            payload_of(packet, folding.layout, folding.round_num)
+        except WireError as error:
+            return Receipt(reason=error.reason)
+        return Receipt(weight=1, local_steps=folding.plan.local_steps(1))
 
     return judge

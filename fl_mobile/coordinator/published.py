@@ -16,8 +16,8 @@ import numpy as np
 from sqlalchemy import delete, insert, select, update
 
 from fl_mobile.aggregation import AGGREGATORS
-from fl_mobile.coordinator.judging import judge_by
-from fl_mobile.coordinator.records import OpenRound, Pace, Refusal
+from fl_mobile.coordinator.judging import judge_by, judge_masked
+from fl_mobile.coordinator.records import OpenRound, Pace, Refusal, SumPace
 from fl_mobile.coordinator.store import Transaction
 from fl_mobile.coordinator.tables import parts, published
 from fl_mobile.protocol.terms import Blob, assignment_from_json
@@ -134,6 +134,7 @@ def _round_to_json(round_: OpenRound, told: Mapping[str, Any]) -> dict[str, Any]
         **{name: getattr(round_, name) for name in _AS_THEY_ARE},
         "invited": None if round_.invited is None else sorted(round_.invited),
         "programs": {name: asdict(blob) for name, blob in round_.programs.items()},
+        "masks": None if round_.masks is None else asdict(round_.masks),
         "told": dict(told),
     }
 
@@ -151,7 +152,8 @@ def _round_from_json(value: Mapping[str, Any], spec: Spec, parts_for: Callable[[
         **{name: value[name] for name in _AS_THEY_ARE},
         parts_for=parts_for,
         seed_of=seeds_of(told["seed"], value["number"]),
-        judge=judge_by(folding),
+        judge=judge_by(folding) if value["masks"] is None else judge_masked(folding),
+        masks=None if value["masks"] is None else SumPace(**value["masks"]),
         invited=None if value["invited"] is None else frozenset(value["invited"]),
         programs={name: Blob(**blob) for name, blob in value["programs"].items()},
         told=told,

@@ -39,6 +39,19 @@ ATTEMPT = select(attempts).where(attempts.c.round == _R, attempts.c.device == _D
 PACKETS_OF = select(attempts.c.sha256).where(_COUNTS).order_by(attempts.c.place)
 _LAST_PLACE = select(attempts.c.place).where(_COUNTS).order_by(attempts.c.place.desc()).limit(1)
 
+RENAME = (
+    update(attempts)
+    .where(attempts.c.round == _R, attempts.c.device == _D, attempts.c.reason == "")
+    .values(reason=bindparam("why"), weight=0, local_steps=0.0)
+)
+DEVICES_OF = select(attempts.c.device, attempts.c.sha256).where(_COUNTS).order_by(attempts.c.place)
+THERE = (
+    select(seats.c.device, devices.c.public_key)
+    .join(devices, devices.c.device == seats.c.device)
+    .where(seats.c.asked_in == _R, _WAITED)
+    .order_by(seats.c.device)
+)
+
 STATE = select(rounds.c.state).where(rounds.c.round == _R)
 OPEN_ROUND = insert(rounds)
 SEAL = update(rounds).where(rounds.c.round == _R, rounds.c.state == bindparam("open")).values(state=bindparam("sealed"))

@@ -92,6 +92,19 @@ class Full:
     population: int
 
 
+@dataclass(frozen=True)
+class SumPace:
+    """How long the steps of a masked round take.
+
+    Attributes:
+        step_seconds: Answers to a step other than the packet are waited for so long.
+        poll_seconds: Clients ask again whether a step has begun after this.
+    """
+
+    step_seconds: float = 60.0
+    poll_seconds: float = 3.0
+
+
 @dataclass
 class OpenRound:
     """The round that clients are asked for now; what of it must outlive the process is in the store.
@@ -109,6 +122,7 @@ class OpenRound:
         invited: Devices that may be asked; None asks whoever comes first.
         most_bytes: Longest packet.
         programs: Name → blob: what clients run.
+        masks: Set where packets are added under masks; they are then in no step of their own, but in the sum or not.
         told: What workers beside the master must know as well, `published.told_of`; None where there can be none.
         discreet: Whether how many came is for the run's own log alone: under differential privacy it was not charged.
         full: Kept by `core`; only a hint.
@@ -126,18 +140,29 @@ class OpenRound:
     invited: frozenset[int] | None = None
     most_bytes: int = 1 << 20
     programs: Mapping[str, Blob] = field(default_factory=dict)
+    masks: SumPace | None = None
     told: Mapping[str, Any] | None = None
     discreet: bool = False
     full: Full | None = None
 
+    @property
+    def token_seconds(self) -> float:
+        """How long a token stands: as long as its client may be waited for in all."""
+        return self.seat_seconds + (4 * self.masks.step_seconds if self.masks else 0.0)
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request is answered with."""
+    """What a request is answered with.
+
+    Attributes:
+        data: Bytes that are sent in the place of ``body``.
+    """
 
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    data: bytes | None = None
 
     @property
     def reason(self) -> str:

@@ -99,6 +99,44 @@ attempts = Table(
 )
 """One whole packet and its receipt; ``reason`` is empty if it counts, in step ``step``, as its ``place``-th."""
 
+sums = Table(
+    "sums",
+    metadata,
+    Column("round", _NUMBER, primary_key=True, autoincrement=False),
+    Column("step", _NUMBER, nullable=False),
+    Column("told", _NUMBER, nullable=False),
+)
+"""A round under masks: the step whose answers are taken, and the last one whose messages are here; see `sums`."""
+
+said = Table(
+    "said",
+    metadata,
+    Column("round", _NUMBER, primary_key=True),
+    Column("step", _NUMBER, primary_key=True),
+    Column("device", _NUMBER, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+"""What a client has answered in a step of a masked round; of step 0 its public key: it was there."""
+
+told = Table(
+    "told",
+    metadata,
+    Column("round", _NUMBER, primary_key=True),
+    Column("step", _NUMBER, primary_key=True),
+    Column("device", _NUMBER, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+"""What a client is told in a step of a masked round, by its hash: of a group all may be told the same."""
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("round", _NUMBER, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
 Index("attempts_of_a_step", attempts.c.step, attempts.c.place)
 Index("seats_of_a_step", seats.c.asked_in, seats.c.state)
 Index("seats_of_a_device", seats.c.device, seats.c.state)

@@ -36,6 +36,7 @@ _CHECK_IN = {"held": whole(0, MOST_NUMBER), "runtime": text(), "conditions": fla
 _log = logging.getLogger("fl_mobile.coordinator")
 
 _ATTEMPT = "/v1/rounds/{round}/devices/{device}/attempts/{attempt}"
+_STEP = "/v1/rounds/{round}/devices/{device}/sum/{step}"
 _ROUTES = {
     ("/", "GET"): "page",
     ("/metrics", "GET"): "metrics",
@@ -46,6 +47,8 @@ _ROUTES = {
     (_ATTEMPT, "PUT"): "upload",
     (_ATTEMPT, "GET"): "look_up",
     (_ATTEMPT, "DELETE"): "give_up",
+    (_STEP, "GET"): "hear",
+    (_STEP, "PUT"): "answer",
 }
 
 
@@ -207,8 +210,21 @@ class _Web:
         await run_in_threadpool(self._parts.drop, place)
         return _json(await asyncio.wrap_future(self._coordinator.give_up(place)))
 
+    async def hear(self, request: Request) -> Response:
+        """What a client is told in a step of a masked round, or when to ask again."""
+        place, step = self._authorised(request), _number(request, "step")
+        return _json(await asyncio.wrap_future(self._coordinator.hear(place, step)))
+
+    async def answer(self, request: Request) -> Response:
+        """A client's answer to it."""
+        place, step, digest = self._authorised(request), _number(request, "step"), _digest_of(request)
+        packet = await request.body()
+        _check_digest(packet, digest)
+        return _json(await asyncio.wrap_future(self._coordinator.answer(place, step, packet)))
+
     def _authorised(self, request: Request) -> Place:
-        place = Place(_number(request, "round"), _number(request, "device"), _number(request, "attempt"))
+        attempt = _number(request, "attempt") if "attempt" in request.path_params else 0
+        place = Place(_number(request, "round"), _number(request, "device"), attempt)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise Refusal(401, "token", "an upload needs Authorization: Bearer, with the token of its assignment")
@@ -234,8 +250,7 @@ class _Web:
             raise
 
     async def _take(self, place: Place, packet: bytes, digest: bytes) -> Response:
-        if hashlib.sha256(packet).digest() != digest:
-            raise Refusal(400, "digest", "the bytes that came are not those of Repr-Digest: send them again")
+        _check_digest(packet, digest)
         return self._counted(await asyncio.wrap_future(self._coordinator.upload(place, packet)))
 
     def _counted(self, reply: Reply) -> Response:
@@ -253,7 +268,14 @@ class _Web:
         return response
 
 
+def _check_digest(packet: bytes, digest: bytes) -> None:
+    if hashlib.sha256(packet).digest() != digest:
+        raise Refusal(400, "digest", "the bytes that came are not those of Repr-Digest: send them again")
+
+
 def _json(reply: Reply) -> Response:
+    if reply.data is not None:
+        return Response(reply.data, reply.status, media_type="application/octet-stream")
     kind = "application/problem+json" if reply.status >= 400 else "application/json"
     headers = dict(reply.headers)
     if reply.status in (429, 503, NO_ROOM):

@@ -18,14 +18,18 @@ from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.errors import ConfigError, WireError, check_known
 from fl_mobile.privacy.local import MOST_ANSWERS, LocalNoise
+from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.protocol.forms import flag, flat, hexadecimal, number, parse, read, text, whole
 from fl_mobile.records import Assignment, FitPlan, Receipt
+from fl_mobile.secure_sum.plan import MOST_IN_A_GROUP, MaskPlan
 from fl_mobile.tensors import Spec, Tensors, TensorSpec, check_finite, cut
 from fl_mobile.wire.pruning_mask import PruningPlan
 
 FORMAT = 1
 NOISED_FORMAT = 2
 """Of terms under which clients add noise: a client that does not know of it must not take part."""
+MASKED_FORMAT = 3
+"""Of terms under which updates are added under masks, and perhaps noise in shares: likewise."""
 
 MOST_BYTES = 2**40
 
@@ -71,14 +75,9 @@ def terms_to_json(
         spec: Of all that trains, private tensors too.
         initial: Where `initial_bytes` of the same tensors are.
         parameters: Of the algorithm.
-
-    Raises:
-        ConfigError: Uploads are to be added under masks, of which clients' terms do not know.
     """
-    if agreement.masks or agreement.share_noise:
-        raise ConfigError("masked sums are not in the terms that real clients read; they are played by simulate")
     value: dict[str, Any] = {
-        "format": NOISED_FORMAT if agreement.local_noise else FORMAT,
+        "format": MASKED_FORMAT if agreement.masks else NOISED_FORMAT if agreement.local_noise else FORMAT,
         "spec": [[path, list(t.shape), t.trainable] for path, t in spec.items()],
         "private": sorted(private),
         "initial": asdict(initial),
@@ -94,6 +93,10 @@ def terms_to_json(
     }
     if agreement.local_noise:
         value["local_noise"] = asdict(agreement.local_noise)
+    if agreement.masks:
+        value["masks"] = asdict(agreement.masks)
+    if agreement.share_noise:
+        value["share_noise"] = asdict(agreement.share_noise)
     return json.dumps(value, sort_keys=True).encode()
 
 
@@ -137,6 +140,8 @@ def terms_from_json(body: bytes, weights: bytes) -> Terms:
             bare_packets=value["bare_packets"],
             forward=value["forward"],
             local_noise=_local_noise(value),
+            masks=MaskPlan(**value["masks"]) if value["masks"] else None,
+            share_noise=ShareNoise(**value["share_noise"]) if value["share_noise"] else None,
         )
     except (ConfigError, TypeError) as error:
         raise WireError("terms", f"{error}. Is this client older than the server?") from None
@@ -206,7 +211,7 @@ def receipt_from_json(value: Any) -> Receipt:
 
 def _terms(body: bytes) -> dict[str, Any]:
     form = {
-        "format": whole(FORMAT, NOISED_FORMAT),
+        "format": whole(FORMAT, MASKED_FORMAT),
         "spec": _spec,
         "private": _paths,
         "initial": blob,
@@ -220,11 +225,23 @@ def _terms(body: bytes) -> dict[str, Any]:
         "bare_packets": flag,
         "forward": flag,
         "local_noise": lambda told: read(told, _LOCAL_NOISE),
+        "masks": lambda told: read(told, _MASKS),
+        "share_noise": lambda told: read(told, _SHARE_NOISE),
     }
-    return parse(body, form, optional={"local_noise": None})
+    got = parse(body, form, optional=dict.fromkeys(("local_noise", "masks", "share_noise")))
+    if (got["format"] == MASKED_FORMAT) != (got["masks"] is not None) or (got["share_noise"] and not got["masks"]):
+        raise WireError("terms", f"terms of format {got['format']} and what they say of masks do not go together")
+    return got
 
 
 _LOCAL_NOISE = {"clip_norm": number, "noise_multiplier": number, "answers": whole(1, MOST_ANSWERS)}
+_MASKS = {"group": whole(0, MOST_IN_A_GROUP), "dropouts": number}
+_SHARE_NOISE = {
+    **_LOCAL_NOISE,
+    "numbers": whole(1, 2**31),
+    "group": whole(1, MOST_IN_A_GROUP),
+    "least": whole(1, MOST_IN_A_GROUP),
+}
 
 
 def _local_noise(terms: Mapping[str, Any]) -> LocalNoise | None:

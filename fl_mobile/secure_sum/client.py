@@ -25,6 +25,8 @@ SEALED = struct.Struct(f"<I{2 * SHARE_BYTES + crypto.TAG_BYTES}s")
 """To or from whom, and the sealed shares of masking key and own mask."""
 INBOX = struct.Struct(f"<I{crypto.SIGNATURE_BYTES}s{2 * SHARE_BYTES + crypto.TAG_BYTES}s")
 """From whom, its signature of the roster, and what it sealed."""
+SHARED_HEAD = crypto.SIGNATURE_BYTES + 32
+"""Bytes before the sealed shares: signature of the roster, commitment to the own mask."""
 REVEALED = struct.Struct(f"<IB{SHARE_BYTES}s")
 """Of whom, 0 for its own mask or 1 for its masking key, and the share."""
 OWN_MASK, MASKING_KEY = 0, 1

@@ -10,12 +10,14 @@ import numpy as np
 
 from fl_mobile.errors import WireError
 from fl_mobile.secure_sum import crypto
+from fl_mobile.secure_sum.checks import check_advertisement
 from fl_mobile.secure_sum.client import (
     INBOX,
     MASKING_KEY,
     OWN_MASK,
     REVEALED,
     SEALED,
+    SHARED_HEAD,
     own_key,
     pair_key,
     sign_of,
@@ -23,9 +25,7 @@ from fl_mobile.secure_sum.client import (
 )
 from fl_mobile.secure_sum.masks import add_masks, unpack_values, words_of
 from fl_mobile.secure_sum.shamir import combine
-from fl_mobile.secure_sum.terms import Roster, SumTerms, pack_roster, read_entry, read_roster
-
-_HEAD = crypto.SIGNATURE_BYTES + 32
+from fl_mobile.secure_sum.terms import Roster, SumTerms, pack_roster, read_roster
 
 
 @dataclass
@@ -61,12 +61,9 @@ class MaskedServer:
         entries = []
         for client, packet in sorted(advertised.items()):
             try:
-                entry = read_entry(packet)
-                if entry.client != client or client not in self.identities:
-                    raise WireError("roster", f"client {client} advertises for another, or is not known")
-                who = f"client {client}"
-                crypto.check_signature(self.identities[client], entry.signature, entry.statement(self.terms), who)
-                entries.append(entry)
+                if client not in self.identities:
+                    raise WireError("roster", f"client {client} is not known")
+                entries.append(check_advertisement(packet, self.terms, client, self.identities[client]))
             except WireError as error:
                 self.dropped[client] = error.reason
         packet = pack_roster(self.terms, entries)
@@ -77,11 +74,11 @@ class MaskedServer:
         """Returns client → what its neighbours sealed for it, for all whose shares arrived."""
         roster, sent = self._known(), {}
         for client, packet in sorted(shared.items()):
-            body = packet[_HEAD:]
+            body = packet[SHARED_HEAD:]
             to = [row[0] for row in SEALED.iter_unpack(body)] if len(body) % SEALED.size == 0 else []
-            if client in roster.entries and len(packet) >= _HEAD and tuple(to) == roster.around[client]:
+            if client in roster.entries and len(packet) >= SHARED_HEAD and tuple(to) == roster.around[client]:
                 sent[client] = dict(SEALED.iter_unpack(body))
-                self._commitments[client] = packet[_HEAD - 32 : _HEAD]
+                self._commitments[client] = packet[SHARED_HEAD - 32 : SHARED_HEAD]
             else:
                 self.dropped[client] = "shares"
         out = {}

@@ -14,6 +14,7 @@ from fl_mobile.secure_sum import crypto
 
 _TERMS = struct.Struct("<16sIHIBHHH")
 _ENTRY = struct.Struct("<I32s32s64s")
+TERMS_BYTES, ENTRY_BYTES = _TERMS.size, _ENTRY.size
 LEAST_GROUP = 3
 """In the sum of two each client can read the other's values."""
 
@@ -107,6 +108,11 @@ def read_entry(packet: bytes) -> Entry:
     if len(packet) != _ENTRY.size:
         raise WireError("truncated", f"an advertisement has {_ENTRY.size} bytes, got {len(packet)}")
     return Entry(*_ENTRY.unpack(packet))
+
+
+def listed(roster: bytes) -> list[int]:
+    """Returns the clients of a roster as it says them, nothing checked."""
+    return [fields[0] for fields in _ENTRY.iter_unpack(roster[TERMS_BYTES:])]
 
 
 @dataclass(frozen=True)

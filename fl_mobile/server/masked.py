@@ -28,6 +28,18 @@ from fl_mobile.server.fold import Fold
 from fl_mobile.wire import Layout
 
 
+def payload_of(packet: bytes, layout: Layout, round_num: int) -> bytes:
+    """Returns the masked payload of a packet; raises `WireError` for one that is of no sum of this round."""
+    codec = summed(in_round(layout.codec, round_num))
+    assert codec is not None
+    header_of(packet, round_num=round_num, layout=layout, rules=Admission(weighting="uniform"))
+    _, _, payload = layout.open(packet)
+    expected = -(-codec.count_fields(layout.coded) * codec.width // 8)
+    if len(payload) != expected:
+        raise WireError("length", f"expected {expected} bytes of masked fields, got {len(payload)}")
+    return bytes(payload)
+
+
 @dataclass
 class MaskedRound:
     """One round of masked sums on the server.
@@ -109,9 +121,7 @@ class MaskedRound:
         payloads: dict[int, bytes] = {}
         for client, packet in packets.items():
             try:
-                header_of(packet, round_num=self.round_num, layout=self.layout, rules=Admission(weighting="uniform"))
-                _, _, payload = self.layout.open(packet)
-                payloads[client] = bytes(payload)
+                payloads[client] = payload_of(packet, self.layout, self.round_num)
                 self._lengths[client] = len(packet)
             except WireError as error:
                 self._refuse([client], error.reason)

@@ -30,6 +30,7 @@ MOST_VISITS = 300
 """A run that is not at its end after so many will never be."""
 BRIEF = Lease(holder="test", seconds=600)
 """Of the same holder, as nobody else is: one that was killed is followed at once."""
+_STEP = re.compile(r"/v1/rounds/(\d+)/devices/(\d+)/sum/(\d+)")
 _ATTEMPT = re.compile(r"/v1/rounds/(\d+)/devices/(\d+)/attempts/(\d+)")
 
 
@@ -54,6 +55,12 @@ class Local(Remote):
                 coordinator.check_token(headers["Authorization"].partition(" ")[2], place)
                 act: Callable[[Place], object] = {"GET": coordinator.look_up, "DELETE": coordinator.give_up}.get(method)
                 asked = coordinator.upload(place, body) if method == "PUT" else act(place)
+            elif found := _STEP.fullmatch(path):
+                number, device, step = map(int, found.groups())
+                place = Place(number, device, 0)
+                coordinator.check_token(headers["Authorization"].partition(" ")[2], place)
+                put = method == "PUT"
+                asked = coordinator.answer(place, step, body) if put else coordinator.hear(place, step)
             else:
                 signed = Signed(method, path, body, int(headers["FL-Time"]), from_base64(headers["FL-Signature"], 64))
                 value = json.loads(body)
@@ -66,7 +73,7 @@ class Local(Remote):
             if refusal.status == 507:
                 raise refusal.__cause__ from None  # as a whole process would see its disk
             reply = refusal.reply
-        return reply.status, json.dumps(reply.body).encode()
+        return reply.status, json.dumps(reply.body).encode() if reply.data is None else reply.data
 
 
 def play(

@@ -16,6 +16,7 @@ from device_sim.engines import Engine, Task
 from device_sim.federation.federation import Federation
 from device_sim.run.folder import RunFolder
 from device_sim.run.log import Round
+from fl_mobile.client.kept import device_key
 from fl_mobile.client.participate import Trainer
 from fl_mobile.client.remote import Patience
 from fl_mobile.coordinator.records import Pace
@@ -81,6 +82,7 @@ def serve_and_play(
 
     with served(federation, folder, programs or {}, service, stopped=stopped) as serving:
         fleet = Fleet(serving.url, clients, train, threads=threads, patience=PATIENCE)
+        fleet.registry = frozenset(device_key(clients / one.name).public for one in everybody(federation))
 
         def play() -> None:
             try:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.deploy.opening import deployable
 from device_sim.experiment.toml import parse_experiment
 from device_sim.federation.federation import Federation
 from device_sim.rounds import masked, server_of
@@ -317,13 +316,6 @@ def test_statistics_that_travel_as_they_are_are_refused_by_name() -> None:
 def test_levels_of_too_few_devices_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"holds the sum of 5 devices.*up to 12.*devices=12"):
         numpy_federation(parse_experiment(PLAIN, (*MASKED, "upload.codec=linear:clip=0.2,bits=4,devices=5")))
-
-
-def test_real_clients_cannot_be_masked_yet() -> None:
-    experiment = parse_experiment(PLAIN, MASKED)
-    experiment = replace(experiment, train=replace(experiment.train, batch_size=8))
-    with pytest.raises(ConfigError, match=r"masks\.group"):
-        deployable(experiment)
 
 
 def test_a_damaged_packet_is_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

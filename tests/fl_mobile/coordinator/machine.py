@@ -31,17 +31,14 @@ def is_full(reply: Reply) -> bool:
     return reply.body.get("retry", {}).get("reason") == "full"
 
 
-class Coordinating(RuleBasedStateMachine):
-    """A model of what clients were promised, beside the real store: one for all sequences, emptied after each.
+class Machine(RuleBasedStateMachine):
+    """A real store: one for all sequences, emptied after each.
 
     Attributes:
         store: What `opened` gave.
         ended: Sequences that came to their end.
-        promised: (round, device) → SHA-256 of the packet that its client has a receipt for.
-        sealed: Round → the packets it was sealed with.
     """
 
-    asynchronous = False
     rows = "select total_changes()"
     """How many rows have ever been changed here: the same number, the same rows."""
     store: Store
@@ -52,13 +49,7 @@ class Coordinating(RuleBasedStateMachine):
         self.packets = self.store.packets = InMemory(Path("none"))
         self.minter = Minter(self.store.run, self.store.secret)
         self.now, self.number = 1_000_000.0, 0
-        self.index: dict[int, int] = {}
         self.open: OpenRound | None = None
-        self.asked: set[tuple[int, int]] = set()
-        self.answers: dict[Place, tuple[str, int, Any]] = {}
-        self.promised: dict[tuple[int, int], tuple[int, str]] = {}
-        self.sealed: dict[int, list[str]] = {}
-        self.said: list[Signed] = []
 
     def teardown(self) -> None:
         type(self).ended += sys.exc_info()[0] is None
@@ -67,15 +58,14 @@ class Coordinating(RuleBasedStateMachine):
                 if table is not facts:
                     tx.db.execute(delete(table))
 
-    @initialize()
-    def begin(self) -> None:
-        with self.store.transaction() as tx:
-            core.open_round(tx, 0)
+    def sign(self, who: int, path: str, body: bytes, *, device: int | None, skew: float = 0.0) -> Signed:
+        self.now += 0.01
+        time_ms = int((self.now + skew) * 1000)
+        text = message(run=self.store.run, method="POST", path=path, device=device, time_ms=time_ms, body=body)
+        return Signed("POST", path, body, time_ms, key_of(who).sign(text))
 
     def ask(self, do: Any) -> Reply:
         """Returns the reply; a refusal must have left every row as it was."""
-        if self.open is None or self.open.number != self.number:
-            self.open = round_of(self.number, asynchronous=self.asynchronous)
         desk = Desk(self.minter, Limits(), Pace(), self.now, self.open)
         with self.store.transaction() as tx:
             before = tx.db.exec_driver_sql(self.rows).scalar_one()
@@ -89,11 +79,35 @@ class Coordinating(RuleBasedStateMachine):
             assert refusal.reply.body["detail"]
             return refusal.reply
 
-    def sign(self, who: int, path: str, body: bytes, *, device: int | None, skew: float = 0.0) -> Signed:
-        self.now += 0.01
-        time_ms = int((self.now + skew) * 1000)
-        text = message(run=self.store.run, method="POST", path=path, device=device, time_ms=time_ms, body=body)
-        return Signed("POST", path, body, time_ms, key_of(who).sign(text))
+
+class Coordinating(Machine):
+    """A model of what clients were promised.
+
+    Attributes:
+        promised: (round, device) → SHA-256 of the packet that its client has a receipt for.
+        sealed: Round → the packets it was sealed with.
+    """
+
+    asynchronous = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index: dict[int, int] = {}
+        self.asked: set[tuple[int, int]] = set()
+        self.answers: dict[Place, tuple[str, int, Any]] = {}
+        self.promised: dict[tuple[int, int], tuple[int, str]] = {}
+        self.sealed: dict[int, list[str]] = {}
+        self.said: list[Signed] = []
+
+    @initialize()
+    def begin(self) -> None:
+        with self.store.transaction() as tx:
+            core.open_round(tx, 0)
+
+    def ask(self, do: Any) -> Reply:
+        if self.open is None or self.open.number != self.number:
+            self.open = round_of(self.number, asynchronous=self.asynchronous)
+        return super().ask(do)
 
     @rule(who=DEVICES)
     def enrols(self, who: int) -> None:

@@ -76,6 +76,9 @@ def honest(coordinator: Coordinator, devices: int = 4) -> list[Asked]:
         part = f"Content-Range: bytes 3-{len(packet) - 1}/{len(packet)}\r\n".encode()
         out += [Asked(run, "PUT", place, auth, packet, hashes=True) for place in places]
         out.append(Asked(run, "PUT", places[1], auth + part, packet[3:], hashes=True))
+        steps = [f"/v1/rounds/{number}/devices/{device}/sum/{step}".encode() for step in (1, 2, 4)]
+        out += [Asked(run, "PUT", step, auth, packet, hashes=True) for step in steps]
+        out += [Asked(run, "GET", step, auth) for step in steps]
         out += [Asked(run, method, places[0], auth) for method in ("GET", "DELETE")]
     return out
 

@@ -11,9 +11,9 @@ import numpy as np
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.codecs import parse_codec
 from fl_mobile.coordinator.blobs import Blobs
-from fl_mobile.coordinator.judging import judge_by
+from fl_mobile.coordinator.judging import judge_by, judge_masked
 from fl_mobile.coordinator.published import told_of
-from fl_mobile.coordinator.records import OpenRound
+from fl_mobile.coordinator.records import OpenRound, SumPace
 from fl_mobile.protocol.signing import DeviceKey
 from fl_mobile.protocol.terms import Blob, assignment_to_json
 from fl_mobile.records import Assignment, FitPlan
@@ -25,6 +25,8 @@ from fl_mobile.wire import UPDATE, Header, Layout
 
 SPEC = {"w": TensorSpec((3,))}
 LAYOUT = Layout(SPEC, parse_codec("none"))
+SUMMED = Layout(SPEC, parse_codec("linear:clip=8,bits=4,devices=8"))
+"""Of rounds under masks."""
 
 
 @cache
@@ -40,16 +42,24 @@ def packet_of(device: int, round_num: int, flavour: int = 0) -> bytes:
 
 
 def round_of(
-    number: int, *, ask: int = 3, most: int = 2, asynchronous: bool = False, seat_seconds: float = 600.0
+    number: int,
+    *,
+    ask: int = 3,
+    most: int = 2,
+    asynchronous: bool = False,
+    seat_seconds: float = 600.0,
+    masked: bool = False,
 ) -> OpenRound:
+    layout = SUMMED if masked else LAYOUT
     admission = Admission(max_staleness=2 if asynchronous else 0)
-    folding = Folding(number, LAYOUT, AGGREGATORS["mean"], admission, FitPlan())
+    folding = Folding(number, layout, AGGREGATORS["mean"], admission, FitPlan())
     return OpenRound(
         number=number,
-        assignment=assignment_to_json(Assignment(number, FitPlan(), LAYOUT.codec)),
+        assignment=assignment_to_json(Assignment(number, FitPlan(), layout.codec)),
         parts_for=lambda held: {"model": Blob("0" * 64, 100 + held)},
         seed_of=lambda device: 1000 * number + device,
-        judge=judge_by(folding),
+        judge=(judge_masked if masked else judge_by)(folding),
+        masks=SumPace(60.0, 1.0) if masked else None,
         ask=ask,
         most=most,
         asynchronous=asynchronous,
