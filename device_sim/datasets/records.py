@@ -16,6 +16,10 @@ from fl_mobile.models.ends import Port, inputs_of_rows
 from fl_mobile.tasks.heads import Head, targets_of
 from fl_mobile.tasks.table import AUTO, CLASSES, CLASSIFICATION, task_row
 
+CHARACTERS, WORDS = "characters", "words"
+TOKENS = (CHARACTERS, WORDS)
+"""What texts are cut into."""
+
 MAX_ARRAY_BYTES = 4 << 30
 """Nothing a file declares makes a loader allocate more than this at once."""
 
@@ -69,7 +73,6 @@ class Scaling:
         target_mean: ``float64[k]``; empty where targets are no numbers.
         target_spread: ``float64[k]``.
         source: What they were measured on, in words.
-        upload_bytes: What devices sent for it.
     """
 
     mean: np.ndarray
@@ -77,7 +80,6 @@ class Scaling:
     target_mean: np.ndarray
     target_spread: np.ndarray
     source: str
-    upload_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Dataset:
         scaling: Of features and numbers that are to be standardised; None leaves them as they are.
         columns: Names of the features of a table, in order; empty where they have none.
         ends: Of several inputs or targets; None where there is one of each.
+        statistics_bytes: That devices sent before round 1, so that scaling or vocabulary are known.
     """
 
     name: str
@@ -123,6 +126,7 @@ class Dataset:
     scaling: Scaling | None = None
     columns: tuple[str, ...] = ()
     ends: Ends | None = None
+    statistics_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.train.x.shape[1:] != self.test.x.shape[1:] or self.train.x.dtype != self.test.x.dtype:
@@ -211,6 +215,8 @@ class DataOptions:
         fill: ``csv``: ``column=number`` of features whose missing cells are that number.
         window: ``har``, ``sequence-folder``: samples of an example.
         hop: And there: how many samples later the next one begins.
+        tokens: Texts: a value of `TOKENS`.
+        vocabulary: Texts in words: path of a public list.
     """
 
     image_size: tuple[int, int] | None = None
@@ -223,6 +229,8 @@ class DataOptions:
     fill: tuple[str, ...] | None = None
     window: int | None = None
     hop: int | None = None
+    tokens: str | None = None
+    vocabulary: str | None = None
 
     def __post_init__(self) -> None:
         for name, length in (("image_size", 2), ("shape", 3)):

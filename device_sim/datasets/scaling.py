@@ -67,13 +67,13 @@ def with_scaling(dataset: Dataset, mean: np.ndarray, spread: np.ndarray, source:
         target_mean=mean[told] if numbers else np.zeros(0),
         target_spread=spread[told] if numbers else np.zeros(0),
         source=source,
-        upload_bytes=upload_bytes,
     )
+    dataset = replace(dataset, scaling=scaling, statistics_bytes=upload_bytes)
     if not numbers:
-        return replace(dataset, scaling=scaling)
+        return dataset
     train, test = (_scaled(part, scaling) for part in (dataset.train, dataset.test))
     public = None if dataset.public is None else _scaled(dataset.public, scaling)
-    return replace(dataset, scaling=scaling, train=train, test=test, public=public)
+    return replace(dataset, train=train, test=test, public=public)
 
 
 def written(dataset: Dataset, mean: np.ndarray, spread: np.ndarray) -> tuple[str, ...]:

@@ -159,6 +159,7 @@ _ROWS: dict[str, DatasetRow] = {
         missing=missing_plays,
         natural=True,
         reads_path=True,
+        options=("tokens", "vocabulary"),
     ),
     "har": DatasetRow(
         load=load_har,
@@ -207,13 +208,14 @@ _ROWS: dict[str, DatasetRow] = {
     ),
     "text-folder": DatasetRow(
         load=load_text_folder,
-        summary="your texts: root/<device>/*.txt with root as path; the next character is to be told",
+        summary="your texts: root/<device>/*.txt with root as path; the next character or word is to be told",
         size="yours",
         licence="yours",
         get="a folder for each device",
         missing=_needs_path,
         natural=True,
         reads_path=True,
+        options=("tokens", "vocabulary"),
     ),
     "image-folder": DatasetRow(
         load=load_image_folder,

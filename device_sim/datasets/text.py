@@ -1,7 +1,8 @@
-"""Text by who wrote or says it, in windows of characters: what a keyboard learns from, the next one at every step.
+"""Text by who wrote or says it, in windows of characters or words: what a keyboard learns from, the next at every step.
 
 The alphabet is fixed and public, so nothing is looked up in what devices hold: line feed and printable ASCII; all else
-is token 0. ``x`` are `WINDOW` tokens, ``y`` the same one step on; −1 behind the end of a text.
+is token 0. ``x`` are `WINDOW` tokens, ``y`` the same one step on; −1 behind the end of a text. Words are those of a
+public list, see `device_sim.datasets.words`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from device_sim.datasets import words
 from device_sim.datasets.mnist import data_folder
-from device_sim.datasets.records import Dataset, LoadRequest
+from device_sim.datasets.records import WORDS, Dataset, LoadRequest
 from device_sim.datasets.split import split_dataset
-from fl_mobile.errors import DataError
+from fl_mobile.errors import ConfigError, DataError
 
 WINDOW = 40
 CHARACTERS = "\n" + "".join(chr(code) for code in range(32, 127))
@@ -106,26 +108,35 @@ def _plays(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _windows(name: str, texts: Mapping[str, str], request: LoadRequest, source: str) -> Dataset:
-    parts = [_cut(tokens_of(text)) for text in texts.values() if len(text) > 1]
+    in_words, window, what = request.options.tokens == WORDS, WINDOW, "character"
+    labels: tuple[str, ...] = LABELS
+    if in_words:
+        if not request.options.vocabulary:
+            raise ConfigError('data.tokens = "words" needs data.vocabulary: a public list of words, one a line')
+        vocabulary = words.read_vocabulary(Path(request.options.vocabulary))
+        labels, window, what = (words.OTHER, *vocabulary), words.WINDOW, "word"
+        numbers = {word: number for number, word in enumerate(vocabulary, 1)}
+    told = (words.numbers_of(text, numbers) if in_words else tokens_of(text) for text in texts.values())
+    parts = [_cut(tokens, window) for tokens in told if len(tokens) > 1]
     if not parts:
-        raise DataError(f"{source}: no text of two characters or more is in it.")
+        raise DataError(f"{source}: no text of two {what}s or more is in it.")
     x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
     return split_dataset(
         name=name,
         x=x,
         y=y.astype(np.int64),
-        labels=LABELS,
+        labels=labels,
         request=request,
         source=source,
         device_of=np.repeat(np.arange(len(parts)), [len(x) for x, _ in parts]),
         task="sequence",
-        why="the next character is a class at every step",
+        why=f"the next {what} is a class at every step",
     )
 
 
-def _cut(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns windows ``int32[n, WINDOW]`` and what follows each of their characters, −1 behind the end."""
-    count = -(-(len(tokens) - 1) // WINDOW)
-    x, y = np.zeros(count * WINDOW, np.int32), np.full(count * WINDOW, -1, np.int32)
+def _cut(tokens: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns windows ``int32[n, window]`` and what follows each of their tokens, −1 behind the end."""
+    count = -(-(len(tokens) - 1) // window)
+    x, y = np.zeros(count * window, np.int32), np.full(count * window, -1, np.int32)
     x[: len(tokens) - 1], y[: len(tokens) - 1] = tokens[:-1], tokens[1:]
-    return x.reshape(count, WINDOW), y.reshape(count, WINDOW)
+    return x.reshape(count, window), y.reshape(count, window)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS, DataOptions
+from device_sim.datasets.records import TOKENS
 from device_sim.datasets.scaling import AUTO as BY_DATASET
 from device_sim.datasets.scaling import PUBLIC, STANDARDIZE
 from device_sim.experiment.keys import key, positive
@@ -54,6 +55,9 @@ class Data:
     ranges: tuple[str, ...] = key(
         (), "column=low:high that anyone may know: under [privacy] what devices' sums are cut off at", ("age=0:120",)
     )
+    tokens: str = key("", f"texts: {' | '.join(TOKENS)}; empty is characters", "words")
+    vocabulary: str = key("", "texts in words: a file that anyone may know, a word a line", "words.txt")
+    words: int = key(0, "texts in words: so many of the file, those that devices use most, by sums they send; 0 is all")
     image_size: str = key("", "image-folder, synthetic: HEIGHTxWIDTH every picture is scaled to, e.g. 96x96", "96x96")
     color: str = key("", "image-folder, synthetic: rgb | gray", "rgb")
     examples: int = key(0, "synthetic: how many; 0 is its default")
@@ -74,6 +78,10 @@ class Data:
         if self.image_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.image_size):
             raise ConfigError(f"data.image-size must be HEIGHTxWIDTH, e.g. 96x96, got '{self.image_size}'")
         check_known("data.standardize", self.standardize, STANDARDIZE)
+        if self.tokens:
+            check_known("data.tokens", self.tokens, TOKENS)
+        if self.words < 0 or self.words == 1:
+            raise ConfigError(f"data.words must be 0, or at least 2, got {self.words}")
         if self.standardize == PUBLIC and not self.scaling:
             raise ConfigError('data.standardize = "public" needs data.scaling, e.g. ["age=38.6:12.1"]')
         if self.color not in ("", "rgb", "gray"):
@@ -101,4 +109,6 @@ class Data:
             classes=self.classes or None,
             window=self.window or None,
             hop=self.hop or None,
+            tokens=self.tokens or None,
+            vocabulary=self.vocabulary or None,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from device_sim.client_data.partition import PARTITIONERS
 from device_sim.datasets import DATASETS
+from device_sim.datasets.records import WORDS
 from device_sim.datasets.scaling import FEDERATED, PUBLIC
 from device_sim.experiment.privacy import CENTRAL, DISTRIBUTED, LOCAL, Privacy
 from fl_mobile.algorithms import Algorithm
@@ -75,6 +76,12 @@ IDLE: tuple[Idle, ...] = (
         by=("data.dataset",),
         works=lambda e: e.data.dataset not in DATASETS or DATASETS[e.data.dataset].split == "stratified",
         told="datasets that have no test part of their own",
+    ),
+    Idle(
+        keys=("data.vocabulary", "data.words"),
+        by=("data.tokens",),
+        works=lambda e: e.data.tokens == WORDS,
+        told="words",
     ),
     Idle(
         keys=("data.scaling",),

@@ -86,6 +86,13 @@ MASKS_CROSSINGS: tuple[SectionCrossing, ...] = (
         instead="use an attack on updates, such as sign-flip",
     ),
     SectionCrossing(
+        keys=("data.words", _GROUP),
+        asked=lambda e: e.data.words > 0,
+        told="data.words {e.data.words}",
+        why="counts of a device's words would go to the server without a mask",
+        instead="use 0, which takes the whole list of data.vocabulary",
+    ),
+    SectionCrossing(
         keys=("data.standardize", _GROUP),
         asked=lambda e: e.data.standardize == FEDERATED,
         told="data.standardize '{e.data.standardize}'",

@@ -148,6 +148,13 @@ PRIVACY_CROSSINGS: tuple[SectionCrossing, ...] = (
         instead="use 0",
     ),
     SectionCrossing(
+        keys=("data.words", _MODE),
+        asked=lambda e: e.data.words > 0,
+        told="data.words {e.data.words}",
+        why="counts of words would be told as they are, and nobody has charged them",
+        instead="use 0, which takes the whole list of data.vocabulary",
+    ),
+    SectionCrossing(
         keys=("data.standardize", _MODE),
         asked=lambda e: e.data.standardize == FEDERATED and e.privacy.of_devices,
         told="data.standardize '{e.data.standardize}'",

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from device_sim.client_data.data import DeviceData
-from device_sim.datasets.records import Dataset
+from device_sim.datasets.records import WORDS, Dataset
 from device_sim.datasets.scaling import (
     AUTO,
     FEDERATED,
@@ -30,10 +30,11 @@ from device_sim.datasets.scaling import (
     with_scaling,
     written,
 )
+from device_sim.datasets.words import with_words
 from device_sim.experiment.data import ON_DEMAND
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.private import claim_of
-from fl_mobile.client.sums import bounded_moments_of, moments_of, moments_question
+from fl_mobile.client.sums import COUNTS, bounded_moments_of, counts_of, counts_question, moments_of, moments_question
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import open_ledger
 from fl_mobile.privacy.keys import KEY_BYTES, derive
@@ -88,6 +89,31 @@ def standardised(experiment: Experiment, dataset: Dataset, deal: Callable[[], De
     )
     source = f"federated sums, {totals.upload_bytes // len(devices)} bytes of each device"
     return with_scaling(dataset, *moments_from(totals.values), source, totals.upload_bytes)
+
+
+def in_vocabulary(experiment: Experiment, dataset: Dataset, deal: Callable[[], DeviceData]) -> Dataset:
+    """Returns a dataset of words with its vocabulary as ``data.words`` says; any other as it is.
+
+    Args:
+        deal: Returns what devices hold.
+
+    Raises:
+        ConfigError: Devices use fewer words of the list than it is to have.
+    """
+    keys, candidates = experiment.data, len(dataset.labels) - 1
+    if keys.tokens != WORDS:
+        return dataset
+    if not keys.words:
+        return with_words(dataset, range(1, candidates + 1))
+    data, question = deal(), counts_question(candidates)
+    told = (data.examples(index)[1] for index in np.flatnonzero(data.holds(np.arange(data.population))).tolist())
+    totals = add_up(question, (pack_sums(question, counts_of(y[y >= 0], candidates)) for y in told))
+    counts = totals.values[COUNTS][1:]
+    used = int(np.count_nonzero(counts))
+    if used < keys.words:
+        raise ConfigError(f"data.words is {keys.words}, and devices use {used} words of {keys.vocabulary}; lower it")
+    kept = np.argsort(-counts, kind="stable")[: keys.words] + 1  # of equals, the earlier in the list
+    return with_words(dataset, kept.tolist(), statistics_bytes=totals.upload_bytes)
 
 
 def to_be_released(experiment: Experiment) -> bool:

@@ -44,6 +44,8 @@ def read_model(path: Path, imports: Sequence[str] = ()) -> Any:
     with _own_modules(imports) as known:
         import keras
 
+        import fl_mobile.models.cifg  # noqa: F401 - the layers of a row of the table, by name
+
         try:
             return keras.saving.load_model(path, compile=False, custom_objects=known)
         except Exception as error:  # Keras raises ValueError, TypeError, KeyError, OSError and zipfile's own

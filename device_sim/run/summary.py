@@ -44,7 +44,6 @@ def summarise(
     best, now = max(scores, key=lambda s: s.accuracy), next(s for s in scores if s.round_num == kept.round_num)
     weights = federation.whole(kept.weights)
     dataset, spec = federation.dataset, federation.spec
-    statistics = 0 if dataset.scaling is None else dataset.scaling.upload_bytes
     return {
         "schema": SCHEMA,
         "task": _task(federation),
@@ -62,7 +61,7 @@ def summarise(
         "skipped": dict(sorted(sum((Counter(r.skipped) for r in rounds), Counter()).items())),
         "saved_bytes": sum(r.saved_bytes for r in rounds),
         "engine": federation.engine.about,
-        "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population, statistics),
+        "traffic": _traffic(rounds, fp32_bytes(spec), federation.data.population, dataset.statistics_bytes),
         "devices": _devices(rounds, federation.data.population),
         "attack": _attack(federation, rounds),
         "privacy": privacy_of(federation, rounds),

@@ -125,6 +125,16 @@ MODELS: dict[str, ModelRow] = {
         input_scale=1.0,
         task="sequence",
     ),
+    "next-word-lstm": ModelRow(
+        build="fl_mobile.models.text:next_word_lstm",
+        summary="next word at every step: shared embedding 32, CIFG-LSTM 128",
+        input_shape=(20,),
+        num_classes=1001,
+        reference="the keyboard's model of Hard et al. 2018, narrower, 61,088 parameters",
+        input_dtype="int32",
+        input_scale=1.0,
+        task="sequence",
+    ),
     "tiny-transformer": ModelRow(
         build="fl_mobile.models.text:tiny_transformer",
         summary="next character at every step: embedding 32, one causal block of two heads",

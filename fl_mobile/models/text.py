@@ -25,6 +25,38 @@ def char_gru(input_shape: tuple[int, ...], num_classes: int, *, input_scale: flo
     return keras.Model(inputs, layers.Dense(num_classes, name="logits")(x), name="char_gru")
 
 
+def next_word_lstm(
+    input_shape: tuple[int, ...], num_classes: int, *, input_scale: float, units: int = 128, width: int = 32
+) -> Any:
+    """Returns a keyboard's model in little: embeddings of ``width``, one CIFG-LSTM, the same embeddings as scores.
+
+    Inputs are ``int32[n, steps]`` words below ``num_classes``. See `next_word_lstm_670` for the published width.
+
+    Args:
+        units: Of the LSTM, whose output is projected to ``width``.
+    """
+    import keras
+    from keras import layers
+
+    from fl_mobile.models.cifg import CifgCell, SharedEmbedding
+
+    if len(input_shape) != 1 or input_scale != 1:
+        raise ValueError(f"expected token numbers (steps,) that are not scaled, got {input_shape} × {input_scale:g}")
+    inputs = keras.Input(input_shape, dtype="int32", name="tokens")
+    words = SharedEmbedding(num_classes, width, name="embedding")
+    cell = CifgCell(units, width, name="cifg_cell")
+    x = layers.RNN(cell, return_sequences=True, name="cifg")(words(inputs))
+    return keras.Model(inputs, words(x, reverse=True), name="next_word_lstm")
+
+
+def next_word_lstm_670(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
+    """Returns the model of Hard et al. 2018: embedding 96, CIFG-LSTM 670 projected to 96, the embedding shared.
+
+    1,412,250 parameters for 10,000 words. Named by ``model.name = "fl_mobile.models.text:next_word_lstm_670"``.
+    """
+    return next_word_lstm(input_shape, num_classes, input_scale=input_scale, units=670, width=96)
+
+
 def tiny_transformer(input_shape: tuple[int, ...], num_classes: int, *, input_scale: float) -> Any:
     """Returns one causal transformer block (Vaswani et al. 2017) and scores of the next token at every step.
 

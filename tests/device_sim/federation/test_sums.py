@@ -48,7 +48,7 @@ def test_sums_of_devices_give_what_a_scaler_gives_on_all_of_it(name: str, partit
     assert np.array_equal(found.train.x, raw.train.x), "features are standardised in the graph"
     columns = len(column_names(raw))
     length = len(pack_sums(moments_question(columns), moments_of(np.zeros((1, columns), np.float32))))
-    assert found.scaling.upload_bytes == 13 * length
+    assert found.statistics_bytes == 13 * length
     assert f"{length} bytes of each device" in found.scaling.source
     if name == "diabetes":
         assert abs(float(found.train.y.mean())) < 1e-6
@@ -87,7 +87,7 @@ def test_public_constants_are_taken_as_they_are():
     assert found.scaling is not None
     assert found.scaling.mean.tolist() == [48.5, *[1.0] * 9]
     assert found.scaling.target_spread.tolist() == [2.0]
-    assert found.scaling.upload_bytes == 0
+    assert found.statistics_bytes == 0
     assert found.scaling.source == "public constants"
 
 

@@ -41,6 +41,7 @@ PARAMETERS = {  # (all, trainable), published or added up by hand from the layer
     "autoencoder": (2 * 784 * 64 + 64 + 64 * 16 + 16 + 16 * 64 + 64 + 784,) * 2,
     "har-cnn": (5 * 6 * 32 + 32 + 5 * 32 * 64 + 64 + 5 * 64 * 64 + 64 + 64 * 6 + 6,) * 2,
     "char-gru": (97 * 8 + 3 * (8 * 128 + 128 * 128 + 2 * 128) + 128 * 97 + 97,) * 2,
+    "next-word-lstm": (1001 * 32 + (32 + 32 + 1) * 3 * 128 + 128 * 32,) * 2,
     "text-classifier": (10_000 * 16 + 16 * 16 + 16 + 16 * 2 + 2,) * 2,
 }
 
