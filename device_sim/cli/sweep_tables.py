@@ -30,6 +30,9 @@ def show(job: Job, content: dict[str, Any], results: Sequence[TrialResult], file
             named = _named(result, keys)
             rows.append((*named, *_figures(result.scores), _mark(result.number, content)))
     print_tables([make_table("", (*columns, *_NUMBERS, ""), rows, numbers=_NUMBERS)])
+    if len(kinds := kinds_in(results)) > 1:
+        cells = [(result.label, *_of_kinds(result, kinds)) for result in results if result.by_kind]
+        print_tables([make_table("bytes of an upload by kind of tensor", ("", *kinds), cells, numbers=kinds)])
     if grid := job.grid(results):
         title = f"accuracy %, {grid.keys[0]} by {grid.keys[1]}"
         print_tables([make_table(title, ("", *grid.columns), grid.told(), numbers=grid.columns)])
@@ -40,6 +43,16 @@ def show(job: Job, content: dict[str, Any], results: Sequence[TrialResult], file
     print(f"{job.seeds} seeds, accuracy of the last {FINAL_ROUNDS} rounds; * is on the front of {front}")
     for file in files:
         print(file)
+
+
+def kinds_in(results: Sequence[TrialResult]) -> tuple[str, ...]:
+    """Returns the kinds of tensors that trials measured, in order."""
+    return tuple(dict.fromkeys(str(row["kind"]) for result in results for row in result.by_kind))
+
+
+def _of_kinds(result: TrialResult, kinds: Sequence[str]) -> list[str]:
+    told = {row["kind"]: f"{row['packet_bytes']:,.0f} ({row['ratio']:.1f}×)" for row in result.by_kind}
+    return [told.get(kind, "–") for kind in kinds]
 
 
 def _named(result: TrialResult, keys: Sequence[str]) -> tuple[str, ...]:

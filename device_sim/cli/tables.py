@@ -108,6 +108,7 @@ def _training(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             _ratio(traffic["upload_ratio"]),
             f"float32 bytes / packet bytes; download {_ratio(traffic['download_ratio'])}",
         ),
+        *_by_kind(summary.get("by_kind", ())),
         (
             "traffic per device",
             size(up + down),
@@ -126,6 +127,12 @@ def _metrics(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Returns what else is known of the model on the test set, beside its score."""
     others = list(metrics.items())[1:]
     return [("metrics", "", ", ".join(f"{name} {value:.4g}" for name, value in others))] if others else []
+
+
+def _by_kind(kinds: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Returns what each kind of tensor cost of an upload, where there are several."""
+    told = (f"{row['kind']} {row['packet_bytes']:,.0f} bytes ({_ratio(row['ratio'])})" for row in kinds)
+    return [("upload by kind", "", ", ".join(told))] if len(kinds) > 1 else []
 
 
 def task_of(summary: Mapping[str, Any]) -> str:

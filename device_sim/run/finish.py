@@ -32,6 +32,7 @@ from device_sim.run.held_out import (
     frames_of,
     refuse_tuned,
 )
+from device_sim.run.kinds import kinds_of
 from device_sim.run.log import Round
 from device_sim.run.loop import restore
 from device_sim.run.summary import summarise
@@ -77,6 +78,7 @@ def finish(
     with kept_errors(folder, f"after round {len(rounds)}", safe=len(rounds)):
         summary = {
             **summarise(federation, rounds, kept, beside, command=command),
+            "by_kind": kinds_of(federation, folder),
             "federated_evaluation": federated_evaluation(federation, Shelf(folder.memory), state),
             "warnings": warnings_of(federation.experiment, rounds, evidence_of(federation, kept)),
         }

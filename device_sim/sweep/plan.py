@@ -100,6 +100,9 @@ class Trial:
         return [f"{key}={as_toml(value)}" for key, value in self.params.items()]
 
 
+KEPT = 2
+"""Updates that the first seed of a trial keeps, to be measured by kind of tensor."""
+
 BASE = Trial("base", {})
 
 
@@ -143,13 +146,13 @@ class SweepPlan:
 
 
 def experiments_of(base: Experiment, trial: Trial, seeds: Sequence[int]) -> list[Experiment]:
-    """Returns ``base`` with a trial's changes, once for every seed; raw updates are not kept.
+    """Returns ``base`` with a trial's changes, once for every seed; raw updates are kept of the first alone, a few.
 
     Raises:
         ConfigError: The values do not go together.
     """
     text = to_toml(base)
-    each = [[*trial.changes(), f"seed={seed}", "output.keep-updates=0"] for seed in seeds]
+    each = [[*trial.changes(), f"seed={seed}", f"output.keep-updates={KEPT * (seed == 0)}"] for seed in seeds]
     try:
         return [parse_experiment(text, changes, where="base", searched=len(trial.params) > 1) for changes in each]
     except ConfigError as error:  # lines of the resolved base are nothing that the user wrote

@@ -86,6 +86,7 @@ class TrialResult:
         number: 0 is the one that others are compared with.
         folder: Where its runs are, below the sweep's folder.
         failure: Why there are no scores; empty if there are.
+        by_kind: What each kind of tensor costs of an upload of seed 0, as `fl_mobile.measurements.kinds.OfKind`.
     """
 
     number: int
@@ -94,6 +95,7 @@ class TrialResult:
     folder: str
     failure: str
     scores: Scores | None
+    by_kind: tuple[Mapping[str, Any], ...] = ()
 
 
 def score(runs: Runs, reference: Runs, target_accuracy: float | None = None) -> Scores:

@@ -12,6 +12,7 @@ from typing import Any
 from device_sim.experiment.experiment import Experiment, experiment_hash
 from device_sim.federation.federation import Federation, open_federation
 from device_sim.run.folder import RunFolder, create, locked, reopen
+from device_sim.run.kinds import kinds_of
 from device_sim.run.log import Round, read_rounds
 from device_sim.run.loop import simulate, stop_reason
 from device_sim.sweep.files import folder_name, read_log, write_log
@@ -19,6 +20,10 @@ from device_sim.sweep.plan import Trial, experiments_of
 from device_sim.sweep.results import Runs, TrialResult, score
 from device_sim.sweep.search import Search
 from fl_mobile.errors import FlMobileError, RunError
+from fl_mobile.storage.files import write_json
+
+KINDS = "kinds.json"
+"""In the folder of a trial's first seed: what each kind of tensor cost of an upload."""
 
 Watch = Callable[[str, Iterator[Round], int], None]
 
@@ -59,11 +64,13 @@ def run_sweep(sweep: Sweep, search: Search) -> list[TrialResult]:
         trial, earlier = search.ask(), log[number] if number < len(log) else None
         _refuse_another(sweep.out, trial, earlier)
         folder, failure, scores = folder_name(trial), earlier["failure"] if earlier else "", None
+        kinds: tuple[dict[str, Any], ...] = ()
         if not failure:
             try:
                 folder, runs = _play(sweep, f"trial {number}/{search.count - 1}", trial, folders)
                 reference = reference or runs
                 scores = score(runs, reference, sweep.target_accuracy)
+                kinds = _kinds(sweep.out / folder)
             except RunError:
                 raise
             except FlMobileError as error:
@@ -73,7 +80,13 @@ def run_sweep(sweep: Sweep, search: Search) -> list[TrialResult]:
         search.tell(scores)
         done.append(
             TrialResult(
-                number=number, label=trial.label, params=trial.params, folder=folder, failure=failure, scores=scores
+                number=number,
+                label=trial.label,
+                params=trial.params,
+                folder=folder,
+                failure=failure,
+                scores=scores,
+                by_kind=kinds,
             )
         )
         line = json.loads(json.dumps(asdict(done[-1])))  # as it would be read back: tuples are lists
@@ -104,11 +117,20 @@ def _play(sweep: Sweep, title: str, trial: Trial, folders: dict[str, str]) -> tu
 
 def _run(sweep: Sweep, title: str, path: Path, experiment: Experiment) -> list[Round]:
     folder = reopen(path, experiment)[0] if RunFolder(path).experiment.exists() else create(path, experiment)
-    if not stop_reason(experiment, read_rounds(folder)):
+    measured = (path / KINDS).exists() or not experiment.output.keep_updates
+    if not stop_reason(experiment, read_rounds(folder)) or not measured:
         federation = sweep.open(experiment)
         with contextlib.closing(federation.engine), locked(folder):
             sweep.watch(title, simulate(federation, folder), experiment.train.rounds)
+            if not measured:
+                write_json(path / KINDS, kinds_of(federation, folder))
     return read_rounds(folder)
+
+
+def _kinds(trial: Path) -> tuple[dict[str, Any], ...]:
+    """Returns what each kind of tensor cost of an upload of a trial's first seed; empty of runs that kept none."""
+    path = trial / "seed-0" / KINDS
+    return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
 
 
 def forecast(sweep: Sweep, search: Search) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class CifgCell(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "units": self.units, "width": self.width}
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=_PACKAGE)  # type: ignore[untyped-decorator]
 def _forget_later(shape: tuple[int, ...], dtype: Any = None, **_: Any) -> Any:
     third = shape[0] // 3
     return ops.concatenate([ops.ones((third,), dtype), ops.zeros((2 * third,), dtype)])

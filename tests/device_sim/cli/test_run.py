@@ -50,6 +50,9 @@ def test_a_run_leaves_every_file_and_a_summary_of_real_numbers(finished: tuple[P
     assert traffic["upload_ratio"] == pytest.approx(
         traffic["fp32_model_bytes"] * traffic["uploads"] / traffic["upload_bytes"]
     )
+    kinds = {row["kind"]: row for row in summary["by_kind"]}
+    assert list(kinds) == ["dense", "norm and bias"]
+    assert kinds["dense"]["parameters"] + kinds["norm and bias"]["parameters"] == summary["model"]["parameters"]
     assert traffic["upload_bytes_per_device"] * 12 == pytest.approx(traffic["upload_bytes"])
     devices = summary["devices"]
     assert devices["accepted"] + sum(devices["dropped"].values()) == devices["asked"] == 24

@@ -92,6 +92,7 @@ def test_paths_and_options_a_row_does_not_read_are_refused(opener, name, tmp_pat
     row = DATASETS[name]
     every = {"image_size": (4, 4), "color": "gray", "examples": 50, "shape": (8, 8, 1), "classes": 3}
     every |= {"target": ("y",), "device_column": "who", "window": 8, "hop": 4, "fill": ("age=30",)}
+    every |= {"tokens": "words", "vocabulary": "words.txt"}
     assert set(every) == set(DataOptions.__dataclass_fields__)
     for option, value in every.items():
         if option not in row.options:

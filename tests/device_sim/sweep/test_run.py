@@ -60,6 +60,11 @@ def test_arms_pair_cohorts_and_resume(tmp_path: Path) -> None:
         assert dropped[0] == dropped[1], "same seed, same cohort, same drop-outs"
     assert none.scores is not None
     assert none.scores.difference == 0
+    kinds = [{row["kind"]: row["packet_bytes"] for row in result.by_kind} for result in (none, q4)]
+    assert kinds[0]
+    assert kinds[0].keys() == kinds[1].keys()
+    assert sum(kinds[1].values()) < sum(kinds[0].values()), "measured on the first seed's own updates"
+    assert [row["codec"] for row in (none.by_kind[0], q4.by_kind[0])] == ["none", "q4+deflate"]
 
 
 @pytest.mark.parametrize("sampler", OPTUNA)

@@ -46,7 +46,7 @@ def test_arms_are_codecs_with_more_keys() -> None:
     uploads = [(e.upload.codec, e.upload.memory, e.upload.target_ratio) for e in both]
     assert uploads == [("ecsq:step=4", "cafe", 105)] * 2
     assert [e.seed for e in both] == [0, 5]
-    assert [e.output.keep_updates for e in both] == [0, 0]
+    assert [e.output.keep_updates for e in both] == [2, 0]
 
 
 @pytest.mark.parametrize("arm", ["", ";a=1", "none;cafe", "none; =1"])
