@@ -34,6 +34,11 @@ def everybody(federation: Federation) -> list[Examples]:
     return [Examples(f"client-{device:06d}", *each) for device, each in enumerate(held)]
 
 
+def registry_of(federation: Federation, clients: Path) -> frozenset[bytes]:
+    """Returns the public keys of all clients, as somebody who is not the server holds them."""
+    return frozenset(device_key(clients / one.name).public for one in everybody(federation))
+
+
 def on(engine: Engine) -> Callable[[Examples], Trainer]:
     """Returns clients' training on an engine; one at a time, because its workers are not theirs."""
 
@@ -82,7 +87,7 @@ def serve_and_play(
 
     with served(federation, folder, programs or {}, service, stopped=stopped) as serving:
         fleet = Fleet(serving.url, clients, train, threads=threads, patience=PATIENCE)
-        fleet.registry = frozenset(device_key(clients / one.name).public for one in everybody(federation))
+        fleet.registry = registry_of(federation, clients)
 
         def play() -> None:
             try:

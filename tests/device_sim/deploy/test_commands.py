@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_mobile.secure_sum.registry import read_registry
 from tests.device_sim.cli.test_cli import examples
 from tests.device_sim.cli_runs import command, environment, fl_mobile
 
@@ -39,10 +40,12 @@ def is_serving(server: subprocess.Popen[str], seconds: float = 240) -> bool:
 
 def test_the_examples_of_serve_and_client_train_a_model_together(tmp_path: Path) -> None:
     check, deal, serve = examples("serve")
-    one, fleet = examples("client")
+    one, fleet, keys = examples("client")
     for arguments in (check, deal):
         ended = fl_mobile(*arguments, cwd=tmp_path)
         assert ended.code == 0, (arguments, ended.err)
+    (tmp_path / "registry.txt").write_text(fl_mobile(*keys, cwd=tmp_path).out)
+    assert len(read_registry(tmp_path / "registry.txt")) == 20
     server = started(serve, tmp_path)
     assert is_serving(server)
     clients = [started([*arguments, "--state", f"kept-{i}"], tmp_path) for i, arguments in enumerate((one, fleet))]

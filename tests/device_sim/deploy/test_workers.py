@@ -22,7 +22,7 @@ from fl_mobile.records import Update
 from fl_mobile.tensors import weights_hash
 from tests.crossings.test_two_roles import DEFAULT
 from tests.device_sim.deploy.house import House, one_address
-from tests.device_sim.deploy.loopback import everybody, on
+from tests.device_sim.deploy.loopback import everybody, on, registry_of
 from tests.device_sim.deploy.test_deployed import SOME, told
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
@@ -33,20 +33,28 @@ PATIENCE = Patience(tries=60, first_seconds=0.02, most_seconds=1.0, timeout_seco
 SECONDS = 240.0
 
 
+MASKS = (*SOME, "masks.group=20", "upload.codec=sketch:k=64", "output.recipes=[]")
+
+
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(3, 0), *(pytest.param(12, seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+    ("kills", "seed", "keys"),
+    [
+        (3, 0, KEYS),
+        *(pytest.param(12, seed, KEYS, marks=pytest.mark.slow) for seed in range(1, 6)),
+        *(pytest.param(8, seed, MASKS, marks=pytest.mark.slow) for seed in range(6, 8)),
+    ],
 )
 def test_killed_at_random_they_end_at_the_simulated_model(
-    tmp_path: Path, postgres: Server, kills: int, seed: int
+    tmp_path: Path, postgres: Server, kills: int, seed: int, keys: tuple[str, ...]
 ) -> None:
-    federation = numpy_federation(parse_experiment(PLAIN, KEYS))
+    federation = numpy_federation(parse_experiment(PLAIN, keys))
     simulated = create(tmp_path / "simulated", federation.experiment)
     expected = list(simulate(federation, simulated))
     rng = random.Random(seed)
     victims = [("master", "worker 0", "worker 1")[n % 3] for n in range(kills)]
     rng.shuffle(victims)
     due = dict(zip(sorted(rng.sample(range(1, 15), kills)), victims, strict=True))  # fits of 16 at which one dies
-    house, fits, timers = House(tmp_path / "run", postgres.empty(), KEYS), iter(range(10**6)), list[threading.Timer]()
+    house, fits, timers = House(tmp_path / "run", postgres.empty(), keys), iter(range(10**6)), list[threading.Timer]()
 
     def train(examples: Examples) -> Trainer:
         real = on(federation.engine)(examples)
@@ -63,6 +71,7 @@ def test_killed_at_random_they_end_at_the_simulated_model(
         house.begin()
         with one_address(house, seed) as url:
             fleet = Fleet(url, tmp_path / "clients", train, threads=3, patience=PATIENCE)
+            fleet.registry = registry_of(federation, fleet.folder)
             limit = threading.Timer(SECONDS, fleet.stop)
             limit.daemon = True
             limit.start()

@@ -113,6 +113,27 @@ def test_terms_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
         terms_from_json(json.dumps({**json.loads(good), **change}).encode(), first)
 
 
+MASKED = {"format": 3, "masks": {"group": 8, "dropouts": 0.1}}
+SHARES = {"clip_norm": 1.0, "noise_multiplier": 1.0, "answers": 9, "numbers": 64, "group": 8, "least": 8}
+
+
+def test_terms_of_masked_sums_come_back_and_have_a_format_of_their_own() -> None:
+    agreement = Agreement(SPEC, INITIAL, ALGORITHMS["fedavg"].build(), parse_codec("none"), parse_codec("none"))
+    first, parameters = initial_bytes(INITIAL), asdict(ALGORITHMS["fedavg"].parameters())
+    plain = json.loads(terms_to_json(agreement, SPEC, frozenset(), blob(first), parameters))
+    for more in (MASKED, {**MASKED, "share_noise": SHARES}):
+        got = terms_from_json(json.dumps({**plain, **more}).encode(), first).agreement
+        told = json.loads(terms_to_json(got, SPEC, frozenset(), blob(first), parameters))
+        assert {name: told[name] for name in more} == more
+    for wrong in (
+        *({**MASKED, "format": 1}, {"format": 3}, {"share_noise": SHARES}, {**MASKED, "masks": {"group": 2}}),
+        *({**MASKED, "masks": {"group": 2, "dropouts": 0.1}}, {**MASKED, "share_noise": {**SHARES, "least": 9}}),
+        {**MASKED, "local_noise": {"clip_norm": 1.0, "noise_multiplier": 1.0, "answers": 1}},
+    ):
+        with pytest.raises(WireError):
+            terms_from_json(json.dumps({**plain, **wrong}).encode(), first)
+
+
 def test_first_weights_that_are_not_finite_are_refused() -> None:
     from fl_mobile.errors import FlMobileError
 
