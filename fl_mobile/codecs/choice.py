@@ -26,7 +26,7 @@ AUTO = "auto"
 TURNING_BITS = 0.1
 """Bits a parameter below which rotating an update is the better half of the bargain."""
 CLIPPED = Ecsq(step=1.25, rounding="rdo")
-"""Of clipped sums: 37 times smaller where no codec at all is 0.3 points better (docs/privacy.md)."""
+"""Of clipped sums: 37 times smaller, 0.2 points below no codec at all (docs/privacy.md)."""
 
 
 @dataclass(frozen=True)
