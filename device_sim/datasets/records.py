@@ -110,7 +110,8 @@ class Dataset:
         scaling: Of features and numbers that are to be standardised; None leaves them as they are.
         columns: Names of the features of a table, in order; empty where they have none.
         ends: Of several inputs or targets; None where there is one of each.
-        statistics_bytes: That devices sent before round 1, so that scaling or vocabulary are known.
+        statistics_bytes: That devices sent before round 1, so that scaling, vocabulary or counts of classes are known.
+        class_counts: Of each class on all devices, where they were asked for it; else empty.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Dataset:
     columns: tuple[str, ...] = ()
     ends: Ends | None = None
     statistics_bytes: int = 0
+    class_counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.train.x.shape[1:] != self.test.x.shape[1:] or self.train.x.dtype != self.test.x.dtype:

@@ -31,8 +31,8 @@ def class_weights_of(text: str, dataset: Dataset, *, private: bool) -> tuple[flo
     """Returns what the key means for a dataset: a number for each class, or nothing.
 
     Balanced are ``examples / (classes · examples of the class)``, as scikit-learn has them: every device tells how many
-    of each class it holds, and the server adds. A class that nobody holds has 1. Positions that are padding do not
-    count.
+    of each class it holds, and the server adds (`device_sim.federation.sums`); of a dataset without devices its own are
+    counted. A class that nobody holds has 1. Positions that are padding do not count.
 
     Args:
         text: Value of ``train.class-weights``.
@@ -60,5 +60,5 @@ def class_weights_of(text: str, dataset: Dataset, *, private: bool) -> tuple[flo
             " numbers that anyone may know"
         )
     labels = dataset.train.y.reshape(-1)
-    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    counts = np.array(dataset.class_counts or np.bincount(labels[labels >= 0], minlength=classes))
     return tuple(float(counts.sum() / (classes * count)) if count else 1.0 for count in counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_sim.datasets.scaling import FEDERATED
+from device_sim.experiment.class_weights import BALANCED
 from device_sim.experiment.privacy import CENTRAL, LOCAL
 from device_sim.experiment.privacy_crossings import SectionCrossing
 from device_sim.fleet.selection.samplers import SAMPLERS
@@ -84,6 +85,13 @@ MASKS_CROSSINGS: tuple[SectionCrossing, ...] = (
         told="attack.name '{e.attack.name}'",
         why="a packet is a part of a sum here, and one that cannot be read has left it",
         instead="use an attack on updates, such as sign-flip",
+    ),
+    SectionCrossing(
+        keys=("train.class-weights", _GROUP),
+        asked=lambda e: e.train.class_weights == BALANCED,
+        told="train.class-weights '{e.train.class_weights}'",
+        why="counts of a device's classes would go to the server without a mask",
+        instead="give numbers that anyone may know",
     ),
     SectionCrossing(
         keys=("data.words", _GROUP),

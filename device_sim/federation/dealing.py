@@ -12,7 +12,7 @@ from device_sim.datasets import DATASETS, Dataset, load_dataset
 from device_sim.datasets.split import with_public
 from device_sim.experiment.data import ON_DEMAND
 from device_sim.experiment.experiment import Experiment
-from device_sim.federation.sums import in_vocabulary, released, standardised, to_be_released
+from device_sim.federation.sums import in_vocabulary, released, standardised, to_be_released, with_class_counts
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.seeds import rng_for
 from fl_mobile.tasks import strata_of
@@ -23,7 +23,8 @@ def open_dataset(experiment: Experiment) -> Dataset:
     dataset = _loaded(experiment)
     dataset = in_vocabulary(experiment, dataset, lambda: data_of(experiment, dataset))
     table = DATASETS[experiment.data.dataset].table
-    return standardised(experiment, dataset, lambda: data_of(experiment, dataset), table=table)
+    dataset = standardised(experiment, dataset, lambda: data_of(experiment, dataset), table=table)
+    return with_class_counts(experiment, dataset, lambda: data_of(experiment, dataset))
 
 
 def with_sums_released(experiment: Experiment) -> Experiment:

@@ -1,4 +1,4 @@
-"""Federated statistics: what devices send before round 1 so that constants of the graph are known.
+"""Federated statistics: what devices send before round 1 so that scaling, vocabulary and class weights are known.
 
 ```
 every device ─ its rows ─▶ fl_mobile.client.sums ─ packet ─▶ fl_mobile.server.sums ─▶ mean, spread
@@ -31,6 +31,7 @@ from device_sim.datasets.scaling import (
     written,
 )
 from device_sim.datasets.words import with_words
+from device_sim.experiment.class_weights import BALANCED
 from device_sim.experiment.data import ON_DEMAND
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.private import claim_of
@@ -40,7 +41,8 @@ from fl_mobile.privacy import open_ledger
 from fl_mobile.privacy.keys import KEY_BYTES, derive
 from fl_mobile.privacy.rules import key_of_seed
 from fl_mobile.seeds import rng_for
-from fl_mobile.server.sums import add_up, add_up_private, moments_from, moments_from_bounded, noise_of_means
+from fl_mobile.server.sums import Totals, add_up, add_up_private, moments_from, moments_from_bounded, noise_of_means
+from fl_mobile.tasks.table import CLASSES, task_row
 from fl_mobile.wire.sums import pack_sums
 
 MOST_NOISE = 0.25
@@ -105,15 +107,34 @@ def in_vocabulary(experiment: Experiment, dataset: Dataset, deal: Callable[[], D
         return dataset
     if not keys.words:
         return with_words(dataset, range(1, candidates + 1))
-    data, question = deal(), counts_question(candidates)
-    told = (data.examples(index)[1] for index in np.flatnonzero(data.holds(np.arange(data.population))).tolist())
-    totals = add_up(question, (pack_sums(question, counts_of(y[y >= 0], candidates)) for y in told))
+    totals = _counted(deal(), candidates + 1)
     counts = totals.values[COUNTS][1:]
     used = int(np.count_nonzero(counts))
     if used < keys.words:
         raise ConfigError(f"data.words is {keys.words}, and devices use {used} words of {keys.vocabulary}; lower it")
     kept = np.argsort(-counts, kind="stable")[: keys.words] + 1  # of equals, the earlier in the list
     return with_words(dataset, kept.tolist(), statistics_bytes=totals.upload_bytes)
+
+
+def with_class_counts(experiment: Experiment, dataset: Dataset, deal: Callable[[], DeviceData]) -> Dataset:
+    """Returns the dataset with how many examples of each class devices hold, where the loss is to be balanced by it.
+
+    Args:
+        deal: Returns what devices hold.
+    """
+    asked = experiment.train.class_weights == BALANCED and not experiment.privacy.on
+    if not asked or experiment.data.partition == ON_DEMAND or task_row(dataset.task).kind != CLASSES:
+        return dataset
+    totals = _counted(deal(), dataset.num_classes)
+    counts = tuple(totals.values[COUNTS].tolist())
+    return replace(dataset, class_counts=counts, statistics_bytes=dataset.statistics_bytes + totals.upload_bytes)
+
+
+def _counted(data: DeviceData, classes: int) -> Totals:
+    """Returns how often targets of all devices are each of ``classes``; padding counts nowhere."""
+    question = counts_question(classes - 1)
+    told = (data.examples(index)[1] for index in np.flatnonzero(data.holds(np.arange(data.population))).tolist())
+    return add_up(question, (pack_sums(question, counts_of(y[y >= 0], classes - 1)) for y in told))
 
 
 def to_be_released(experiment: Experiment) -> bool:

@@ -84,6 +84,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("selection.over-selection", "masks.group"): (*MASKED, "selection.over-selection=1.5"),
     ("policy.name", "masks.group"): (*MASKED, "policy.name=event", "policy.min-update-norm=0.05"),
     ("attack.name", "masks.group"): (*MASKED, "attack.name=garbage"),
+    ("train.class-weights", "masks.group"): (*MASKED, "train.class-weights=balanced"),
     ("data.words", "masks.group"): (*MASKED, "data.tokens=words", "data.words=9"),
     ("data.standardize", "masks.group"): (*MASKED, "data.standardize=federated"),
     ("evaluation.device-test-fraction", "masks.group"): (*MASKED, "evaluation.device-test-fraction=0.2"),

@@ -17,7 +17,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment, to_toml
 from device_sim.federation.dealing import data_of, open_dataset, with_sums_released
 from device_sim.federation.private import claim_of
-from device_sim.federation.sums import standardised
+from device_sim.federation.sums import standardised, with_class_counts
 from fl_mobile.client.sums import moments_of, moments_question
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import open_ledger
@@ -123,6 +123,17 @@ def test_the_ledger_of_such_a_run_has_one_release_more(tmp_path: Path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     assert lines[0]["privacy"]["epsilon"] > 0
     assert lines[-1]["privacy"]["epsilon"] == summary["privacy"]["epsilon"]
+
+
+def test_balanced_class_weights_come_from_counts_that_devices_send():
+    given = ("data.dataset=digits", "data.devices=6", "train.cohort=2", "train.class-weights=balanced")
+    found = open_dataset(asked(*given))
+    assert found.class_counts == tuple(np.bincount(found.train.y, minlength=10).tolist())
+    assert 6 * 16 < found.statistics_bytes < 6 * (16 + 10 * 3)
+    held = data_of(asked(*given), replace(found, train=Samples(found.train.x[:200], found.train.y[:200])))
+    fewer = with_class_counts(asked(*given), load_dataset("digits", seed=0), lambda: held)
+    assert sum(fewer.class_counts) == 200, "nothing but what devices hold"
+    assert not open_dataset(asked("data.dataset=digits")).class_counts, "nobody is asked for what is not needed"
 
 
 @pytest.mark.parametrize(
