@@ -10,6 +10,7 @@ import numpy as np
 from export.bundles.phone_task import Moments, PhoneTask, Recording, Replay
 
 TOKENS = ("<other>", "\\n", " ", *"abcdefgh")
+WORDS = ("<other>", "the", "sea", "wind", "ship", "don't", ".", "café", "7", "sailor", "home")
 STEPS = 8
 ACTIVITIES = ("rest", "shake")
 WINDOW, HOP = 16, 8
@@ -21,14 +22,14 @@ def keyboard_task(**changes: Any) -> PhoneTask:
     return PhoneTask(**{"task": "sequence", "vocabulary": TOKENS, "answers_next": True, **changes})
 
 
-def alphabet_bundle(out: Path, recipes: tuple[str, ...] = ("float32",)) -> Path:
-    """Every character is followed by the next of the alphabet, less surely by those after that; h by a space."""
+def alphabet_bundle(out: Path, recipes: tuple[str, ...] = ("float32",), *, tokens: tuple[str, ...] = TOKENS) -> Path:
+    """Every token is followed by the next of the list, less surely by those after that; the last by the third."""
     import keras
 
     from export import export_model
     from export.verify.by_task import TaskTargets
 
-    layers, count = keras.layers, len(TOKENS)
+    layers, count = keras.layers, len(tokens)
     following = sum(weight * np.roll(np.eye(count), step, axis=1) for step, weight in ((1, 8.0), (2, 5.0), (3, 3.0)))
     following[-1] = 8.0 * np.eye(count)[2] + 3.0 * np.eye(count)[3]
     model = keras.Sequential(
@@ -48,7 +49,7 @@ def alphabet_bundle(out: Path, recipes: tuple[str, ...] = ("float32",)) -> Path:
         x_test=x[10:],
         y_test=None,
         told=TaskTargets("sequence", y[10:]),
-        phone=keyboard_task(),
+        phone=keyboard_task(vocabulary=tokens),
     )
     return out
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_sim.datasets.words import words_of
 from export.pages import page_resources
 from export.runtimes.browser import Tab, serving
-from tests.export.of_tasks import STEPS, TOKENS, alphabet_bundle
+from tests.export.of_tasks import STEPS, TOKENS, WORDS, alphabet_bundle
 from tests.export.pages.on_page import (
     after,
     answered,
@@ -133,3 +134,35 @@ def test_it_fits_the_window(width: int, height: int, tab: Tab, url: str) -> None
     open_page(tab, url)
     typed(tab, "abc")
     fits(tab, width, "text", "suggestions", "answers", "recipes")
+
+
+@pytest.fixture(scope="module")
+def of_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return alphabet_bundle(tmp_path_factory.mktemp("pages") / "words", tokens=WORDS)
+
+
+def test_words_are_suggested_by_threes(tab: Tab, of_words: Path) -> None:
+    name, resources = page_resources(of_words)
+    assert name == "keyboard"
+    with serving(resources) as address:
+        open_page(tab, address)
+        assert check_of(tab) == ("16 of 16", "good")
+        assert "the last 8 words" in str(tab.evaluate("document.getElementById('window').textContent"))
+        typed(tab, "The")
+        assert suggested(tab) == ["sea", "wind", "ship"]
+        tab.evaluate("document.querySelector('#suggestions button').click()")
+        tab.wait_for("document.getElementById('text').value === 'The sea'", 10)
+        tab.wait_for("document.querySelector('#suggestions button').value === 'wind'", 10)
+
+
+@pytest.mark.parametrize("text", ["Don't.", "THE  sea\nCafé 7", "sailor, don't xyz ship", "'tis the sea_"])
+def test_what_is_typed_is_parted_into_words_as_the_data_was(text: str, tab: Tab, of_words: Path) -> None:
+    numbers = [WORDS.index(word) if word in WORDS[1:] else 0 for word in words_of(text)][-STEPS:]
+    row = np.zeros((1, STEPS), np.int32)
+    row[0, : len(numbers)] = numbers
+    told = python_rows(of_words, "float32", row)[0, len(numbers) - 1]
+    with serving(page_resources(of_words)[1]) as address:
+        open_page(tab, address)
+        found = typed(tab, text)
+    assert [share for _, share in found] == pytest.approx(np.sort(told)[::-1][:3].tolist(), abs=2e-3)
+    assert suggested(tab) == [WORDS[i] for i in np.argsort(-told, kind="stable") if i][:3]
