@@ -8,12 +8,14 @@ open_step ─▶ coordinator.open_round ─▶ wait: enough, or the deadline ─
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.coordinator.judging import judge_by, judge_masked
 from fl_mobile.coordinator.published import seeds_of, told_of
 from fl_mobile.coordinator.records import OpenRound, SumPace, most_packet_bytes
+from fl_mobile.errors import RunError
 from fl_mobile.privacy.claim import POISSON
 from fl_mobile.privacy.rules import cohort_seed
 from fl_mobile.protocol.terms import Blob, assignment_to_json
@@ -45,6 +48,7 @@ class Master:
 
     Attributes:
         programs: What clients run, stored already.
+        fixed: What else clients fetch in any round: terms and the app's model.
         least: Packets without which a deadline ends no round; nor does it with fewer than the aggregation rule needs.
             Under privacy a deadline ends every round, and noise hides that nobody came.
         seat_seconds: How long a client that was asked is waited for.
@@ -59,7 +63,9 @@ class Master:
     seat_seconds: float = 3600.0
     drawn: bool = False
     step_seconds: float = 60.0
+    fixed: frozenset[str] = frozenset()
     stopped: Callable[[], bool] = lambda: False
+    _models: Models = field(default_factory=lambda: Models())
 
     def __call__(
         self, federation: Federation, memory: FleetMemory, state: ServerState, updates: Path
@@ -70,6 +76,7 @@ class Master:
         number = step.round_num
         round_ = self._round(step)
         self.coordinator.open_round(round_)
+        self._models.forget(self.coordinator, self.fixed | {blob.sha256 for blob in self.programs.values()})
         seconds, rule = federation.experiment.clock.deadline_seconds or None, step.folding.rule
         least = next(n for n in itertools.count(self.least) if n >= round_.most or not rule.too_few(n))
         if state.privacy is not None:  # who is late counts in no round, however few came: it would hang on the others
@@ -117,7 +124,7 @@ class Master:
         return OpenRound(
             number=number,
             assignment=assignment_to_json(step.assignment),
-            parts_for=_parts(step, self.coordinator),
+            parts_for=self._models.parts_of(step, self.coordinator),
             seed_of=seeds_of(keys.seed, number),
             judge=(judge_masked if masks else judge_by)(step.folding),
             ask=ask,
@@ -150,15 +157,40 @@ def _drawn(step: Step, wanted: int) -> frozenset[int]:
     return frozenset(crew.devices.index.tolist())
 
 
-def _parts(step: Step, coordinator: Coordinator) -> Callable[[int], Mapping[str, Blob]]:
-    """Returns what a client fetches that holds a version; what nobody can hold counts as the app's model."""
-    made: dict[int, Mapping[str, Blob]] = {}
+class Models:
+    """What clients of a round fetch, made when the first one asks; blobs of rounds that nobody is in are deleted."""
 
-    def parts(held: int) -> Mapping[str, Blob]:
-        held = version_counted(held, step.round_num)
-        if held not in made:
-            packets = vars(step.publication.download_for(held))
-            made[held] = {name: coordinator.blobs.put(data) for name, data in packets.items() if data}
-        return made[held]
+    def __init__(self) -> None:
+        self._rounds: list[dict[int, Mapping[str, Blob]]] = []
+        self._kept = 2
+        self._one = threading.Lock()
 
-    return parts
+    def parts_of(self, step: Step, coordinator: Coordinator) -> Callable[[int], Mapping[str, Blob]]:
+        """Begins a round; returns what a client fetches that holds a version, as for the app's model if nobody can."""
+        made: dict[int, Mapping[str, Blob]] = {}
+        clock = step.federation.experiment.clock
+        with self._one:
+            self._rounds.append(made)
+            self._kept = 2 if clock.mode == "synchronous" else clock.max_staleness + 2
+
+        def parts(held: int) -> Mapping[str, Blob]:
+            held = version_counted(held, step.round_num)
+            with self._one:
+                if held not in made:
+                    packets = vars(step.publication.download_for(held))
+                    made[held] = {name: coordinator.blobs.put(data) for name, data in packets.items() if data}
+                return made[held]
+
+        return parts
+
+    def forget(self, coordinator: Coordinator, fixed: frozenset[str]) -> None:
+        """Deletes what only clients of rounds before the last one could want, under asynchronous rounds of all that
+        are too old to count. A master that has just started does not know what those before it gave out, and waits.
+        """
+        with self._one:
+            if len(self._rounds) <= self._kept:
+                return
+            del self._rounds[: -self._kept]
+            given = {blob.sha256 for made in self._rounds for parts in made.values() for blob in parts.values()}
+            with contextlib.suppress(OSError, RunError):  # what cannot be deleted now can be in another round
+                coordinator.blobs.keep_only(fixed | given)

@@ -17,7 +17,7 @@ from device_sim.federation.dealing import data_of, open_dataset
 from device_sim.federation.federation import Federation, assemble, build_of, checked_workload
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.errors import ConfigError
-from fl_mobile.protocol.terms import Blob, initial_bytes, terms_to_json
+from fl_mobile.protocol.terms import initial_bytes, terms_to_json
 
 RUNTIME = "litert"
 
@@ -97,8 +97,8 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
         raise
 
 
-def publish_terms(federation: Federation, coordinator: Coordinator) -> Blob:
-    """Stores what clients fetch once, and has the coordinator name it."""
+def publish_terms(federation: Federation, coordinator: Coordinator) -> frozenset[str]:
+    """Stores what clients fetch once, and has the coordinator name it; returns the blobs: terms and the app's model."""
     keys = federation.experiment.server
     initial = coordinator.blobs.put(initial_bytes(federation.engine.initial))
     parameters: dict[str, Any] = asdict(keys.of_algorithm)
@@ -110,4 +110,4 @@ def publish_terms(federation: Federation, coordinator: Coordinator) -> Blob:
         parameters=parameters,
     )
     coordinator.terms = coordinator.blobs.put(terms)
-    return coordinator.terms
+    return frozenset({coordinator.terms.sha256, initial.sha256})

@@ -106,13 +106,14 @@ def served(
         **({"attest": load("--attest", service.attest)} if service.attest else {}),
     )
     try:
-        publish_terms(federation, coordinator)
+        fixed = publish_terms(federation, coordinator)
         master = Master(
             coordinator,
             {name: coordinator.blobs.put(data) for name, data in programs.items()},
             least=service.least,
             seat_seconds=service.seat_seconds,
             step_seconds=service.step_seconds,
+            fixed=fixed,
             drawn=service.drawn,
             stopped=stopped,
         )

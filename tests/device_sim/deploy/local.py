@@ -89,7 +89,7 @@ def play(
             coordinator_folder(run), url=database, lease=BRIEF, pace=pace, writer=AtOnce, patient=False
         )
         try:
-            publish_terms(federation, coordinator)
+            fixed = publish_terms(federation, coordinator)
             trainer = train or on(federation.engine)
             clients = [_client(coordinator, folder / one.name, trainer, one) for one in everybody(federation)]
             for client in clients:
@@ -100,7 +100,7 @@ def play(
                 clients[next(turn) % len(clients)].visit()  # StopIteration is loud: no client brings it further
                 return False
 
-            master = Master(coordinator, {}, drawn=True, stopped=act)
+            master = Master(coordinator, {}, fixed=fixed, drawn=True, stopped=act)
             return [done.accepted for done in simulate(federation, run, master)]
         finally:
             coordinator.close()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from device_sim.deploy.examples import Examples
+from device_sim.deploy.serve import coordinator_folder
 from device_sim.experiment.toml import parse_experiment
-from device_sim.run.folder import create
+from device_sim.run.folder import RunFolder, create
 from device_sim.run.log import Round
 from device_sim.run.loop import restore, simulate
 from fl_mobile.client.kept import load
@@ -19,6 +20,8 @@ from fl_mobile.client.participate import Trainer
 from fl_mobile.records import Update
 from fl_mobile.tensors import weights_hash
 from tests.crossings.test_two_roles import DEFAULT, WAYS
+from tests.device_sim.deploy.fault_sweep import EXPERIMENT
+from tests.device_sim.deploy.local import play
 from tests.device_sim.deploy.loopback import QUICK, SECONDS, on, serve_and_play
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
@@ -56,6 +59,16 @@ def test_clients_add_noise_of_their_own_and_count_what_they_answer(tmp_path: Pat
     assert rounds[0].weights_norm == pytest.approx(4 * 0.5 * (size / 4) ** 0.5, rel=0.2)
     assert sum(load(path.parent).answers for path in clients.rglob("client.npz")) == 16
     assert rounds[-1].privacy["answers"] == 4
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("synchronous", 2), ("asynchronous", 3)])
+def test_models_of_rounds_that_nobody_is_in_are_not_kept(tmp_path: Path, mode: str, kept: int) -> None:
+    late = ["clock.mode=asynchronous", "clock.max-staleness=1"] if mode == "asynchronous" else []
+    keys = ("train.rounds=7", "upload.memory=none", *late)
+    played = play(parse_experiment(EXPERIMENT, keys), tmp_path)
+    assert played == [2 if mode == "synchronous" else 1] * 7
+    left = [path.stat().st_size for path in (coordinator_folder(RunFolder(tmp_path / "run")) / "blobs").iterdir()]
+    assert 3 <= len(left) <= 2 + 2 * kept, "terms, the app's model, and for every round a delta or the whole model"
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_model(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class House:
             self.coordinator = Coordinator(
                 coordinator_folder(self.run), lease=BRIEF, pace=pace, writer=AtOnce, patient=False
             )
-            publish_terms(self.federation, self.coordinator)
+            fixed = publish_terms(self.federation, self.coordinator)
             for remote, client in zip(self.remotes, self.clients, strict=True):
                 remote.coordinator = self.coordinator
                 client.enrol()
@@ -114,7 +114,7 @@ class House:
                     self.visited.append((at, visit))
                 return False
 
-            master = Master(self.coordinator, {}, drawn=True, step_seconds=3600, stopped=act)
+            master = Master(self.coordinator, {}, fixed=fixed, drawn=True, step_seconds=3600, stopped=act)
             try:
                 accepted |= {done.round_num: done.accepted for done in simulate(self.federation, self.run, master)}
                 return [accepted[number] for number in sorted(accepted)]
