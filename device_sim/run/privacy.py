@@ -86,7 +86,10 @@ def budget_spent(experiment: Experiment, rounds: Sequence[Round]) -> str:
 
 
 def privacy_of(federation: Federation, rounds: Sequence[Round]) -> dict[str, Any] | None:
-    """Returns what ``summary.json`` says of privacy: never an ε without what it is about."""
+    """Returns what ``summary.json`` says of privacy: never an ε without what it is about.
+
+    ``rounds`` counts all that was booked, with the ``sums_before`` round 1.
+    """
     claim, ledger = federation.claim, federation.ledger
     if claim is None or ledger is None:
         return None
@@ -121,9 +124,11 @@ def privacy_told(privacy: Mapping[str, Any] | None) -> str:
             f" {privacy['assumes']}"
         )
         return f"{told}. {FORECAST}" if privacy["reproducible"] else told
+    before = privacy.get("sums_before", 0)
+    released = f"{privacy['rounds'] - before} rounds{' and the statistics before them' if before else ''}"
     told = (
         f"Differential privacy of clients ({privacy['mode']}): ε = {privacy['epsilon']:.4g} at"
-        f" δ = {privacy['delta']:.3g} after {privacy['rounds']} rounds, by {privacy['accountant']}{beside}; between"
+        f" δ = {privacy['delta']:.3g} after {released}, by {privacy['accountant']}{beside}; between"
         f" worlds with {privacy['relation']}; noise multiplier {privacy['noise_multiplier']:.4g}; about"
         f" {privacy['cohort']} of {privacy['population']} clients a round; assumes {privacy['sampling']} sampling:"
         f" {privacy['assumes']}. Without amplification by sampling ε = {privacy['epsilon_unamplified']:.4g}"

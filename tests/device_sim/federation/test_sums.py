@@ -18,6 +18,9 @@ from device_sim.experiment.toml import parse_experiment, to_toml
 from device_sim.federation.dealing import data_of, open_dataset, with_sums_released
 from device_sim.federation.private import claim_of
 from device_sim.federation.sums import standardised, with_class_counts
+from device_sim.run.folder import RunFolder
+from device_sim.run.privacy import privacy_told
+from device_sim.verify.run import verify_run
 from fl_mobile.client.sums import moments_of, moments_question
 from fl_mobile.errors import ConfigError
 from fl_mobile.privacy import open_ledger
@@ -119,7 +122,9 @@ def test_the_ledger_of_such_a_run_has_one_release_more(tmp_path: Path):
     assert summary["privacy"]["rounds"] == 3
     assert summary["privacy"]["sums_before"] == 1
     assert summary["privacy"]["epsilon"] == open_ledger(claim_of(experiment, 300), 3).after(3).epsilon
+    assert "after 2 rounds and the statistics before them" in privacy_told(summary["privacy"])
     assert summary["traffic"]["statistics_bytes"] > 0
+    verify_run(RunFolder(tmp_path / "run"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     assert lines[0]["privacy"]["epsilon"] > 0
     assert lines[-1]["privacy"]["epsilon"] == summary["privacy"]["epsilon"]
