@@ -209,11 +209,12 @@ def look_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
 def give_up(tx: Transaction, desk: Desk, place: Place) -> Reply:
     """A client says that it will send nothing in this round; another one can be asked in its place."""
     seat = asked(tx.db, place)
-    if seat.state == ANSWERED:
+    if seat.state != ANSWERED:
+        _settle(tx, desk, place, OVER)
+    elif not sums.goes(tx, place.round_num, place.device):
         raise Refusal(
             409, "already-counted", f"device {place.device} has a packet that counts in round {place.round_num}"
         )
-    _settle(tx, desk, place, OVER)
     return Reply(200, {"given_up": True})
 
 
@@ -285,7 +286,8 @@ def _why_not(tx: Transaction, desk: Desk, device: int, seat: Any, *, ready: bool
     if round_ is None or _state(tx.db, round_.number) != OPEN:
         return "between-rounds"
     if seat is not None:
-        return "" if seat.state == ASKED else "done"
+        waited = seat.state == ASKED or sums.is_waited_for(tx.db, round_.number, device)
+        return "" if waited else "done"
     if not ready:
         return "not-ready"
     if round_.invited is not None and device not in round_.invited:

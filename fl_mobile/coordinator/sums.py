@@ -180,6 +180,21 @@ def answer_of(db: Connection, number: int, step: int, device: int) -> bytes | No
     return None if value is None else bytes(value)
 
 
+def is_waited_for(db: Connection, number: int, device: int) -> bool:
+    """Whether a client whose packet is here has yet to help with the unmasking; another life of it can only say no."""
+    here = at(db, number)
+    there = here is not None and here.step <= UNMASK and message(db, number, PACKETS, device) is not None
+    return there and answer_of(db, number, UNMASK, device) is None
+
+
+def goes(tx: Transaction, number: int, device: int) -> bool:
+    """Writes that a client whose packet is here helps with nothing more; returns whether it was waited for."""
+    waited = is_waited_for(tx.db, number, device)
+    if waited:
+        say(tx, number, UNMASK, device, b"")
+    return waited
+
+
 def say(tx: Transaction, number: int, step: int, device: int, value: bytes) -> None:
     """Writes what a client says."""
     tx.db.execute(insert(said), {"round": number, "step": step, "device": device, "value": value})

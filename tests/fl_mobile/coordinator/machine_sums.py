@@ -140,6 +140,8 @@ class Summing(Machine):
     def gives_up(self, who: int) -> None:
         reply = self.ask(lambda tx, desk: core.give_up(tx, desk, Place(self.number, who, 0)))
         assert reply.status in (200, 404, 409)
+        if reply.status == 200 and (self.number, sums.PACKETS, who) in self.taken:
+            assert self.taken.setdefault((self.number, sums.UNMASK, who), b"") == b""
 
     @rule(over=st.booleans())
     def master_looks(self, over: bool) -> None:

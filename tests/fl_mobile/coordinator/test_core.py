@@ -36,7 +36,7 @@ def play(machine: type[Machine], sequences: int, *, address: str = "sqlite://") 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_order_of_requests_counts_twice_or_forgets(machine: type[Machine]) -> None:
-    play(machine, 25)
+    play(machine, 8 if machine is Summing else 25)  # its clients do real curves
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -230,6 +230,27 @@ def test_who_is_late_or_has_given_up_is_left_out_and_the_others_go_on(summing: S
     assert (receipt.status, receipt.reason) == (422, "group")
 
 
+def test_a_client_whose_packet_is_there_may_go_and_is_not_waited_for(summing: Summing) -> None:
+    for step in (1, 2):
+        summing.all_say(step)
+    for device in range(COUNT):
+        summing.says(device, 3, summing.made(device, 3))
+    assert summing.coordinator.give_up(Place(0, 1, 0)).result(9).status == 200
+    summing.turn()
+    assert "assignment" in summing.check_in(summing.members[2]).body
+    assert "retry" in summing.check_in(summing.members[1]).body
+    for device in (0, 2, 3):
+        summing.says(device, 4, summing.made(device, 4))
+    refused(lambda: summing.coordinator.give_up(Place(0, 0, 0)).result(9), 409, "already-counted")
+    refused(lambda: summing.says(1, 4, summing.made(1, 4)), 409, "conflict")
+    said = summing.coordinator.wait_step(4, seconds=None, stopped=lambda: False)
+    assert said is not None
+    assert said[1] == b""
+    folded = summing.turn()
+    assert isinstance(folded, Fold)
+    assert folded.accepted == COUNT
+
+
 def test_shares_that_are_too_few_or_false_end_the_round_without_a_sum(summing: Summing) -> None:
     for step in (1, 2, 3):
         summing.all_say(step)
