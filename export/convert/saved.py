@@ -17,6 +17,7 @@ from typing import Any
 
 from export.convert.conversion import Converter, convert_here
 from export.convert.scratch import scratch_folder
+from export.convert.traced import write_saved_model
 from export.model.ends import answers_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID
 from export.model.serving import SIGNATURE, Described
@@ -77,10 +78,8 @@ def _write(described: Described, dtypes: Mapping[str, str], folder: str, *, unro
 
     with inner_functions_inlined(), loops_unrolled(described.model, unroll=unrolled):
         serve = tf.function(answer, input_signature=specs).get_concrete_function()
-    # The trace itself is saved, not its function, which TensorFlow would trace a second time while it saves.
-    module = tf.Module()
-    module.held = list(serve.variables)
-    tf.saved_model.save(module, folder, signatures={SIGNATURE: serve})
+    Path(folder).mkdir()
+    write_saved_model(serve.variables, {SIGNATURE: serve}, folder, with_values=True)
 
 
 def _finished(values: Any, head: str) -> Any:

@@ -7,6 +7,7 @@ initialiser fills the variables. Nothing but a converter is to read it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,11 @@ def _filled(variables: Sequence[Any], values: Sequence[Any]) -> tuple[dict[int, 
     """Returns the graph's handle of every variable by the id of its own, and the operation that fills them."""
     import tensorflow as tf
 
-    handles, filled = {}, []
+    handles, filled, graph = {}, [], tf.compat.v1.get_default_graph()
     for variable, value in zip(variables, values, strict=True):
-        name = tf.compat.v1.get_default_graph().unique_name(variable.name.partition(":")[0], mark_as_used=False)
+        # An author's name may be any text, that of an operation may not.
+        plain = re.sub(r"[^A-Za-z0-9/]", "_", variable.name.partition(":")[0]).strip("_/") or "variable"
+        name = graph.unique_name(plain, mark_as_used=False)
         handle = tf.raw_ops.VarHandleOp(dtype=variable.dtype, shape=variable.shape, shared_name=name, name=name)
         handles[id(variable.handle)] = handle
         filled.append(tf.raw_ops.AssignVariableOp(resource=handle, value=value))

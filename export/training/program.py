@@ -72,7 +72,8 @@ def build_training_program(
         from_logits: Whether the outputs still need softmax or sigmoid.
         optimizer: Row of `OPTIMIZERS`.
         momentum: Coefficient of ``momentum``.
-        clip_norm: Global-norm bound of every step's gradient, 0 for none.
+        clip_norm: Global-norm bound of every step's gradient, 0 for none. Of an embedding that is the norm of its whole
+            gradient; Keras' ``global_clipnorm`` counts rows that a batch repeats one by one.
         label_smoothing: Of cross-entropies, in ``train``.
         class_weights: What the loss of each class is multiplied by in ``train``; empty is 1.
         proximal: Adds the input ``prox_mu`` to ``train``: FedProx's μ (Li et al., MLSys 2020).

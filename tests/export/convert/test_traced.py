@@ -21,7 +21,10 @@ def module() -> Any:
     import tensorflow as tf
 
     made = tf.Module()
-    made.w, made.steps = tf.Variable(tf.ones((3, 2)) * 7.0, name="w000"), tf.Variable(5, dtype=tf.int32)
+    made.w, made.steps = (
+        tf.Variable(tf.ones((3, 2)) * 7.0, name="w000"),
+        tf.Variable(5, dtype=tf.int32),
+    )
     fixed = tf.constant([2.0, 3.0])  # captured, and no variable
 
     @tf.function(autograph=False)
@@ -72,6 +75,18 @@ def test_variables_begin_as_asked_and_are_shared_by_all_functions(
     assert out["z"].tolist() == [6 if with_values else 1]
     np.testing.assert_allclose(out["a"], (x @ now) * [2.0, 3.0], rtol=1e-6)
     np.testing.assert_array_equal(look(dummy=dummy)["w"], now)
+
+
+def test_names_of_variables_may_be_any_text(tmp_path: Path) -> None:
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    variables = [tf.Variable([float(n)], name="_so far") for n in range(2)]
+    both = tf.function(lambda x: {"y": x * tf.concat([v.read_value() for v in variables], 0)}, autograph=False)
+    function = both.get_concrete_function(tf.TensorSpec((2,), name="x"))
+    write_saved_model(variables, {"both": function}, str(tmp_path), with_values=True)
+    program = Interpreter(model_content=saved_model_to_tflite(str(tmp_path), ["both"]))
+    assert program.get_signature_runner("both")(x=np.full(2, 5, np.float32))["y"].tolist() == [0.0, 5.0]
 
 
 def test_a_variable_that_was_not_given_is_refused(module: Any, tmp_path: Path) -> None:
