@@ -6,10 +6,10 @@
 | drawn           | drawn       | answers, losses, one step so large that it shows the gradient of every tensor    |
 | the model's own | real, if any | answers, losses, one step                                                       |
 
-What rounding explains is measured: Keras plays every case again from weights one rounding apart. A relu's corner or a
-tie that rounding turns moves a gradient by percents. Where that could be it, Keras plays twice more, from weights a few
-roundings apart in opposite directions, so that a corner in between is turned by one of the two. What remains is met at
-one start and not at another; a defect is met at all of them.
+What rounding explains is measured where it decides or is recorded: Keras plays the case again from weights one rounding
+apart. A relu's corner or a tie that rounding turns moves a gradient by percents. Where that could be it, Keras plays
+twice more, from weights a few roundings apart in opposite directions, so that a corner in between is turned by one of
+the two. What remains is met at one start and not at another; a defect is met at all of them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from fl_mobile.models.draws import Draw, answered_draws
 from tests.export.training.zoo import Animal, by_number, draw
 
 pytestmark = pytest.mark.tf
-IN_CI = 12
+IN_CI = 100
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,10 +34,15 @@ def nothing_but_models_is_collected() -> Iterator[None]:
 
 
 def answers(animal: Animal) -> bool:
-    """Returns whether Keras itself can run the model: RandomCrop of odd sizes may leave another shape than it told."""
+    """Returns whether Keras itself can run the model: RandomCrop of odd sizes may leave another shape than it told.
+
+    Traced, as ``fit`` and programs are: kernels that this processor lacks tell nothing of shapes.
+    """
+    import tensorflow as tf
+
+    shape = (animal.options["batch_size"], *animal.model.input_shape[1:])
     try:
-        shape = (animal.options["batch_size"], *animal.model.input_shape[1:])
-        animal.model(np.zeros(shape, np.float32), training=False)
+        tf.function(lambda x: animal.model(x, training=False)).get_concrete_function(tf.TensorSpec(shape))
     except ValueError:
         return False
     return True
@@ -72,7 +77,7 @@ def test_dropout_behind_a_relu_that_is_shut_is_seen() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hundred", range(1, 51))
+@pytest.mark.parametrize("hundred", range(IN_CI // 100, IN_CI // 100 + 50))
 def test_five_thousand_random_models(hundred: int) -> None:
     for number in range(100 * hundred, 100 * (hundred + 1)):
         animal = draw(by_number(number))
