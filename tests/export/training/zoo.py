@@ -331,6 +331,7 @@ def draw(pick: Pick, *, most: int = 5) -> Animal:
     x = start = keras.Input(shape)
     x = L.Rescaling(1 / 255)(x) if dtype == "uint8" else x
     names: list[str] = []
+    called: set[str] = set()
     refused = pick([False, False, False, False, False, True])
     for _ in range(pick(range(1, most + 1))):
         shape, front = tuple(x.shape[1:]), all(GRAMMAR[n].first or n in ("flip", "coloured") for n in names)
@@ -338,10 +339,14 @@ def draw(pick: Pick, *, most: int = 5) -> Animal:
         rows = [n for n, p in GRAMMAR.items() if rank in p.ranks and (refused or p.trains) and (front or not p.first)]
         name = pick(rows)
         try:
-            x = GRAMMAR[name].make(pick, shape)(x)
+            layer = GRAMMAR[name].make(pick, shape)
+            if layer.name in called:  # Keras has each name once
+                continue
+            x = layer(x)
         except ValueError:  # a kernel larger than what is left of the picture
             continue
         names.append(name)
+        called.add(layer.name)
     x = L.Flatten()(x) if len(x.shape) > 2 else x
     head = pick(["logits", "softmax", "one"])
     across = ["sparse-categorical-crossentropy", "sparse-categorical-crossentropy", "categorical-crossentropy"]
