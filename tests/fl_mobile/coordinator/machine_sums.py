@@ -66,7 +66,11 @@ class Summing(Machine):
             self.members[who] = Member(who, who, self.store.run, self.number, self.lives)
 
     @rule(who=WHO, step=STEPS, back=st.integers(0, 1))
-    def hears(self, who: int, step: int, back: int) -> bytes | None:
+    def hears(self, who: int, step: int, back: int) -> None:
+        self.told_in(who, step, back)
+
+    def told_in(self, who: int, step: int, back: int = 0) -> bytes | None:
+        """Returns what a client is told in a step, now or in the round before."""
         place = Place(max(0, self.number - back), who, 0)
         reply = self.ask(lambda tx, desk: steps.hear(tx, desk, place, step))
         if reply.data is None:
@@ -83,7 +87,7 @@ class Summing(Machine):
         for step in range(1, 5):
             if (self.number, step, who) in self.taken or who not in self.members:
                 continue
-            told = self.hears(who, step, 0)
+            told = self.told_in(who, step)
             if told is not None:
                 try:
                     packet = self.members[who].says(step, told)
@@ -129,7 +133,7 @@ class Summing(Machine):
     @rule(who=WHO)
     def begins_another_life(self, who: int) -> None:
         """A client that forgot its keys makes new ones, as none of ours does; what was taken stands."""
-        told = self.hears(who, 1, 0) if who in self.members else None
+        told = self.told_in(who, 1) if who in self.members else None
         if told is not None:
             self.lives += 1
             packet = Member(who, who, self.store.run, self.number, self.lives).keys(told)
