@@ -66,6 +66,7 @@ def read_update(path: Path) -> Tensors:
 
     Raises:
         DataError: Missing or damaged, larger than `MOST_BYTES`, not floats, or not finite.
+        OSError: The disk fails.
     """
 
     def check(header: Header) -> None:
@@ -79,7 +80,7 @@ def read_update(path: Path) -> Tensors:
         arrays = read_arrays(path, most_bytes=MOST_BYTES, check=check)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; a run stores updates in its folder 'updates'") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, IsADirectoryError, PermissionError) as error:  # any other is the disk's, and passes as such
         raise DataError(f"{path} is not a readable .npz file of updates: {error}") from error
     if not arrays:
         raise DataError(f"{path} must hold one array per tensor, got none")

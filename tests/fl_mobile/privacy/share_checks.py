@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -270,11 +271,15 @@ def terms_that_do_not_fit_are_refused() -> None:
         _refused(ConfigError, lambda wrong=wrong: replace(NOISE, **wrong))
 
 
-def real_clients_are_given_no_terms_without_the_mask() -> None:
-    for agreement in (SHARED, replace(SHARED, share_noise=None), replace(SHARED, masks=None)):
-        parameters = {"learning_rate": 1.0}
-        told = (agreement, SPEC, frozenset[str](), protocol.Blob("0" * 64, 0), parameters)
-        _refused(ConfigError, lambda told=told: protocol.terms_to_json(*told))
+def real_clients_are_told_of_mask_and_noise() -> None:
+    weights = protocol.initial_bytes(SHARED.initial)
+    initial = protocol.Blob(hashlib.sha256(weights).hexdigest(), len(weights))
+    told = protocol.terms_to_json(SHARED, SPEC, frozenset[str](), initial, {"learning_rate": 1.0})
+    read = protocol.terms_from_json(told, weights).agreement
+    assert (read.masks, read.share_noise, read.bare_packets) == (SHARED.masks, SHARED.share_noise, True)
+    for wrong in ({"masks": None}, {"format": 1}, {"format": 2}):
+        changed = json.dumps({**json.loads(told), **wrong}).encode()
+        _refused(WireError, lambda changed=changed: protocol.terms_from_json(changed, weights))
 
 
 def _refused(error: type[Exception], call: Callable[[], object]) -> None:
@@ -288,7 +293,7 @@ def _refused(error: type[Exception], call: Callable[[], object]) -> None:
 SHARE_CHECKS: tuple[Callable[[], None], ...] = (
     what_is_claimed_is_what_an_answer_costs,
     terms_that_do_not_fit_are_refused,
-    real_clients_are_given_no_terms_without_the_mask,
+    real_clients_are_told_of_mask_and_noise,
     one_client_moves_the_sum_by_no_more_than_is_said,
     noise_is_independent_of_all_other_noise,
     not_numbers_do_not_leave,

@@ -68,7 +68,12 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
     # who reads what
     "shares without masks": (publish, "if agreement.share_noise and not agreement.masks:", "if False:"),
     "a step that is not that of the noise": (publish, "    if noise and not (", "    if False and ("),
-    "real clients are told of no mask": (protocol, "if agreement.masks or agreement.share_noise:", "if False:"),
+    "real clients are told of no noise": (protocol, "if agreement.share_noise:", "if False:"),
+    "real clients may be told of masks that others do not see": (
+        protocol,
+        'if (got["format"] == MASKED_FORMAT) != (got["masks"] is not None) or (got["share_noise"] and not got["masks"]):',
+        "if False:",
+    ),
     "clients unmask whatever they are asked": (secure_client, "if len(summed) < self.terms.least:", "if False:"),
     "a sum of fewer is enough": (plan, "math.ceil((1 - self.dropouts) * clients - 1e-9)", "3"),
     "masks are used again": (masks, "stream = Keystream(key)", "stream = Keystream(bytes(32))"),
