@@ -71,8 +71,8 @@ BUGS: dict[str, tuple[types.ModuleType, str, str]] = {
     "real clients are told of no noise": (protocol, "if agreement.share_noise:", "if False:"),
     "real clients may be told of masks that others do not see": (
         protocol,
-        'if (got["format"] == MASKED_FORMAT) != (got["masks"] is not None) or (got["share_noise"] and not got["masks"]):',
-        "if False:",
+        '(got["format"] == MASKED_FORMAT) != (got["masks"] is not None) or (',
+        "False and (",
     ),
     "clients unmask whatever they are asked": (secure_client, "if len(summed) < self.terms.least:", "if False:"),
     "a sum of fewer is enough": (plan, "math.ceil((1 - self.dropouts) * clients - 1e-9)", "3"),
