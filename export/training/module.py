@@ -141,10 +141,9 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
     def infer(x: Any) -> dict[str, Any]:
         return {"outputs": _run_frozen(module=module, model=model, travelling=weights, graph=graph, feeds=[x])[0]}
 
-    signatures = {
-        "infer": tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"]),
-        "set_weights": _set_weights(module),
-    }
+    signatures = {"infer": tf.function(infer, autograph=False).get_concrete_function(x=batch_specs(options)["x"])}
+    if weights:
+        signatures["set_weights"] = _set_weights(module)
     program = Interpreter(model_content=convert_module(module, signatures, model.name), num_threads=1)
     if weights:
         program.get_signature_runner("set_weights")(**{weight_name(i): v.numpy() for i, v in enumerate(weights)})

@@ -33,7 +33,7 @@ class CifgCell(keras.layers.Layer):  # type: ignore[misc]
         self.recurrent_kernel = self.add_weight(
             shape=(width, 3 * units), initializer="orthogonal", name="recurrent_kernel"
         )
-        self.projection = self.add_weight(shape=(units, width), name="projection")
+        self.projection = self.add_weight(shape=(units, width), name="projection_kernel")
         self.bias = self.add_weight(shape=(3 * units,), initializer=_forget_later, name="bias")
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:

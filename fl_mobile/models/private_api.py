@@ -115,6 +115,14 @@ def calls_in_graph(function: Any) -> list[Any]:
     return [node.operation for nodes in function._nodes_by_depth.values() for node in nodes]
 
 
+def calls_of(layer: Any) -> list[tuple[list[Any], list[Any]]]:
+    """Returns inputs and outputs of every symbolic call of a layer.
+
+    ``Operation._inbound_nodes``.
+    """
+    return [(node.input_tensors, node.outputs) for node in layer._inbound_nodes]
+
+
 def called_after(operation: Any) -> list[Any]:
     """Returns the operations that take what ``operation`` answers, in any model it is part of.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from device_sim.fleet.devices.timing import Workload
 from fl_mobile.errors import ModelError
+from fl_mobile.models.private_api import calls_of
 
 
 def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int = 0) -> Workload:
@@ -15,8 +16,8 @@ def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int 
 
     Counted are the products of kernels: dense, convolution of any kind, recurrent. A kernel meets every position of its
     layer's result (transposed: of its input; recurrent: every step). Attention also multiplies every query with every
-    key, and every score with a value. Layers before the first that trains are only run forward. Activations and
-    normalisation are left out, and `embeddings` are look-ups.
+    key, and every score with a value; an embedding that scores tokens, every vector with every token. Layers before the
+    first that trains are only run forward. Activations and normalisation are left out, and `embeddings` are look-ups.
 
     Args:
         input_shape: Of one example; a subclassed model has no graph of layers until it is called on that.
@@ -32,8 +33,8 @@ def workload_of(model: Any, input_shape: Sequence[int], *, optimizer_slots: int 
     for layer in _leaves(model):
         training = training or bool(layer.trainable_variables)
         macs = sum(prod(kernel.shape) for kernel in _kernels(layer))
-        macs = (macs and macs * prod(_positions(layer))) + _attention(layer)
-        numbers = sum(prod(_shape(tensor)) for tensor in _tensors(layer.output)) if hasattr(layer, "output") else 0
+        macs = (macs and macs * prod(_positions(layer))) + _attention(layer) + _scores(layer)
+        numbers = sum(prod(_shape(tensor)) for _, outputs in calls_of(layer) for tensor in outputs)
         forward += macs
         frozen += 0 if training else macs
         kept += numbers if training else 0
@@ -80,6 +81,15 @@ def _attention(layer: Any) -> int:
     if kind == "GroupedQueryAttention":
         return pairs * int(2 * layer.num_query_heads * layer.head_dim)
     return pairs * values[-1] * (2 if kind == "Attention" else 1)  # an additive score is a sum
+
+
+def _scores(layer: Any) -> int:
+    """Returns the products of an embedding that also tells tokens apart, `SharedEmbedding`: each vector meets all."""
+    table = getattr(layer, "embeddings", None)
+    if table is None:
+        return 0
+    made = [told[0] for given, told in calls_of(layer) if len(told[0].shape) == len(given[0].shape)]  # not a look-up
+    return sum(prod(_shape(one)[:-1]) for one in made) * prod(table.shape)
 
 
 def _positions(layer: Any) -> tuple[int, ...]:

@@ -128,10 +128,11 @@ class Reference:
         pull = None if material.correction is None else [material.correction[v.path] for v in self._trained]
         optimizer = local_optimizer(self._options.optimizer).keras(case.learning_rate, self._options.momentum)
         optimizer.build(self._trained)
-        outputs = np.asarray(self._run(lambda: self._model(self._as_input(material.batches[0][0]), training=False)))
+        out = self._run(lambda: self._model(self._as_input(material.batches[0][0]), training=False))
+        outputs = np.asarray(out)
         x, y = shortest(material)
-        alone = x is material.batches[0][0]
-        out = outputs if alone else self._run(lambda: self._model(self._as_input(x), training=False))
+        if x is not material.batches[0][0]:  # else as it is: Keras' losses ask a tensor for the logits it came from
+            out = self._run(lambda: self._model(self._as_input(x), training=False))
         evaluated = float(np.sum(keras_losses(replace(self._options, label_smoothing=0.0, class_weights=()), y, out)))
         told, losses, sums, count = [self._right(y, out)], [], None, 0
         for number, (x, y) in enumerate(material.batches):

@@ -19,6 +19,8 @@ from export.training import open_session
 from export.training.gradients import RULES, elementwise
 from export.training.gradients.products import multiplied
 from export.training.gradients.rule import Rule
+from export.training.module import infer_alone
+from export.training.options import options_of
 from export.training.program import TrainingProgram, build_training_program
 from export.training.proof.answers import by_program
 from export.training.proof.cases import drawn
@@ -352,3 +354,16 @@ def test_a_wrong_program_is_not_built_and_its_layer_named(name: str, monkeypatch
     )
     with pytest.raises(ExportError, match=rf"layer '{layer}': the training program does not do what Keras does"):
         build_training_program(model, batch_size=4)
+
+
+def test_a_softmax_whose_logits_are_asked_for_is_no_difference() -> None:
+    """Keras' loss of a softmax's answer goes back to its logits where it can; so must what the program is held to."""
+    net = keras.Sequential([keras.Input((6,)), L.Dense(3, "softmax")])
+    assert build_training_program(net, batch_size=4, from_logits=True).proof.golden
+
+
+def test_a_beginning_of_a_net_without_weights_answers_alone(whole: TrainingProgram) -> None:
+    """Where a program is wrong, the layer is found by halving; the first half may hold no weight."""
+    x = np.arange(4 * 72, dtype=np.float32).reshape(4, 6, 6, 2)
+    part = keras.Sequential([keras.Input((6, 6, 2)), L.Flatten()])
+    assert np.array_equal(infer_alone(part, options_of(whole.contract), x), x.reshape(4, 72))

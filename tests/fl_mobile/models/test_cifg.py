@@ -40,7 +40,7 @@ def test_the_model_is_its_formula(model):
     tokens = np.random.default_rng(0).integers(0, WORDS, (4, STEPS)).astype(np.int32)
     weights = keras_bridge.read(model)
     assert [path.rpartition("/")[2] for path in weights] == [
-        *("embeddings", "kernel", "recurrent_kernel", "projection", "bias")
+        *("embeddings", "kernel", "recurrent_kernel", "projection_kernel", "bias")
     ]
     np.testing.assert_allclose(model(tokens).numpy(), scores(weights, tokens), atol=1e-5)
 

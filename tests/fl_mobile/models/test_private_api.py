@@ -180,6 +180,12 @@ def test_canary_calls_in_graph(net: Any) -> None:
     assert names.count("inner") == names.count("drop") == 1
 
 
+def test_canary_calls_of(net: Any) -> None:
+    shared = private_api.calls_of(net.get_layer("shared"))
+    assert len(shared) == 2
+    assert all(len(given) == len(told) == 1 for given, told in shared)
+
+
 def test_canary_called_after(net: Any) -> None:
     assert [op.name for op in private_api.called_after(net.get_layer("both"))] == ["inner"]
     assert private_api.called_after(net.get_layer("drop")) == []
