@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ pytestmark = pytest.mark.tf
 
 
 def in_a_new_process(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    here = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}  # TFMOT leaves it behind
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=here)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
