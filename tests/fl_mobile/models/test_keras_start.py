@@ -12,7 +12,7 @@ pytestmark = pytest.mark.tf
 
 
 def in_a_new_process(program: str) -> str:
-    here = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}  # TFMOT leaves it behind
+    here = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}  # TFMOT sets it
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=here)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
