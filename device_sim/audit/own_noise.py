@@ -17,6 +17,7 @@ import numpy as np
 
 from device_sim.audit.canaries import CROWDED, MOST, CanaryBound, bound_of, direction
 from fl_mobile import wire
+from fl_mobile.aggregation.single import laid_out
 from fl_mobile.agreement import Agreement
 from fl_mobile.privacy.local import LocalNoise, noised
 from fl_mobile.privacy.shares import ShareNoise, add_share
@@ -42,7 +43,7 @@ def packet_bound(agreement: Agreement, noise: LocalNoise, *, delta: float, seed:
         private: Tensors = noised(update, noise, secret=secret, run="audit", round_num=0)
         packet = layout.pack(wire.Header(wire.UPDATE, 0, 0, 1, 0.0), private, rng_for(seed, "packet-codec", number))
         decoded = layout.unpack(packet).tensors
-        return float(np.einsum("i,i->", along, np.concatenate([decoded[path].reshape(-1) for path in trained])))
+        return float(np.einsum("i,i->", along, laid_out(decoded, trained)))
 
     count = min(MOST, max(LEAST, MOST_VALUES // max(1, size)))
     one, other = (np.array([seen(n, sign) for n in range(count)]) for sign in (1, -1))

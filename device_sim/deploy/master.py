@@ -42,6 +42,45 @@ SILENT = "silent"
 """Clients that were asked and sent nothing that counts; a server cannot know why."""
 
 
+class Models:
+    """What clients of a round fetch, made when the first one asks; blobs of rounds that nobody is in are deleted."""
+
+    def __init__(self) -> None:
+        self._rounds: list[dict[int, Mapping[str, Blob]]] = []
+        self._kept = 2
+        self._one = threading.Lock()
+
+    def parts_of(self, step: Step, coordinator: Coordinator) -> Callable[[int], Mapping[str, Blob]]:
+        """Begins a round; returns what a client fetches that holds a version, as for the app's model if nobody can."""
+        made: dict[int, Mapping[str, Blob]] = {}
+        clock = step.federation.experiment.clock
+        with self._one:
+            self._rounds.append(made)
+            self._kept = 2 if clock.mode == "synchronous" else clock.max_staleness + 2
+
+        def parts(held: int) -> Mapping[str, Blob]:
+            held = version_counted(held, step.round_num)
+            with self._one:
+                if held not in made:
+                    packets = vars(step.publication.download_for(held))
+                    made[held] = {name: coordinator.blobs.put(data) for name, data in packets.items() if data}
+                return made[held]
+
+        return parts
+
+    def forget(self, coordinator: Coordinator, fixed: frozenset[str]) -> None:
+        """Deletes what only clients of rounds before the last one could want, under asynchronous rounds of all that
+        are too old to count. A master that has just started does not know what those before it gave out, and waits.
+        """
+        with self._one:
+            if len(self._rounds) <= self._kept:
+                return
+            del self._rounds[: -self._kept]
+            given = {blob.sha256 for made in self._rounds for parts in made.values() for blob in parts.values()}
+            with contextlib.suppress(OSError, RunError):  # what cannot be deleted now can be in another round
+                coordinator.blobs.keep_only(fixed | given)
+
+
 @dataclass(frozen=True)
 class Master:
     """Plays a server step on the clients of a coordinator; fits `device_sim.run.loop.simulate`.
@@ -65,7 +104,7 @@ class Master:
     step_seconds: float = 60.0
     fixed: frozenset[str] = frozenset()
     stopped: Callable[[], bool] = lambda: False
-    _models: Models = field(default_factory=lambda: Models())
+    _models: Models = field(default_factory=Models)
 
     def __call__(
         self, federation: Federation, memory: FleetMemory, state: ServerState, updates: Path
@@ -155,42 +194,3 @@ def _drawn(step: Step, wanted: int) -> frozenset[int]:
         seed=cohort_seed(step.state.privacy) if step.state.privacy else None,
     )
     return frozenset(crew.devices.index.tolist())
-
-
-class Models:
-    """What clients of a round fetch, made when the first one asks; blobs of rounds that nobody is in are deleted."""
-
-    def __init__(self) -> None:
-        self._rounds: list[dict[int, Mapping[str, Blob]]] = []
-        self._kept = 2
-        self._one = threading.Lock()
-
-    def parts_of(self, step: Step, coordinator: Coordinator) -> Callable[[int], Mapping[str, Blob]]:
-        """Begins a round; returns what a client fetches that holds a version, as for the app's model if nobody can."""
-        made: dict[int, Mapping[str, Blob]] = {}
-        clock = step.federation.experiment.clock
-        with self._one:
-            self._rounds.append(made)
-            self._kept = 2 if clock.mode == "synchronous" else clock.max_staleness + 2
-
-        def parts(held: int) -> Mapping[str, Blob]:
-            held = version_counted(held, step.round_num)
-            with self._one:
-                if held not in made:
-                    packets = vars(step.publication.download_for(held))
-                    made[held] = {name: coordinator.blobs.put(data) for name, data in packets.items() if data}
-                return made[held]
-
-        return parts
-
-    def forget(self, coordinator: Coordinator, fixed: frozenset[str]) -> None:
-        """Deletes what only clients of rounds before the last one could want, under asynchronous rounds of all that
-        are too old to count. A master that has just started does not know what those before it gave out, and waits.
-        """
-        with self._one:
-            if len(self._rounds) <= self._kept:
-                return
-            del self._rounds[: -self._kept]
-            given = {blob.sha256 for made in self._rounds for parts in made.values() for blob in parts.values()}
-            with contextlib.suppress(OSError, RunError):  # what cannot be deleted now can be in another round
-                coordinator.blobs.keep_only(fixed | given)

@@ -85,7 +85,7 @@ def standardised(experiment: Experiment, dataset: Dataset, deal: Callable[[], De
         return with_scaling(dataset, mean, spread, *_told_of_private(experiment, len(mean)))
     question = moments_question(rows_of(dataset, dataset.train.x[:1], dataset.train.y[:1]).shape[1])
     data = deal()
-    devices = [index for index in range(data.population) if data.holds(np.array([index]))[0]]
+    devices = _holders(data)
     totals = add_up(
         question, (pack_sums(question, moments_of(rows_of(dataset, *data.examples(index)))) for index in devices)
     )
@@ -133,8 +133,14 @@ def with_class_counts(experiment: Experiment, dataset: Dataset, deal: Callable[[
 def _counted(data: DeviceData, classes: int) -> Totals:
     """Returns how often targets of all devices are each of ``classes``; padding counts nowhere."""
     question = counts_question(classes - 1)
-    told = (data.examples(index)[1] for index in np.flatnonzero(data.holds(np.arange(data.population))).tolist())
+    told = (data.examples(index)[1] for index in _holders(data))
     return add_up(question, (pack_sums(question, counts_of(y[y >= 0], classes - 1)) for y in told))
+
+
+def _holders(data: DeviceData) -> list[int]:
+    """Returns the devices that hold examples."""
+    held: list[int] = np.flatnonzero(data.holds(np.arange(data.population))).tolist()
+    return held
 
 
 def to_be_released(experiment: Experiment) -> bool:

@@ -99,14 +99,14 @@ class Remote:
 
     def get(self, path: str) -> dict[str, Any]:
         """Returns what an unsigned question is answered with."""
-        return self._json("GET", path, dict, b"", what=path)[1]
+        return _object(self._answered("GET", path, dict, b"", what=path)[1])
 
     def signed(self, path: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Posts a signed message; if our clock is refused, the server's is taken and the message signed anew."""
         body = json.dumps(value).encode()
         for corrected in (False, True):
             try:
-                return self._json("POST", path, lambda: self._signature(path, body), body, what=path)[1]
+                return _object(self._answered("POST", path, lambda: self._signature(path, body), body, what=path)[1])
             except Refused as refused:
                 theirs = refused.problem.get("server_time_ms")
                 if corrected or refused.reason != "clock" or type(theirs) is not int:
@@ -170,12 +170,12 @@ class Remote:
 
     def ask(self, method: str, path: str, token: str) -> tuple[int, dict[str, Any]]:
         """Asks about an upload, or gives it up; returns status and answer."""
-        return self._json(method, path, lambda: {"Authorization": f"Bearer {token}"}, b"", what=path, refusals=True)
+        status, body = self._about(method, path, token)
+        return status, _object(body)
 
     def message(self, path: str, token: str) -> tuple[int, bytes, dict[str, Any]]:
         """Returns status, message of a step of a masked round, and what is told where there is none."""
-        auth = {"Authorization": f"Bearer {token}"}
-        status, body = self._answered("GET", path, lambda: auth, b"", what=path, refusals=True)
+        status, body = self._about("GET", path, token)
         return (status, body, {}) if status == 200 else (status, b"", _object(body))
 
     def close(self) -> None:
@@ -195,18 +195,9 @@ class Remote:
         text = message(run=self.run, method="POST", path=path, device=self.device, time_ms=self._last_ms, body=body)
         return {"FL-Time": str(self._last_ms), "FL-Signature": to_base64(self.key.sign(text))}
 
-    def _json(
-        self,
-        method: str,
-        path: str,
-        headers: Callable[[], Mapping[str, str]],
-        body: bytes,
-        *,
-        what: str,
-        refusals: bool = False,
-    ) -> tuple[int, dict[str, Any]]:
-        status, answer = self._answered(method, path, headers, body, what=what, refusals=refusals)
-        return status, _object(answer)
+    def _about(self, method: str, path: str, token: str) -> tuple[int, bytes]:
+        auth = {"Authorization": f"Bearer {token}"}
+        return self._answered(method, path, lambda: auth, b"", what=path, refusals=True)
 
     def _answered(
         self,

@@ -53,17 +53,16 @@ def serving(coordinator: Front, *, host: str, port: int, tls: Tls | None = None)
     """
     listeners = _listen(host, port)
     _allow_many_connections()
-    often = gc.get_threshold()
-    gc.set_threshold(*RARELY)
     try:
         config = configured(coordinator, tls)
     except (OSError, ValueError) as error:
         _close(listeners)
-        gc.set_threshold(*often)
         raise ConfigError(f"--tls-cert, --tls-key: the certificate cannot be used: {error}") from None
     server = uvicorn.Server(config)
     thread = threading.Thread(target=_run, args=(server, listeners, coordinator), name="coordinator-http", daemon=True)
     thread.start()
+    often = gc.get_threshold()
+    gc.set_threshold(*RARELY)
     try:
         while not server.started:
             thread.join(0.01)

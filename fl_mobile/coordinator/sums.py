@@ -138,10 +138,10 @@ def tell(tx: Transaction, number: int, step: int, what: Mapping[int, bytes]) -> 
     assert here is not None
     if here.told >= step:  # by a master that was killed since: the same ones
         return
-    values = {hashlib.sha256(value).hexdigest(): value for value in what.values()}
-    if values:
+    hashes = {value: hashlib.sha256(value).hexdigest() for value in set(what.values())}  # a group is told one roster
+    if hashes:
         known = set(tx.db.execute(select(messages.c.sha256).where(messages.c.round == number)).scalars())
-        rows = [{"round": number, "sha256": sha, "value": v} for sha, v in values.items() if sha not in known]
+        rows = [{"round": number, "sha256": sha, "value": v} for v, sha in hashes.items() if sha not in known]
         if rows:
             tx.db.execute(insert(messages), rows)
         tx.db.execute(
@@ -151,7 +151,7 @@ def tell(tx: Transaction, number: int, step: int, what: Mapping[int, bytes]) -> 
                     "round": number,
                     "step": step,
                     "device": client,
-                    "sha256": hashlib.sha256(value).hexdigest(),
+                    "sha256": hashes[value],
                     "bytes": len(value),
                 }
                 for client, value in what.items()

@@ -6,12 +6,11 @@ which key, and a client believes it of keys that it knows.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fl_mobile.errors import ConfigError, WireError
+from fl_mobile.protocol.signing import from_base64
 from fl_mobile.secure_sum.crypto import KEY_BYTES
 from fl_mobile.secure_sum.terms import ENTRY_BYTES, TERMS_BYTES, listed
 
@@ -32,12 +31,10 @@ def read_registry(path: Path) -> frozenset[bytes]:
         if not text or text.startswith("#"):
             continue
         try:
-            key = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != KEY_BYTES:
-            raise ConfigError(f"{path}, line {number}: expected base64 of the {KEY_BYTES} bytes of a public key")
-        keys.add(key)
+            keys.add(from_base64(text, KEY_BYTES))
+        except ValueError:
+            told = f"{path}, line {number}: expected base64 of the {KEY_BYTES} bytes of a public key"
+            raise ConfigError(told) from None
     return frozenset(keys)
 
 
