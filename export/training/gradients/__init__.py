@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     "Exp": Rule(elementwise.exp),
     "Log": Rule(elementwise.log),
     "Log1p": Rule(elementwise.log1p, elementwise.log1p_forward),
+    "Expm1": Rule(elementwise.expm1, elementwise.expm1_forward),
     "Sin": Rule(elementwise.sine),
     "Cos": Rule(elementwise.cosine),
     "Erf": Rule(activations.erf, activations.erf_forward),

@@ -1,4 +1,4 @@
-"""Rules of activations. At corners as TensorFlow's kernels: relu'(0) = 0, relu6'(0) = relu6'(6) = 0."""
+"""Rules of activations. At corners as TensorFlow's kernels: relu'(0) = 0, relu6'(0) = relu6'(6) = 0, selu'(0) = 1.05."""
 
 from __future__ import annotations
 
@@ -64,14 +64,15 @@ def selu_forward(node: Node) -> Gradients:
     import tensorflow as tf
 
     x = node.inputs[0]
-    return (_SELU_SCALE * (tf.nn.relu(x) + _SELU_ALPHA * tf.nn.elu(tf.minimum(x, 0.0))),)
+    return (_SELU_SCALE * (tf.nn.relu(x) + _SELU_ALPHA * (tf.exp(tf.minimum(x, 0.0)) - 1.0)),)
 
 
 def selu(node: Node, g: Any) -> Gradients:
     import tensorflow as tf
 
-    y, on = node.outputs[0], positive(tf.nn.relu(node.inputs[0]))
-    return (g * (on * _SELU_SCALE + (1.0 - on) * (y + _SELU_SCALE * _SELU_ALPHA)),)
+    y = node.outputs[0]
+    below = positive(tf.nn.relu(-y))  # what the answer rounds to 0 is not below it, as in TensorFlow
+    return (g * ((1.0 - below) * _SELU_SCALE + below * (y + _SELU_SCALE * _SELU_ALPHA)),)
 
 
 def tanh(node: Node, g: Any) -> Gradients:

@@ -118,6 +118,18 @@ def log1p(node: Node, g: Any) -> Gradients:
     return (g / (1.0 + node.inputs[0]),)
 
 
+def expm1_forward(node: Node) -> Gradients:
+    """eˣ − 1 is elu(x) below 0, and −elu(−x)·eˣ above: no digits are lost near 0."""
+    import tensorflow as tf
+
+    below, above = tf.minimum(node.inputs[0], 0.0), tf.maximum(node.inputs[0], 0.0)
+    return (tf.nn.elu(below) - tf.nn.elu(-above) * tf.exp(above),)
+
+
+def expm1(node: Node, g: Any) -> Gradients:
+    return (g * (node.outputs[0] + 1.0),)
+
+
 def square(node: Node, g: Any) -> Gradients:
     return (2.0 * g * node.inputs[0],)
 

@@ -34,6 +34,8 @@ class Case:
         padding: Value of time steps that are masked: the last few of most examples; None for a model without masks.
         weight_scale: What drawn kernels are multiplied with.
         signed: Whether trained vectors have either sign, so that both sides of every relu are met.
+        calm: Whether normalised numbers are small and far from a relu's corners at 0 and 6, so that a deep net is
+            nearly linear and its steps follow each other without amplifying what rounding changes.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Case:
     padding: float | None = None
     weight_scale: float = 1.0
     signed: bool = True
+    calm: bool = False
 
     @property
     def dropout_seed(self) -> int:
@@ -100,6 +103,8 @@ def _weight(weight: Weight, rng: np.random.Generator, case: Case) -> np.ndarray:
     """Returns kernels as He et al. (2015) start them, and vectors away from zero: a variance is positive."""
     if len(weight.shape) < 2:
         size = rng.uniform(0.5, 1.0, weight.shape)
+        if case.calm and weight.trainable:
+            return np.asarray(0.4 * size if weight.path.endswith("/gamma") else 2.25 + size, np.float32)
         sign = rng.choice([-1.0, 1.0], weight.shape) if weight.trainable and case.signed else 1.0
         return np.asarray(size * sign, np.float32)
     spread = case.weight_scale * sqrt(2 / prod(weight.shape[:-1]))

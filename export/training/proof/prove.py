@@ -2,7 +2,8 @@
 
 | start           | examples    | what is compared                                                                 |
 |-----------------|-------------|----------------------------------------------------------------------------------|
-| drawn           | drawn       | three steps of a few rows, with proximal term, correction, dropout               |
+| drawn           | drawn       | three steps of a few rows, with proximal term, correction, dropout; calm weights |
+|                 |             | where steps amplify what rounding changes                                        |
 | drawn           | drawn       | answers, losses, one step so large that it shows the gradient of every tensor    |
 | the model's own | real, if any | answers, losses, one step                                                       |
 
@@ -40,6 +41,7 @@ from export.training.proof.reference import Reference, inputs_of
 from export.training.session import TrainingSession, open_session
 from fl_mobile.errors import ExportError, FlMobileError
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.tensors import Tensors
 
 STARTS = 5
@@ -50,10 +52,9 @@ FURTHER = 8
 """Roundings that the weights are moved by, either way, to turn the corners between."""
 _LARGE, _SMALL = 4.0, 0.02
 """How far a step may go, in norms of the weights: to show the gradient, and to train."""
-_STILL = 0.0002
-"""How far steps go, and with whole batches, where they were `chaotic`: through fifty normalised layers a step of a
-hundredth moves every gradient by itself. What one step does to the next is compared relative to its length as before.
-"""
+_DEEP = 16
+"""With more normalised layers than this, a step of a hundredth amplifies what rounding changed a hundred thousand times:
+several steps are compared from a calm start. Corners of activations show in the single steps, which are not calm."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ class _Prover:
         batch = self.contract.batch_size
         few = min(batch, FEW_ROWS)
         rows, reach = ((batch,), _LARGE) if name == "gradient" else ((few, max(1, few - 1), few), _SMALL)
+        calm = name != "gradient" and _normalised(self.model) > _DEEP
         for seed in range(STARTS):
-            start = self._start(name, seed, rows, reach)
+            start = self._start(name, seed, rows, reach, calm=calm)
             if start is None:
                 continue
             case, material = start
@@ -144,7 +146,7 @@ class _Prover:
                 return Golden.of(case, want, bounds, found)
             apart.append((case, found))
             if name != "gradient" and chaotic(bounds):
-                rows, reach = (batch, max(1, batch - 1), batch), _STILL
+                calm = True
         if not apart:
             self._check_finite(self._own_material(keras_bridge.read(self.model), None, 0))
             raise ExportError(
@@ -181,11 +183,13 @@ class _Prover:
         ports = {p.name: p.dtype for p in self.contract.signature("train").inputs}
         return Material(start, ((x[chosen].astype(ports["x"]), y[chosen].astype(ports["y"])),))
 
-    def _start(self, name: str, seed: int, rows: tuple[int, ...], reach: float) -> tuple[Case, Material] | None:
+    def _start(
+        self, name: str, seed: int, rows: tuple[int, ...], reach: float, *, calm: bool = False
+    ) -> tuple[Case, Material] | None:
         """Returns a case with rates that suit the model, and its material; None where numbers are not finite."""
         for scale, signed in ((1.0, True), (1.0, False), (0.1, False)):
             case = Case(name, seed, rows, 1.0, weight_scale=scale, signed=signed, **inputs_of(self.model))
-            case = replace(case, accumulate=name == "accumulated")
+            case = replace(case, accumulate=name == "accumulated", calm=calm)
             material = drawn(case, self.contract)
             rated = self._rated(case, material, reach)
             if rated is not None:
@@ -266,6 +270,10 @@ class _Prover:
                 " so no phone could train it. Look, from there to the output, for a logarithm or root of 0, a division"
                 " by 0, or inputs that are not normalised."
             )
+
+
+def _normalised(model: Any) -> int:
+    return sum(type(layer).__name__ == "BatchNormalization" for layer in flatten_layers(model))
 
 
 def _norm_of(tensors: Tensors) -> float:

@@ -22,6 +22,7 @@ from export.training.gradients.rule import Rule
 from export.training.module import infer_alone
 from export.training.options import options_of
 from export.training.program import TrainingProgram, build_training_program
+from export.training.proof import prove
 from export.training.proof.answers import by_program
 from export.training.proof.cases import drawn
 from export.training.proof.golden import sketches_of
@@ -284,6 +285,28 @@ def test_a_damaged_file_does_not_do_what_keras_did(damage: str, whole: TrainingP
     file = File(whole.tflite)
     DAMAGES[damage](file)
     assert _apart(whole, file.bytes()), "nothing was noticed"
+
+
+def test_nothing_escapes_where_steps_are_compared_from_a_calm_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of deep normalised nets, whose steps amplify rounding from any other start."""
+    monkeypatch.setattr(prove, "_DEEP", 0)
+    options = {"optimizer": "momentum", "clip_norm": 1.0, "proximal": True, "correction": True}
+    program = build_training_program(whole_model(), batch_size=4, **options)
+    assert [g.case.calm for g in program.proof.golden] == [True, False]
+    for damage, spoil in DAMAGES.items():
+        file = File(program.tflite)
+        spoil(file)
+        assert _apart(program, file.bytes()), damage
+
+
+@pytest.mark.slow
+def test_a_deep_normalised_net_is_proven() -> None:
+    """Forty layers of batch statistics amplify one rounding to percents within a step."""
+    keras.utils.set_random_seed(0)
+    block = [(L.Conv2D(6, 3, padding="same", use_bias=False), L.BatchNormalization(), L.ReLU(6)) for _ in range(40)]
+    layers = [layer for each in block for layer in each]
+    model = keras.Sequential([keras.Input((8, 8, 2)), *layers, L.GlobalAveragePooling2D(), L.Dense(3)], name="deep")
+    assert build_training_program(model, batch_size=4).proof.golden[0].case.calm
 
 
 def _apart(program: TrainingProgram, tflite: bytes) -> list[str]:

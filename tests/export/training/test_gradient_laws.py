@@ -85,10 +85,39 @@ def test_ties_of_a_global_pool_share(kind: Any) -> None:
     assert _error_of(((5, 4, 3), [kind()]), x) <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["relu", "relu6", "leaky_relu", "elu", "hard_sigmoid"])
+class Shift(keras.layers.Layer):
+    """Adds nothing to its input, trainably: what is multiplied, as by `Ramp`, hides a gradient at 0."""
+
+    def build(self, shape: Any) -> None:
+        self.offset = self.add_weight(shape=shape[1:], initializer="zeros", name="offset")
+
+    def call(self, x: Any) -> Any:
+        return x + self.offset
+
+
+CORNERED = {
+    name: getattr(keras.activations, name)
+    for name in ("relu relu6 leaky_relu elu selu celu silu gelu mish softplus softsign tanh sigmoid hard_sigmoid"
+    " hard_silu hard_tanh hard_shrink soft_shrink tanh_shrink sparse_plus sparse_sigmoid squareplus log_sigmoid"
+    " exponential").split()
+} | {
+    "abs": keras.ops.abs,
+    "clip": lambda x: keras.ops.clip(x, -3.0, 6.0),
+    "sign": lambda x: x * keras.ops.sign(x),
+    "maximum": lambda x: keras.ops.maximum(x, 3.0),
+    "minimum": lambda x: keras.ops.minimum(0.0, x),
+    "where": lambda x: keras.ops.where(x > 0, x, 2.0 * x),
+    "square": keras.ops.square,
+    "floor": lambda x: x * keras.ops.floor(x),
+}
+
+
+@pytest.mark.parametrize("name", CORNERED)
 def test_activations_at_their_corners(name: str) -> None:
-    corners = np.array([[0.0, -0.0, 6.0, 3.0, -3.0, 1e-30, -1e-30, 100.0, -100.0]], np.float32)
-    assert _error_of(((9,), [L.Activation(name)]), corners) <= 1e-6
+    """A bias that starts at zero, dropped rows and padding put many numbers exactly there."""
+    corners = np.array([[0.0, -0.0, 6.0, 3.0, -3.0, 1.0, -1.0, 0.5, -0.5, 1e-30, -1e-30, 5.0, -20.0, 9.0]], np.float32)
+    model = keras.Sequential([keras.Input((14,)), Shift(), L.Activation(CORNERED[name])])
+    assert worst_relative_error(on_device(model, corners), by_tensorflow(model, corners)) <= BOUND
 
 
 @pytest.mark.parametrize("kind", [L.Maximum, L.Minimum])

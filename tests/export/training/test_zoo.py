@@ -21,7 +21,7 @@ from fl_mobile.models.draws import Draw, answered_draws
 from tests.export.training.zoo import Animal, by_number, draw
 
 pytestmark = pytest.mark.tf
-IN_CI = 100
+IN_CI = 200
 
 
 @pytest.fixture(autouse=True, scope="module")
