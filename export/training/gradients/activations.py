@@ -1,4 +1,4 @@
-"""Rules of activations. At corners as TensorFlow's kernels: relu'(0) = 0, relu6'(0) = relu6'(6) = 0, selu'(0) = 1.05."""
+"""Rules of activations. At corners as TensorFlow's kernels: relu'(0) = relu6'(0) = relu6'(6) = 0, selu'(0) = 1.05."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ FURTHER = 8
 _LARGE, _SMALL = 4.0, 0.02
 """How far a step may go, in norms of the weights: to show the gradient, and to train."""
 _DEEP = 16
-"""With more normalised layers than this, a step of a hundredth amplifies what rounding changed a hundred thousand times:
+"""With more normalised layers than this, steps of a hundredth amplify what rounding changed a thousand times and more:
 several steps are compared from a calm start. Corners of activations show in the single steps, which are not calm."""
 
 

@@ -95,12 +95,21 @@ class Shift(keras.layers.Layer):
         return x + self.offset
 
 
-CORNERED = {
-    name: getattr(keras.activations, name)
-    for name in ("relu relu6 leaky_relu elu selu celu silu gelu mish softplus softsign tanh sigmoid hard_sigmoid"
-    " hard_silu hard_tanh hard_shrink soft_shrink tanh_shrink sparse_plus sparse_sigmoid squareplus log_sigmoid"
-    " exponential").split()
-} | {
+_NAMED = (
+    *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "gelu"),
+    *("mish", "softplus", "softsign", "tanh", "sigmoid", "hard_sigmoid", "hard_silu", "hard_tanh"),
+    *(
+        "hard_shrink",
+        "soft_shrink",
+        "tanh_shrink",
+        "sparse_plus",
+        "sparse_sigmoid",
+        "squareplus",
+        "log_sigmoid",
+        "exponential",
+    ),
+)
+CORNERED = {name: getattr(keras.activations, name) for name in _NAMED} | {
     "abs": keras.ops.abs,
     "clip": lambda x: keras.ops.clip(x, -3.0, 6.0),
     "sign": lambda x: x * keras.ops.sign(x),
