@@ -8,7 +8,7 @@ ANDROID_TOOLS := openjdk-17-jdk-headless maven nodejs aapt zipalign apksigner de
 # Both environments are made, and the code is read, at the same time.
 MAKEFLAGS += --jobs=2
 
-.PHONY: demo demo-keyboard demo-activity test check-all android docs lint format clean
+.PHONY: demo demo-keyboard demo-activity test check-all android docs lint loops format clean
 
 demo: .venv/.demo ## simulate 100 phones, export TFLite, print where the results are
 	$(BIN)/fl-mobile simulate --out $(DEMO) $(if $(wildcard $(DEMO)/experiment.toml),--resume)
@@ -25,7 +25,7 @@ demo-keyboard demo-activity: demo-%: .venv/.demo ## the same for the next charac
 	[ -f runs/$@/experiment.toml ] || $(BIN)/fl-mobile new runs/$@ --example $*
 	$(BIN)/fl-mobile simulate runs/$@/experiment.toml --out runs/$@/run $(if $(wildcard runs/$@/run/experiment.toml),--resume)
 
-test: .venv/.dev .venv-tflite/.made lint ## what CI runs: style, types, layers, then every test that is not marked slow
+test: .venv/.dev .venv-tflite/.made loops lint ## what CI runs: style, types, layers, then every test that is not marked slow
 	$(BIN)/pytest -m "not tf and not slow" -n 2 --durations=20
 	$(BIN)/pytest -m "tf and not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
@@ -48,6 +48,10 @@ lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy -p fl_mobile -p device_sim -p export
 	$(BIN)/lint-imports
+
+# Beside `lint`, so that no test waits for it; a run that finds none of its version makes it beside TensorFlow's start.
+loops: .venv/.dev
+	$(BIN)/python -m fl_mobile.kernels.build
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -27,6 +27,15 @@ ADDS = {
 """Extra → what it adds; `pyproject.toml` says with which packages."""
 
 
+LOOPS = {
+    "built": "made ahead of time, nothing is compiled in a run",
+    "cached": "of earlier runs; what they did not call is compiled when it is first called",
+    "none yet": "the first run compiles them, a minute",
+    "plain Python": "without numba; the same bytes, far slower",
+}
+"""What `fl_mobile.kernels.compiled.which_code` answers → what that means."""
+
+
 def doctor(output: FormatOption = Format.TEXT) -> None:
     """Say which versions, runtimes, caches and extras are here; changes nothing, loads no TensorFlow, ends with 0.
 
@@ -51,6 +60,7 @@ def doctor(output: FormatOption = Format.TEXT) -> None:
             make_table("Caches", ("what", "where", "size"), caches),
         ]
     )
+    print(f"Compiled loops: {found['loops']['code']}: {found['loops']['means']}")
     for problem in found["problems"]:
         print(f"! {problem}")
 
@@ -73,8 +83,22 @@ def examine() -> dict[str, Any]:
         "runtimes": _runtimes(problems),
         "extras": extras,
         "caches": _caches(),
+        "loops": _loops(problems),
         "problems": problems,
     }
+
+
+def _loops(problems: list[str]) -> dict[str, str]:
+    """Returns which code of the codec's inner loops runs here; a numba that is installed and broken is a problem."""
+    try:
+        from fl_mobile.kernels.compiled import built_set, which_code
+
+        code = which_code()
+        file = built_set() if code == "built" else None
+    except Exception as error:
+        problems.append(f"numba cannot be used: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        return {"code": "none", "means": "", "file": ""}
+    return {"code": code, "means": LOOPS[code], "file": str(file or "")}
 
 
 def _runtimes(problems: list[str]) -> list[dict[str, Any]]:

@@ -171,7 +171,7 @@ def run(
     from device_sim.run.going_on import rewrite
     from export.bundles.signing import read_signing_key
     from fl_mobile.codecs.choice import AUTO
-    from fl_mobile.kernels.compiled import is_cold
+    from fl_mobile.kernels.build import built_beside
 
     def tell(line: str) -> None:
         stop_if_interrupted()
@@ -179,36 +179,36 @@ def run(
             say(line)
 
     sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
-    with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
-        experiment = experiment if resume else with_sums_released(experiment)
-        federation = open_federation(experiment, open_keys=open_keys)
-    experiment = federation.experiment
-    data, devices = federation.dataset, federation.data.population
-    tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
-    tell(f"partition {federation.dealt}")
-    tell(f"task {federation.task}")
-    if line := unheld_classes(data):
-        tell(line)
-    tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
-    if federation.compiled:
-        tell(federation.compiled)
-    if experiment.upload.codec == AUTO:
-        tell(f"upload codec {federation.upload.name}, auto chose {federation.chosen_because}")
-    if line := ill_matched(experiment.server.aggregation, federation.upload, clipped=experiment.privacy.central):
-        tell(line)
-    if is_cold():
-        tell("the codec's inner loops are compiled with the first round: half a minute, once per version of the loops")
-    with contextlib.closing(federation.engine):
-        if recipes:
-            check_before_training(federation, recipes, tell)
-        folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
-        if resume:
-            rewrite(folder, experiment)
-        with told_how_to_go_on(folder):
-            played = Run(federation, folder, fresh=not resume).finish(
-                recipes=recipes, progress=not quiet, command=command_line(), say=tell, sign_with=sign_with
-            )
-        return played.summary
+    with built_beside(tell) as built:
+        with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
+            experiment = experiment if resume else with_sums_released(experiment)
+            federation = open_federation(experiment, open_keys=open_keys)
+        experiment = federation.experiment
+        data, devices = federation.dataset, federation.data.population
+        tell(f"{devices} devices hold {len(data.train)} examples; {len(data.test)} held out ({data.source})")
+        tell(f"partition {federation.dealt}")
+        tell(f"task {federation.task}")
+        if line := unheld_classes(data):
+            tell(line)
+        tell(f"engine {federation.engine.about}; {federation.engine.workers} workers")
+        if federation.compiled:
+            tell(federation.compiled)
+        if experiment.upload.codec == AUTO:
+            tell(f"upload codec {federation.upload.name}, auto chose {federation.chosen_because}")
+        if line := ill_matched(experiment.server.aggregation, federation.upload, clipped=experiment.privacy.central):
+            tell(line)
+        with contextlib.closing(federation.engine):
+            if recipes:
+                check_before_training(federation, recipes, tell)
+            folder = run_folder.RunFolder(path) if resume else run_folder.create(path, experiment)
+            if resume:
+                rewrite(folder, experiment)
+            with told_how_to_go_on(folder):
+                built()
+                played = Run(federation, folder, fresh=not resume).finish(
+                    recipes=recipes, progress=not quiet, command=command_line(), say=tell, sign_with=sign_with
+                )
+            return played.summary
 
 
 @contextlib.contextmanager

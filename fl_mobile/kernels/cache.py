@@ -68,13 +68,18 @@ def _file_of(package: Path, name: str) -> Iterator[Path]:
             return
 
 
+def versioned(parent: Path, version: str) -> Path:
+    """Returns how the folder of a version is called."""
+    return parent / f"compiled-{version}"
+
+
 def claim_folder(parents: Iterable[Path], version: str) -> str:
     """Returns the folder ``compiled-<version>`` in the first parent where it can be written, marked as used now.
 
     Old folders beside it are deleted. Empty if it can be written nowhere.
     """
     for parent in parents:
-        folder = parent / f"compiled-{version}"
+        folder = versioned(parent, version)
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
