@@ -179,7 +179,8 @@ def run(
             say(line)
 
     sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
-    with built_beside(tell) as built:
+    compiling = built_beside(tell) if _codes_entropy(experiment) else contextlib.nullcontext(lambda: None)
+    with compiling as built:
         with waiting("Loading TensorFlow, data and model …", quiet=quiet), while_loading():
             experiment = experiment if resume else with_sums_released(experiment)
             federation = open_federation(experiment, open_keys=open_keys)
@@ -209,6 +210,15 @@ def run(
                     recipes=recipes, progress=not quiet, command=command_line(), say=tell, sign_with=sign_with
                 )
             return played.summary
+
+
+def _codes_entropy(experiment: Experiment) -> bool:
+    """Whether a run calls the loops that take a minute to compile where nobody has; all others take a second."""
+    from fl_mobile.codecs import part_names
+    from fl_mobile.codecs.choice import AUTO
+
+    named = {*part_names(experiment.upload.codec), *part_names(experiment.download.codec)}
+    return bool(named & {"ecsq", AUTO}) or experiment.download.mode == "delta"
 
 
 @contextlib.contextmanager

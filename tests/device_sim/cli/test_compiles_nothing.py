@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from device_sim.cli.simulate import _codes_entropy
+from device_sim.experiment.toml import parse_experiment
 from fl_mobile.kernels.built import misfit
 from fl_mobile.kernels.compiled import built_set
 from tests.device_sim.cli_runs import SMALL, environment
@@ -35,7 +37,7 @@ main()
 SKETCH = "upload.codec=sketch:k=256"
 NOISE = ("privacy.noise-multiplier=1", "privacy.reproducible=true")
 RUNS = {
-    "default": ("upload.codec=ecsq", "download.mode=delta"),
+    "default": ("upload.codec=ecsq",),
     "rate-and-distortion": ("upload.codec=ecsq:rounding=rdo", "upload.memory=error-feedback"),
     "sketch": (SKETCH,),
     "eden": ("upload.codec=flat+eden:0.5",),
@@ -82,3 +84,17 @@ def test_a_run_compiles_nothing(name: str, new_home: Path, tmp_path: Path) -> No
     assert compiles(new_home, tmp_path, *run) == []
     if name == "default":
         assert compiles(new_home, tmp_path, "measure", "run", "ecsq") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits"),
+    [
+        ((), True),
+        (("upload.codec=auto", "upload.target-ratio=100"), True),
+        (("upload.codec=q4+deflate",), True),  # downloads are entropy-coded
+        (("upload.codec=q4+deflate", "download.mode=full"), False),
+        ((SKETCH, "download.mode=full"), False),
+    ],
+)
+def test_a_run_waits_for_machine_code_only_where_much_would_be_compiled(changes: tuple[str, ...], waits: bool) -> None:
+    assert _codes_entropy(parse_experiment("", changes)) is waits
