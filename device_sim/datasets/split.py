@@ -61,11 +61,15 @@ def split_dataset(
     task: str = CLASSIFICATION,
     why: str = "the dataset has classes",
     ends: Ends | None = None,
+    held: np.ndarray | None = None,
 ) -> Dataset:
-    """Returns ``x, y`` shuffled and split per stratum by ``request.seed``; the same seed gives the same split."""
+    """Returns ``x, y`` shuffled and split per stratum by ``request.seed``; the same seed gives the same split.
+
+    ``held`` ``bool[n]`` says which are held out where chance must not: neighbours of a training example.
+    """
     check_targets(name, task, Samples(x, y).y, labels)  # a mistake in the data must not surface as one of the split
     rng = rng_for(request.seed, "dataset-split", name)
-    test = held_out(strata_of(y), request.test_fraction, rng, device_of)
+    test = held_out(strata_of(y), request.test_fraction, rng, device_of) if held is None else held
     order = rng.permutation(len(y))
     train_rows, test_rows = order[~test[order]], order[test[order]]
     return make_dataset(

@@ -1,7 +1,8 @@
 """Text by who wrote or says it, in windows of characters or words: what a keyboard learns from, the next at every step.
 
 The alphabet is fixed and public, so nothing is looked up in what devices hold: line feed and printable ASCII; all else
-is token 0. ``x`` are `WINDOW` tokens, ``y`` the same one step on; −1 behind the end of a text. Words are those of a
+is token 0. ``x`` are `WINDOW` tokens, ``y`` the same one step on; −1 behind the end of a text. What a device said last
+is held out, as LEAF does: a window between two of training would be known by its neighbours. Words are those of a
 public list, see `device_sim.datasets.words`.
 """
 
@@ -121,6 +122,12 @@ def _windows(name: str, texts: Mapping[str, str], request: LoadRequest, source: 
     if not parts:
         raise DataError(f"{source}: no text of two {what}s or more is in it.")
     x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
+    held = np.concatenate([_ends(len(x), request.test_fraction) for x, _ in parts])
+    if not held.any():
+        raise DataError(
+            f"{source}: nothing to hold out: {request.test_fraction:g} of each text's windows of {window} {what}s"
+            " rounds to none; give longer texts, or raise data.test-fraction."
+        )
     return split_dataset(
         name=name,
         x=x,
@@ -131,7 +138,13 @@ def _windows(name: str, texts: Mapping[str, str], request: LoadRequest, source: 
         device_of=np.repeat(np.arange(len(parts)), [len(x) for x, _ in parts]),
         task="sequence",
         why=f"the next {what} is a class at every step",
+        held=held,
     )
+
+
+def _ends(count: int, fraction: float) -> np.ndarray:
+    """Returns ``bool[n]``: the windows at the end of a text, which are held out; the first one trains."""
+    return np.arange(count) >= max(count - round(fraction * count), 1)
 
 
 def _cut(tokens: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ def texts(tmp_path: Path) -> Path:
     for person in range(4):
         (tmp_path / "texts" / f"p{person}").mkdir(parents=True)
         words = rng.choice(spoken, 300 + 10 * person, p=[0.3, 0.2, 0.15, 0.1, 0.05, 0.1, 0.05, 0.05])
-        (tmp_path / "texts" / f"p{person}" / "said.txt").write_text(" ".join(words) + ".", encoding="utf-8")
+        (tmp_path / "texts" / f"p{person}" / "said.txt").write_text(f"the. {' '.join(words)}.", encoding="utf-8")
     (tmp_path / "words.txt").write_text("\n".join(LIST) + "\n", encoding="utf-8")
     return tmp_path
 
