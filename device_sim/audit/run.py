@@ -207,7 +207,7 @@ def _losses(federation: Federation, model: Any, x: np.ndarray, y: np.ndarray) ->
     for at in range(0, len(y), SEEN_AT_ONCE):
         out = answers(model(as_input(_tensor(x[at : at + SEEN_AT_ONCE])), training=False))
         some = _tensor(y[at : at + SEEN_AT_ONCE])
-        each.append(loss_of(plan.loss, some, out, from_logits=plan.from_logits, task=plan.task).numpy())
+        each.append(loss_of(plan.loss, some, out, from_logits=plan.from_logits, task=federation.dataset.task).numpy())
     return np.concatenate(each).astype(np.float64)
 
 

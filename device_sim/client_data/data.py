@@ -37,6 +37,10 @@ class DeviceData(Protocol):
         """Returns a device's examples ``[n, …]`` and targets ``[n, …]``."""
         ...
 
+    def weights(self, device: int) -> np.ndarray | None:
+        """Returns what each of them weighs, ``float32[n]``; None where data has no weights."""
+        ...
+
 
 @dataclass(frozen=True)
 class DealtData:
@@ -78,6 +82,10 @@ class DealtData:
         rows = self.shards[device]
         return self.train.x.take(rows, axis=0), self.train.y[rows]
 
+    def weights(self, device: int) -> np.ndarray | None:
+        """Returns ``float32[n]``, or None."""
+        return None if self.train.weight is None else self.train.weight[self.shards[device]]
+
 
 @dataclass(frozen=True)
 class MadeData:
@@ -110,6 +118,9 @@ class MadeData:
         """Returns the device's examples and labels."""
         rng, y = self._labels(device)
         return draw_examples(self.pattern, y, rng), y
+
+    def weights(self, device: int) -> None:
+        """Returns None."""
 
     def _labels(self, device: int) -> tuple[np.random.Generator, np.ndarray]:
         rng = rng_for(self.seed, device, "made")

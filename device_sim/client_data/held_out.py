@@ -47,25 +47,38 @@ class SplitDevices:
 
     def examples(self, device: int) -> Examples:
         """Returns what the device trains on."""
-        return self._part(device, held_out=False)
+        x, y = self.data.examples(device)
+        chosen = ~self._held_out(device, y)
+        return x[chosen], y[chosen]
+
+    def weights(self, device: int) -> np.ndarray | None:
+        """Returns what each of those weighs, ``float32[n]``, or None."""
+        weight = self.data.weights(device)
+        return None if weight is None else weight[~self._held_out(device, self.data.examples(device)[1])]
 
     def held_out(self, device: int) -> Examples:
         """Returns what it is tested on; nothing if it has but one example."""
-        return self._part(device, held_out=True)
+        x, y = self.data.examples(device)
+        chosen = self._held_out(device, y)
+        return x[chosen], y[chosen]
+
+    def held_out_weights(self, device: int) -> np.ndarray | None:
+        """Returns what each of those weighs, ``float32[n]``, or None."""
+        weight = self.data.weights(device)
+        return None if weight is None else weight[self._held_out(device, self.data.examples(device)[1])]
 
     def test_counts(self, index: np.ndarray) -> np.ndarray:
         """Returns ``int64[n]``: examples each device is tested on."""
         return _held_out_counts(self.data.counts(index), self.fraction)
 
-    def _part(self, device: int, *, held_out: bool) -> Examples:
-        x, y = self.data.examples(device)
+    def _held_out(self, device: int, y: np.ndarray) -> np.ndarray:
+        """Returns ``bool[n]``, of all a device's examples."""
         count = int(_held_out_counts(np.array([len(y)]), self.fraction)[0])
         rng = rng_for(self.seed, device, "held-out")
         # Evenly spaced picks from the examples in order of class, shuffled within: as stratified as the numbers allow.
         order = np.lexsort((rng.permutation(len(y)), strata_of(y)))
         picks = order[((np.arange(count) + rng.uniform()) * len(y) / max(count, 1)).astype(np.int64)]
-        chosen = np.isin(np.arange(len(y)), picks) == held_out
-        return x[chosen], y[chosen]
+        return np.isin(np.arange(len(y)), picks)
 
 
 def _held_out_counts(counts: np.ndarray, fraction: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import ConfigError, DataError, nearest
 from fl_mobile.tasks import AUTO, prepared, task_row
 from fl_mobile.tasks.table import CLASSES, CLASSIFICATION, RECONSTRUCTION
+from fl_mobile.tasks.weighted import checked_weights
 
 DEVICE = "device"
 FEW = 20
@@ -26,7 +27,8 @@ _MISSING = frozenset({"", "na", "nan", "null", "none", "?"})
 def load_csv(request: LoadRequest) -> Dataset:
     """Returns the table at ``request.path``: ``float32[n, features]`` and what ``data.target`` names.
 
-    The device is in column ``data.device-column``, or in one called ``device``. Texts in the target column are classes
+    The device is in column ``data.device-column``, or in one called ``device``; what a row weighs is in
+    ``data.weight-column``, if that is named. Texts in the target column are classes
     in alphabetical order, and so are whole numbers of at most `FEW` different values; other numbers are measures.
     Missing cells of features that ``data.fill`` names are the number it says.
 
@@ -40,9 +42,10 @@ def load_csv(request: LoadRequest) -> Dataset:
     names, rows = _read(path)
     asked = request.options.device_column
     device = asked or (DEVICE if DEVICE in names else None)
-    others = [name for name in names if name != device]
+    heavy = request.options.weight_column
+    others = [name for name in names if name not in (device, heavy)]
     wanted = request.options.target or (others[-1:] if request.task != RECONSTRUCTION else [])
-    for name in (*wanted, *([device] if device else [])):
+    for name in (*wanted, *([device] if device else []), *([heavy] if heavy else [])):
         if name not in names:
             raise DataError(f"{path}: no column '{name}'.{nearest(name, names)} It has: {', '.join(names)}.")
     features = [name for name in others if name not in wanted]
@@ -62,6 +65,7 @@ def load_csv(request: LoadRequest) -> Dataset:
         device_of=np.unique(holders, return_inverse=True)[1].astype(np.int64) if device else None,
         task=task,
         why=why,
+        weight=_weights(path, names, rows, heavy) if heavy else None,
     )
     return replace(dataset, columns=tuple(features))
 
@@ -134,6 +138,15 @@ def _numbers(
             if not math.isfinite(out[number, at]) or abs(out[number, at]) > np.finfo(np.float32).max:
                 raise DataError(f"{path}, line {number + 2}, column '{wanted[at]}': {_odd(row[place])}")
     return out
+
+
+def _weights(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], column: str) -> np.ndarray:
+    """Returns ``float32[rows]``."""
+    found = _numbers(path, names, rows, [column])[:, 0]
+    if (found < 0).any():
+        number = int(np.argmax(found < 0))
+        raise DataError(f"{path}, line {number + 2}, column '{column}': expected at least 0, got {found[number]:g}")
+    return checked_weights(f"{path}: column '{column}'", found, len(rows))
 
 
 def _odd(cell: str) -> str:

@@ -16,9 +16,12 @@ from fl_mobile.errors import ConfigError, DataError, nearest
 from fl_mobile.storage.npz import Header, read_arrays
 from fl_mobile.tasks import AUTO, MULTI_HEAD, decide, prepared, task_row
 from fl_mobile.tasks.table import CLASSES, RECONSTRUCTION
+from fl_mobile.tasks.weighted import checked_weights
 
 _ONE_TARGET = "{}: one target 'y' has no heads; save several as y.<name>, or leave task.heads out"
-_KEYS = ("x", "y", "x_test", "y_test", "device", "labels")
+_KEYS = ("x", "y", "x_test", "y_test", "device", "labels", "weight", "weight_test")
+_WHOLE = ("device", "weight", "weight_test")
+"""Arrays that several inputs or targets have one of."""
 
 
 def load_npz(request: LoadRequest) -> Dataset:
@@ -26,7 +29,8 @@ def load_npz(request: LoadRequest) -> Dataset:
 
     Keys: ``x`` and ``y`` (integer classes from 0, or what another task has, see `fl_mobile.tasks`; without ``y`` inputs
     are to be rebuilt); optionally ``x_test`` and ``y_test`` (else a seeded split per
-    class), ``device`` (integer or text ``[n]``: who holds each training example) and ``labels`` (text ``[classes]``).
+    class), ``device`` (integer or text ``[n]``: who holds each training example), ``labels`` (text ``[classes]``), and
+    ``weight`` and ``weight_test`` (numbers ``[n]``: what an example weighs; of a test part without, 1).
     ``uint8`` inputs are pixels, ``uint8[n, height, width]`` gets one channel; other numbers become float32.
     Several inputs are ``x.<name>``, several targets ``y.<name>`` (with ``labels.<name>``): see `npz_ends`.
     """
@@ -43,11 +47,21 @@ def load_npz(request: LoadRequest) -> Dataset:
     task, why = _task(path, arrays, request.task)
     x, y = _pair(path, arrays, ("x", "y"), task)
     device_of = _devices(path, arrays["device"], len(y)) if "device" in arrays else None
+    weight, weight_test = _weights(path, arrays, len(y))
     tests = {"x_test", "y_test"} & arrays.keys()
     if not tests:
         labels = _labels(path, arrays, task, [y])
         return split_dataset(
-            path.stem, x, y, labels=labels, request=request, source=str(path), device_of=device_of, task=task, why=why
+            path.stem,
+            x,
+            y,
+            labels=labels,
+            request=request,
+            source=str(path),
+            device_of=device_of,
+            task=task,
+            why=why,
+            weight=weight,
         )
     if task == RECONSTRUCTION and "x_test" in tests:
         tests |= {"y_test"}
@@ -55,7 +69,7 @@ def load_npz(request: LoadRequest) -> Dataset:
         raise DataError(f"{path}: holds {tests.pop()} alone; x_test and y_test come together.")
     x_test, y_test = _pair(path, arrays, ("x_test", "y_test"), task)
     labels = _labels(path, arrays, task, [y, y_test])
-    train, test = Samples(x, y), Samples(x_test, y_test)
+    train, test = Samples(x, y, weight), Samples(x_test, y_test, weight_test)
     return make_dataset(path.stem, train, test, labels, source=str(path), device_of=device_of, task=task, why=why)
 
 
@@ -78,10 +92,11 @@ def _load_several(path: Path, arrays: dict[str, np.ndarray], request: LoadReques
         if len(inputs) != len(targets):
             raise DataError(f"{path}: '{one}' has {len(inputs)} examples, '{other}' {len(targets)}.")
     device_of = _devices(path, arrays["device"], len(y[0])) if "device" in arrays else None
+    weights = _weights(path, arrays, *(len(targets) for targets in y))
     about |= {"ends": replace(about["ends"], ports=ports), "source": str(path), "device_of": device_of}
     if not tested:
-        return split_dataset(path.stem, x[0], y[0], labels=names, request=request, **about)
-    train, test = (Samples(*pair) for pair in zip(x, y, strict=True))
+        return split_dataset(path.stem, x[0], y[0], labels=names, request=request, weight=weights[0], **about)
+    train, test = (Samples(*three) for three in zip(x, y, weights, strict=True))
     return make_dataset(path.stem, train, test, names, **about)
 
 
@@ -127,7 +142,7 @@ def read_examples(path: Path) -> Samples:
 def _read(path: Path) -> dict[str, np.ndarray]:
     def check(header: Header) -> None:
         key, _, end = header.name.partition(".")
-        if key not in _KEYS or ("." in header.name and (key == "device" or not end.isidentifier())):
+        if key not in _KEYS or ("." in header.name and (key in _WHOLE or not end.isidentifier())):
             raise DataError(f"{path}: unknown array '{header.name}'.{nearest(header.name, _KEYS)}")
         check_array_bytes(f"{path}: '{header.name}'", header.shape, header.dtype.itemsize)
 
@@ -166,6 +181,21 @@ def _task(path: Path, arrays: dict[str, np.ndarray], wanted: str) -> tuple[str, 
         return decide(arrays.get("y"))
     except DataError as error:
         raise DataError(f"{path}: 'y' is {error}.") from None
+
+
+def _weights(
+    path: Path, arrays: dict[str, np.ndarray], count: int, tested: int | None = None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns what examples of both parts weigh, None of both where the file says nothing of it."""
+    tested = len(arrays["x_test"]) if tested is None and "x_test" in arrays else tested
+    if "weight_test" in arrays and ("weight" not in arrays or tested is None):
+        raise DataError(f"{path}: holds weight_test alone; it comes with 'weight' and with x_test.")
+    if "weight" not in arrays:
+        return None, None
+    weight = checked_weights(f"{path}: 'weight'", arrays["weight"], count)
+    if tested is None or "weight_test" not in arrays:
+        return weight, None if tested is None else np.ones(tested, np.float32)
+    return weight, checked_weights(f"{path}: 'weight_test'", arrays["weight_test"], tested)
 
 
 def _devices(path: Path, device: np.ndarray, count: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.models.ends import Port, inputs_of_rows
 from fl_mobile.tasks.heads import Head, targets_of
 from fl_mobile.tasks.table import AUTO, CLASSES, CLASSIFICATION, task_row
+from fl_mobile.tasks.weighted import checked_weights, weighted, with_weights
 
 CHARACTERS, WORDS = "characters", "words"
 TOKENS = (CHARACTERS, WORDS)
@@ -33,10 +34,12 @@ class Samples:
             tokens.
         y: ``int64[n]`` class numbers from 0; of other tasks ``int64[n, ...]`` or ``float32[n, ...]``, see
             `fl_mobile.tasks`.
+        weight: ``float32[n]``: what the loss of an example is multiplied by, and how often metrics count it; None is 1.
     """
 
     x: np.ndarray
     y: np.ndarray
+    weight: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (np.uint8, np.float32, np.int32) or self.x.ndim < 2:
@@ -54,6 +57,8 @@ class Samples:
             if part.dtype == np.float32 and not np.isfinite(part).all():
                 bad = int(len(part) - np.isfinite(part.reshape(len(part), -1)).all(axis=1).sum())
                 raise DataError(f"{name}: {bad} of {len(part)} examples hold NaN or Inf. Clean the data first.")
+        if self.weight is not None:
+            object.__setattr__(self, "weight", checked_weights("weight", self.weight, len(self.y)))
         for name in ("x", "y"):  # views, so that the caller's own arrays stay writable
             view = getattr(self, name).view()
             view.flags.writeable = False
@@ -61,6 +66,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def at(self, rows: np.ndarray) -> Samples:
+        """Returns some examples, by index or ``bool[n]``."""
+        return Samples(self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows])
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,8 @@ class Dataset:
                 f"{self.name}: training inputs are {self.train.x.dtype}{self.train.x.shape[1:]} "
                 f"but test inputs are {self.test.x.dtype}{self.test.x.shape[1:]}."
             )
+        if (self.train.weight is None) != (self.test.weight is None):
+            raise DataError(f"{self.name}: weights of training and of test examples come together.")
         for part, samples in (("train", self.train), ("test", self.test)):
             check_targets(f"{self.name}: {part}", self.task, samples.y, self.labels)
         if self.train.y.shape[1:] != self.test.y.shape[1:] or self.train.y.dtype != self.test.y.dtype:
@@ -157,6 +168,17 @@ class Dataset:
         if self.heads:
             return sum(math.prod(head.answer) for head in self.heads)
         return len(self.labels) or math.prod(self.train.y.shape[1:])
+
+    @property
+    def trained_task(self) -> str:
+        """The task as engines train and score it: with the weights of examples, where they have some."""
+        return self.task if self.train.weight is None else weighted(self.task, self.train.y.shape[1:])
+
+    def trained_targets(self, y: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+        """Returns targets as `trained_task` has them; without weights each example counts as one."""
+        if self.train.weight is None:
+            return y
+        return with_weights(y, np.ones(len(y), np.float32) if weight is None else weight)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -214,6 +236,7 @@ class DataOptions:
         classes: ``synthetic``: number of classes.
         target: ``csv``: columns that are to be told.
         device_column: ``csv``: the column that says whose a row is.
+        weight_column: ``csv``: the column that says what a row weighs.
         fill: ``csv``: ``column=number`` of features whose missing cells are that number.
         window: ``har``, ``sequence-folder``: samples of an example.
         hop: And there: how many samples later the next one begins.
@@ -228,6 +251,7 @@ class DataOptions:
     classes: int | None = None
     target: tuple[str, ...] | None = None
     device_column: str | None = None
+    weight_column: str | None = None
     fill: tuple[str, ...] | None = None
     window: int | None = None
     hop: int | None = None
@@ -290,7 +314,7 @@ def make_dataset(
     digest = hashlib.sha256("\0".join(labels).encode())
     if ends is not None:
         digest.update(repr((task, ends.ports, sorted(ends.labels.items()))).encode())
-    for array in (train.x, train.y, test.x, test.y, device_of):
+    for array in (train.x, train.y, test.x, test.y, device_of, train.weight, test.weight):
         if array is not None:
             digest.update(f"|{array.dtype.str}{array.shape}|".encode())
             digest.update(np.ascontiguousarray(array).data)

@@ -121,4 +121,4 @@ def _numbers_told(dataset: Dataset) -> int:
 
 
 def _scaled(part: Samples, scaling: Scaling) -> Samples:
-    return Samples(part.x, ((part.y - scaling.target_mean) / scaling.target_spread).astype(np.float32))
+    return replace(part, y=((part.y - scaling.target_mean) / scaling.target_spread).astype(np.float32))

@@ -62,20 +62,22 @@ def split_dataset(
     why: str = "the dataset has classes",
     ends: Ends | None = None,
     held: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
 ) -> Dataset:
     """Returns ``x, y`` shuffled and split per stratum by ``request.seed``; the same seed gives the same split.
 
     ``held`` ``bool[n]`` says which are held out where chance must not: neighbours of a training example.
     """
-    check_targets(name, task, Samples(x, y).y, labels)  # a mistake in the data must not surface as one of the split
+    samples = Samples(x, y, weight)
+    check_targets(name, task, samples.y, labels)  # a mistake in the data must not surface as one of the split
     rng = rng_for(request.seed, "dataset-split", name)
     test = held_out(strata_of(y), request.test_fraction, rng, device_of) if held is None else held
     order = rng.permutation(len(y))
     train_rows, test_rows = order[~test[order]], order[test[order]]
     return make_dataset(
         name,
-        Samples(x[train_rows], y[train_rows]),
-        Samples(x[test_rows], y[test_rows]),
+        samples.at(train_rows),
+        samples.at(test_rows),
         labels,
         source=source,
         device_of=None if device_of is None else device_of[train_rows],
@@ -106,7 +108,7 @@ def with_public(dataset: Dataset, count: int, seed: int) -> Dataset:
         taken[_first_of_those_without(dataset.device_of, taken)] = False
     return replace(
         dataset,
-        train=Samples(train.x[~taken], train.y[~taken]),
+        train=train.at(~taken),
         device_of=None if dataset.device_of is None else dataset.device_of[~taken],
-        public=Samples(train.x[taken], train.y[taken]),
+        public=train.at(taken),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from device_sim.datasets.mnist import (
 )
 from device_sim.datasets.npz import load_npz
 from device_sim.datasets.recordings import load_sequence_folder
-from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, Samples, make_dataset
+from device_sim.datasets.records import DataOptions, Dataset, LoadRequest, make_dataset
 from device_sim.datasets.scenes import load_two_digits
 from device_sim.datasets.synthetic import load_synthetic
 from device_sim.datasets.tables import load_breast_cancer, load_diabetes
@@ -186,7 +186,7 @@ _ROWS: dict[str, DatasetRow] = {
     ),
     "npz": DatasetRow(
         load=load_npz,
-        summary="your arrays: x, y[, x_test, y_test][, device][, labels] in one .npz file as path",
+        summary="your arrays: x, y[, x_test, y_test][, device][, labels][, weight] in one .npz file as path",
         size="yours",
         licence="yours",
         get="numpy.savez('mine.npz', x=..., y=...)",
@@ -203,7 +203,7 @@ _ROWS: dict[str, DatasetRow] = {
         missing=_needs_path,
         natural=True,
         reads_path=True,
-        options=("target", "device_column", "fill"),
+        options=("target", "device_column", "weight_column", "fill"),
         table=True,
     ),
     "text-folder": DatasetRow(
@@ -320,8 +320,8 @@ def _for_task(dataset: Dataset, task: str) -> Dataset:
     scale = np.float32(dataset.input_scale)
     return make_dataset(
         dataset.name,
-        Samples(dataset.train.x, dataset.train.x * scale),
-        Samples(dataset.test.x, dataset.test.x * scale),
+        replace(dataset.train, y=dataset.train.x * scale),
+        replace(dataset.test, y=dataset.test.x * scale),
         (),
         source=dataset.source,
         device_of=dataset.device_of,

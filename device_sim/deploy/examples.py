@@ -47,6 +47,8 @@ def _read(path: Path) -> Examples:
         x, y = arrays["x"], arrays["y"]
     except (ValueError, KeyError) as error:
         raise DataError(f"{path}: expected arrays 'x' and 'y' ({error})") from None
+    if "weight" in arrays:
+        raise DataError(f"{path}: holds 'weight', which the coordinator's program does not take: leave it out")
     if not len(y) or len(x) != len(y) or y.ndim != 1 or y.dtype.kind not in "iu":
         raise DataError(f"{path}: expected as many whole labels as examples, at least one; got {x.shape} and {y.shape}")
     return Examples(path.stem, x, y.astype(np.int64))

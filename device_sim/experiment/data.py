@@ -41,6 +41,7 @@ class Data:
     device_column: str = key(
         "", "csv: column that says whose a row is; empty is the one called device, if any", "device"
     )
+    weight_column: str = key("", "csv: column that says what a row weighs in the loss and in metrics", "weight")
     fill: tuple[str, ...] = key(
         (), "csv: column=number for missing cells, by means that anyone may know", ("age=38.6", "weight=71")
     )
@@ -102,6 +103,7 @@ class Data:
             image_size=None if made_up else size,
             target=tuple(name.strip() for name in self.target.split(",")) if self.target else None,
             device_column=self.device_column or None,
+            weight_column=self.weight_column or None,
             fill=tuple(self.fill) or None,
             color=None if made_up else self.color or None,
             shape=(*size, 3 if self.color == "rgb" else 1) if made_up and size else None,

@@ -15,7 +15,7 @@ from device_sim.experiment.experiment import Experiment
 from device_sim.federation.sums import in_vocabulary, released, standardised, to_be_released, with_class_counts
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.seeds import rng_for
-from fl_mobile.tasks import strata_of
+from fl_mobile.tasks import MULTI_HEAD, strata_of, task_row
 
 
 def open_dataset(experiment: Experiment) -> Dataset:
@@ -115,3 +115,13 @@ def deal_out(experiment: Experiment, dataset: Dataset) -> list[np.ndarray]:
         device_of=dataset.device_of,
         min_examples=keys.min_examples,
     )
+
+
+def task_line(dataset: Dataset, loss: str) -> str:
+    """Returns what is trained, by which loss, and why it is that, in a line."""
+    row = task_row(dataset.task)
+    score = row.score_name + ("" if dataset.train.weight is None else ", both by the weights of the examples")
+    if row.heads:
+        told = ", ".join(f"{h.name} {h.loss}{'' if h.weight == 1 else f' × {h.weight:g}'}" for h in row.heads)
+        return f"{MULTI_HEAD}, because {dataset.why}: losses {told}; score {score}"
+    return f"{dataset.task}, because {dataset.why}: loss {loss}, score {score}"

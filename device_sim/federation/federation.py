@@ -21,7 +21,7 @@ from device_sim.experiment.as_compiled import as_compiled, of_outputs
 from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
-from device_sim.federation.dealing import data_of, dealt_as, open_dataset
+from device_sim.federation.dealing import data_of, dealt_as, open_dataset, task_line
 from device_sim.federation.masks import masks_of, moves_step
 from device_sim.federation.private import check_claim, claim_of, local_noise_of, rules_of, share_noise_of
 from device_sim.fleet.availability.gate import Gate
@@ -54,7 +54,7 @@ from fl_mobile.secure_sum.plan import MaskPlan
 from fl_mobile.server.rate import RateControl
 from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
-from fl_mobile.tasks import MULTI_HEAD, check_further, task_row
+from fl_mobile.tasks import check_further
 from fl_mobile.tensors import Spec, Tensors
 
 
@@ -102,7 +102,7 @@ class Federation:
         return self.experiment.train.plan(
             round_num,
             from_logits=self.engine.from_logits,
-            task=self.dataset.task,
+            task=self.dataset.trained_task,
             class_weights=self.class_weights,
         )
 
@@ -111,14 +111,15 @@ class Federation:
         """What the loss of each class is multiplied by; empty is 1."""
         return class_weights_of(self.experiment.train.class_weights, self.dataset, private=self.experiment.privacy.on)
 
+    def examples(self, device: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what a device trains on, targets as engines take them: with weights, where the data has some."""
+        x, y = self.data.examples(device)
+        return x, self.dataset.trained_targets(y, self.data.weights(device))
+
     @property
     def task(self) -> str:
         """What is trained, by which loss, and why it is that, in a line."""
-        row, loss = task_row(self.dataset.task), self.plain_plan(0).loss
-        if row.heads:
-            told = ", ".join(f"{h.name} {h.loss}{'' if h.weight == 1 else f' × {h.weight:g}'}" for h in row.heads)
-            return f"{MULTI_HEAD}, because {self.dataset.why}: losses {told}; score {row.score_name}"
-        return f"{self.dataset.task}, because {self.dataset.why}: loss {loss}, score {row.score_name}"
+        return task_line(self.dataset, self.plain_plan(0).loss)
 
     @property
     def dealt(self) -> str:
@@ -282,7 +283,7 @@ def open_federation(
         build,
         dataset.train.x[:8],
         plan=experiment.server.build().plan(
-            experiment.train.plan(0, from_logits=True, task=dataset.task, class_weights=weights)
+            experiment.train.plan(0, from_logits=True, task=dataset.trained_task, class_weights=weights)
         ),
         workers=keys.workers,
         pool=keys.pool,
@@ -311,9 +312,8 @@ def settled(experiment: Experiment, open_keys: frozenset[str]) -> tuple[Experime
 
 def checked_workload(experiment: Experiment, dataset: Dataset, model: Any) -> Workload:
     """Returns what training costs, once it is known that the model can be trained on the data."""
-    parts = {f"{dataset.name}, {name} part": getattr(dataset, name) for name in ("train", "test")}
     loss = experiment.train.plan(0, from_logits=True, task=dataset.task).loss
-    examples = {n: (p.x, p.y) for n, p in parts.items()}
+    examples = {f"{dataset.name}, {n} part": (p.x, p.y) for n, p in (("train", dataset.train), ("test", dataset.test))}
     if dataset.ports:
         check_tokens_of_ports(author_of(model), dataset.ports, {n: dataset.inputs(x) for n, (x, _) in examples.items()})
     check_training(model, loss, examples, dataset.num_classes, task=dataset.task)

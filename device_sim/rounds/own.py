@@ -51,7 +51,7 @@ def train_own_models(step: Step, crew: Crew, who: np.ndarray) -> None:
         for at in who.tolist():
             client, seed = int(crew.devices.index[at]), seed_for(int(crew.seeds[at]), DITTO)
             own = shelf.newest(f"personal-{client}") or weights
-            yield Task(client, *federation.data.examples(client), seed, start=own)
+            yield Task(client, *federation.examples(client), seed, start=own)
 
     plan = personal_plan(federation, step.round_num)
     for task, update in train_each(federation.engine, weights, tasks(), plan):

@@ -79,7 +79,8 @@ class Step:
         federation, public = self.federation, self.federation.dataset.public
         if not federation.rules.rule.reference or public is None:
             return None
-        task = Task(SERVER, public.x, public.y, seed_for(federation.experiment.seed, self.round_num, "server-update"))
+        y = federation.dataset.trained_targets(public.y, public.weight)
+        task = Task(SERVER, public.x, y, seed_for(federation.experiment.seed, self.round_num, "server-update"))
         ((_, update),) = train_each(federation.engine, self.weights, [task], self.assignment.plan)
         return apply_masks({path: update.delta[path] for path in self.agreement.spec}, self.decoded.masks)
 

@@ -141,6 +141,7 @@ def _tasks(step: Step, crew: Crew, who: np.ndarray) -> Iterator[Task]:
         x, y = examples(client)
         if attackers:
             x, y = attackers.examples(client, x, y, seed)
+        y = federation.dataset.trained_targets(y, federation.data.weights(client))
         if not keep:
             yield Task(client, x, y, seed)
             continue

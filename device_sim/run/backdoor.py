@@ -26,4 +26,4 @@ def backdoor_success(federation: Federation, state: ServerState) -> float | None
         return None
     x, y = wanted.stamp(test.x[others]), np.full(int(others.sum()), wanted.target, np.int64)
     weights, plan = federation.whole(state.weights), federation.plan(state.round_num - 1)
-    return federation.engine.evaluate(weights, x, y, plan).accuracy
+    return federation.engine.evaluate(weights, x, federation.dataset.trained_targets(y), plan).accuracy

@@ -141,7 +141,8 @@ def sampled_devices(federation: Federation) -> list[int]:
 def _test_parts(federation: Federation) -> Iterator[tuple[int, Examples]]:
     if parts := federation.test_parts:
         for device in sampled_devices(federation):
-            yield device, parts.held_out(device)
+            x, y = parts.held_out(device)
+            yield device, (x, federation.dataset.trained_targets(y, parts.held_out_weights(device)))
 
 
 def _scores(federation: Federation, state: ServerState, tasks: Iterable[Task]) -> list[Evaluation]:
@@ -155,7 +156,7 @@ def _fine_tuned(federation: Federation, shelf: Shelf, state: ServerState) -> Ite
     devices, seed = sampled_devices(federation), federation.experiment.seed
     train = (
         Task(
-            *(device, *federation.data.examples(device), seed_for(seed, device, "personalisation")),
+            *(device, *federation.examples(device), seed_for(seed, device, "personalisation")),
             start=private_of(federation, client_state(shelf, device, ("private",))),
         )
         for device in devices

@@ -65,7 +65,8 @@ def evidence_of(federation: Federation, kept: Kept) -> Evidence:
     def by_class() -> Mapping[int, float]:
         classes = np.unique(test.y)
         places = [np.flatnonzero(test.y == c)[:PER_CLASS] for c in classes]
-        tasks = [Task(NOBODY, test.x[at], test.y[at], 0) for at in places]
+        targets = federation.dataset.trained_targets(test.y)
+        tasks = [Task(NOBODY, test.x[at], targets[at], 0) for at in places]
         found = federation.engine.evaluate_each(weights, tasks, federation.plan(kept.round_num))
         return {int(c): score.accuracy for c, score in zip(classes, found, strict=True)}
 

@@ -158,7 +158,8 @@ def _score(federation: Federation, state: ServerState) -> Evaluation | None:
                 raise _diverged(round_num, f"tensor '{path}' of the new global model is not finite")
         return None
     weights, test = federation.whole(state.model), federation.dataset.test
-    score = federation.engine.evaluate(weights, test.x, test.y, federation.plan(round_num))
+    y = federation.dataset.trained_targets(test.y, test.weight)
+    score = federation.engine.evaluate(weights, test.x, y, federation.plan(round_num))
     if not math.isfinite(score.loss):
         raise _diverged(round_num, f"the held-out loss of the new global model is {score.loss}")
     return score

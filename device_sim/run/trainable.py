@@ -126,13 +126,18 @@ def open_trainable(text: str, dataset: str | None, changes: Sequence[str], impor
     if asked and data is None:
         raise ConfigError(f"{text}: train.class-weights needs to know the classes: name the data with --dataset")
     fit = experiment.train.plan(
-        experiment.train.settled_round, from_logits=head == "logits", task=task, class_weights=weights
+        experiment.train.settled_round,
+        from_logits=head == "logits",
+        task=data.trained_task if data is not None and task == data.task else task,
+        class_weights=weights,
     )
     if fit.keep_zeros or fit.fake_quant:
         section = "[train.pruning] keeps zeros" if fit.keep_zeros else "[train.qat] rounds"
         raise ConfigError(f"{text}: {section} in every step, which no training program does: phones would undo it")
     plan = algorithm.plan(FitPlan(**{**vars(fit), "loss": loss}))
-    examples = None if data is None else (data.test.x[:EXAMPLES], data.test.y[:EXAMPLES])
+    examples = None
+    if data is not None:
+        examples = data.test.x[:EXAMPLES], data.trained_targets(data.test.y, data.test.weight)[:EXAMPLES]
     batch = experiment.train.batch_size if kind == "run" or "train.batch-size" in _keys(changes) else BATCH
     return Trainable(
         model=model,

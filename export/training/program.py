@@ -68,7 +68,8 @@ def build_training_program(
         model: Single input, single output, ``channels_last``; frozen layers become constants of the program.
         batch_size: Rows of every batch; short batches are padded and masked.
         loss: Row of `LOSSES`, one of the task's.
-        task: Row of `fl_mobile.tasks.TASKS`: labels are integers, targets of other tasks have the shape of answers.
+        task: Row of `fl_mobile.tasks.TASKS`: labels are integers, others have the shape of answers.
+            With weights (`fl_mobile.tasks.weighted`) a target is a row of float32, its weight the last number.
         from_logits: Whether the outputs still need softmax or sigmoid.
         optimizer: Row of `OPTIMIZERS`.
         momentum: Coefficient of ``momentum``.
@@ -154,12 +155,14 @@ def build_training_program(
 
 
 def target_shape(model: Any, task: str) -> tuple[int, ...]:
-    """Returns the shape of one example's target: that of the answer, without the scores of classes.
+    """Returns the shape of one example's target: that of the answer, without the scores of classes; or of a row.
 
     Raises:
         ExportError: The size of the answer is open, or the answer is none of the task.
     """
     outputs = getattr(model, "outputs", None)
+    if of := task_row(task).weighted:
+        return (prod(target_shape(model, of.task)) + 1,)
     if task == CLASSIFICATION:
         if outputs and len(outputs[0].shape) != 2:
             raise ExportError(

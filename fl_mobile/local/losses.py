@@ -26,7 +26,8 @@ from typing import Any, Protocol
 from fl_mobile.errors import ConfigError, ModelError, check_known
 from fl_mobile.table import Table
 from fl_mobile.tasks.heads import HEADS_LOSS, Head, answers_of, targets_of
-from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
+from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row
+from fl_mobile.tasks.weighted import Weighted, parted
 
 
 @dataclass(frozen=True)
@@ -221,14 +222,16 @@ def check_terms(loss: str, task: str, smoothing: float, class_weights: Sequence[
     Raises:
         ConfigError: With what they are for.
     """
-    row, kind = loss_row(loss), task_row(task).kind
+    row, kind = loss_row(loss), task_row(bare(task)).kind
     if not 0 <= smoothing < 1:
         raise ConfigError(f"label-smoothing must be at least 0 and below 1, got {smoothing}")
     if smoothing and not row.smooths:
         smoothing_ones = ", ".join(name for name, other in LOSSES.items() if other.smooths)
         raise ConfigError(f"label-smoothing is for {smoothing_ones}, and the loss is {loss}: leave it at 0")
     if class_weights and kind != CLASSES:
-        raise ConfigError(f"class-weights are for tasks of classes, and targets of '{task}' are {kind}: leave them out")
+        raise ConfigError(
+            f"class-weights are for tasks of classes, and targets of '{bare(task)}' are {kind}: leave them out"
+        )
     if not all(math.isfinite(weight) and weight >= 0 for weight in class_weights) or (
         class_weights and not any(class_weights)
     ):
@@ -263,7 +266,7 @@ def loss_of(
     task: str = CLASSIFICATION,
     class_weights: Sequence[float] = (),
 ) -> Any:
-    """Returns ``float32[batch]``: the loss of every example.
+    """Returns ``float32[batch]``: the loss of every example, times its weight where the task has weights.
 
     Args:
         loss: Row of `LOSSES`.
@@ -278,6 +281,10 @@ def loss_of(
         ModelError: The loss cannot train so many outputs.
     """
     row, kind = loss_row(loss), task_row(task).kind
+    if of := task_row(task).weighted:
+        truth, weight = _parted(of, y)
+        rest: dict[str, Any] = {"task": of.task, "class_weights": class_weights}
+        return weight * loss_of(loss, truth, out, from_logits=from_logits, smoothing=smoothing, **rest)
     if heads := task_row(task).heads:
         return _of_heads(heads, y, out, lambda head, *pair: head.weight * _of_head(head, *pair))
     if task == CLASSIFICATION:
@@ -287,6 +294,14 @@ def loss_of(
     if kind == CLASSES:
         return _over_positions(row, y, out, from_logits=from_logits, smoothing=smoothing, weights=class_weights)
     return row.per_example(_flat(y), _flat(out), from_logits, smoothing)
+
+
+def _parted(of: Weighted, y: Any) -> tuple[Any, Any]:
+    """Returns a batch's targets, classes as integers, and its weights ``float32[batch]``."""
+    import tensorflow as tf
+
+    whole = (lambda y: tf.cast(y, tf.int32)) if task_row(of.task).kind == CLASSES else None
+    return parted(of, tf.convert_to_tensor(y, tf.float32), whole)
 
 
 def _of_heads(heads: Sequence[Head], y: Any, out: Any, of: Callable[[Head, Any, Any], Any]) -> Any:
@@ -353,11 +368,13 @@ def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str =
     """Returns ``bool[batch]``: whether each output names its label; arguments as of `loss_of`.
 
     Of other tasks ``float32[batch]``: the share of an example's positions or tags that are right; 0 of numbers; of
-    several heads the mean over them.
+    several heads the mean over them. Weights of examples are not in it.
     """
     import tensorflow as tf
 
     kind = task_row(task).kind
+    if of := task_row(task).weighted:
+        return right_answers(loss, _parted(of, y)[0], out, from_logits=from_logits, task=of.task)
     if heads := task_row(task).heads:
         return _of_heads(heads, y, out, _right_of_head) / float(len(heads))
     if kind == NUMBERS:

@@ -7,8 +7,9 @@ targets ─▶ decide ─▶ TASKS[name] ─┬─▶ losses, targets, right ans
 """
 
 from fl_mobile.tasks.heads import MULTI_HEAD, Head, heads_of, multi_head
-from fl_mobile.tasks.metrics import METRICS, Metric, Tally, added, check_further, measured, metric_row, tally_of, told
+from fl_mobile.tasks.metrics import METRICS, Metric, check_further, measured, metric_row, told
 from fl_mobile.tasks.table import AUTO, TASKS, TaskRow, can_train, decided, task_row
+from fl_mobile.tasks.tally import Tally, added, tally_of
 from fl_mobile.tasks.targets import decide, prepared, strata_of
 
 __all__ = [

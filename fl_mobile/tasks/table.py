@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fl_mobile.errors import ConfigError, check_known
 from fl_mobile.table import is_own, registered
 from fl_mobile.tasks.heads import HEADS_LOSS, MEAN_SCORE, MULTI_HEAD, Head, heads_of
+from fl_mobile.tasks.weighted import Weighted, weighted_of
 
 AUTO = "auto"
 CLASSES, BITS, NUMBERS, SEVERAL = "classes", "bits", "numbers", "several"
@@ -22,7 +23,8 @@ class TaskRow:
         summary: What is answered.
         targets: Shape and type of the targets, in words.
         kind: What an entry of a target is: ``"classes"`` (one of k; −1 is padding and counts nowhere), ``"bits"`` (yes
-            or no), ``"numbers"``, or ``"several"``: the entries of several heads, each of its own kind.
+            or no), ``"numbers"``, or ``"several"``: entries of several heads, or a target and its weight, each of its
+            own kind.
         axes: Axes of a target beside that of the examples; None for any.
         losses: Rows of `LOSSES` that can train it; the first is the default.
         metrics: Rows of `METRICS` that are told of it. The first is its score, 1 for perfect answers: what
@@ -30,6 +32,7 @@ class TaskRow:
         activation: What finishes logits on the phone, as Keras calls it; empty where outputs are the answers.
         score_name: The score, as a report calls it.
         heads: Of a task of several heads (`fl_mobile.tasks.heads`), else empty.
+        weighted: Of a task whose examples have weights (`fl_mobile.tasks.weighted`), what lies in a row; else None.
     """
 
     summary: str
@@ -41,6 +44,7 @@ class TaskRow:
     activation: str = ""
     score_name: str = ""
     heads: tuple[Head, ...] = ()
+    weighted: Weighted | None = None
 
     @property
     def padded(self) -> bool:
@@ -116,11 +120,14 @@ TASKS: dict[str, TaskRow] = {
 
 
 def task_row(name: str) -> TaskRow:
-    """Returns one row of `TASKS`, or that of a task of several heads.
+    """Returns one row of `TASKS`, or that of a task of several heads, or of one with weights.
 
     Raises:
         ConfigError: There is no such task.
     """
+    if of := weighted_of(name):
+        row = task_row(of.task)
+        return replace(row, kind=SEVERAL, axes=1, targets=f"{row.targets}, and a weight", heads=(), weighted=of)
     if name.startswith(MULTI_HEAD):
         return _row_of_heads(name)
     check_known("task", name, TASKS)
@@ -149,6 +156,16 @@ def _row_of_heads(name: str) -> TaskRow:
         score_name="mean score of the heads",
         heads=heads,
     )
+
+
+def bare(task: str) -> str:
+    """Returns a task without the weights of its examples.
+
+    >>> bare("weighted(regression:2)"), bare("regression")
+    ('regression', 'regression')
+    """
+    of = weighted_of(task)
+    return task if of is None else of.task
 
 
 def can_train(task: str, loss: str) -> bool:

@@ -13,6 +13,7 @@ from export.training.contract import Contract, Weight
 from fl_mobile.seeds import rng_for
 from fl_mobile.tasks.heads import joined
 from fl_mobile.tasks.table import BITS, CLASSES, TaskRow, task_row
+from fl_mobile.tasks.weighted import with_weights
 from fl_mobile.tensors import Tensors
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -131,13 +132,21 @@ def _batch(case: Case, contract: Contract, number: int) -> Batch:
 
 def _targets(contract: Contract, rows: int, rng: np.random.Generator) -> np.ndarray:
     """Returns targets of the program's task; a tenth of the positions that may be padding are."""
-    row, port = task_row(contract.task), next(p for p in contract.signature("train").inputs if p.name == "y")
+    port = next(p for p in contract.signature("train").inputs if p.name == "y")
+    classes = max(contract.signature("infer").outputs[0].shape[-1], 2)
+    if of := task_row(contract.task).weighted:
+        y = _of_task(of.task, (rows, *of.target), classes, rng)
+        return with_weights(y, np.maximum(rng.uniform(-0.5, 2.0, rows), 0).astype(np.float32))
+    return _of_task(contract.task, (rows, *port.shape[1:]), classes, rng)
+
+
+def _of_task(task: str, shape: tuple[int, ...], classes: int, rng: np.random.Generator) -> np.ndarray:
+    row = task_row(task)
     if row.heads:
         return joined(
-            {h.name: _drawn(task_row(h.task), (rows, *h.target), max(h.answer[-1], 2), rng) for h in row.heads}
+            {h.name: _drawn(task_row(h.task), (shape[0], *h.target), max(h.answer[-1], 2), rng) for h in row.heads}
         )
-    classes = max(contract.signature("infer").outputs[0].shape[-1], 2)
-    return _drawn(row, (rows, *port.shape[1:]), classes, rng)
+    return _drawn(row, shape, classes, rng)
 
 
 def _drawn(row: TaskRow, shape: tuple[int, ...], classes: int, rng: np.random.Generator) -> np.ndarray:

@@ -26,8 +26,9 @@ from fl_mobile.models.draws import Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.models.telling import reason_of, where
 from fl_mobile.tasks.heads import answers_of, targets_of
-from fl_mobile.tasks.metrics import DISTANCES
-from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, task_row
+from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row
+from fl_mobile.tasks.tally import DISTANCES
+from fl_mobile.tasks.weighted import parted
 from fl_mobile.tensors import Tensors
 
 T = TypeVar("T")
@@ -210,7 +211,7 @@ class Reference:
         """Returns the number of right answers, and of those that rounding may turn."""
         logits, task = self._options.from_logits, self._options.task
         right = float(np.sum(right_answers(self._options.loss, y, out, from_logits=logits, task=task)))
-        if task != CLASSIFICATION:
+        if (task := bare(task)) != CLASSIFICATION:
             return right, _unsure(task, np.asarray(out, np.float64), logits)
         rows = np.asarray(out, np.float64).reshape(len(y), -1)
         if rows.shape[1] == 1:
@@ -243,10 +244,17 @@ def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
 
     One output is told the label itself, several outputs a one-hot row; class weights are looked up, as by ``fit``.
     """
+    if of := task_row(options.task).weighted:
+        y, weight = parted(of, y, _whole if task_row(of.task).kind == CLASSES else None)
+        return weight * keras_losses(replace(options, task=of.task), y, out)
     if options.task != CLASSIFICATION:
         return _keras_losses_of_task(options, y, out)
     each = _keras_losses_of_labels(options, y, out)
     return each * np.array(options.class_weights, np.float32)[y] if options.class_weights else each
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.int64)
 
 
 _SQUASHING = {
@@ -285,7 +293,7 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
         for head in heads:
             own = replace(options, task=head.task, loss=head.loss, from_logits=True)
             truth = truths[head.name]
-            truth = truth.astype(np.int64) if task_row(head.task).kind == CLASSES else truth
+            truth = _whole(truth) if task_row(head.task).kind == CLASSES else truth
             total = total + head.weight * keras_losses(own, truth, answers[head.name])
         return total
     rows = []

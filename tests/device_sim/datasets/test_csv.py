@@ -138,3 +138,28 @@ def test_the_tables_of_scikit_learn_are_those_it_loads():
     found = load_dataset("diabetes", seed=0)
     assert found.task == "regression"
     assert np.sort(np.concatenate([found.train.y, found.test.y]).ravel()).tolist() == np.sort(y).tolist()
+
+
+def test_a_column_may_say_what_a_row_weighs(tmp_path):
+    path = table(tmp_path / "a.csv", **FEATURES, counts=[n / 4 for n in range(ROWS)], told=["no", "yes"] * 20)
+    found = opened(path, weight_column="counts")
+    assert found.columns == ("age", "weight")
+    assert np.array_equal(found.train.weight, (found.train.x[:, 0] - 20) / 4)
+    assert opened(path).columns == ("age", "weight", "counts")
+    assert opened(path).train.weight is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ([1] * 7 + [-2] + [1] * 32, "line 9, column 'counts': expected at least 0, got -2"),
+        ([1] * 7 + [""] + [1] * 32, "line 9, column 'counts': the cell is empty"),
+        ([0] * ROWS, "column 'counts' is 0 for all 40 examples"),
+    ],
+)
+def test_weights_of_rows_that_mean_nothing_are_refused(tmp_path, counts, says):
+    path = table(tmp_path / "a.csv", **FEATURES, counts=counts, told=["no", "yes"] * 20)
+    with pytest.raises(DataError, match=says):
+        opened(path, weight_column="counts")
+    with pytest.raises(DataError, match=r"no column 'count'.*Did you mean 'counts'"):
+        opened(path, weight_column="count")

@@ -91,7 +91,14 @@ def test_every_dataset_is_well_formed_seeded_and_says_its_devices(opener, name):
 def test_paths_and_options_a_row_does_not_read_are_refused(opener, name, tmp_path):
     row = DATASETS[name]
     every = {"image_size": (4, 4), "color": "gray", "examples": 50, "shape": (8, 8, 1), "classes": 3}
-    every |= {"target": ("y",), "device_column": "who", "window": 8, "hop": 4, "fill": ("age=30",)}
+    every |= {
+        "target": ("y",),
+        "device_column": "who",
+        "weight_column": "n",
+        "window": 8,
+        "hop": 4,
+        "fill": ("age=30",),
+    }
     every |= {"tokens": "words", "vocabulary": "words.txt"}
     assert set(every) == set(DataOptions.__dataclass_fields__)
     for option, value in every.items():

@@ -159,3 +159,51 @@ def test_whole_numbers_are_measures_when_the_experiment_says_so(tmp_path):
     found = load_dataset("npz", seed=0, path=path, task="regression")
     assert found.num_classes == 1
     assert found.train.y.dtype == np.float32
+
+
+def test_npz_weights_stay_with_their_examples(tmp_path):
+    x = np.column_stack([np.arange(40), np.arange(40)])
+    arrays = {"x": x, "y": np.arange(40) % 2, "weight": np.arange(40) / 4}
+    data = load_dataset("npz", seed=3, path=save(tmp_path / "a.npz", **arrays), test_fraction=0.5)
+    for part in (data.train, data.test):
+        assert np.array_equal(part.weight, part.x[:, 0] / 4)
+    assert data.trained_task == "weighted(classification:-)"
+    assert np.array_equal(data.trained_targets(data.test.y, data.test.weight)[:, 1], data.test.weight)
+    plain = load_dataset("npz", seed=3, path=save(tmp_path / "a.npz", x=x, y=arrays["y"]), test_fraction=0.5)
+    assert plain.trained_task == "classification"
+    assert plain.trained_targets(plain.test.y) is plain.test.y
+    assert plain.fingerprint != data.fingerprint
+
+
+def test_npz_a_test_part_without_weights_weighs_one(tmp_path):
+    arrays = {"x": np.zeros((4, 2)), "y": [0, 1, 0, 1], "weight": [1, 2, 0, 4], "x_test": np.ones((2, 2))}
+    data = load_dataset("npz", seed=0, path=save(tmp_path / "a.npz", **arrays, y_test=[0, 1]))
+    assert (data.train.weight.tolist(), data.test.weight.tolist()) == ([1, 2, 0, 4], [1, 1])
+    given = load_dataset("npz", seed=0, path=save(tmp_path / "b.npz", **arrays, y_test=[0, 1], weight_test=[3, 0]))
+    assert given.test.weight.tolist() == [3, 0]
+
+
+def test_npz_weights_of_several_heads(tmp_path):
+    heads = {"y.mood": np.arange(40) % 2, "y.pain": np.arange(40) / 7, "x": np.arange(80.0).reshape(40, 2)}
+    data = load_dataset("npz", seed=0, path=save(tmp_path / "a.npz", **heads, weight=np.arange(40)))
+    assert np.array_equal(data.train.weight, data.train.x[:, 0] / 2)
+    assert data.trained_task == f"weighted({data.task}:2)"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"weight": [1, -1, 1, 1]}, r"'weight' is -1 at example 1, and 0 more are odd"),
+        ({"weight": [1, np.nan, 1, 1]}, "'weight' is nan at example 1"),
+        ({"weight": [1, 1, 1]}, r"'weight' is int64\(3,\), expected one number for each of 4 examples"),
+        ({"weight": np.zeros(4)}, "'weight' is 0 for all 4 examples"),
+        ({"weight_test": np.ones(4)}, "weight_test alone"),
+        ({"weight": np.ones(4), "weight_test": np.ones(4)}, "weight_test alone"),
+        ({"weight.a": np.ones(4)}, "unknown array 'weight.a'"),
+        ({"weight": np.ones(4), "x_test": np.ones((2, 2)), "y_test": [0, 1], "weight_test": [1, -2]}, "'weight_test'"),
+    ],
+)
+def test_npz_refuses_weights_that_mean_nothing(tmp_path, arrays, says):
+    path = save(tmp_path / "a.npz", x=np.zeros((4, 2)), y=np.array([0, 1, 0, 1]), **arrays)
+    with pytest.raises(DataError, match=says):
+        load_dataset("npz", seed=0, path=path)
