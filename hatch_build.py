@@ -1,6 +1,6 @@
 """Puts machine code of the compiled loops into a wheel, where `python -m fl_mobile.kernels.build` has laid it.
 
-``python -m fl_mobile.kernels.build --into fl_mobile/kernels`` before ``python -m build --wheel`` with the same Python
+``python -m fl_mobile.kernels.build --beside`` before ``python -m build --wheel`` with the same Python
 gives a wheel for this Python on this platform; without that file a wheel is for all of them, and a machine's first run
 compiles.
 """

@@ -1,4 +1,4 @@
-"""Makes the machine code of the compiled loops ahead of time: ``python -m fl_mobile.kernels.build [--into FOLDER]``.
+"""Makes the machine code of the compiled loops ahead of time: ``python -m fl_mobile.kernels.build [--beside]``.
 
 What a run calls is found by playing it (`fl_mobile/kernels/plays.py`), in a process that compiles for the baseline of
 this kind of processor and not for this one. A second process begins with the loop that takes longest; both share what
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_mobile.errors import ConfigError
-from fl_mobile.kernels.built import ABOUT, BASELINES, as_member, facts, member, misfit, set_name
-from fl_mobile.kernels.compiled import LOOPS, built_set, cache_folder, is_cold, which_code
+from fl_mobile.kernels.built import ABOUT, BASELINES, as_member, facts, find_set, member, misfit, set_name
+from fl_mobile.kernels.compiled import BESIDE, LOOPS, built_set, cache_folder, is_cold, which_code
 from fl_mobile.kernels.plays import play, read_noise
 from fl_mobile.storage.files import write_atomic
 
@@ -146,7 +146,7 @@ def build() -> bytes:
 
 @contextlib.contextmanager
 def _part(name: str, home: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "fl_mobile.kernels.build", "--part", name, "--into", str(home)]
+    command = [sys.executable, "-m", "fl_mobile.kernels.build", "--part", name, str(home)]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as part:
@@ -203,22 +203,23 @@ def main(arguments: list[str]) -> int:
     options = argparse.ArgumentParser(
         prog="python -m fl_mobile.kernels.build", description=(__doc__ or "").splitlines()[0]
     )
-    options.add_argument("--into", type=Path, help="folder of the set; default: the user's cache of compiled loops")
-    options.add_argument("--part", choices=sorted(PARTS), help=argparse.SUPPRESS)
+    options.add_argument("--beside", action="store_true", help="beside the sources, for wheels and images")
+    options.add_argument("--part", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     chosen = options.parse_args(arguments)
     if chosen.part:
-        PARTS[chosen.part](chosen.into)
+        name, home = chosen.part
+        PARTS[name](Path(home))
         return 0
-    folder = chosen.into or cache_folder()
+    folder = BESIDE if chosen.beside else cache_folder()
     try:
         if folder is None:
-            raise ConfigError("there is no cache folder that can be written; name one with --into FOLDER")
-        if not (chosen.into or built_set() is None):
+            raise ConfigError("there is no cache folder that can be written; --beside puts it beside the sources")
+        if (find_set((BESIDE,), LOOPS) if chosen.beside else built_set()) is not None:
             return 0
         write_atomic(folder / set_name(), build())
     except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
-        if folder and not chosen.into:
+        if folder and not chosen.beside:
             with contextlib.suppress(OSError):
                 write_atomic(folder / FAILED, str(error).encode())
         return 1

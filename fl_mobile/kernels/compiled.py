@@ -35,6 +35,10 @@ LOOPS = loops_hash(_SOURCES) if numba else ""
 """The version of the loops."""
 
 
+BESIDE = Path(__file__).parent
+"""Where wheels and images have a set."""
+
+
 def _parents() -> list[Path]:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return [Path(home, "fl-mobile"), _SOURCES / "__pycache__"]
@@ -50,9 +54,9 @@ def cache_folder() -> Path | None:
 def built_set() -> Path | None:
     """Returns the file with the machine code of all loops that a run needs, None if there is none that fits.
 
-    A wheel has it beside this module; else it lies with what is compiled here.
+    It lies in `BESIDE`, or else with what is compiled here.
     """
-    return find_set((Path(__file__).parent, *(versioned(parent, LOOPS) for parent in _parents())), LOOPS)
+    return find_set((BESIDE, *(versioned(parent, LOOPS) for parent in _parents())), LOOPS)
 
 
 def is_cold() -> bool:
@@ -77,7 +81,19 @@ def compiled(function: F) -> F:
     made: F = numba.njit(nogil=True)(function)
     if made is not function:  # it is where NUMBA_DISABLE_JIT is set
         made._cache = LoopCache(function, built_set, _own_cache(function))  # type: ignore[attr-defined]
+        _share_code_of_constants(made)
     return made
+
+
+def _share_code_of_constants(made: Any) -> None:
+    """Lets loops that call this one with constants share its code: numba would compile it again for each number.
+
+    LLVM puts constants into what it inlines all the same.
+    """
+    ask, plain = made.get_call_template, numba.types.unliteral
+    made.get_call_template = lambda args, names: ask(
+        tuple(map(plain, args)), {name: plain(kind) for name, kind in names.items()}
+    )
 
 
 def _own_cache(function: Callable[..., Any]) -> Any:
