@@ -44,7 +44,8 @@ def test_the_container_copies_what_the_wheel_needs_and_starts_a_command_that_exi
     lines = CONTAINER.read_text().splitlines()
     copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
     assert all((ROOT / name).exists() for name in copied)
-    assert {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "fl_mobile", "device_sim", "export"} <= set(copied)
+    needed = {"pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "fl_mobile", "device_sim", "export"}
+    assert needed <= set(copied)
     entry = next(line for line in lines if line.startswith("ENTRYPOINT"))
     command = [word.strip('[]", ') for word in entry.removeprefix("ENTRYPOINT ").split(",")]
     assert command[:2] == ["fl-mobile", "serve"]
