@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from device_sim.datasets.records import Dataset, LoadRequest, check_array_bytes
+from device_sim.datasets.npz_ends import heads_in, specs_of
+from device_sim.datasets.records import Dataset, Ends, LoadRequest, check_array_bytes
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import ConfigError, DataError, nearest
-from fl_mobile.tasks import AUTO, prepared, task_row
+from fl_mobile.tasks import AUTO, MULTI_HEAD, prepared, task_row
 from fl_mobile.tasks.table import CLASSES, CLASSIFICATION, RECONSTRUCTION
 from fl_mobile.tasks.weighted import checked_weights
 
@@ -28,8 +30,9 @@ def load_csv(request: LoadRequest) -> Dataset:
     """Returns the table at ``request.path``: ``float32[n, features]`` and what ``data.target`` names.
 
     The device is in column ``data.device-column``, or in one called ``device``; what a row weighs is in
-    ``data.weight-column``, if that is named. Texts in the target column are classes
-    in alphabetical order, and so are whole numbers of at most `FEW` different values; other numbers are measures.
+    ``data.weight-column``, if that is named. Texts in the target column are classes in alphabetical order, and so are
+    whole numbers of at most `FEW` different values; other numbers are measures. With ``task.heads``, or task
+    ``multi-head``, every target column is a head of its own.
     Missing cells of features that ``data.fill`` names are the number it says.
 
     Raises:
@@ -53,7 +56,12 @@ def load_csv(request: LoadRequest) -> Dataset:
         raise DataError(f"{path}: no column is left for features; it has {', '.join(names)}.")
     fill = _fill(path, request.options.fill or (), features)
     x = _numbers(path, names, rows, features, fill=fill).astype(np.float32)
-    task, why, y, labels = _targets(path, request.task, wanted, names=names, rows=rows, x=x)
+    labels: tuple[str, ...] = ()
+    ends = None
+    if request.task == MULTI_HEAD or request.heads:
+        y, task, why, ends = _heads(path, request, wanted, names=names, rows=rows)
+    else:
+        task, why, y, labels = _targets(path, request.task, wanted, names=names, rows=rows, x=x)
     holders = [row[names.index(device)] for row in rows] if device else []
     dataset = split_dataset(
         name=path.stem,
@@ -65,6 +73,7 @@ def load_csv(request: LoadRequest) -> Dataset:
         device_of=np.unique(holders, return_inverse=True)[1].astype(np.int64) if device else None,
         task=task,
         why=why,
+        ends=ends,
         weight=_weights(path, names, rows, heavy) if heavy else None,
     )
     return replace(dataset, columns=tuple(features))
@@ -180,6 +189,33 @@ def _targets(
         return task, why, prepared(task, numbers), tuple(wanted)
     except DataError as error:
         raise DataError(f"{path}: {told} is {error}.") from None
+
+
+def _heads(
+    path: Path, request: LoadRequest, wanted: Sequence[str], *, names: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, str, str, Ends]:
+    """Returns the targets of several columns joined, their task, why it is that, and their labels."""
+    if len(wanted) < 2:
+        raise ConfigError(f"{path}: task.heads need several columns: name them with data.target, parted by commas")
+    odd = next((name for name in wanted if not re.fullmatch(r"\w+", name)), None)
+    if odd is not None:
+        raise DataError(f"{path}: column '{odd}' cannot be a head: rename it, letters, digits and _ alone")
+    specs = specs_of(path, request.heads, wanted)
+    arrays: dict[str, np.ndarray] = {}
+    given = list(request.heads)
+    for name in wanted:
+        cells = [row[names.index(name)] for row in rows]
+        asked = specs[name][0] if name in specs else ""
+        told = not asked or asked == CLASSIFICATION
+        classes = _classes(cells, any_number=asked == CLASSIFICATION) if told else None
+        if classes is None:
+            arrays[f"y.{name}"] = _numbers(path, names, rows, [name])[:, 0]
+            given += [] if name in specs else [f"{name}=regression"]
+            continue
+        arrays[f"y.{name}"] = np.array([classes.index(cell) for cell in cells], np.int64)
+        arrays[f"labels.{name}"] = np.array(classes, str)
+    y, task, why, labels = heads_in(path, arrays, ["y"], given)
+    return y[0], task, why, Ends(labels=labels)
 
 
 def _classes(cells: Sequence[str], *, any_number: bool) -> list[str] | None:

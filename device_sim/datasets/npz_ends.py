@@ -88,7 +88,7 @@ def heads_in(
     raw = [named(arrays, key) for key in keys]
     for key, part in zip(keys, raw, strict=True):
         _same_names(path, keys[0], raw[0], key=key, found=part)
-    specs = _specs(path, wanted, list(raw[0]))
+    specs = specs_of(path, wanted, list(raw[0]))
     heads, labels = [], {}
     ready: list[dict[str, np.ndarray]] = [{} for _ in keys]
     for name in raw[0]:
@@ -123,7 +123,8 @@ def _head(name: str, task: str, loss: str, weight: float, y: np.ndarray, classes
     return Head(name, task, target, (*target, 1 if lone else classes), loss=loss, weight=weight)
 
 
-def _specs(path: Path, wanted: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, str, float]]:
+def specs_of(path: Path, wanted: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, str, float]]:
+    """Returns task, loss and weight of each head that the key ``task.heads`` names; what it leaves open is empty."""
     found = {}
     for text in wanted:
         match = _SPEC.fullmatch(text)

@@ -25,10 +25,10 @@ STANDARDIZE = (AUTO, PUBLIC, FEDERATED, NONE)
 
 def check_can_be_standardised(dataset: Dataset, how: str) -> None:
     """Raises `ConfigError` for a dataset that is no rows of numbers, or several inputs or targets."""
-    if dataset.ends is not None:
+    if dataset.ports:
         raise ConfigError(
-            f'data.standardize = "{how}" is for one input and one target: scale several before they are saved, or'
-            " put a Normalization layer with known values into the model"
+            f'data.standardize = "{how}" is for one input: scale several before they are saved, or put a Normalization'
+            " layer with known values into the model"
         )
     if dataset.train.x.dtype != np.float32 or dataset.train.x.ndim != 2:
         raise ConfigError(

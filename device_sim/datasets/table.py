@@ -50,6 +50,7 @@ class DatasetRow:
         natural: Examples know their device, so partition ``natural`` works (npz: where the file says so).
         reads_path: A path means something to it.
         options: Fields of `DataOptions` it reads; others are refused.
+        heads: It may have several targets, each a task of its own.
         table: Its features are named columns, which are standardised unless ``data.standardize`` says otherwise.
     """
 
@@ -65,6 +66,7 @@ class DatasetRow:
     reads_path: bool = False
     options: tuple[str, ...] = ()
     table: bool = False
+    heads: bool = False
 
 
 _DEMO = "pip install 'fl-mobile[demo]'"
@@ -193,6 +195,7 @@ _ROWS: dict[str, DatasetRow] = {
         missing=_needs_path,
         natural=True,
         reads_path=True,
+        heads=True,
     ),
     "csv": DatasetRow(
         load=load_csv,
@@ -205,6 +208,7 @@ _ROWS: dict[str, DatasetRow] = {
         reads_path=True,
         options=("target", "device_column", "weight_column", "fill"),
         table=True,
+        heads=True,
     ),
     "text-folder": DatasetRow(
         load=load_text_folder,
@@ -303,8 +307,11 @@ def load_dataset(
         if option not in row.options:
             known = ", ".join(row.options).replace("_", "-") or "none"
             raise ConfigError(f"dataset '{name}' does not read {option.replace('_', '-')}; its options: {known}.")
-    if name != "npz" and (task == MULTI_HEAD or heads):
-        raise ConfigError(f"dataset '{name}' has one target: several come from npz, as y.<name>, with task.heads.")
+    if not row.heads and (task == MULTI_HEAD or heads):
+        raise ConfigError(
+            f"dataset '{name}' has one target: several come from npz, as y.<name>, or csv, by data.target, with"
+            " task.heads."
+        )
     loaded = row.load(LoadRequest(seed, path, test_fraction, options, task=task, heads=heads))
     return loaded if task in (AUTO, loaded.task) or loaded.heads else _for_task(loaded, task)
 

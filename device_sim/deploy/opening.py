@@ -7,10 +7,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from device_sim.attacks import NONE
+from device_sim.datasets.scaling import AUTO as BY_DATASET
+from device_sim.datasets.scaling import FEDERATED
+from device_sim.datasets.scaling import NONE as NONE_ASKED
 from device_sim.deploy.training import CONTRACT, PROGRAM
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.engines.trainers.litert import LitertTrainer, Programs
 from device_sim.engines.trainers.steps import start_with_one_thread
+from device_sim.experiment.class_weights import BALANCED
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, open_dataset
@@ -57,12 +61,26 @@ def deployable(experiment: Experiment, *, drawn: bool = False) -> Experiment:
             experiment.evaluation.device_test_fraction > 0,
             "the server has no examples of its clients to evaluate on",
         ),
+        *(
+            (key, asked, f"real clients are asked for no sums before round 1; {instead}")
+            for key, asked, instead in (
+                ("data.standardize", experiment.data.standardize == FEDERATED, "use public with data.scaling, or none"),
+                ("data.words", experiment.data.words > 0, "use 0, which takes the whole list of data.vocabulary"),
+                (
+                    "train.class-weights",
+                    experiment.train.class_weights == BALANCED,
+                    "give numbers that anyone may know",
+                ),
+            )
+        ),
     ]
     for key, refused, reason in why:
         if refused:
             raise ConfigError(f"serve: {key} cannot be used with real clients: {reason}")
+    asks_nobody = NONE_ASKED if experiment.data.standardize == BY_DATASET else experiment.data.standardize
     return replace(
         experiment,
+        data=replace(experiment.data, standardize=asks_nobody),
         engine=replace(experiment.engine, name=RUNTIME, pool="", ray_address=""),
         output=replace(experiment.output, timeline_rounds=0),  # a server sees no device's times
     )

@@ -43,6 +43,11 @@ def class_weights_of(text: str, dataset: Dataset, *, private: bool) -> tuple[flo
     """
     if not text:
         return ()
+    if dataset.heads:
+        raise ConfigError(
+            f"train.class-weights are of one target, {dataset.name} has {', '.join(h.name for h in dataset.heads)}:"
+            " leave it out, and weigh examples (weight of an npz, data.weight-column of a csv)"
+        )
     if task_row(dataset.task).kind != CLASSES:
         raise ConfigError(
             f"train.class-weights: targets of task '{dataset.task}' are {task_row(dataset.task).kind}, not classes;"

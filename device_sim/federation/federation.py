@@ -393,8 +393,7 @@ def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] 
         seed=experiment.seed,
         weights=experiment.model.weights or None,
     )
-    if dataset.ends is not None:
-        return partial(with_joined_ends, build, dataset.ports, dataset.task)
-    if dataset.scaling is None:
-        return build
-    return partial(with_standardised_inputs, build, dataset.scaling.mean.tolist(), dataset.scaling.spread.tolist())
+    if scaling := dataset.scaling:
+        mean, spread = scaling.mean.tolist(), scaling.spread.tolist()
+        build = partial(with_standardised_inputs, build, mean, spread, task=dataset.task)
+    return build if dataset.ends is None else partial(with_joined_ends, build, dataset.ports, dataset.task)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fl_mobile.errors import ModelError
 from fl_mobile.local.losses import loss_row
-from fl_mobile.models.ends import Port, author_of, by_port, names_may_differ, with_joined_ends, with_named_ends
+from fl_mobile.models.ends import Port, author_of, by_head, by_port, names_may_differ, with_joined_ends, with_named_ends
 from fl_mobile.models.heads import head_of
 from fl_mobile.tasks.table import BITS, CLASSIFICATION, task_row
 
@@ -19,13 +19,16 @@ CLIP = 10.0
 STANDARDIZE, ANSWER = "standardize", "answer"
 
 
-def with_standardised_inputs(build: Callable[[], Any], mean: Sequence[float], spread: Sequence[float]) -> Any:
+def with_standardised_inputs(
+    build: Callable[[], Any], mean: Sequence[float], spread: Sequence[float], task: str = CLASSIFICATION
+) -> Any:
     """Returns a built model whose first layer standardises rows of features, by constants of the graph.
 
     Args:
         build: Returns a built model that takes standardised features.
         mean: Of every feature.
         spread: Standard deviation of every feature.
+        task: Row of `fl_mobile.tasks.TASKS`, or of several heads, whose answers are then by name.
 
     Raises:
         ModelError: It has no one input of known shape to put the layer before.
@@ -44,7 +47,8 @@ def with_standardised_inputs(build: Callable[[], Any], mean: Sequence[float], sp
     offset = [-m / s for m, s in zip(mean, spread, strict=True)]
     # The clip keeps the converter from folding the scales into the first kernel, whose 8-bit rows they would spoil.
     ready = keras.ops.clip(keras.layers.Rescaling(scale, offset, name=STANDARDIZE)(raw), -CLIP, CLIP)
-    return keras.Model(raw, model(ready), name=model.name)
+    answer = model(keras.tree.pack_sequence_as(model.input, [ready]))
+    return keras.Model(raw, by_head(model, task, answer) if task_row(task).heads else answer, name=model.name)
 
 
 def with_answers(

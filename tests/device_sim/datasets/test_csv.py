@@ -163,3 +163,40 @@ def test_weights_of_rows_that_mean_nothing_are_refused(tmp_path, counts, says):
         opened(path, weight_column="counts")
     with pytest.raises(DataError, match=r"no column 'count'.*Did you mean 'counts'"):
         opened(path, weight_column="count")
+
+
+def test_columns_may_be_heads_each_a_task_of_its_own(tmp_path):
+    told = {"mood": ["bad", "good"] * 20, "pain": [n / 4 for n in range(ROWS)], "days": list(range(ROWS))}
+    path = table(tmp_path / "a.csv", **FEATURES, **told)
+    found = load_dataset("csv", seed=0, path=path, heads=("pain=:huber*0.5",), options=DataOptions(target=tuple(told)))
+    assert [(h.name, h.task, h.loss, h.weight) for h in found.heads] == [
+        ("mood", "classification", "sparse-categorical-crossentropy", 1.0),
+        ("pain", "regression", "huber", 0.5),
+        ("days", "regression", "mse", 1.0),
+    ]
+    assert found.columns == ("age", "weight")
+    assert found.ends is not None
+    assert found.ends.labels["mood"] == ("bad", "good")
+    parts, age = found.told(found.train.y), found.train.x[:, 0] - 20
+    assert np.array_equal(parts["mood"], age % 2)
+    assert np.array_equal(parts["pain"][:, 0], age / 4)
+    assert np.array_equal(parts["days"][:, 0], age)
+    asked = load_dataset(
+        "csv", seed=0, path=path, heads=("mood=classification",), options=DataOptions(target=("mood", "days"))
+    )
+    assert [head.task for head in asked.heads] == ["classification", "regression"]
+
+
+@pytest.mark.parametrize(
+    ("target", "heads", "says"),
+    [
+        (("told",), ("told=classification",), "task.heads need several columns: name them with data.target"),
+        (("told", "blood pressure"), ("told=classification",), "'blood pressure' cannot be a head: rename it"),
+        (("told", "age"), ("tolt=classification",), "has no 'y.tolt'. Did you mean 'told'"),
+        (("told", "age"), ("told=regression",), "line 2, column 'told': expected a number, got 'no'"),
+    ],
+)
+def test_heads_that_a_table_does_not_have_are_refused(tmp_path, target, heads, says):
+    path = table(tmp_path / "a.csv", **FEATURES, **{"blood pressure": [1.5] * ROWS}, told=["no", "yes"] * 20)
+    with pytest.raises((ConfigError, DataError), match=says):
+        load_dataset("csv", seed=0, path=path, heads=heads, options=DataOptions(target=target))

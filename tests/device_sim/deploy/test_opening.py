@@ -20,6 +20,7 @@ def test_a_served_run_keeps_no_timeline_that_a_report_would_miss_the_devices_of(
     served = deployable(parse_experiment("", ()))
     assert served.engine.name == "litert"
     assert timeline_rounds(served) == frozenset()
+    assert served.data.standardize == "none", "a table's auto would ask clients for sums"
 
 
 def test_a_private_run_needs_a_secret_draw_a_secret_key_and_a_deadline() -> None:
@@ -42,6 +43,9 @@ def test_a_private_run_needs_a_secret_draw_a_secret_key_and_a_deadline() -> None
         ("evaluation.device-test-fraction=0.2",),
         ("evaluation.device-test-fraction=0.2", "personal.method=ditto"),
         PRIVATE,
+        ("data.dataset=breast-cancer", "data.standardize=federated"),
+        ("data.dataset=text-folder", "data.tokens=words", "data.vocabulary=words.txt", "data.words=9"),
+        ("train.class-weights=balanced",),
     ],
 )
 def test_what_only_a_simulation_can_do_is_refused_by_key(keys: tuple[str, ...]) -> None:

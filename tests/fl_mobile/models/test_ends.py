@@ -9,7 +9,7 @@ import pytest
 
 from fl_mobile.errors import ModelError
 from fl_mobile.models.ends import Port, author_of, inputs_of_rows, port_of, with_joined_ends
-from fl_mobile.models.finish import with_ends
+from fl_mobile.models.finish import STANDARDIZE, with_ends, with_standardised_inputs
 from fl_mobile.tasks import Head, multi_head
 from fl_mobile.tasks.heads import answers_of, joined
 
@@ -91,3 +91,27 @@ def test_a_joined_model_answers_as_its_author_and_a_phone_gets_probabilities(kin
 def test_a_model_with_other_ends_is_refused(ports: Any, heads: Any, told: str) -> None:
     with pytest.raises(ModelError, match=told):
         with_joined_ends(author, ports, multi_head(heads))
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_features_are_standardised_before_an_author_with_heads_however_they_are_ordered(kind: str) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    row = keras.Input((2,))
+    pain, mood = keras.layers.Dense(1, name="pain")(row), keras.layers.Dense(2, name="mood")(row)
+    plain = keras.Model(row, [pain, mood] if kind == "list" else {"pain": pain, "mood": mood})
+    task = multi_head([
+        Head("mood", "classification", (), (2,), "sparse-categorical-crossentropy"),
+        Head("pain", "regression", (1,), (1,), "mse"),
+    ])  # fmt: skip
+    mean, spread = [100.0, -3.0], [50.0, 0.1]
+    model = with_joined_ends(lambda: with_standardised_inputs(lambda: plain, mean, spread, task=task), (), task)
+    x = np.random.default_rng(0).normal(mean, spread, (7, 2)).astype(np.float32)
+    want = plain(((x - mean) / spread).astype(np.float32))
+    want = want if kind == "dict" else dict(zip(("pain", "mood"), want, strict=True))
+    joint = np.concatenate([want["mood"], want["pain"]], axis=1)
+    np.testing.assert_allclose(model(x), joint, atol=1e-4)
+    phone = with_ends(author_of(model), (), task, loss="")
+    np.testing.assert_allclose(phone([x])["pain"], want["pain"], atol=1e-4)
+    assert STANDARDIZE in [layer.name for layer in author_of(model).layers]
