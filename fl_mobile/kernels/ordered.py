@@ -12,7 +12,7 @@ from fl_mobile.kernels.compiled import compiled
 
 @compiled
 def butterflies(values: np.ndarray, length: int) -> None:
-    """Turns every ``length`` of ``float32[n]`` into (a + b, a − b) at distances 1, 2, 4, … ``length``/2, in place.
+    """Turns every ``length`` of ``float[n]`` into (a + b, a − b) at distances 1, 2, 4, … ``length``/2, in place.
 
     Args:
         length: A power of two that divides n.

@@ -148,13 +148,13 @@ class Sketch:
 
     def _quantized(self, numbers: np.ndarray) -> tuple[np.float32, np.ndarray]:
         """Returns scale and levels of a block; sums are exact, so that every machine gets the same bits."""
-        energy = math.fsum(numbers * numbers)
+        energy = math.fsum((numbers * numbers).tolist())
         if not energy:
             return np.float32(0), np.zeros(0, np.int64)
         centroids = _centroids(self.bits)
         unit = numbers / math.sqrt(energy / len(numbers))
         level = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, unit, side="right")
-        return np.float32(min(energy / math.fsum(numbers * centroids[level]), _MAX)), level
+        return np.float32(min(energy / math.fsum((numbers * centroids[level]).tolist()), _MAX)), level
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:
         """Returns the tensors of a single client."""

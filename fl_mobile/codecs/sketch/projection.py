@@ -79,9 +79,9 @@ def bucket_sums(tensors: Tensors, key: int, k: int) -> np.ndarray:
 
 def spread(numbers: np.ndarray, key: int, values: int) -> np.ndarray:
     """Returns the transpose of `bucket_sums`: each value gets its bucket's number, with its own sign."""
-    both = np.stack([numbers, -numbers], axis=1).reshape(-1)
-    spread_out: np.ndarray = both[codes_of(key, values, len(numbers))]
-    return spread_out
+    from fl_mobile.kernels.buckets import from_buckets
+
+    return from_buckets(numbers, codes_of(key, values, len(numbers)))
 
 
 def rotate(numbers: np.ndarray, key: int) -> np.ndarray:
@@ -98,13 +98,11 @@ def unrotate(numbers: np.ndarray, key: int) -> np.ndarray:
 
 def _mix(numbers: np.ndarray) -> np.ndarray:
     """Returns each block's Walsh–Hadamard transform, not divided by anything: whole numbers stay whole."""
+    from fl_mobile.kernels.ordered import butterflies
+
     out, at = numbers.copy(), 0
     for length in blocks(len(numbers)):
-        block, h = out[at : at + length], 1
-        while h < length:
-            pairs = block.reshape(-1, 2, h)
-            pairs[:, 0], pairs[:, 1] = pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]
-            h *= 2
+        butterflies(out[at : at + length], length)
         at += length
     return out
 

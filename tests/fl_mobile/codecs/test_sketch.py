@@ -120,7 +120,7 @@ def test_the_projection_is_linear_even_and_its_ways_are_transposes(k: int, value
     sums = bucket_sums({"x": x}, key, k)
     assert np.allclose(bucket_sums({"x": x + y}, key, k), sums + bucket_sums({"y": y}, key, k), atol=1e-3)
     numbers = rng.normal(size=k)
-    assert np.isclose(sums @ numbers, x @ spread(numbers, key, values), atol=1e-2)
+    assert np.isclose(sums @ numbers, x @ spread(numbers.astype(np.float32), key, values), atol=1e-2)
     counts = np.bincount(codes_of(key, values, k) >> 1, minlength=k)
     assert counts.max() <= -(-values // k)
     assert np.allclose(unrotate(rotate(numbers, key), key), numbers, atol=1e-9)
