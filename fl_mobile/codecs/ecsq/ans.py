@@ -26,11 +26,13 @@ from fl_mobile.kernels.compiled import compiled
 
 _BITS = 24
 _U24, _U32, _U40 = np.uint64(24), np.uint64(32), np.uint64(40)
+_NEAR_BITS, _NEAR = 16, 1 << 8
 _LOW24, _LOW32, _ONE = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(1)
 
 
 @compiled
-def _borders(frequencies: np.ndarray) -> np.ndarray:
+def borders_of(frequencies: np.ndarray) -> np.ndarray:
+    """Returns ``int64[A + 1]``: where each symbol of a model begins among 2^24."""
     room = (1 << _BITS) - len(frequencies)
     borders = np.empty(len(frequencies) + 1, np.int64)
     below = 0
@@ -54,7 +56,7 @@ def push(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> Non
     """Encodes symbols ``int64[n]``, the last one first; a model of one symbol takes no room."""
     if len(frequencies) < 2:
         return
-    borders = _borders(frequencies)
+    borders = borders_of(frequencies)
     state, count = stack[0], np.int64(stack[1])
     for index in range(len(symbols) - 1, -1, -1):
         low = borders[symbols[index]]
@@ -108,11 +110,20 @@ def pop(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> None
     if len(frequencies) < 2:
         symbols[:] = 0
         return
-    borders = _borders(frequencies)
+    borders = borders_of(frequencies)
+    near, symbol = (
+        np.empty(_NEAR + 1, np.int64),
+        0,
+    )  # the symbol at every 2^16th of the 2^24: few are left to choose from
+    for part in range(_NEAR):
+        while borders[symbol + 1] <= part << _NEAR_BITS:
+            symbol += 1
+        near[part] = symbol
+    near[_NEAR] = len(frequencies) - 1
     state, count = stack[0], np.int64(stack[1])
     for index in range(len(symbols)):
         rest = np.int64(state & _LOW24)
-        symbol, above = 0, len(borders) - 1
+        symbol, above = near[rest >> _NEAR_BITS], near[(rest >> _NEAR_BITS) + 1] + 1
         while above - symbol > 1:
             middle = (symbol + above) >> 1
             if borders[middle] <= rest:

@@ -1,6 +1,8 @@
-"""Splits an update into low-rank factors and a residual where that pays, and puts the two together again."""
+"""Splits an update into low-rank factors and a residual where that pays."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from fl_mobile.codecs.ecsq import lowrank
 from fl_mobile.codecs.ecsq.layout import Shapes, shapes_of
 from fl_mobile.codecs.ecsq.records import LAMBDA, MAX_RANK, Factors
 from fl_mobile.codecs.ecsq.rounding import dead_zone, mean_shifts, rate_distortion
+from fl_mobile.kernels.compiled import compiled
 
 STEP_PARTS = 32
 """The factors' step is Δ·ratio/32."""
@@ -20,27 +23,8 @@ _RATIOS = {"stochastic": 8, "rdo": 32}
 
 
 def scale_of(ratio: int, step: float) -> float:
-    """Returns what one unit of `low_rank` is worth."""
+    """Returns what one unit of L's whole numbers is worth."""
     return step * ratio / STEP_PARTS * 2.0 ** -(8 + lowrank.BASIS_BITS)
-
-
-def low_rank(factors: Factors, numbers: np.ndarray, shapes: Shapes) -> dict[int, np.ndarray]:
-    """Returns tensor index → ``L / scale``, whole numbers in ``float64[R, C]``, from the factors' levels."""
-    out, at = {}, 0
-    for index in np.flatnonzero(factors.ranks).tolist():
-        rows, columns, rank = int(shapes.rows[index]), int(shapes.columns[index]), int(factors.ranks[index])
-        middle, end = at + rows * rank, at + (rows + columns) * rank
-        left = numbers[at:middle].reshape(rows, rank)
-        right = lowrank.basis(numbers[middle:end].reshape(columns, rank))
-        out[index] = lowrank.product(shifted(left, (factors.first_shift, factors.second_shift)), right)
-        at = end
-    return out
-
-
-def shifted(levels: np.ndarray, shifts: tuple[int, int]) -> np.ndarray:
-    """Returns signed levels in 256ths of a step, moved to where their values lie on average."""
-    shift = np.where(np.abs(levels) == 1, shifts[0], shifts[1])
-    return 256 * levels + np.sign(levels) * shift
 
 
 def no_factors(shapes: Shapes) -> Factors:
@@ -67,20 +51,59 @@ def extract(
             matrices[index], rights[index] = matrix, right
     if not rights:
         return values, no_factors(shapes), np.zeros(0, np.int64)
-    lefts, shifts = _lefts(matrices, rights, factor_step, rounding)
-    residual, scale = values.copy(), scale_of(ratio, step)
-    for index, matrix in matrices.items():
+    bases = {index: lowrank.basis(right) for index, right in rights.items()}
+    lefts, shifts = _lefts(matrices, bases, factor_step, rounding)
+    residual, scale = np.empty_like(values), scale_of(ratio, step)
+    for index in range(len(shapes.rows)):
         part = slice(shapes.offset[index], shapes.offset[index + 1])
-        left, right = shifted(lefts[index], shifts) * scale, lowrank.basis(rights[index])
-        rest = (matrix - left.astype(np.float32) @ right.astype(np.float32).T).ravel()
-        cost = _cost(rest, step, rounding) + _factor_bits(lefts[index]) + _factor_bits(rights[index])
-        if cost < _cost(values[part], step, rounding):
-            residual[part] = rest
-        else:
+        if index in rights:
+            rest = residual[part].reshape(matrices[index].shape)
+            left = _values(lefts[index], *shifts, scale)
+            np.matmul(left, bases[index].astype(np.float32).T, out=rest)
+            split, whole = _take_off(rest, matrices[index])
+            bits = _bits(lefts[index]) + _bits(rights[index])
+            if _cost(residual[part], split, step, rounding) + bits < _cost(values[part], whole, step, rounding):
+                continue
             del lefts[index], rights[index]
+        residual[part] = values[part]
     if not rights:
         return values, no_factors(shapes), np.zeros(0, np.int64)
     return residual, Factors(_ranks(rights, shapes), ratio, *shifts), _end_to_end(lefts, rights)
+
+
+@compiled
+def _values(levels: np.ndarray, first_shift: int, second_shift: int, scale: float) -> np.ndarray:
+    """Returns ``float32[R, r]``, what the levels of ``U`` stand for."""
+    rows, rank = levels.shape
+    out = np.empty((rows, rank), np.float32)
+    for i in range(rows):
+        for k in range(rank):
+            out[i, k] = shifted(levels[i, k], first_shift, second_shift) * scale
+    return out
+
+
+@compiled
+def shifted(level: int, first_shift: int, second_shift: int) -> int:
+    """Returns a signed level in 256ths of a step, moved to where its values lie on average."""
+    shift = first_shift if abs(level) == 1 else second_shift
+    return 256 * level + (shift if level > 0 else -shift if level < 0 else 0)
+
+
+@compiled
+def _take_off(rest: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turns ``float32[R, C]`` into the matrix without it; returns Σ|x| and Σx² of that, and of the matrix."""
+    rows, columns = matrix.shape
+    sums = np.zeros((4, columns))
+    for i in range(rows):
+        for j in range(columns):
+            whole = matrix[i, j]
+            left = whole - rest[i, j]
+            rest[i, j] = left
+            sums[0, j] += abs(left)
+            sums[1, j] += left * left
+            sums[2, j] += abs(whole)
+            sums[3, j] += whole * whole
+    return np.array([sums[0].sum(), sums[1].sum()]), np.array([sums[2].sum(), sums[3].sum()])
 
 
 def _ranks(rights: dict[int, np.ndarray], shapes: Shapes) -> np.ndarray:
@@ -91,12 +114,12 @@ def _ranks(rights: dict[int, np.ndarray], shapes: Shapes) -> np.ndarray:
 
 
 def _lefts(
-    matrices: dict[int, np.ndarray], rights: dict[int, np.ndarray], step: float, rounding: str
+    matrices: dict[int, np.ndarray], bases: dict[int, np.ndarray], step: float, rounding: str
 ) -> tuple[dict[int, np.ndarray], tuple[int, int]]:
     """Returns the levels of every ``U``, rounded together, and their shifts."""
-    exact = {i: lowrank.coefficients(matrices[i], lowrank.basis(right)) for i, right in rights.items()}
+    exact = {i: lowrank.coefficients(matrices[i], right) for i, right in bases.items()}
     shapes = shapes_of(tuple(left.shape for left in exact.values()))
-    values = np.concatenate([left.ravel() for left in exact.values()]).astype(np.float32)
+    values = np.concatenate([left.ravel() for left in exact.values()])
     levels = rate_distortion(values, step, shapes) if rounding == "rdo" else dead_zone(values, step)
     dense = np.zeros(len(values), np.int64)
     dense[levels.positions] = np.where(levels.negative, -levels.magnitudes, levels.magnitudes)
@@ -109,20 +132,30 @@ def _end_to_end(lefts: dict[int, np.ndarray], rights: dict[int, np.ndarray]) -> 
     return np.concatenate([part.ravel() for index in rights for part in (lefts[index], rights[index])])
 
 
-def _cost(values: np.ndarray, step: float, rounding: str) -> float:
-    """Returns roughly what coding these values costs: bits + squared error / (λ·Δ²)."""
+def _cost(values: np.ndarray, sums: np.ndarray, step: float, rounding: str) -> float:
+    """Returns roughly what coding these values costs: bits + squared error / (λ·Δ²).
+
+    Args:
+        sums: Their Σ|x| and Σx².
+    """
+    magnitude, energy = float(sums[0]) / step, float(sums[1]) / step**2
     if rounding == "stochastic":
-        magnitude = float(np.abs(values).sum()) / step
-        energy = float(np.einsum("i,i", values, values)) / step**2
         marks, error = min(magnitude, 0.5 * len(values)) + 1e-9, max(magnitude - energy, 0.0)
-        return error / LAMBDA + marks * (np.log2(len(values) / marks) + 2)
+        return error / LAMBDA + marks * (math.log2(len(values) / marks) + 2)
     large = np.abs(values[np.abs(values) > 0.6 * step], dtype=np.float64) / step
-    marks, energy = len(large) + 1e-9, float(np.einsum("i,i", values, values)) / step**2
+    marks = len(large) + 1e-9
     error = energy - float(np.square(large).sum()) + marks / 12
-    return error / LAMBDA + marks * (np.log2(len(values) / marks) + 2) + 2 * float(np.log2(large + 0.4).sum())
+    return error / LAMBDA + marks * (math.log2(len(values) / marks) + 2) + 2 * float(np.log2(large + 0.4).sum())
 
 
-def _factor_bits(levels: np.ndarray) -> float:
-    """Returns the bits of a factor, column by column, if its levels were Laplacian."""
-    mean = np.abs(levels).mean(axis=0) + 1e-3
-    return float(len(levels) * np.log2(1 + 2 * np.e * mean).sum())
+@compiled
+def _bits(levels: np.ndarray) -> float:
+    """Returns the bits of a factor, ``int64[n, r]``, column by column, if its levels were Laplacian."""
+    rows, rank = levels.shape
+    sums, bits = np.zeros(rank, np.int64), 0.0
+    for i in range(rows):
+        for k in range(rank):
+            sums[k] += abs(levels[i, k])
+    for k in range(rank):
+        bits += rows * math.log2(1 + 2 * math.e * (sums[k] / rows + 1e-3))
+    return bits

@@ -231,16 +231,19 @@ def find_blocks(positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Lay
         positions: ``int64[n]`` rising positions in all tensors laid end to end.
     """
     block, inside, t = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64), 0
+    row = np.int64(0)
     for i in range(len(positions)):
         while positions[i] >= shapes.offset[t + 1]:
             t += 1
+            row = np.int64(0)
         local = positions[i] - shapes.offset[t]
         if not plans.level[t]:
             block[i] = inside[i] = -1
         elif layout.table[t] < 0:
             block[i], inside[i] = -1 - layout.table[t], local
         else:
-            row = local // shapes.columns[t]
+            if local - row * shapes.columns[t] >= shapes.columns[t]:  # most lie in the row of the one before
+                row = local // shapes.columns[t]
             column = local - row * shapes.columns[t]
             a = np.int64(plans.rows[shapes.row_at[t] + row]) if plans.flags[t] & ROW_CLASSES else NEUTRAL
             b = np.int64(plans.columns[shapes.column_at[t] + column]) if plans.flags[t] & COLUMN_CLASSES else NEUTRAL

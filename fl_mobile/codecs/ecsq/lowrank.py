@@ -2,8 +2,8 @@
 
 A device with few examples moves a dense or convolution kernel along few directions: on the demo's CNN four of 128 hold
 two thirds of the energy. Sending ``L = U·Vᵀ`` and coding ``x − L`` is unbiased whenever the rounding of ``x − L`` is,
-because the decoder adds the same ``L`` back. `LowRank` arithmetic is on integers below 2^53, so float64 matrix products
-are exact and every platform gets the same ``L`` whatever the order of its sums.
+because the decoder adds the same ``L`` back. Its arithmetic is on integers below 2^53: sums in float64
+are exact, and every platform gets the same ``L`` whatever their order.
 (Subspace iteration as in PowerSGD, Vogels et al., NeurIPS 2019, and Halko et al., SIAM Review 2011.)
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
+from fl_mobile.kernels.compiled import compiled
 
 BASIS_BITS = 14
 MAX_COLUMNS = 1 << 20
@@ -30,20 +32,39 @@ _WORTH = 0.15
 """A direction is kept if its energy is above this many factor steps² for every coefficient it costs."""
 
 
+@compiled
 def basis(levels: np.ndarray) -> np.ndarray:
     """Returns the columns of ``V`` scaled to length 2^14, ``int64[C, r]``; a zero column stays zero.
 
     In integers, for a column ``v`` of levels: ``n = ⌊√(2^16·Σ v²)⌋``, entry ``⌊(v·2^22 + ⌊n/2⌋) / n⌋``.
     """
-    norms = np.array([math.isqrt(int(square) << 16) for square in np.square(levels).sum(axis=0)], np.int64)
-    safe = np.maximum(norms, 1)
-    scaled: np.ndarray = (levels * (1 << (BASIS_BITS + 8)) + safe // 2) // safe
-    return np.where(norms > 0, scaled, 0)
+    columns, rank = levels.shape
+    squares, out = np.zeros(rank, np.int64), np.zeros((columns, rank), np.int64)
+    for c in range(columns):
+        for k in range(rank):
+            squares[k] += levels[c, k] * levels[c, k]
+    for k in range(rank):
+        norm = _norm(squares[k])
+        if norm:
+            for c in range(columns):
+                out[c, k] = ((levels[c, k] << (BASIS_BITS + 8)) + (norm >> 1)) // norm
+    return out
 
 
-def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns ``left · rightᵀ`` of integers, ``float64[R, C]``, exact as long as no sum reaches 2^53."""
-    return left.astype(np.float64) @ right.astype(np.float64).T
+@compiled
+def _norm(square: int) -> int:
+    """Returns ``⌊√(2^16·square)⌋`` of a number below 2^61: 256 times its root, and then the last eight bits."""
+    root = np.int64(math.sqrt(square))
+    while root * root > square:
+        root -= 1
+    while (root + 1) * (root + 1) <= square:
+        root += 1
+    low, rest = np.int64(0), (square - root * root) << 16
+    for bit in range(7, -1, -1):
+        longer = low + (1 << bit)
+        if longer * (512 * root + longer) <= rest:
+            low = longer
+    return 256 * root + low
 
 
 def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndarray | None:
@@ -72,11 +93,46 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
 
 
 def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the ``U`` that brings ``U·basis(V)ᵀ`` closest to ``matrix``, ``float64[R, r]``."""
-    unit = right.astype(np.float64) / (1 << BASIS_BITS)
-    gram = unit.T @ unit + 1e-9 * np.eye(unit.shape[1])
-    along = matrix @ unit.astype(np.float32)
-    return np.linalg.solve(gram, along.T).T
+    """Returns the ``U`` that brings ``U·Vᵀ`` closest to ``matrix``, ``float32[R, r]``.
+
+    Args:
+        matrix: ``float32[R, C]``.
+        right: `basis` of V.
+    """
+    return _fitted(matrix @ (right / (1 << BASIS_BITS)).astype(np.float32), right)
+
+
+@compiled
+def _fitted(along: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns ``along·(VᵀV)⁻¹``, ``float32[R, r]``: Gauss–Jordan, which needs no pivots here.
+
+    Args:
+        along: ``float32[R, r]``, a matrix times V.
+        right: ``int64[C, r]``, V in units of 2^−14.
+    """
+    rows, rank = along.shape
+    gram = np.zeros((rank, 2 * rank))
+    for c in range(len(right)):
+        for i in range(rank):
+            for j in range(rank):
+                gram[i, j] += (right[c, i] * 2.0**-BASIS_BITS) * (right[c, j] * 2.0**-BASIS_BITS)
+    for i in range(rank):
+        gram[i, i] += 1e-9
+        gram[i, rank + i] = 1.0
+    for i in range(rank):
+        gram[i] /= gram[i, i]
+        for j in range(rank):
+            if j != i:
+                gram[j] -= gram[j, i] * gram[i]
+    out, sums = np.empty((rows, rank), np.float32), np.empty(rank)
+    for r in range(rows):
+        sums[:] = 0.0
+        for i in range(rank):
+            for j in range(rank):
+                sums[j] += along[r, i] * gram[i, rank + j]
+        for j in range(rank):
+            out[r, j] = sums[j]
+    return out
 
 
 def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fl_mobile.codecs.bits.reader import Reader
-from fl_mobile.codecs.ecsq.factors import extract, low_rank, no_factors, scale_of
+from fl_mobile.codecs.ecsq.factors import extract, no_factors, scale_of
 from fl_mobile.codecs.ecsq.layout import COLUMN_CLASSES, ROW_CLASSES, Shapes, matrix_shape, shapes_of
-from fl_mobile.codecs.ecsq.plan import class_plans, flat_bits, flat_plans
+from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.codecs.ecsq.read import read_levels, with_factors
+from fl_mobile.codecs.ecsq.rebuild import rebuilt
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
 from fl_mobile.codecs.ecsq.rounding import mean_shifts, rate_distortion, stochastic, to_nearest
-from fl_mobile.codecs.ecsq.write import write_levels
+from fl_mobile.codecs.ecsq.write import flat_floor, write_levels
 from fl_mobile.errors import WireError
 from fl_mobile.kernels.compiled import compiled
 
@@ -24,8 +25,8 @@ _HEAD = struct.Struct("<Bfbb")
 _MAX = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
-_CLEARLY = 0.9
-"""With classes below this share of what positions and signs alone take without, the other way is not tried."""
+_SURELY, _STATE_BITS = 0.99, 64
+"""Far more than the entropy coder's rounding and its last state can take off the bits that its models promise."""
 
 
 def encode(
@@ -127,20 +128,24 @@ def _smallest(levels: Levels, factors: Factors, shapes: Shapes) -> np.ndarray:
     payload = write_levels(levels, factors, shapes, plans)
     if not (plans.flags & (ROW_CLASSES | COLUMN_CLASSES)).any():
         return payload
-    if 8 * len(payload) < _CLEARLY * flat_bits(levels.positions, shapes):
+    plans = flat_plans(levels.positions, levels.magnitudes, shapes)
+    if 8 * len(payload) < _SURELY * flat_floor(levels, shapes, plans) - _STATE_BITS:
         return payload
-    flat = write_levels(levels, factors, shapes, flat_plans(levels.positions, levels.magnitudes, shapes))
+    flat = write_levels(levels, factors, shapes, plans)
     return flat if len(flat) < len(payload) else payload
 
 
+@compiled
 def _with_factors(levels: Levels, numbers: np.ndarray, total: int) -> Levels:
     """Returns the levels followed by those of the factors, whose positions come after all tensors'."""
-    at = np.flatnonzero(numbers)
-    return Levels(
-        np.concatenate([levels.positions, at + total]),
-        np.concatenate([levels.magnitudes, np.abs(numbers[at])]),
-        np.concatenate([levels.negative, numbers[at] < 0]),
-    )
+    at, count = len(levels.positions), len(levels.positions) + np.count_nonzero(numbers)
+    out = Levels(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_))
+    out.positions[:at], out.magnitudes[:at], out.negative[:at] = levels.positions, levels.magnitudes, levels.negative
+    for i in range(len(numbers)):
+        if numbers[i]:
+            out.positions[at], out.magnitudes[at], out.negative[at] = total + i, abs(numbers[i]), numbers[i] < 0
+            at += 1
+    return out
 
 
 def _decode_levels(reader: Reader, shapes: Shapes) -> np.ndarray:
@@ -148,43 +153,5 @@ def _decode_levels(reader: Reader, shapes: Shapes) -> np.ndarray:
     if not step > 0:
         raise WireError("value", f"ecsq: the step must be above 0, got {step}")
     levels, factors = read_levels(reader.array("u1", reader.left), shapes)
-    total, low = int(shapes.offset[-1]), np.zeros(0)
-    if factors.ranks.any():
-        coded = with_factors(shapes, factors.ranks)
-        numbers = _numbers(levels, total, int(coded.offset[-1]) - total)
-        low, scale = np.zeros(total), scale_of(factors.ratio, float(step))
-        for index, matrix in low_rank(factors, numbers, shapes).items():
-            part = slice(shapes.offset[index], shapes.offset[index + 1])
-            np.multiply(matrix.ravel(), scale, out=low[part])
-    return _values(levels, low, total, float(step), int(shifts[0]), int(shifts[1]))
-
-
-@compiled
-def _numbers(levels: Levels, total: int, count: int) -> np.ndarray:
-    """Returns the signed levels of the factors, ``int64[count]``."""
-    numbers = np.zeros(count, np.int64)
-    for i in range(len(levels.positions)):
-        if levels.positions[i] >= total:
-            sign = -1 if levels.negative[i] else 1
-            numbers[levels.positions[i] - total] = sign * levels.magnitudes[i]
-    return numbers
-
-
-@compiled
-def _values(
-    levels: Levels, low: np.ndarray, total: int, step: float, first_shift: int, second_shift: int
-) -> np.ndarray:
-    """Returns ``float32[total]``: the low-rank part, if there is one, plus the levels."""
-    values = np.zeros(total, np.float32)
-    for i in range(len(low)):
-        values[i] = min(max(low[i], -_MAX), _MAX)
-    for i in range(len(levels.positions)):
-        at = levels.positions[i]
-        if at < total:
-            magnitude = levels.magnitudes[i]
-            size = 256 * magnitude + (first_shift if magnitude == 1 else second_shift)
-            value = (-size if levels.negative[i] else size) * (step / 256)
-            if len(low):
-                value += low[at]
-            values[at] = min(max(value, -_MAX), _MAX)
-    return values
+    step = float(step)
+    return rebuilt(levels, factors, shapes, (step, int(shifts[0]), int(shifts[1])), scale_of(factors.ratio, step))

@@ -46,19 +46,6 @@ def flat_plans(positions: np.ndarray, magnitudes: np.ndarray, shapes: Shapes) ->
 
 
 @compiled
-def flat_bits(positions: np.ndarray, shapes: Shapes) -> float:
-    """Returns what positions and signs take without classes; magnitudes come on top."""
-    bits, i = 0.0, 0
-    for t in range(len(shapes.rows)):
-        first = i
-        while i < len(positions) and positions[i] < shapes.offset[t + 1]:
-            i += 1
-        slots, marked = shapes.rows[t] * shapes.columns[t], i - first
-        bits += _xlogx(slots) - _xlogx(marked) - _xlogx(slots - marked) + marked
-    return bits
-
-
-@compiled
 def class_plans(positions: np.ndarray, magnitudes: np.ndarray, negative: np.ndarray, shapes: Shapes) -> Plans:
     """Returns for every tensor the cheapest of {zero, flat, rows, columns, both}, with sign classes where they pay.
 
@@ -99,7 +86,11 @@ def _plan_tensor(
     plans.level[t] = _level(total / (rows * columns))
     if not is_matrix(shapes, t) or len(local) < _FEW:
         return
-    row, column = local // columns, local % columns
+    row, column, now = np.empty(len(local), np.int64), np.empty(len(local), np.int64), np.int64(0)
+    for i in range(len(local)):
+        if local[i] - now * columns >= columns:
+            now = local[i] // columns
+        row[i], column[i] = now, local[i] - now * columns
     across = plans.columns[shapes.column_at[t] : shapes.column_at[t + 1]]
     down = plans.rows[shapes.row_at[t] : shapes.row_at[t + 1]]
     _classify(column, magnitudes, total, across)

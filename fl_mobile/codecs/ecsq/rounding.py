@@ -112,22 +112,33 @@ def _reconsider(
 
 @compiled
 def _levels(values: np.ndarray, positions: np.ndarray, magnitudes: np.ndarray) -> Levels:
-    kept = np.flatnonzero(magnitudes)
-    positions = positions[kept]
-    return Levels(positions, magnitudes[kept], values[positions] < 0)
+    count = np.count_nonzero(magnitudes)
+    out = Levels(np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.bool_))
+    at = 0
+    for i in range(len(positions)):
+        if magnitudes[i]:
+            out.positions[at], out.magnitudes[at] = positions[i], magnitudes[i]
+            out.negative[at] = values[positions[i]] < 0
+            at += 1
+    return out
 
 
+@compiled
 def dead_zone(values: np.ndarray, step: float) -> Levels:
     """Returns ``⌊|x|/Δ + 0.35⌋`` with the sign of ``x``: rate–distortion rounding for those in a hurry."""
-    scaled = np.floor(np.abs(values, dtype=np.float64) / step + 0.35)
-    positions = np.flatnonzero(scaled)
-    return _levels(values, positions, scaled[positions].astype(np.int64))
+    positions, magnitudes = np.empty(len(values), np.int64), np.empty(len(values), np.int64)
+    for i in range(len(values)):
+        positions[i], magnitudes[i] = i, np.int64(np.floor(abs(np.float64(values[i])) / step + 0.35))
+    return _levels(values, positions, magnitudes)
 
 
+@compiled
 def mean_shifts(values: np.ndarray, levels: Levels, step: float) -> tuple[int, int]:
     """Returns where the values of level 1, and of all above, lie on average, in 256ths of a step from the level."""
-    excess = np.abs(values[levels.positions], dtype=np.float64) / step - levels.magnitudes
-    ones = levels.magnitudes == 1
-    means = (excess[part].mean() if part.any() else 0.0 for part in (ones, ~ones))
-    first, second = (int(np.clip(np.rint(256 * mean), -127, 127)) for mean in means)
-    return first, second
+    sums, counts = np.zeros(2), np.zeros(2, np.int64)
+    for i in range(len(levels.positions)):
+        which, magnitude = int(levels.magnitudes[i] > 1), levels.magnitudes[i]
+        sums[which] += abs(np.float64(values[levels.positions[i]])) / step - magnitude
+        counts[which] += 1
+    means = np.rint(256 * sums / np.maximum(counts, 1))
+    return int(min(max(means[0], -127), 127)), int(min(max(means[1], -127), 127))

@@ -106,6 +106,42 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
 
 
 @compiled
+def flat_floor(levels: Levels, shapes: Shapes, plans: Plans) -> float:
+    """Returns bits that `write_levels` needs at least with plans that have no classes, for a hundredth of its time.
+
+    Gaps by their models, magnitudes by their own frequencies in each context, signs; no head and no table.
+    """
+    tensors, total = len(shapes.rows), len(levels.positions)
+    first, i = np.zeros(tensors + 1, np.int64), 0
+    for t in range(tensors):
+        while i < total and levels.positions[i] < shapes.offset[t + 1]:
+            i += 1
+        first[t + 1] = i
+    bits, counts = float(total), np.zeros((2, len(STARTS)), np.int64)
+    for context in range(1, CONTEXTS):
+        slots, marked, following = np.int64(0), 0, np.int64(0)
+        counts[:] = 0
+        for t in range(tensors):
+            if plans.level[t] == context:
+                for i in range(first[t], first[t + 1]):
+                    place = slots + levels.positions[i] - shapes.offset[t]
+                    counts[0, bucket_of(place - following)] += 1
+                    counts[1, bucket_of(levels.magnitudes[i] - 1)] += 1
+                    following = place + 1
+                slots += shapes.rows[t] * shapes.columns[t]
+                marked += first[t + 1] - first[t]
+        if marked:
+            borders = ans.borders_of(geometric(marked, slots))
+            for symbol in range(len(STARTS)):
+                gaps, same = counts[0, symbol], counts[1, symbol]
+                if gaps:
+                    bits += gaps * (24 - math.log2(borders[symbol + 1] - borders[symbol]) + bucket_bits(symbol))
+                if same:
+                    bits += same * (math.log2(marked / same) + bucket_bits(symbol))
+    return bits
+
+
+@compiled
 def _in_order(
     positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_mobile.codecs.bits import fields
-from fl_mobile.codecs.ecsq import ans, bits, layout, lowrank, models
+from fl_mobile.codecs.ecsq import ans, bits, layout, lowrank, models, plan, write
+from fl_mobile.codecs.ecsq.factors import no_factors, scale_of
+from fl_mobile.codecs.ecsq.rebuild import rebuilt
+from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
 from fl_mobile.errors import WireError
 
 NUMBERS = st.lists(st.integers(0, 2**31 - 1), max_size=60)
@@ -195,19 +198,103 @@ def test_places_follow_the_definition_and_lead_back(case):
     assert (block < 0).sum() == shapes.offset[-1] - len(order)
 
 
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32), share=st.sampled_from([0.001, 0.02, 0.3, 1.0]), clustered=st.booleans())
+def test_no_payload_without_classes_is_shorter_than_its_floor(seed, share, clustered):
+    """So that what is not tried, because its floor is above what is there, could not have won."""
+    rng = np.random.default_rng(seed)
+    shapes = layout.shapes_of(((300, 20), (1, 40), (90, 70)))
+    room = int(shapes.offset[-1] * (0.1 if clustered else 1))
+    positions = np.sort(rng.choice(room, max(1, int(share * room)), replace=False))
+    magnitudes = np.minimum(np.floor(rng.pareto(1.5, len(positions))).astype(np.int64) + 1, MAX_LEVEL)
+    levels = Levels(positions, magnitudes, rng.random(len(positions)) < 0.5)
+    plans = plan.flat_plans(positions, magnitudes, shapes)
+    written = 8 * len(write.write_levels(levels, no_factors(shapes), shapes, plans))
+    floor = write.flat_floor(levels, shapes, plans)
+    assert 0.99 * floor - 64 <= written
+    assert written <= 1.2 * floor + 3000, "a floor that is far below never spares anything"
+
+
+def slow_basis(levels: np.ndarray) -> np.ndarray:
+    """The definition, in Python's own integers."""
+    norms = [math.isqrt(sum(int(v) ** 2 for v in column) << 16) for column in levels.T]
+    return np.array(
+        [[(int(v) * 2**22 + n // 2) // n if n else 0 for v, n in zip(row, norms, strict=True)] for row in levels]
+    )
+
+
 @given(st.lists(st.lists(st.integers(-(2**20), 2**20), min_size=3, max_size=3), min_size=1, max_size=20))
-def test_the_basis_has_length_one_in_14_bits_and_integer_products_are_exact(rows):
+def test_the_basis_is_that_of_the_definition_and_has_length_one_in_14_bits(rows):
     levels = np.array(rows, np.int64)
     unit = lowrank.basis(levels)
+    assert unit.tolist() == slow_basis(levels).tolist()
     for column, exact in zip(unit.T, levels.T, strict=True):
         norm = math.sqrt(sum(int(v) ** 2 for v in exact))
         if norm:
             assert np.allclose(column, exact / norm * 2**14, atol=0.51 + 2**14 / 256 / norm)
         else:
             assert not column.any()
-    left = levels[::-1] * 256
-    exact_product = [[sum(int(a) * int(b) for a, b in zip(x, y, strict=True)) for y in unit] for x in left]
-    assert lowrank.product(left, unit).astype(object).tolist() == exact_product
+
+
+def test_a_basis_of_as_many_and_as_large_levels_as_there_can_be_stays_within_64_bits():
+    levels = np.full((lowrank.MAX_COLUMNS, 1), MAX_LEVEL, np.int64)
+    levels[::2] = -MAX_LEVEL
+    assert lowrank.basis(levels)[:4].tolist() == [[-16], [16], [-16], [16]]
+
+
+def slow_values(levels: Levels, factors: Factors, shapes, steps, scale: float) -> np.ndarray:
+    """What the package's docstring says of values, in whole matrices of Python's integers."""
+    step, *shifts = steps
+    total, at = int(shapes.offset[-1]), int(shapes.offset[-1])
+    signed = np.where(levels.negative, -levels.magnitudes, levels.magnitudes)
+    level_of = dict(zip(levels.positions.tolist(), signed.tolist(), strict=True))
+
+    def moved(level: int, first: int, second: int) -> int:
+        return 256 * level + (0 if not level else (first if abs(level) == 1 else second) * (1 if level > 0 else -1))
+
+    low = np.zeros(total)
+    for t, rank in enumerate(factors.ranks.tolist()):
+        rows, columns = int(shapes.rows[t]), int(shapes.columns[t])
+        left, right = (
+            np.array([level_of.get(at + first + i, 0) for i in range(count * rank)], np.int64).reshape(count, rank)
+            for first, count in ((0, rows), (rows * rank, columns))
+        )
+        at += (rows + columns) * rank
+        if rank:
+            u = np.array(
+                [[moved(int(v), factors.first_shift, factors.second_shift) for v in row] for row in left], object
+            )
+            product = u.dot(slow_basis(right).T.astype(object)).astype(float)
+            low[shapes.offset[t] : shapes.offset[t + 1]] = product.ravel() * scale
+    top = float(np.finfo(np.float32).max)
+    own = np.array([moved(level_of.get(i, 0), *shifts) * (step / 256) for i in range(total)])
+    return np.clip(np.where(own == 0, low, own + low), -top, top).astype(np.float32)
+
+
+@st.composite
+def rebuildable(draw):
+    matrices = draw(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3))
+    most = [min(shape) if min(shape) > 1 else 0 for shape in matrices]
+    ranks = np.array([draw(st.integers(0, rank)) for rank in most], np.int64)
+    shapes = layout.shapes_of(tuple(matrices))
+    room = int(shapes.offset[-1]) + sum((r + c) * k for (r, c), k in zip(matrices, ranks.tolist(), strict=True))
+    positions = np.array(draw(st.lists(st.integers(0, room - 1), unique=True, max_size=room)), np.int64)
+    sizes = st.one_of(st.integers(1, 3), st.integers(1, MAX_LEVEL))
+    magnitudes = np.array([draw(sizes) for _ in positions], np.int64)
+    negative = np.array([draw(st.booleans()) for _ in positions], np.bool_)
+    shift = st.integers(-127, 127)
+    factors = Factors(ranks, draw(st.integers(1, 255)), draw(shift), draw(shift))
+    step = float(np.float32(draw(st.floats(1e-6, 1e30))))
+    return Levels(positions, magnitudes, negative), factors, shapes, (step, draw(shift), draw(shift))
+
+
+@settings(deadline=None)
+@given(rebuildable())
+def test_values_are_those_of_the_definition_to_the_bit_whatever_the_order_of_levels(case):
+    levels, factors, shapes, steps = case
+    scale = scale_of(factors.ratio, steps[0])
+    found = rebuilt(levels, factors, shapes, steps, scale)
+    assert found.tobytes() == (slow_values(levels, factors, shapes, steps, scale) + np.float32(0)).tobytes()
 
 
 def test_directions_are_those_of_the_svd():
@@ -216,7 +303,7 @@ def test_directions_are_those_of_the_svd():
     right = lowrank.directions(matrix.astype(np.float32), 0.05, 15)
     assert right is not None
     assert right.shape == (60, 4)
-    left = lowrank.coefficients(matrix, lowrank.basis(right))
+    left = lowrank.coefficients(matrix.astype(np.float32), lowrank.basis(right))
     rest = matrix - left @ (lowrank.basis(right) / 2**14).T
     assert np.square(rest).sum() < 1e-4 * np.square(matrix).sum()
 
