@@ -1,9 +1,9 @@
 """Makes the machine code of the compiled loops ahead of time: ``python -m fl_mobile.kernels.build [--beside]``.
 
 What a run calls is found by playing it (`fl_mobile/kernels/plays.py`), in a process that compiles for the baseline of
-this kind of processor and not for this one. A second process begins with the loop that takes longest; both share what
-is compiled. A third plays again with nothing but the new set, which is kept only if nothing had to be compiled, cut to
-what was read: loops within loops are part of those.
+this kind of processor and not for this one. A second process compiles the loop that takes longest meanwhile, and both
+share what is compiled. A third plays again with nothing but the new set, which is kept only if nothing had to be
+compiled, cut to what was read: loops within loops are part of those.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from fl_mobile.storage.files import write_atomic
 
 SECONDS = 900.0
 """No part takes longer, on a machine that gets anything done; then there is no set."""
+
+CANNOT = "machine code of the loops cannot be made ahead of time"
 
 DRAFT = "draft.zip"
 FAILED = "no-set.txt"
@@ -89,7 +91,7 @@ def built_beside(tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
 
     def wait() -> None:
         try:
-            _ended(builds)
+            _ended(builds, 3 * SECONDS)  # its parts give up before, and it remembers that
         except ConfigError as error:
             tell(f"{error}; the loops are compiled when they are first called")
 
@@ -126,15 +128,16 @@ def build() -> bytes:
         ConfigError: None can be used or made here.
     """
     if reason := misfit():
-        raise ConfigError(f"machine code of the loops cannot be made ahead of time here: {reason}")
+        raise ConfigError(f"{CANNOT}: {reason}")
     cpu, _ = BASELINES[platform.machine()]
     with tempfile.TemporaryDirectory(prefix="fl-mobile-loops-") as made:
         home = Path(made)
-        kept = dict(os.environ, XDG_CACHE_HOME=made, OPENBLAS_NUM_THREADS="1")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+        kept |= {"XDG_CACHE_HOME": made, "OPENBLAS_NUM_THREADS": "1"}
         baseline = kept | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_DISABLE_INTEL_SVML": "1"}
         with _part("make", home, baseline) as makes, _part("begin", home, baseline) as begins:
             _ended(makes)
-            begins.kill()
+            _ended(begins)
         (folder,) = (home / "fl-mobile").glob("compiled-*")
         os.replace(home / DRAFT, folder / set_name())
         for file in folder.glob("*/*"):
@@ -156,15 +159,14 @@ def _part(name: str, home: Path, environment: dict[str, str]) -> Iterator[subpro
             part.kill()
 
 
-def _ended(part: subprocess.Popen[str]) -> None:
+def _ended(part: subprocess.Popen[str], seconds: float = SECONDS) -> None:
     try:
-        _, told = part.communicate(timeout=SECONDS)
+        _, told = part.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"making machine code of the loops took longer than {SECONDS:.0f} s") from None
+        raise ConfigError(f"{CANNOT}: it took longer than {seconds:.0f} s") from None
     if part.returncode:
-        raise ConfigError(
-            f"machine code of the loops cannot be made: {(told.strip().splitlines() or ['no reason'])[-1]}"
-        )
+        reason = (told.strip().splitlines() or ["no reason was told"])[-1]
+        raise ConfigError(reason if reason.startswith(CANNOT) else f"{CANNOT}: {reason}")
 
 
 def _make(home: Path) -> None:
@@ -179,17 +181,17 @@ def _make(home: Path) -> None:
 
 def _begin(home: Path) -> None:
     read_noise()
-    play()
 
 
 def _check(home: Path) -> None:
     """Leaves of the draft what was read, unless something was compiled all the same."""
+    file = built_set()
+    if file is None:
+        raise ConfigError("what was made does not fit here")
     play()
     if missed := compiled_all_the_same():
         raise ConfigError(f"with it these loops were compiled all the same: {', '.join(missed)}")
     names = {member(each.py_func, signature) for each in _dispatchers() for signature in each.stats.cache_hits}
-    file = built_set()
-    assert file is not None
     with zipfile.ZipFile(file) as archive:
         write_atomic(home / DRAFT, _zipped({name: archive.read(name) for name in names}))
 
@@ -206,12 +208,13 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--beside", action="store_true", help="beside the sources, for wheels and images")
     options.add_argument("--part", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     chosen = options.parse_args(arguments)
-    if chosen.part:
-        name, home = chosen.part
-        PARTS[name](Path(home))
-        return 0
-    folder = BESIDE if chosen.beside else cache_folder()
+    folder: Path | None = None
     try:
+        if chosen.part:
+            name, home = chosen.part
+            PARTS[name](Path(home))
+            return 0
+        folder = BESIDE if chosen.beside else cache_folder()
         if folder is None:
             raise ConfigError("there is no cache folder that can be written; --beside puts it beside the sources")
         if (find_set((BESIDE,), LOOPS) if chosen.beside else built_set()) is not None:
@@ -219,7 +222,7 @@ def main(arguments: list[str]) -> int:
         write_atomic(folder / set_name(), build())
     except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
-        if folder and not chosen.beside:
+        if folder and not chosen.beside and isinstance(error, ConfigError):
             with contextlib.suppress(OSError):
                 write_atomic(folder / FAILED, str(error).encode())
         return 1

@@ -83,6 +83,7 @@ def misfit() -> str:
 
     changed = [f"NUMBA_{name}" for name in ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "DISABLE_JIT") if getattr(config, name)]
     changed += [f"NUMBA_{name}" for name in ("CPU_NAME", "CPU_FEATURES") if getattr(config, name) is not None]
+    changed += ["NUMBA_OPT"] if int(config.OPT) != 3 else []
     if changed:
         return f"{', '.join(changed)} is set"
     if platform.machine() not in BASELINES:

@@ -59,19 +59,19 @@ def test_a_build_that_failed_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails() -> bytes:
-        raise ConfigError("machine code of the loops cannot be made: no room")
+        raise ConfigError("cannot be made: no room")
 
     for name, value in {"build": fails, "built_set": lambda: None, "cache_folder": lambda: tmp_path}.items():
         monkeypatch.setattr(build, name, value)
     for name, code in {"which_code": "none yet", "is_cold": True, "misfit": ""}.items():
         monkeypatch.setattr(build, name, lambda code=code: code)
     assert build.main([]) == 1
-    assert capsys.readouterr().err == "machine code of the loops cannot be made: no room\n"
+    assert capsys.readouterr().err == "cannot be made: no room\n"
     told: list[str] = []
     with build.built_beside(told.append) as wait:
         wait()
     (line,) = told
-    assert line.endswith("once per version: machine code of the loops cannot be made: no room")
+    assert line.endswith("once per version: cannot be made: no room")
 
 
 def test_a_set_that_is_there_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

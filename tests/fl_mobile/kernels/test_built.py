@@ -134,7 +134,7 @@ def test_a_set_of_other_loops_is_none(small: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["NUMBA_BOUNDSCHECK", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO_DEFAULT"]
+    "variable", ["NUMBA_BOUNDSCHECK", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_DEBUGINFO_DEFAULT", "NUMBA_OPT"]
 )
 def test_who_asks_numba_for_other_code_gets_it(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With bounds checked, as the suites for hostile bytes do, or for another processor."""
