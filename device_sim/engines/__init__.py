@@ -29,6 +29,7 @@ from device_sim.engines.records import (
     Trainer,
     train_each,
 )
+from fl_mobile.kernels.memory import hold_freed_memory
 from fl_mobile.records import FitPlan
 
 __all__ = ["ENGINES", "POOLS", "Engine", "Evaluation", "Task", "Then", "Trainer", "open_engine", "train_each", "visits"]
@@ -81,6 +82,7 @@ class EngineRow:
 
 
 def _here(open_worker: Callable[[Open], Worker], open_trainer: Open, workers: int, _: str) -> PooledEngine:
+    hold_freed_memory()
     # One after another: Keras' naming is global, and only the first model's paths are used.
     return PooledEngine([open_worker(open_trainer) for _ in range(workers or os.cpu_count() or 1)])
 

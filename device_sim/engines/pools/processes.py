@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from device_sim.engines.records import Trainer
 from fl_mobile.errors import ConfigError, FlMobileError, RunError
+from fl_mobile.kernels.memory import hold_freed_memory
 from fl_mobile.table import admit_rows, own_rows
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ def _text_of(file: str) -> str:
 
 def _serve(pipe: Connection, open_trainer: Callable[[], Trainer], rows: Sequence[tuple[str, str]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked; it closes the pipe
+    hold_freed_memory()
     desk = Desk(open_trainer, rows)
     with contextlib.suppress(EOFError, ConnectionError):  # who asked has closed the pipe, or was killed
         while True:
