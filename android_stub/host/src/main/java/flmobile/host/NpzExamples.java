@@ -36,6 +36,9 @@ final class NpzExamples implements Examples {
         try (ZipFile zip = new ZipFile(path.toFile())) {
             Array x = Array.read(zip, "x");
             Array y = Array.read(zip, "y");
+            if (zip.getEntry("weight.npy") != null) {
+                throw new IOException("it holds 'weight', which the coordinator's program does not take: leave it out");
+            }
             boolean whole = y.shape.length == 1 && (y.kind == 'i' || y.kind == 'u');
             if (!whole || y.count == 0 || x.shape.length == 0 || x.shape[0] != y.count) {
                 throw new IOException("expected as many whole labels as examples, at least one");

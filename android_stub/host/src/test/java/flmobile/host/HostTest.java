@@ -2,6 +2,7 @@ package flmobile.host;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
 import java.io.OutputStream;
@@ -50,6 +51,17 @@ class HostTest {
         read.put(1, "float32", out);
         out.flip();
         assertEquals("2.0 255.0", out.getFloat() + " " + out.getFloat());
+    }
+
+    @Test
+    void weightsAreNotIgnored() throws IOException {
+        Path path = folder.resolve("heavy.npz");
+        try (OutputStream out = Files.newOutputStream(path); ZipOutputStream zip = new ZipOutputStream(out)) {
+            write(zip, "x.npy", head("|u1", "1, 2"), new byte[2]);
+            write(zip, "y.npy", head("<i4", "1,"), new byte[4]);
+            write(zip, "weight.npy", head("<f4", "1,"), new byte[4]);
+        }
+        assertTrue(assertThrows(IOException.class, () -> NpzExamples.read(path)).getMessage().contains("'weight'"));
     }
 
     @Test
