@@ -45,9 +45,11 @@ def add_to_buckets(sums: np.ndarray, values: np.ndarray, codes: np.ndarray) -> N
 
 @compiled
 def from_buckets(numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Returns ``float32[n]``: for each value the number of its bucket ``float32[k]``, turned where its sign is."""
-    out = np.empty(len(codes), np.float32)
+    """Returns ``[n]`` of the numbers' dtype: for each value that of its bucket, turned where its sign is."""
+    both = np.empty(2 * len(numbers), numbers.dtype)
+    for bucket in range(len(numbers)):
+        both[2 * bucket], both[2 * bucket + 1] = numbers[bucket], -numbers[bucket]
+    out = np.empty(len(codes), numbers.dtype)
     for index in range(len(codes)):
-        code = codes[index]
-        out[index] = numbers[code >> 1] * np.float32(1 - 2 * (code & 1))
+        out[index] = both[codes[index]]
     return out

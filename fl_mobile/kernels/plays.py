@@ -13,6 +13,7 @@ import numpy as np
 
 from fl_mobile.aggregation.exact_mean import WeightedMean
 from fl_mobile.codecs import CODECS, STAGES, parse_codec
+from fl_mobile.codecs.sketch.projection import spread
 from fl_mobile.errors import WireError
 from fl_mobile.privacy.clipped_sum import ClippedSum
 from fl_mobile.privacy.gaussian import add_gaussian
@@ -39,6 +40,8 @@ def play() -> str:
             for each in (tensors, received):
                 mean.add(each, 3)
                 clipped.add(each, 1)
+    for numbers in (np.arange(8), np.arange(8.0)):  # as a server rounds its step to whole sums and forwards them
+        digest.update(spread(numbers, 1, 20).tobytes())
     for total in clipped.total.values():
         add_gaussian(total.reshape(-1), 1000, Keystream(bytes(32)))
     for tensor in (*(mean.result() or {}).values(), *clipped.total.values()):

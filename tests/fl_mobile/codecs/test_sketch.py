@@ -121,7 +121,13 @@ def test_the_projection_is_linear_even_and_its_ways_are_transposes(k: int, value
     assert np.allclose(bucket_sums({"x": x + y}, key, k), sums + bucket_sums({"y": y}, key, k), atol=1e-3)
     numbers = rng.normal(size=k)
     assert np.isclose(sums @ numbers, x @ spread(numbers.astype(np.float32), key, values), atol=1e-2)
-    counts = np.bincount(codes_of(key, values, k) >> 1, minlength=k)
+    codes = codes_of(key, values, k)
+    for kind in (np.float32, np.float64, np.int64):  # clients decode, servers check, and forward whole sums
+        some = (numbers * 2.0**40).astype(kind)
+        got = spread(some, key, values)
+        assert got.dtype == kind
+        assert np.array_equal(got, np.where(codes & 1, -some[codes >> 1], some[codes >> 1]))
+    counts = np.bincount(codes >> 1, minlength=k)
     assert counts.max() <= -(-values // k)
     assert np.allclose(unrotate(rotate(numbers, key), key), numbers, atol=1e-9)
     assert np.isclose(np.linalg.norm(rotate(numbers, key)), np.linalg.norm(numbers))
