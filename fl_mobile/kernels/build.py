@@ -35,6 +35,7 @@ SECONDS = 900.0
 CANNOT = "machine code of the loops cannot be made ahead of time"
 
 DRAFT = "draft.zip"
+_PREFIX = "fl-mobile-loops-"
 FAILED = "no-set.txt"
 """Why a set could not be made: it is not tried again for this version of the loops."""
 
@@ -84,21 +85,28 @@ def built_beside(tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
         return
     tell("the codec's inner loops are compiled meanwhile, in processes of their own: a minute, once per version")
     command = [sys.executable, "-m", "fl_mobile.kernels.build"]
-    # In a session of their own, so that all of them end, and clear up, with a Ctrl-C that is meant for us.
-    builds = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as made:
+        # In a session of their own, so that all of them end with a Ctrl-C meant for us, and in a folder of ours,
+        # because one that is killed clears nothing up.
+        builds = subprocess.Popen(
+            command,
+            env={**os.environ, "TMPDIR": made},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
-    def wait() -> None:
+        def wait() -> None:
+            try:
+                _ended(builds, 3 * SECONDS)  # its parts give up before, and it remembers that
+            except ConfigError as error:
+                tell(f"{error}; the loops are compiled when they are first called")
+
         try:
-            _ended(builds, 3 * SECONDS)  # its parts give up before, and it remembers that
-        except ConfigError as error:
-            tell(f"{error}; the loops are compiled when they are first called")
-
-    try:
-        yield wait
-    finally:
-        _end(builds)
+            yield wait
+        finally:
+            _end(builds)
 
 
 def _why_not() -> str:
@@ -130,7 +138,7 @@ def build() -> bytes:
     if reason := misfit():
         raise ConfigError(f"{CANNOT}: {reason}")
     cpu, _ = BASELINES[platform.machine()]
-    with tempfile.TemporaryDirectory(prefix="fl-mobile-loops-") as made:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as made:
         home = Path(made)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
         kept |= {"XDG_CACHE_HOME": made, "OPENBLAS_NUM_THREADS": "1"}

@@ -47,8 +47,8 @@ def test_without_numba_at_work_nothing_is_said(tmp_path: Path) -> None:
 
 def test_a_build_that_nobody_waits_for_ends_and_clears_up(tmp_path: Path) -> None:
     """As with Ctrl-C: the folder that its processes share appears, and goes."""
-    inside = """import os, select
-    while not any(name.startswith("fl-mobile-loops-") for name in os.listdir(os.environ["TMPDIR"])):
+    inside = """import os, pathlib, select
+    while not list(pathlib.Path(os.environ["TMPDIR"]).glob("fl-mobile-loops-*/fl-mobile-loops-*")):
         select.select([], [], [], 0.05)"""
     (line,) = told_beside(tmp_path, inside)
     assert "compiled meanwhile" in line
