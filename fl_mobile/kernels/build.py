@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_mobile.errors import ConfigError
+from fl_mobile.kernels import private_api
 from fl_mobile.kernels.built import ABOUT, BASELINES, as_member, facts, find_set, member, misfit, set_name
 from fl_mobile.kernels.compiled import BESIDE, LOOPS, built_set, cache_folder, is_cold, which_code
 from fl_mobile.kernels.plays import play, read_noise
@@ -56,9 +57,8 @@ def compiled_all_the_same() -> list[str]:
 
 def _kept_of(dispatcher: Any, signature: Any, made: Any) -> Any:
     """Returns what numba keeps of a loop; of one that another process compiled only its cache has all of that."""
-    own = dispatcher._cache.own
-    kept = own._cache_file.load(own._index_key(signature, dispatcher.targetctx.codegen()))
-    return made._reduce() if kept is None else kept
+    kept = private_api.kept_by(private_api.cache_of(dispatcher).own, signature, dispatcher.targetctx.codegen())
+    return private_api.reduced(made) if kept is None else kept
 
 
 def _zipped(members: dict[str, bytes]) -> bytes:

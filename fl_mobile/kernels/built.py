@@ -170,13 +170,14 @@ class LoopCache:
 def read_member(file: Path, name: str, context: Any) -> Any:
     """Returns numba's ``CompileResult``, None if the file does not hold it or holds it damaged."""
     from numba import cloudpickle
-    from numba.core.compiler import CompileResult
+
+    from fl_mobile.kernels import private_api
 
     try:
         with zipfile.ZipFile(file) as archive:
             data = archive.read(name)
         context.refresh()
-        return CompileResult._rebuild(context, *cloudpickle.loads(data))
+        return private_api.rebuilt(context, cloudpickle.loads(data))
     except Exception:  # not in the set, or damaged: then it is compiled
         return None
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fl_mobile.kernels import private_api
 from fl_mobile.kernels.built import LoopCache, find_set
 from fl_mobile.kernels.cache import claim_folder, loops_hash, versioned
 
@@ -80,7 +81,7 @@ def compiled(function: F) -> F:
         return function
     made: F = numba.njit(nogil=True)(function)
     if made is not function:  # it is where NUMBA_DISABLE_JIT is set
-        made._cache = LoopCache(function, built_set, _own_cache(function))  # type: ignore[attr-defined]
+        private_api.set_cache(made, LoopCache(function, built_set, _own_cache(function)))
         _share_code_of_constants(made)
     return made
 
