@@ -8,6 +8,7 @@ more than 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def tally_of(
     """
     row = task_row(task)
     if of := row.weighted:
-        truth, own = parted(of, y, _whole if task_row(of.task).kind == CLASSES else None)
+        truth, own = parted(of, y, partial(whole_classes, of.task))
         return tally_of(of.task, truth, out, from_logits=from_logits, middle=middle, weight=own)
     weight = None if weight is None else weight.astype(np.float64)
     found: Tally = {} if weight is None else {"examples": np.array(np.count_nonzero(weight))}
@@ -71,8 +72,9 @@ def tally_of(
     }
 
 
-def _whole(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.int64)
+def whole_classes(task: str, values: np.ndarray) -> np.ndarray:
+    """Returns targets that lay in a row of float32: class numbers as integers again, others as they are."""
+    return values.astype(np.int64) if task_row(task).kind == CLASSES else values
 
 
 def _summed(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
@@ -91,8 +93,7 @@ def _of_heads(
     found: Tally = {"count": _count(y, weight)}
     truths, answers = targets_of(heads, y), answers_of(heads, out)
     for head in heads:
-        truth = truths[head.name]
-        truth = _whole(truth) if task_row(head.task).kind == CLASSES else truth
+        truth = whole_classes(head.task, truths[head.name])
         logits = from_logits and head.loss not in DISTANCES
         tally = tally_of(head.task, truth, answers[head.name], from_logits=logits, weight=weight)
         found |= {f"{head.name}/{entry}": value for entry, value in tally.items()}

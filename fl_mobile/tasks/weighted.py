@@ -12,7 +12,6 @@ a batch's mean is over its examples, whatever they weigh, as Keras' ``sum_over_b
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,11 +35,6 @@ class Weighted:
 
     task: str
     target: tuple[int, ...]
-
-    @property
-    def numbers(self) -> int:
-        """Length of a row: the target and its weight."""
-        return math.prod(self.target) + 1
 
 
 def weighted(task: str, target: tuple[int, ...]) -> str:
@@ -71,7 +65,7 @@ def weighted_of(task: str) -> Weighted | None:
 
 
 def with_weights(y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Returns targets ``[n, …]`` and weights ``float32[n]`` in rows, ``float32[n, numbers]``.
+    """Returns targets ``[n, …]`` and weights ``float32[n]`` in rows, ``float32[n, m + 1]``.
 
     >>> with_weights(np.array([3, 0]), np.array([1, 0.5], np.float32)).tolist()
     [[3.0, 1.0], [0.0, 0.5]]

@@ -132,7 +132,6 @@ def _text_of(file: str) -> str:
 
 def _serve(pipe: Connection, open_trainer: Callable[[], Trainer], rows: Sequence[tuple[str, str]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked; it closes the pipe
-    hold_freed_memory()
     desk = Desk(open_trainer, rows)
     with contextlib.suppress(EOFError, ConnectionError):  # who asked has closed the pipe, or was killed
         while True:
@@ -149,6 +148,7 @@ class Desk:
     """
 
     def __init__(self, open_trainer: Callable[[], Trainer], rows: Sequence[tuple[str, str]] = ()) -> None:
+        hold_freed_memory()
         self._fine, self._trainer = _attempt(admit_rows, rows)
         if self._fine:
             self._fine, self._trainer = _attempt(open_trainer)

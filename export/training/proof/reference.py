@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.models.telling import reason_of, where
 from fl_mobile.tasks.heads import answers_of, targets_of
 from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row
-from fl_mobile.tasks.tally import DISTANCES
+from fl_mobile.tasks.tally import DISTANCES, whole_classes
 from fl_mobile.tasks.weighted import parted
 from fl_mobile.tensors import Tensors
 
@@ -245,16 +246,12 @@ def keras_losses(options: Options, y: np.ndarray, out: Any) -> Any:
     One output is told the label itself, several outputs a one-hot row; class weights are looked up, as by ``fit``.
     """
     if of := task_row(options.task).weighted:
-        y, weight = parted(of, y, _whole if task_row(of.task).kind == CLASSES else None)
+        y, weight = parted(of, y, partial(whole_classes, of.task))
         return weight * keras_losses(replace(options, task=of.task), y, out)
     if options.task != CLASSIFICATION:
         return _keras_losses_of_task(options, y, out)
     each = _keras_losses_of_labels(options, y, out)
     return each * np.array(options.class_weights, np.float32)[y] if options.class_weights else each
-
-
-def _whole(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.int64)
 
 
 _SQUASHING = {
@@ -292,8 +289,7 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
         total = 0.0
         for head in heads:
             own = replace(options, task=head.task, loss=head.loss, from_logits=True)
-            truth = truths[head.name]
-            truth = _whole(truth) if task_row(head.task).kind == CLASSES else truth
+            truth = whole_classes(head.task, truths[head.name])
             total = total + head.weight * keras_losses(own, truth, answers[head.name])
         return total
     rows = []

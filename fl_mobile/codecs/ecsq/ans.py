@@ -111,10 +111,8 @@ def pop(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> None
         symbols[:] = 0
         return
     borders = borders_of(frequencies)
-    near, symbol = (
-        np.empty(_NEAR + 1, np.int64),
-        0,
-    )  # the symbol at every 2^16th of the 2^24: few are left to choose from
+    # The symbol at every 2^16th of the 2^24: few are left to choose from.
+    near, symbol = np.empty(_NEAR + 1, np.int64), 0
     for part in range(_NEAR):
         while borders[symbol + 1] <= part << _NEAR_BITS:
             symbol += 1
