@@ -164,7 +164,8 @@ def _deal(experiment: Experiment, folder: Path, output: Format) -> None:
     from device_sim.deploy.examples import deal
     from device_sim.federation.dealing import data_of, open_dataset
 
-    count = deal(data_of(experiment, open_dataset(experiment)), folder)
+    dataset = open_dataset(experiment)
+    count = deal(dataset, data_of(experiment, dataset), folder)
     _tell({"clients": count, "folder": str(folder)}, output)
 
 

@@ -95,14 +95,9 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
     import json
 
     dataset = open_dataset(experiment)
-    if dataset.train.weight is not None:
-        raise ConfigError(
-            f"serve: weights of examples ({dataset.name} has some) cannot be used with real clients: what they hold is"
-            " examples and class labels; leave the weights out, or simulate"
-        )
     data, build = data_of(experiment, dataset), build_of(experiment, dataset)
     start_with_one_thread()
-    programs = Programs(build, dataset.train.x[:8])
+    programs = Programs(build, dataset.train.x[:8], dataset.ports)
     workers = experiment.engine.workers or os.cpu_count() or 1
     engine = PooledEngine([LocalWorker(LitertTrainer(programs, RUNTIME)) for _ in range(workers)])
     try:

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from device_sim.deploy.examples import Examples
+from device_sim.deploy.fitting import rows_for
 from device_sim.engines.records import Task
 from device_sim.engines.trainers.litert import fit
 from export.training.contract import contract_from_json
 from export.training.session import SESSIONS, TrainingSession
-from fl_mobile.errors import VerifyError
+from fl_mobile.errors import DataError, VerifyError
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.tensors import Tensors
 
-_BUILT_IN = ("batch_size", "optimizer", "loss", "label_smoothing", "class_weights")
+_BUILT_IN = ("batch_size", "optimizer", "loss", "task", "label_smoothing", "class_weights")
 """What of a plan stands in the program."""
 
 PROGRAM, CONTRACT = "training", "training-contract"
@@ -48,6 +49,7 @@ class OnLiteRT:
 
         Raises:
             VerifyError: The program is not what its contract says, or does not train by this plan.
+            DataError: It does not take what this client holds.
         """
         session = self._session(program)
         contract = session.contract
@@ -57,8 +59,15 @@ class OnLiteRT:
         if pull is not None:  # nothing pulls on tensors that do not travel
             trained = [w for w in contract.weights if w.trainable]
             pull = {w.path: pull.get(w.path, np.zeros(w.shape, np.float32)) for w in trained}
-        task = Task(0, examples.x, examples.y, seed, start=start, pull=pull)
-        return fit(session, weights, task, plan)
+        x, y = rows_for(contract, examples)
+        task = Task(0, x, y, seed, start=start, pull=pull)
+        try:
+            return fit(session, weights, task, plan)
+        except RuntimeError as error:  # of an operation that looks at values: they are this client's
+            raise DataError(
+                f"{examples.name}: the coordinator's program cannot take these examples"
+                f" ({' '.join(str(error).split())}); are tokens beyond its vocabulary among them?"
+            ) from None
 
     def _session(self, program: Mapping[str, bytes]) -> TrainingSession:
         if PROGRAM not in program or CONTRACT not in program:

@@ -24,7 +24,7 @@ from fl_mobile.client.kept import Kept, UnderWay
 from fl_mobile.client.receive import receive
 from fl_mobile.client.remote import Refused, Remote
 from fl_mobile.client.state import pull_of
-from fl_mobile.errors import ConfigError, DivergedError, WireError
+from fl_mobile.errors import ConfigError, DataError, DivergedError, WireError
 from fl_mobile.protocol.forms import text, whole
 from fl_mobile.protocol.signing import to_base64
 from fl_mobile.protocol.terms import Blob, Terms, blob, initial_of, receipt_from_json, terms_from_json
@@ -118,6 +118,7 @@ class Client:
         Raises:
             Refused, Unreachable: The coordinator does not want this client, or cannot be reached.
             WireError: What came from it is damaged or does not fit; nothing was trained with it.
+            DataError: Its program does not take what this client holds; its place is given up.
         """
         if self._terms is None or self._remote.device is None:
             self.enrol()
@@ -178,6 +179,9 @@ class Client:
             )
         except DivergedError:
             return Left("diverged")
+        except DataError:  # it will not do in any round: nobody need wait for it
+            self._give_up(asked, "data")
+            raise
 
     def _join_sum(self, asked: Asked) -> Visit:
         """Begins its part in a masked round, unless an earlier life of it has been in it: keys are used once."""

@@ -110,7 +110,7 @@ def played(
 ) -> tuple[list[Any], str]:
     """Returns the rounds of a federation that JVM clients took part in, and what they printed."""
     said: dict[str, subprocess.CompletedProcess[str]] = {}
-    deal(federation.data, where / "data")
+    deal(federation.dataset, federation.data, where / "data")
     with served(federation, folder, programs, QUICK, stopped=lambda: bool(said)) as serving:
 
         def play() -> None:

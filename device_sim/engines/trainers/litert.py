@@ -20,6 +20,7 @@ from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError
 from fl_mobile.models import keras_bridge
+from fl_mobile.models.ends import Port
 from fl_mobile.models.heads import head_of
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import seed_for
@@ -38,11 +39,13 @@ class Programs:
     Args:
         build: Returns a new, built model; called once, to make programs from.
         probe: A few examples: their dtype is the program's input, and they show whether the model gives probabilities.
+        ports: Of several inputs: what lies in a row of them, for contracts that leave this process.
     """
 
-    def __init__(self, build: Callable[[], Any], probe: np.ndarray) -> None:
+    def __init__(self, build: Callable[[], Any], probe: np.ndarray, ports: Sequence[Port] = ()) -> None:
         from export.training.layers import check_layers
 
+        self._inputs = [port.text for port in ports]
         self._model = build()
         self.spec, self.initial = keras_bridge.spec_of(self._model), keras_bridge.read(self._model)
         self.from_logits = head_of(self._model, probe) == "logits"
@@ -85,6 +88,7 @@ class Programs:
                     correction=pulled,
                     input_dtype=self._input_dtype,
                     input_shape=self._input_shape,
+                    inputs=self._inputs,
                 )
                 self._programs[key] = (made.tflite, made.contract)
             return key, self._programs[key]

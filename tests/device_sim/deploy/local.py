@@ -23,7 +23,7 @@ from fl_mobile.coordinator.lease import Lease
 from fl_mobile.coordinator.records import Pace, Refusal
 from fl_mobile.coordinator.writer import AtOnce
 from fl_mobile.protocol.signing import from_base64
-from tests.device_sim.deploy.loopback import everybody, on
+from tests.device_sim.deploy.loopback import held_by, on
 from tests.device_sim.numpy_engine import numpy_federation
 
 MOST_VISITS = 300
@@ -91,7 +91,7 @@ def play(
         try:
             fixed = publish_terms(federation, coordinator)
             trainer = train or on(federation.engine)
-            clients = [_client(coordinator, folder / one.name, trainer, one) for one in everybody(federation)]
+            clients = [_client(coordinator, folder / one.name, trainer, one) for one in held_by(federation)]
             for client in clients:
                 client.enrol()
             turn = iter(range(MOST_VISITS))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from device_sim.deploy.examples import Examples
+from device_sim.deploy.examples import Examples, arrays_of
 from device_sim.deploy.fleet import Fleet
 from device_sim.deploy.serve import Service, served
 from device_sim.engines import Engine, Task
@@ -29,14 +29,14 @@ PATIENCE = Patience(first_seconds=0.02, timeout_seconds=10)
 QUICK = Service(port=0, pace=Pace(least_seconds=0.02, check_ins_per_second=1000), drawn=True)
 
 
-def everybody(federation: Federation) -> list[Examples]:
-    held = (federation.data.examples(device) for device in range(federation.data.population))
-    return [Examples(f"client-{device:06d}", *each) for device, each in enumerate(held)]
+def held_by(federation: Federation) -> list[Examples]:
+    held = (arrays_of(federation.dataset, federation.data, device) for device in range(federation.data.population))
+    return [Examples(f"client-{device:06d}", arrays) for device, arrays in enumerate(held)]
 
 
 def registry_of(federation: Federation, clients: Path) -> frozenset[bytes]:
     """Returns the public keys of all clients, as somebody who is not the server holds them."""
-    return frozenset(device_key(clients / one.name).public for one in everybody(federation))
+    return frozenset(device_key(clients / one.name).public for one in held_by(federation))
 
 
 def on(engine: Engine) -> Callable[[Examples], Trainer]:
@@ -52,7 +52,7 @@ def on(engine: Engine) -> Callable[[Examples], Trainer]:
         start: Tensors | None,
         pull: Tensors | None,
     ) -> Update:
-        task = Task(0, examples.x, examples.y, seed, start=start, pull=pull)
+        task = Task(0, examples.arrays["x"], examples.arrays["y"], seed, start=start, pull=pull)
         return next(iter(engine.train(weights, [task], plan, lambda _, updates: updates[0])))
 
     return lambda examples: partial(fit, examples)
@@ -68,8 +68,12 @@ def serve_and_play(
     service: Service = QUICK,
     threads: int = 3,
     rounds: int = 10**9,
+    everybody: Sequence[Examples] = (),
 ) -> tuple[list[Round], Counter[str]]:
     """Returns the rounds, and what became of the clients' visits; after ``rounds`` rounds it is stopped.
+
+    Args:
+        everybody: What clients hold, where it is not what the simulated devices do.
 
     Raises:
         BaseException: What ended the clients, though the server could have waited for them for ever.
@@ -91,7 +95,7 @@ def serve_and_play(
 
         def play() -> None:
             try:
-                outcome["visits"] = fleet.run(everybody(federation))
+                outcome["visits"] = fleet.run(everybody or held_by(federation))
             except BaseException as error:
                 outcome["error"] = error
 

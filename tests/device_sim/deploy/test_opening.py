@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
-from device_sim.deploy.examples import read_examples
-from device_sim.deploy.opening import deployable, open_deployed
+from device_sim.deploy.opening import deployable
 from device_sim.experiment.toml import parse_experiment
 from device_sim.run.loop import timeline_rounds
-from fl_mobile.errors import ConfigError, DataError
+from fl_mobile.errors import ConfigError
 
 PRIVATE = ("selection.sampler=poisson", "privacy.mode=central", "privacy.noise-multiplier=1", "upload.memory=none")
 
@@ -51,12 +47,3 @@ def test_a_private_run_needs_a_secret_draw_a_secret_key_and_a_deadline() -> None
 def test_what_only_a_simulation_can_do_is_refused_by_key(keys: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"serve: [a-z]+\.[a-z-]+ cannot be used with real clients: "):
         deployable(parse_experiment("", keys))
-
-
-def test_weights_of_examples_are_refused_on_both_sides(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, x=np.zeros((40, 2), np.float32), y=np.arange(40) % 2, weight=np.ones(40))
-    with pytest.raises(ConfigError, match=r"serve: weights of examples \(a has some\).*leave the weights out"):
-        open_deployed(deployable(parse_experiment("", ("data.dataset=npz", f"data.path={path}", "model.name=mlp"))))
-    with pytest.raises(DataError, match="holds 'weight', which the coordinator's program does not take"):
-        read_examples(path, 1)

@@ -35,7 +35,7 @@ from fl_mobile.secure_sum import server as secure_server
 from fl_mobile.server.masked import MaskedRound
 from fl_mobile.tensors import weights_hash
 from tests.device_sim.deploy.local import BRIEF, MOST_VISITS, Local
-from tests.device_sim.deploy.loopback import everybody, on, serve_and_play
+from tests.device_sim.deploy.loopback import held_by, on, serve_and_play
 from tests.device_sim.deploy.test_deployed import told
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_masked import STEPS, holds
@@ -76,7 +76,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.run = create(self.folder / "run", self.federation.experiment)
-        self.people = everybody(self.federation)
+        self.people = held_by(self.federation)
         self.remotes = [Local("http://local", device_key(self.folder / one.name)) for one in self.people]
         self.registry = frozenset(remote.key.public for remote in self.remotes)
         self.clients = [self.client(at) for at in range(len(self.people))]

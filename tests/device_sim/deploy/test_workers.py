@@ -22,7 +22,7 @@ from fl_mobile.records import Update
 from fl_mobile.tensors import weights_hash
 from tests.crossings.test_two_roles import DEFAULT
 from tests.device_sim.deploy.house import House, one_address
-from tests.device_sim.deploy.loopback import everybody, on, registry_of
+from tests.device_sim.deploy.loopback import held_by, on, registry_of
 from tests.device_sim.deploy.test_deployed import SOME, told
 from tests.device_sim.numpy_engine import numpy_federation
 from tests.device_sim.rounds.test_oracle import PLAIN
@@ -75,7 +75,7 @@ def test_killed_at_random_they_end_at_the_simulated_model(
             limit = threading.Timer(SECONDS, fleet.stop)
             limit.daemon = True
             limit.start()
-            visits = fleet.run(everybody(federation))
+            visits = fleet.run(held_by(federation))
             limit.cancel()
     finally:
         for timer in timers:
