@@ -1,4 +1,4 @@
-"""SavedModel → flatbuffer, here or in a process of its own.
+"""SavedModel → flatbuffer, here or in processes of its own.
 
 ``TFLiteConverter.convert`` keeps about twice the model's weights in memory on every call and never gives them back
 (tf#122598; TF 2.21 with MobileNetV2: 17 MB a call). One small export does not notice; larger models are converted in
@@ -62,20 +62,24 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
 
 
 class Apart:
-    """A converter that works in one child process; ask `convert_apart` for it.
+    """A converter that works in child processes; ask `convert_apart` for it.
 
     It gives the same bytes and the same errors, as ``ExportError`` with the converter's own words. Only recipes that
     another process finds by name can be asked for.
     """
 
-    def __init__(self, child: subprocess.Popen[str]) -> None:
-        self._child = child
-        self._asked: list[str] = []
-        self._answers: list[str] = []
+    def __init__(self) -> None:
+        self._workers = [_Worker()]  # which imports TensorFlow while the caller goes on
+        self._count = 0
+
+    def calibrate_apart(self) -> None:
+        """Lets one more child do the calibrations, each of which takes longer than all other conversions together."""
+        if len(self._workers) == 1:
+            self._workers.append(_Worker())
 
     def ahead(self, folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> None:
-        """Lets the child begin with what will be asked for later; what goes wrong is told then."""
-        number = len(self._asked)
+        """Lets a child begin with what will be asked for later; what goes wrong is told then."""
+        number, self._count = self._count, self._count + 1
         files = {
             "frames": f"frames-{number}.npz" if frames is not None else "",
             "artifact": f"artifact-{number}.tflite",
@@ -84,27 +88,59 @@ class Apart:
             arrays: dict[str, Any] = dict(frames)
             np.savez(Path(folder) / files["frames"], **arrays)
         job = {"folder": folder, "recipe": found_by(recipe), "integer_frames": integer_frames, **files}
-        self._asked.append(_key(folder, recipe, integer_frames))
+        worker = self._workers[0 if frames is None else -1]
+        worker.begin(_key(folder, recipe, integer_frames), job)
+
+    def __call__(self, folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> bytes:
+        """Returns the flatbuffer, of what was asked for ahead or of what is asked for now."""
+        key = _key(folder, recipe, integer_frames)
+        if not any(key in worker.asked for worker in self._workers):
+            self.ahead(folder, recipe, integer_frames, frames)
+        artifact = next(worker for worker in self._workers if key in worker.asked).answer(key, recipe)
+        data = (Path(folder) / artifact).read_bytes()
+        (Path(folder) / artifact).unlink()
+        return data
+
+    def close(self) -> None:
+        """Ends the children."""
+        for worker in self._workers:
+            worker.close()
+
+
+class _Worker:
+    """One child process and what it was asked for, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._artifacts: list[str] = []
+        self._errors: list[str] = []
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD],
+            env=child_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def begin(self, key: str, job: dict[str, Any]) -> None:
+        """Hands the child a job; it works on them in turn."""
+        self.asked.append(key)
+        self._artifacts.append(job["artifact"])
         with contextlib.suppress(OSError, ValueError):  # it died: told when its answer is missing
             if self._child.stdin is not None:
                 self._child.stdin.write(json.dumps(job) + "\n")
                 self._child.stdin.flush()
 
-    def __call__(self, folder: str, recipe: Recipe, integer_frames: bool, frames: Frames | None) -> bytes:
-        """Returns the flatbuffer, of what was asked for ahead or of what is asked for now."""
-        key = _key(folder, recipe, integer_frames)
-        if key not in self._asked:
-            self.ahead(folder, recipe, integer_frames, frames)
-        number = self._asked.index(key)
-        while len(self._answers) <= number:
-            self._answers.append(self._next(recipe))
-        self._asked[number] = ""  # asked for again, it is converted again
-        if error := self._answers[number]:
+    def answer(self, key: str, recipe: Recipe) -> str:
+        """Returns the file name of what was asked for by ``key``, once; waits for it."""
+        number = self.asked.index(key)
+        while len(self._errors) <= number:
+            self._errors.append(self._next(recipe))
+        self.asked[number] = ""  # asked for again, it is converted again
+        if error := self._errors[number]:
             raise ExportError(error)
-        artifact = Path(folder) / f"artifact-{number}.tflite"
-        data = artifact.read_bytes()
-        artifact.unlink()
-        return data
+        return self._artifacts[number]
 
     def _next(self, recipe: Recipe) -> str:
         with contextlib.suppress(OSError, ValueError):  # it died before, or while it worked: no line to read
@@ -113,6 +149,11 @@ class Apart:
         code = self._child.wait()
         raise ExportError(f"error: the converter's process ended with code {code} at recipe {found_by(recipe)!r}")
 
+    def close(self) -> None:
+        """Ends the child; between two jobs it has nothing to lose."""
+        self._child.kill()
+        self._child.communicate()
+
 
 def _key(folder: str, recipe: Recipe, integer_frames: bool) -> str:
     return f"{folder} {found_by(recipe)} {integer_frames}"
@@ -120,23 +161,12 @@ def _key(folder: str, recipe: Recipe, integer_frames: bool) -> str:
 
 @contextlib.contextmanager
 def convert_apart() -> Iterator[Apart]:
-    """Yields a converter that works in one child process; it ends with the block.
-
-    The child imports TensorFlow while the parent goes on.
-    """
-    child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD],
-        env=child_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    """Yields a converter that works in child processes; they end with the block."""
+    convert = Apart()
     try:
-        yield Apart(child)
+        yield convert
     finally:
-        child.kill()  # between two jobs it has nothing to lose
-        child.communicate()
+        convert.close()
 
 
 def main() -> None:

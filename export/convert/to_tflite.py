@@ -123,9 +123,11 @@ def convert_ahead(saved: SavedModels, recipes: Sequence[Recipe], representative:
     """
     if not isinstance(saved.convert, Apart):
         return
-    for recipe in recipes:
-        if unsuited(saved.described.serving, recipe) or (recipe.calibrated and representative is None):
-            continue
+    suited = [recipe for recipe in recipes if not unsuited(saved.described.serving, recipe)]
+    suited = [recipe for recipe in suited if representative is not None or not recipe.calibrated]
+    if len({recipe.calibrated for recipe in suited}) == 2:
+        saved.convert.calibrate_apart()
+    for recipe in sorted(suited, key=lambda recipe: not recipe.calibrated):  # what takes longest begins first
         with captured_stderr(), contextlib.suppress(Exception):  # somebody's own code among it
             saved.convert.ahead(*_job(saved, recipe, representative, None))
 

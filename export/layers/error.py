@@ -9,7 +9,7 @@ a tensor with one wild channel has a fine ratio of its own while all its other c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,15 @@ from export.layers.flatbuffer import activations, op_name, read_model
 from export.layers.names import FloatTwin
 from export.layers.onward import Onward
 from export.layers.pairs import OpPair, paired
-from export.layers.run import Values, every_tensor, run_slice, scale_of
+from export.layers.run import Values, every_tensor, run_alone, scale_of
 from export.tflite.graph import Artifact, read_graph
 
 _LAST_ACTIVATIONS = frozenset({"SOFTMAX", "LOGISTIC"})
 # Noise of each of n operations runs through the rest of the network: n² / 2 operations a frame, 28,800 for the 240 of
 # EfficientNetB0, where an answer takes 240. So large models are measured on fewer frames, the mean over which decides.
-_MOST_RUNS, _LEAST_FRAMES = 1_000, 3
+_MOST_RUNS, _LEAST_FRAMES = 800, 3
+_MOST_BYTES = 2**26
+"""What operations that are run side by side may read and write, of one frame."""
 _TINY = 1e-30  # power of a layer that is silent on all frames
 
 
@@ -71,12 +73,11 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
     frames = {name: part[: max(_LEAST_FRAMES, _MOST_RUNS // len(pairs))] for name, part in frames.items()}
     values, stored = every_tensor(twin.graph, exact, frames), every_tensor(graph, quantized, frames)
     onward = Onward(exact, values, answers.values())
-    for pair in pairs:
-        if answers.get(out := int(pair.exact.outputs[0]), out) != out:
-            continue  # the last activation
-        if values[out].dtype.kind != "f":
-            continue  # masks of an embedding, places: quantisation leaves them alone
-        signal, noise = _own_noise(pair, exact, quantized, values)
+    # Without the last activation, and masks of an embedding or places, which quantisation leaves alone.
+    ends = [int(pair.exact.outputs[0]) for pair in pairs]
+    measured = [p for p, end in zip(pairs, ends, strict=True) if answers.get(end, end) == end]
+    measured = [pair for pair in measured if values[int(pair.exact.outputs[0])].dtype.kind == "f"]
+    for pair, signal, noise in _own_noises(measured, exact, quantized, values):
         if noise.any():
             found.append((pair, _ratio(signal, noise), _at_answers(onward, pair, values, noise)))
     total = sum(at_answers for *_, at_answers in found) or _TINY
@@ -120,21 +121,42 @@ def ranked_layers(errors: Iterable[LayerError]) -> list[tuple[str, float]]:
     return sorted(shares.items(), key=lambda item: -item[1])
 
 
-def _own_noise(pair: OpPair, exact: Any, quantized: Any, values: Values) -> tuple[np.ndarray, np.ndarray]:
-    """Returns signal and noise of one operation, ``float64[n, ...]`` each."""
-    sources = activations(exact, pair.exact.inputs)
-    rounding = [scale_of(quantized, index) for index in activations(quantized, pair.quantized.inputs)]
-    stored = [scale.stored(values[index]) for scale, index in zip(rounding, sources, strict=True)]
-    out = int(pair.quantized.outputs[0])
-    ends = activations(quantized, pair.quantized.inputs)
-    (rows,) = run_slice(quantized, dict(zip(ends, stored, strict=True)), [out])
-    rounded = {
-        index: scale.real(value).astype(values[index].dtype)
-        for index, scale, value in zip(sources, rounding, stored, strict=True)
-    }
-    (signal,) = run_slice(exact, rounded, [int(pair.exact.outputs[0])])
-    # In float32 both, or the mere moving of rounded values (pooling, reshape) would seem to add noise.
-    return signal.astype(np.float64), scale_of(quantized, out).real(rows).astype(signal.dtype) - signal
+def _own_noises(
+    pairs: Sequence[OpPair], exact: Any, quantized: Any, values: Values
+) -> Iterator[tuple[OpPair, np.ndarray, np.ndarray]]:
+    """Yields signal and noise of every operation, ``[n, ...]`` each."""
+    for group in _groups(pairs, exact, values):
+        jobs, twins = [], []
+        for pair in group:
+            sources, ends = activations(exact, pair.exact.inputs), activations(quantized, pair.quantized.inputs)
+            scales = [scale_of(quantized, end) for end in ends]
+            stored = [scale.stored(values[index]) for scale, index in zip(scales, sources, strict=True)]
+            jobs.append((pair.quantized, dict(zip(ends, stored, strict=True))))
+            rounded = {
+                index: scale.real(value).astype(values[index].dtype)
+                for index, scale, value in zip(sources, scales, stored, strict=True)
+            }
+            twins.append((pair.exact, rounded))
+        for pair, rows, signal in zip(group, run_alone(quantized, jobs), run_alone(exact, twins), strict=True):
+            # In float32 both, or the mere moving of rounded values (pooling, reshape) would seem to add noise.
+            real = scale_of(quantized, int(pair.quantized.outputs[0])).real(rows).astype(signal.dtype)
+            yield pair, signal.astype(np.float64), real - signal
+
+
+def _groups(pairs: Sequence[OpPair], exact: Any, values: Values) -> Iterator[list[OpPair]]:
+    """Yields operations in order, as many at a time as memory is spent on."""
+    group: list[OpPair] = []
+    held = 0
+    for pair in pairs:
+        ends = [*activations(exact, pair.exact.inputs), int(pair.exact.outputs[0])]
+        size = sum(values[index][0].nbytes for index in ends)
+        if group and held + size > _MOST_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(pair)
+        held += size
+    if group:
+        yield group
 
 
 def _answers(exact: Any) -> dict[int, int]:

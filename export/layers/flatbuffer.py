@@ -81,6 +81,27 @@ def slice_model(model: Any, inputs: Sequence[int], outputs: Sequence[int]) -> An
     return part
 
 
+def alone(model: Any, operators: Sequence[Any]) -> tuple[Any, list[dict[int, int]]]:
+    """Returns a model in which no operation reads what another computed: activations become inputs of the graph.
+
+    Its outputs are the first of each operation, in order. With it, for each operation, tensor → the input that stands
+    for it.
+    """
+    part, body = copy(model), copy(model.subgraphs[0])
+    body.tensors, body.operators, ends = list(body.tensors), [], []
+    for operator in operators:
+        own = copy(operator)
+        stands = {index: len(body.tensors) + n for n, index in enumerate(dict.fromkeys(activations(model, own.inputs)))}
+        body.tensors += [copy(body.tensors[index]) for index in stands]
+        own.inputs = np.array([stands.get(int(i), int(i)) for i in own.inputs], np.int32)
+        body.operators.append(own)
+        ends.append(stands)
+    body.inputs = np.array([fresh for stands in ends for fresh in stands.values()], np.int32)
+    body.outputs = np.array([op.outputs[0] for op in operators], np.int32)
+    part.subgraphs, part.signatureDefs, part.metadata, part.metadataBuffer = [body], None, None, None
+    return part, ends
+
+
 def prune_dead_operations(graph: Any) -> None:
     """Removes operations whose results nothing uses."""
     needed, kept = {int(i) for i in graph.outputs}, []

@@ -9,6 +9,7 @@ The rest is loaded once a cut and not once an operation: EfficientNetB0 has 240 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 
 from export.layers.flatbuffer import activations
 from export.layers.run import Slice, Values, run_slice
+
+_LONG = 100
+"""Operations of a model whose rest is run by all cores; a shorter one is over before they have woken."""
 
 
 class Onward:
@@ -25,14 +29,16 @@ class Onward:
         """Takes the float32 ``ModelT``, what its tensors hold ``[n, ...]``, and the tensors that are its answers."""
         self._exact, self._values, self.answers = exact, values, sorted(set(answers))
         self._cuts = cuts(exact)
+        self._after = _dependents(exact)
         self._place = {int(op.outputs[0]): at for at, op in enumerate(exact.subgraphs[0].operators)}
         self._rest: tuple[int, Slice] | None = None
+        self._threads = (os.cpu_count() or 1) if len(exact.subgraphs[0].operators) >= _LONG else 1
 
     def with_noise(self, tensor: int, noise: np.ndarray) -> dict[int, np.ndarray]:
         """Returns the answers that ``noise`` ``[n, ...]`` on top of ``tensor`` reaches, ``[n, ...]`` by tensor."""
         disturbed = (self._values[tensor] + noise).astype(self._values[tensor].dtype)
         cut = next((cut for cut in self._cuts[self._place[tensor] :] if cut is not None), None)
-        after = _after(self._exact, tensor)
+        after = self._after.get(tensor, frozenset())
         if cut is None or (cut != tensor and cut not in after):  # it only reaches an answer that left earlier
             return self._straight(tensor, disturbed)
         found, further = {tensor: disturbed}, [a for a in self.answers if self._place[a] > self._place[cut]]
@@ -41,18 +47,18 @@ class Onward:
             found |= dict(zip(wanted, self._run(tensor, disturbed, wanted), strict=True))
         if further:
             if self._rest is None or self._rest[0] != cut:
-                self._rest = cut, Slice(self._exact, [cut], further)
+                self._rest = cut, Slice(self._exact, [cut], further, threads=self._threads)
             found |= dict(zip(further, self._rest[1].run({cut: found[cut]}), strict=True))
         return {answer: rows for answer, rows in found.items() if answer in self.answers}
 
     def _straight(self, tensor: int, disturbed: np.ndarray) -> dict[int, np.ndarray]:
-        after = _after(self._exact, tensor)
+        after = self._after.get(tensor, frozenset())
         reached = [answer for answer in self.answers if answer in after]
         found = dict(zip(reached, self._run(tensor, disturbed, reached), strict=True)) if reached else {}
         return found | ({tensor: disturbed} if tensor in self.answers else {})
 
     def _run(self, tensor: int, disturbed: np.ndarray, outputs: Sequence[int]) -> list[np.ndarray]:
-        after = _after(self._exact, tensor)
+        after = self._after.get(tensor, frozenset())
         before = {index: rows for index, rows in self._values.items() if index not in after}
         return run_slice(self._exact, {**before, tensor: disturbed}, outputs)
 
@@ -72,10 +78,12 @@ def cuts(model: Any) -> list[int | None]:
     return found
 
 
-def _after(model: Any, tensor: int) -> set[int]:
-    """Returns the tensors that depend on ``tensor``."""
-    reached = {tensor}
-    for operator in model.subgraphs[0].operators:
-        if reached.intersection(map(int, operator.inputs)):
-            reached.update(map(int, operator.outputs))
-    return reached - {tensor}
+def _dependents(model: Any) -> dict[int, frozenset[int]]:
+    """Returns tensor → the tensors that depend on it, of all that something depends on."""
+    found: dict[int, set[int]] = {}
+    for operator in reversed(model.subgraphs[0].operators):
+        outputs = set(map(int, operator.outputs))
+        further = outputs.union(*(found.get(out, ()) for out in outputs))
+        for index in map(int, operator.inputs):
+            found.setdefault(index, set()).update(further)
+    return {index: frozenset(further) for index, further in found.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.convert.quiet import captured_stderr
-from export.layers.flatbuffer import activations, slice_model, write_model
+from export.layers.flatbuffer import activations, alone, slice_model, write_model
 from export.model.frames import in_batches
 from export.tflite.graph import Artifact, read_graph
 from fl_mobile.errors import VerifyError
@@ -88,7 +88,7 @@ def every_tensor(artifact: Artifact, model: Any, frames: Mapping[str, np.ndarray
 class Slice:
     """A part of a model, loaded once and run on as many values as there are."""
 
-    def __init__(self, model: Any, given: Sequence[int], outputs: Sequence[int]) -> None:
+    def __init__(self, model: Any, given: Sequence[int], outputs: Sequence[int], *, threads: int = 1) -> None:
         """Loads what computes tensors ``outputs`` from tensors ``given``; of those it takes the ones it needs."""
         from ai_edge_litert.interpreter import Interpreter
 
@@ -98,7 +98,7 @@ class Slice:
         if missing:
             raise VerifyError(f"a slice of the artifact needs tensors {missing}, which were not computed")
         with captured_stderr():
-            self._interpreter = Interpreter(model_content=write_model(part))
+            self._interpreter = Interpreter(model_content=write_model(part), num_threads=threads)
             self._interpreter.allocate_tensors()
         self._ends = [[detail["index"] for detail in side] for side in _details(self._interpreter)]
 
@@ -122,6 +122,20 @@ def run_slice(model: Any, values: Mapping[int, np.ndarray], outputs: Sequence[in
         VerifyError: The slice needs a tensor that ``values`` does not hold.
     """
     return Slice(model, list(values), outputs).run(values)
+
+
+def run_alone(model: Any, jobs: Sequence[tuple[Any, Mapping[int, np.ndarray]]]) -> list[np.ndarray]:
+    """Returns the first output of each operation as stored, ``[n, ...]``, computed from values of its own.
+
+    One interpreter holds them all: writing and loading a slice takes longer than most operations do.
+
+    Args:
+        model: ``ModelT``.
+        jobs: Operations of the model, each with tensor → stored ``[n, ...]`` of what it reads.
+    """
+    part, ends = alone(model, [operator for operator, _ in jobs])
+    values = {new: given[old] for stands, (_, given) in zip(ends, jobs, strict=True) for old, new in stands.items()}
+    return Slice(part, list(values), [int(index) for index in part.subgraphs[0].outputs]).run(values)
 
 
 def _details(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

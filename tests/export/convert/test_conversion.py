@@ -65,8 +65,11 @@ def test_no_child_outlives_the_block() -> None:
         return [c for c in psutil.Process().children() if "export.convert.conversion" in " ".join(c.cmdline())]
 
     def interrupted() -> None:
-        with convert_apart():
+        with convert_apart() as convert:
             assert len(children()) == 1
+            convert.calibrate_apart()
+            convert.calibrate_apart()
+            assert len(children()) == 2
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -24,10 +24,11 @@ from export.layers import (
     layer_errors,
     measure_layers,
 )
-from export.layers.error import advice
-from export.layers.flatbuffer import op_name, read_model, write_model
+from export.layers.error import _own_noises, advice
+from export.layers.flatbuffer import activations, op_name, read_model, write_model
 from export.layers.names import check_layers
 from export.layers.pairs import paired
+from export.layers.run import every_tensor, run_slice, scale_of
 from export.runtimes import answers, missing_runtimes
 from export.tflite.graph import read_graph
 from fl_mobile.errors import ExportError, VerifyError
@@ -89,6 +90,31 @@ def stored_types(data: bytes) -> dict[str, tuple[str, str]]:
             ends = (operator.inputs[1], operator.outputs[0])
             found[KERNELS[len(found)]] = tuple(names[tensors[i].type] for i in ends)
     return found
+
+
+@pytest.mark.parametrize("most", [2**26, 1])
+def test_operations_side_by_side_are_each_as_in_a_slice_of_its_own(
+    most: int, artifact: Any, twin: FloatTwin, data: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.layers.error._MOST_BYTES", most)
+    exact, quantized = twin.model, read_model(artifact("int8"))
+    values = every_tensor(twin.graph, exact, {"image": data.x_test[:3]})
+    pairs = paired(exact, quantized)
+    found = list(_own_noises(pairs, exact, quantized, values))
+    assert [pair for pair, *_ in found] == pairs
+    for pair, signal, noise in found:
+        sources, ends = activations(exact, pair.exact.inputs), activations(quantized, pair.quantized.inputs)
+        scales = [scale_of(quantized, end) for end in ends]
+        stored = [scale.stored(values[index]) for scale, index in zip(scales, sources, strict=True)]
+        out = int(pair.quantized.outputs[0])
+        (rows,) = run_slice(quantized, dict(zip(ends, stored, strict=True)), [out])
+        rounded = {
+            index: scale.real(value).astype(values[index].dtype)
+            for index, scale, value in zip(sources, scales, stored, strict=True)
+        }
+        (want,) = run_slice(exact, rounded, [int(pair.exact.outputs[0])])
+        np.testing.assert_array_equal(signal, want)
+        np.testing.assert_array_equal(noise, scale_of(quantized, out).real(rows).astype(want.dtype) - want)
 
 
 @pytest.mark.parametrize("recipe", EIGHT_BITS)

@@ -30,14 +30,16 @@ def net(outputs: int) -> Any:
     return Model(frame, end if outputs == 1 else [end, side])
 
 
+@pytest.mark.parametrize("longest", [100, 1])
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_by_way_of_cuts_and_straight_are_the_same(outputs: int) -> None:
+def test_by_way_of_cuts_and_straight_are_the_same(outputs: int, longest: int, monkeypatch: Any) -> None:
     from export.convert.saved import saved_models
     from export.layers.names import FloatTwin, twin_of
     from export.model.serving import described
 
     with saved_models(described(net(outputs), "float32", classes=False)) as saved:
         twin: FloatTwin = twin_of(saved)
+    monkeypatch.setattr("export.layers.onward._LONG", longest)  # one thread, and as many as there are cores
     exact, rng = twin.model, np.random.default_rng(0)
     frames = {"image": rng.standard_normal((3, 8, 8, 3)).astype(np.float32)}
     values, answers = every_tensor(twin.graph, exact, frames), _answers(exact)
