@@ -38,11 +38,12 @@ def check_can_be_standardised(dataset: Dataset, how: str) -> None:
 
 
 def column_names(dataset: Dataset) -> tuple[str, ...]:
-    """Returns what `rows_of` holds, by name: features, then the numbers that are told."""
+    """Returns what `rows_of` holds, by name: features, then the numbers that are told; each name is one column's."""
     features = dataset.train.x.shape[1]
     columns = dataset.columns or tuple(str(number) for number in range(features))
     told = _numbers_told(dataset)
-    labels = dataset.labels if len(dataset.labels) == told else tuple(f"y{number}" for number in range(told))
+    named = len(dataset.labels) == told and not set(dataset.labels) & set(columns)
+    labels = dataset.labels if named else tuple(f"y{number}" for number in range(told))
     return (*columns, *labels)
 
 

@@ -95,6 +95,12 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
     import json
 
     dataset = open_dataset(experiment)
+    if dataset.scaling is not None and dataset.scaling.target_mean.size:
+        raise ConfigError(
+            f"serve: data.standardize = {experiment.data.standardize!r} would train on the numbers of"
+            f" {experiment.data.dataset} in units of their spread, and real clients hold them as they"
+            " are: use none, and normalise features in the model"
+        )
     data, build = data_of(experiment, dataset), build_of(experiment, dataset)
     start_with_one_thread()
     programs = Programs(build, dataset.train.x[:8], dataset.ports)

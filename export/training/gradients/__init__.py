@@ -42,7 +42,7 @@ RULES: dict[str, Rule] = {
     "Abs": Rule(elementwise.absolute),
     "Square": Rule(elementwise.square),
     "Sqrt": Rule(elementwise.sqrt),
-    "Rsqrt": Rule(elementwise.rsqrt),
+    "Rsqrt": Rule(elementwise.rsqrt, elementwise.rsqrt_forward),
     "Reciprocal": Rule(elementwise.reciprocal, elementwise.reciprocal_forward),
     "Exp": Rule(elementwise.exp),
     "Log": Rule(elementwise.log),

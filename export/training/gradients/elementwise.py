@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from export.training.gradients.rule import Gradients, Node, positive, shape_of, sum_rows, unbroadcast
 
 
@@ -136,6 +138,22 @@ def square(node: Node, g: Any) -> Gradients:
 
 def sqrt(node: Node, g: Any) -> Gradients:
     return (0.5 * g / node.outputs[0],)
+
+
+_SMALLEST, _LARGE = 2.0**-126, 2.0**127
+
+
+def rsqrt_forward(node: Node) -> Gradients:
+    """Answers 2⁶³ where TensorFlow answers infinity: XNNPACK's kernel for PCs makes NaN of 0, ``UnitNormalization`` of
+    a row of zeros for one. What is negative stays negative, and what has a positive number added is left alone."""
+    import tensorflow as tf
+
+    (x,), source = node.inputs, node.op.inputs[0].op
+    if source.type in ("AddV2", "Add", "Maximum"):
+        offsets = [value for value in map(tf.get_static_value, source.inputs) if value is not None]
+        if any(np.all(value > _SMALLEST) for value in offsets):
+            return (tf.math.rsqrt(x),)
+    return (tf.math.rsqrt(tf.maximum(x, _SMALLEST) + tf.minimum(x, 0.0) * _LARGE),)
 
 
 def rsqrt(node: Node, g: Any) -> Gradients:

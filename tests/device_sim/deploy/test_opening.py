@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from device_sim.deploy.opening import deployable
+from device_sim.datasets.scaling import column_names
+from device_sim.deploy.opening import deployable, open_deployed
 from device_sim.experiment.toml import parse_experiment
+from device_sim.federation.dealing import open_dataset
 from device_sim.run.loop import timeline_rounds
 from fl_mobile.errors import ConfigError
 
@@ -47,3 +49,13 @@ def test_a_private_run_needs_a_secret_draw_a_secret_key_and_a_deadline() -> None
 def test_what_only_a_simulation_can_do_is_refused_by_key(keys: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"serve: [a-z]+\.[a-z-]+ cannot be used with real clients: "):
         deployable(parse_experiment("", keys))
+
+
+@pytest.mark.tf
+def test_numbers_in_units_of_their_spread_are_refused_because_clients_hold_them_as_they_are() -> None:
+    plain = ("data.dataset=diabetes", "data.standardize=none")
+    names = column_names(open_dataset(parse_experiment("", plain)))
+    scaling = ",".join(f'"{name}=0:1"' for name in names)
+    public = ("data.dataset=diabetes", "data.standardize=public", f"data.scaling=[{scaling}]")
+    with pytest.raises(ConfigError, match=r"serve: data\.standardize = 'public' would train on the numbers"):
+        open_deployed(deployable(parse_experiment("", public)))
