@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.datasets.npz_ends import heads_in, inputs_in, named, several
+from device_sim.datasets.npz_ends import EXACT, heads_in, inputs_in, named, several
 from device_sim.datasets.records import Dataset, Ends, LoadRequest, Samples, check_array_bytes, make_dataset
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import ConfigError, DataError, nearest
 from fl_mobile.storage.npz import Header, read_arrays
 from fl_mobile.tasks import AUTO, MULTI_HEAD, decide, prepared, task_row
 from fl_mobile.tasks.table import CLASSES, RECONSTRUCTION
+from fl_mobile.tasks.targets import rebuilt
 from fl_mobile.tasks.weighted import checked_weights
 
 _ONE_TARGET = "{}: one target 'y' has no heads; save several as y.<name>, or leave task.heads out"
@@ -164,7 +165,7 @@ def _inputs(path: Path, key: str, x: np.ndarray, *, tokens: bool) -> np.ndarray:
         raise DataError(f"{path}: '{key}' is {x.dtype}, expected uint8 pixels or numbers.")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which Samples refuses
         narrow = x.astype(np.float32)
-    if x.dtype.kind in "iu" and x.size and max(abs(int(x.min())), abs(int(x.max()))) > 2**24:
+    if x.dtype.kind in "iu" and x.size and max(abs(int(x.min())), abs(int(x.max()))) > EXACT:
         raise DataError(f"{path}: '{key}' holds integers beyond 2^24, which float32 cannot hold exactly.")
     return narrow
 
@@ -232,7 +233,7 @@ def _pair(
     first, second = names
     x = _inputs(path, first, arrays[first], tokens=task == "sequence")
     if task == RECONSTRUCTION:
-        return x, x.astype(np.float32) * np.float32(1 / 255 if x.dtype == np.uint8 else 1)
+        return x, rebuilt(x)
     y = _targets(path, second, arrays[second], task)
     if x.ndim < 2 or len(x) != len(y):
         raise DataError(f"{path}: '{first}' is {x.shape} and '{second}' is {y.shape}; expected [n, ...] and [n].")

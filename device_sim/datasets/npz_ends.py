@@ -18,7 +18,8 @@ from fl_mobile.tasks.table import CLASSES, CLASSIFICATION
 
 Arrays = Mapping[str, np.ndarray]
 
-_EXACT = 2**24
+EXACT = 2**24
+"""Whole numbers up to here are exact in rows of float32."""
 _SPEC = re.compile(r"(?P<name>\w+)=(?P<task>[a-z-]*)(?::(?P<loss>[\w.:-]+))?(?:\*(?P<weight>[\d.]+))?")
 
 
@@ -150,7 +151,7 @@ def _input(what: str, x: np.ndarray) -> np.ndarray:
     if x.dtype == np.uint8:
         return x[..., None] if x.ndim == 3 else x
     if x.dtype.kind in "iub":
-        if x.size and max(abs(int(x.min())), abs(int(x.max()))) > _EXACT:
+        if x.size and max(abs(int(x.min())), abs(int(x.max()))) > EXACT:
             raise DataError(f"{what} holds integers beyond 2^24, which float32 cannot hold exactly.")
         return x.astype(np.int32)
     with np.errstate(over="ignore"):

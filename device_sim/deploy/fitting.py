@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from device_sim.datasets.npz_ends import EXACT
 from device_sim.deploy.examples import Examples
 from export.training.contract import Contract, Port
 from fl_mobile.errors import DataError
@@ -18,11 +19,10 @@ from fl_mobile.models.ends import port_of
 from fl_mobile.tasks import prepared, task_row
 from fl_mobile.tasks.heads import joined
 from fl_mobile.tasks.table import CLASSES, RECONSTRUCTION, bare
+from fl_mobile.tasks.targets import rebuilt
 from fl_mobile.tasks.weighted import checked_weights, weighted_of, with_weights
 
-_EXACT = 2**24
 _KINDS = {"float32": "finite", "int32": "tokens from 0,", "uint8": "pixels"}
-_PIXEL = np.float32(1 / 255)
 
 
 def rows_for(contract: Contract, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,7 @@ def rows_for(contract: Contract, examples: Examples) -> tuple[np.ndarray, np.nda
         told = zip(targets, heads, strict=True)
         y = joined({h.name: _targets(examples, key, h.task, h.target, h.answer[-1]) for key, h in told})
     elif task == RECONSTRUCTION:
-        y = x.astype(np.float32) * (_PIXEL if x.dtype == np.uint8 else np.float32(1))
+        y = rebuilt(x)
     else:
         shape = of.target if of else _port(contract, "y").shape[1:]
         outputs = contract.signature("infer").outputs[0].shape
@@ -83,7 +83,7 @@ def _input(examples: Examples, key: str, shape: tuple[int, ...], dtype: str) -> 
             fits = dtype == "float32" and bool(np.isfinite(x.astype(np.float32)).all())
     else:  # whole numbers are exact in rows of float32; those of a lone input are tokens
         lone = dtype == "int32" and key == "x"
-        least, most = (0, 2**31 - 1) if lone else (-_EXACT, _EXACT)
+        least, most = (0, 2**31 - 1) if lone else (-EXACT, EXACT)
         fits = (dtype != "uint8" or x.dtype == np.uint8) and least <= int(x.min()) and int(x.max()) <= most
     if not fits:
         raise DataError(_not(examples, key, f"{_KINDS[dtype]} {dtype}{('n', *shape)}"))

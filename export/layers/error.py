@@ -74,9 +74,11 @@ def layer_errors(artifact: Artifact, twin: FloatTwin, frames: Mapping[str, np.nd
     values, stored = every_tensor(twin.graph, exact, frames), every_tensor(graph, quantized, frames)
     onward = Onward(exact, values, answers.values())
     # Without the last activation, and masks of an embedding or places, which quantisation leaves alone.
-    ends = [int(pair.exact.outputs[0]) for pair in pairs]
-    measured = [p for p, end in zip(pairs, ends, strict=True) if answers.get(end, end) == end]
-    measured = [pair for pair in measured if values[int(pair.exact.outputs[0])].dtype.kind == "f"]
+    measured = [
+        pair
+        for pair in pairs
+        if answers.get(out := int(pair.exact.outputs[0]), out) == out and values[out].dtype.kind == "f"
+    ]
     for pair, signal, noise in _own_noises(measured, exact, quantized, values):
         if noise.any():
             found.append((pair, _ratio(signal, noise), _at_answers(onward, pair, values, noise)))

@@ -82,10 +82,9 @@ def slice_model(model: Any, inputs: Sequence[int], outputs: Sequence[int]) -> An
 
 
 def alone(model: Any, operators: Sequence[Any]) -> tuple[Any, list[dict[int, int]]]:
-    """Returns a model in which no operation reads what another computed: activations become inputs of the graph.
+    """Returns a model in which no operation reads what another computed, to be sliced (`slice_model`).
 
-    Its outputs are the first of each operation, in order. With it, for each operation, tensor → the input that stands
-    for it.
+    With it, for each operation, activation it reads → the tensor that stands for it and that nothing computes.
     """
     part, body = copy(model), copy(model.subgraphs[0])
     body.tensors, body.operators, ends = list(body.tensors), [], []
@@ -96,9 +95,7 @@ def alone(model: Any, operators: Sequence[Any]) -> tuple[Any, list[dict[int, int
         own.inputs = np.array([stands.get(int(i), int(i)) for i in own.inputs], np.int32)
         body.operators.append(own)
         ends.append(stands)
-    body.inputs = np.array([fresh for stands in ends for fresh in stands.values()], np.int32)
-    body.outputs = np.array([op.outputs[0] for op in operators], np.int32)
-    part.subgraphs, part.signatureDefs, part.metadata, part.metadataBuffer = [body], None, None, None
+    part.subgraphs = [body]
     return part, ends
 
 

@@ -135,7 +135,7 @@ def run_alone(model: Any, jobs: Sequence[tuple[Any, Mapping[int, np.ndarray]]]) 
     """
     part, ends = alone(model, [operator for operator, _ in jobs])
     values = {new: given[old] for stands, (_, given) in zip(ends, jobs, strict=True) for old, new in stands.items()}
-    return Slice(part, list(values), [int(index) for index in part.subgraphs[0].outputs]).run(values)
+    return Slice(part, list(values), [int(operator.outputs[0]) for operator, _ in jobs]).run(values)
 
 
 def _details(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -63,6 +63,11 @@ def remedy(y: np.ndarray, name: str = "y") -> str:
     return f": save {name}{flat}" + (".astype('int64')" if y.dtype.kind not in "iu" else "")
 
 
+def rebuilt(x: np.ndarray) -> np.ndarray:
+    """Returns the targets of a reconstruction, ``float32[n, …]``: the inputs, pixels (uint8) from 0 to 1."""
+    return x.astype(np.float32) * np.float32(1 / 255 if x.dtype == np.uint8 else 1)
+
+
 def prepared(task: str, y: np.ndarray) -> np.ndarray:
     """Returns targets as they are trained on: ``int64`` classes, or ``float32`` bits and numbers, ``[n, …]``.
 
