@@ -15,7 +15,8 @@ from fl_mobile.records import FitPlan
 from fl_mobile.seeds import stream
 
 CHUNK_WORK = 10**8
-"""Example visits × parameters after which a chunk is full: about 30 ms of one core, far above a call's own cost."""
+"""Example visits × parameters × time steps after which a chunk is full: about 30 ms of one core, far above a call's own
+cost."""
 
 CHUNK_BYTES = 64 * 2**20
 """Bound of a chunk's updates, so that memory grows with neither the cohort nor the model."""
@@ -42,10 +43,17 @@ class Batches:
     share: np.ndarray
 
 
-def in_chunks(tasks: Iterable[Task], plan: FitPlan, parameters: int) -> Iterator[list[Task]]:
-    """Yields the tasks in order, several to a chunk where they are small."""
+def in_chunks(tasks: Iterable[Task], plan: FitPlan, parameters: int, time_steps: int = 1) -> Iterator[list[Task]]:
+    """Yields the tasks in order, several to a chunk where they are small.
+
+    Args:
+        tasks: Taken as chunks are asked for.
+        plan: How often a device visits its examples.
+        parameters: Of the model.
+        time_steps: In how many a recurrent model uses them all, see `Model`.
+    """
     most = max(1, min(CHUNK_SIZES[-1], CHUNK_BYTES // (4 * parameters)))
-    most_examples = CHUNK_WORK // (plan.epochs * parameters)
+    most_examples = CHUNK_WORK // (plan.epochs * parameters * time_steps)
     waiting: list[Task] = []
     examples = 0
     for task in tasks:

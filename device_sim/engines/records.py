@@ -138,6 +138,7 @@ class Model(Protocol):
         initial: The model's first weights.
         from_logits: Whether the model's outputs still need softmax or sigmoid.
         about: One line: how it trains, and why so.
+        time_steps: Of the longest recurrent layer, in each of which all of its weights are used; 1 without any.
     """
 
     @property
@@ -148,6 +149,8 @@ class Model(Protocol):
     def from_logits(self) -> bool: ...
     @property
     def about(self) -> str: ...
+    @property
+    def time_steps(self) -> int: ...
 
 
 class Trainer(Model, Protocol):
@@ -183,7 +186,7 @@ class Engine(Model, Protocol):
 
         Args:
             weights: What the cohort received.
-            tasks: Taken one at a time, as workers become free.
+            tasks: Taken a few at a time, ahead of workers that become free.
             plan: How to train.
             then: Runs in the worker, on a chunk of tasks and their updates; it must be picklable, because workers may
                 be processes. Where chunks end depends on the tasks and the plan alone.

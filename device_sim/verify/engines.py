@@ -185,6 +185,10 @@ class _Both:
         return f"{self.first.about}; checked against {self.second.about}"
 
     @property
+    def time_steps(self) -> int:
+        return self.first.time_steps
+
+    @property
     def shares_memory(self) -> bool:
         return self.first.shares_memory
 

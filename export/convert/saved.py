@@ -20,8 +20,9 @@ from export.convert.scratch import scratch_folder
 from export.convert.traced import write_saved_model
 from export.model.ends import answers_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID
+from export.model.recurrent import loops_unrolled
 from export.model.serving import SIGNATURE, Described
-from export.model.tracing import inner_functions_inlined, loops_unrolled
+from export.model.tracing import inner_functions_inlined
 
 
 class SavedModels:

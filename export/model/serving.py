@@ -20,15 +20,8 @@ import numpy as np
 from export.model.ends import Opening, answers_of, opening_of
 from export.model.forms import Entry, InputForms, entries_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID, heads_of
-from export.model.tracing import (
-    check_weights,
-    inner_functions_inlined,
-    loops_unrolled,
-    recurrent_layers,
-    refuse_half_precision,
-    steps_of,
-    trace,
-)
+from export.model.recurrent import loops_unrolled, recurrent_layers, steps_of
+from export.model.tracing import check_weights, inner_functions_inlined, refuse_half_precision, trace
 from fl_mobile.errors import ExportError
 from fl_mobile.tensors import weights_hash
 

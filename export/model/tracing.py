@@ -11,7 +11,6 @@ import numpy as np
 
 from export.model.ends import Opening, answers_of
 from fl_mobile.errors import ExportError
-from fl_mobile.models.private_api import flatten_layers
 
 
 @contextlib.contextmanager
@@ -30,37 +29,6 @@ def inner_functions_inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
-
-
-@contextlib.contextmanager
-def loops_unrolled(model: Any, *, unroll: bool = True) -> Iterator[None]:
-    """Traces recurrent layers step by step instead of as a loop while the block runs; their lengths are fixed.
-
-    An 8-bit recipe measures ranges inside a loop never (its calibration of a WHILE kills the process, TF 2.21), and
-    between the operations of an unrolled layer as between any others.
-    """
-    looped = [layer for layer in recurrent_layers(model) if not layer.unroll] if unroll else []
-    for layer in looped:
-        layer.unroll = True
-    try:
-        yield
-    finally:
-        for layer in looped:
-            layer.unroll = False
-
-
-def recurrent_layers(model: Any) -> list[Any]:
-    """Returns the layers of ``model`` that are one of Keras' recurrent ones, wherever they are nested."""
-    import keras
-
-    return [layer for layer in flatten_layers(model) if isinstance(layer, keras.layers.RNN)]
-
-
-def steps_of(layer: Any) -> int:
-    """Returns the number of time steps a recurrent layer was built for; 0 when it does not say."""
-    config = layer.get_build_config() or {}
-    shape = config.get("input_shape") or config.get("shapes_dict", {}).get("sequences_shape") or (None, None)
-    return shape[1] or 0
 
 
 def trace(model: Any, opening: Opening) -> tuple[Any, list[str]]:

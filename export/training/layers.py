@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from export.model.recurrent import unrolled
+from export.model.swapping import swap
 from export.training.draws import drawn_tensor, numbered_draws
 from export.training.dropout import keep_tensor, keys_of
 from export.training.recurrent import Keep, masks_of_cells
@@ -115,7 +117,7 @@ def traced_for_training(model: Any, batch: Batch, *, training: bool) -> Iterator
             elif kind == "RandomCrop":
                 undo.append(swap(layer, "transform_images", _crop(layer)))
             elif hasattr(layer, "unroll"):
-                undo.append(swap(layer, "unroll", True))
+                undo += unrolled(layer)
             if getattr(layer, "activity_regularizer", None) is not None:
                 undo.append(swap(layer, "activity_regularizer", _of_real_examples(layer, batch.mask)))
             else:
@@ -206,20 +208,6 @@ def swap_cells(model: Any, first: int, keep: Keep) -> list[Callable[[], None]]:
     """Lets recurrent cells drop by ``keep``; returns what puts them back. Arguments as of `masks_of_cells`."""
     cells = masks_of_cells(model, first)
     return [swap(masks.cell, masks.method, masks.method_with(keep)) for masks in cells]
-
-
-def swap(layer: Any, name: str, value: Any) -> Callable[[], None]:
-    """Shadows an attribute on the instance; returns what removes it again. Keras' own tracking is not involved."""
-    had, before = name in vars(layer), vars(layer).get(name)
-    object.__setattr__(layer, name, value)
-
-    def put_back() -> None:
-        if had:
-            object.__setattr__(layer, name, before)
-        else:
-            object.__delattr__(layer, name)
-
-    return put_back
 
 
 def _dropout(layer: Any, index: int, key: Callable[[], Any]) -> Callable[..., Any]:

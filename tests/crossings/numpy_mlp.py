@@ -22,6 +22,7 @@ class NumpyMlp:
     """`Trainer` for rectified layers over flat inputs; after the first one, batch normalization if asked for."""
 
     about = "numpy, for tests"
+    time_steps = 1
 
     def __init__(self, inputs: int, hidden: Sequence[int], classes: int, *, norm: bool = False, seed: int = 0) -> None:
         self.from_logits = True

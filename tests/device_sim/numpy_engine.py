@@ -24,6 +24,7 @@ class NumpyTrainer:
     """`Trainer` for softmax regression over flat inputs."""
 
     about = "numpy, for tests"
+    time_steps = 1
 
     def __init__(self, inputs: int, classes: int) -> None:
         self.spec: Spec = {"out/kernel": TensorSpec((inputs, classes)), "out/bias": TensorSpec((classes,))}

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from functools import partial
+from queue import PriorityQueue, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,10 @@ from fl_mobile.records import FitPlan
 from fl_mobile.tensors import Tensors
 
 EVALUATE_PART = 2000
+
+AHEAD_BYTES = 64 * 2**20
+"""Examples and updates of the chunks that are known ahead of the one whose result is awaited."""
+
 T = TypeVar("T")
 
 
@@ -87,7 +92,7 @@ class PooledEngine:
         share: Callable[[Tensors], Any] = _same,
         leave: Callable[[], None] = _nothing,
     ) -> None:
-        self.spec, self.initial, self.from_logits, self.about = workers[0].call(_facts)
+        self.spec, self.initial, self.from_logits, self.about, self.time_steps = workers[0].call(_facts)
         for worker in workers[1:]:
             other = worker.call(_facts)[0]
             if [tensor.shape for tensor in other.values()] != [tensor.shape for tensor in self.spec.values()]:
@@ -104,11 +109,8 @@ class PooledEngine:
     def train(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan, then: Then[T]) -> Iterator[T]:
         """Yields what ``then`` makes of every chunk of tasks, in task order."""
         shared = self._share(weights)
-        work = (
-            lambda chunk=chunk: self._call(_train, shared, chunk, plan, then)
-            for chunk in in_chunks(tasks, plan, self._parameters)
-        )
-        return self._in_order(work)
+        chunks = in_chunks(tasks, plan, self._parameters, self.time_steps)
+        return self._in_order((chunk, partial(self._call, _train, shared, chunk, plan, then)) for chunk in chunks)
 
     def prepare(self, plan: FitPlan) -> None:
         """Lets a trainer refuse now what it would refuse in round 1."""
@@ -123,11 +125,8 @@ class PooledEngine:
     def evaluate_each(self, weights: Tensors, tasks: Iterable[Task], plan: FitPlan) -> Iterator[Evaluation]:
         """Yields accuracy and mean loss of every task, in task order."""
         shared = self._share(weights)
-        work = (
-            lambda chunk=chunk: self._call(_score, shared, chunk, plan)
-            for chunk in in_chunks(tasks, plan, self._parameters)
-        )
-        for scores in self._in_order(work):
+        chunks = in_chunks(tasks, plan, self._parameters, self.time_steps)
+        for scores in self._in_order((chunk, partial(self._call, _score, shared, chunk, plan)) for chunk in chunks):
             yield from scores
 
     def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
@@ -153,23 +152,47 @@ class PooledEngine:
         finally:
             self._free.put(worker)
 
-    def _in_order(self, work: Iterable[Callable[[], T]]) -> Iterator[T]:
-        """Yields the results in order, a few calls under way at a time."""
-        waiting: deque[Future[T]] = deque()
+    def _in_order(self, work: Iterable[tuple[Sequence[Task], Callable[[], T]]]) -> Iterator[T]:
+        """Yields the results in order.
+
+        Of the calls that are known the longest begins first, so that workers end together (Graham 1969). Known are a
+        few, and as many as `AHEAD_BYTES` hold.
+        """
+        known: PriorityQueue[tuple[int, int, Callable[[], T], Future[T]]] = PriorityQueue()
+        waiting: deque[tuple[int, Future[T]]] = deque()
+        held = 0
         try:
-            for one in work:
-                waiting.append(self._threads.submit(one))
-                if len(waiting) >= self._ahead:
-                    yield waiting.popleft().result()
+            for number, (tasks, call) in enumerate(work):
+                future: Future[T] = Future()
+                known.put((-sum(len(task.y) for task in tasks), number, call, future))
+                self._threads.submit(_longest, known)
+                size = sum(task.x.nbytes + task.y.nbytes + 4 * self._parameters for task in tasks)
+                waiting.append((size, future))
+                held += size
+                while len(waiting) >= self._ahead and held > AHEAD_BYTES:
+                    size, future = waiting.popleft()
+                    held -= size
+                    yield future.result()
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
         finally:
-            for future in waiting:  # somebody stopped early: what has not begun shall not begin
+            for _, future in waiting:  # somebody stopped early: what has not begun shall not begin
                 future.cancel()
 
 
-def _facts(trainer: Trainer) -> tuple[Any, Tensors, bool, str]:
-    return trainer.spec, trainer.initial, trainer.from_logits, trainer.about
+def _longest(known: PriorityQueue[tuple[int, int, Callable[[], T], Future[T]]]) -> None:
+    """Makes the longest call that is known; there is one for every time this is asked for."""
+    _, _, call, future = known.get()
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:  # is raised where the result is taken
+        future.set_exception(error)
+
+
+def _facts(trainer: Trainer) -> tuple[Any, Tensors, bool, str, int]:
+    return trainer.spec, trainer.initial, trainer.from_logits, trainer.about, trainer.time_steps
 
 
 def _prepare(trainer: Trainer, plan: FitPlan) -> None:

@@ -34,6 +34,7 @@ class AutoTrainer:
         reason = why_not(self._keras.model)
         self._vectorized = None if reason else VectorizedTrainer(build, probe, self._keras)
         self.spec, self.initial, self.from_logits = self._keras.spec, self._keras.initial, self._keras.from_logits
+        self.time_steps = self._keras.time_steps
         self._parameters = sum(tensor.size for tensor in self.spec.values())
         self.about = f"keras, because {reason}" if reason else "vectorized, because every layer can be batched"
         self.about += self._keras.threads

@@ -27,8 +27,10 @@ from device_sim.engines.trainers.steps import (
     examples_signature,
     one_thread_per_op,
     shape_of,
+    time_steps_of,
 )
 from export.convert.scratch import check_scratch
+from export.model.recurrent import loops_unrolled
 from export.tuning.on_device import with_fake_quant
 from fl_mobile.local.losses import evaluation_loss, training_loss
 from fl_mobile.local.optimizers import local_optimizer
@@ -39,6 +41,10 @@ from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 
 EVALUATE_BATCH = 250
+
+UNROLLED_STEPS = 64
+"""Recurrent layers of at most so many time steps train step by step: in a loop, TensorFlow hands every operation from
+thread to thread. On two workers a step of ``char-gru``, 40 long, takes 0.41 of the time; tracing takes 4 s more."""
 
 
 class KerasTrainer:
@@ -56,6 +62,7 @@ class KerasTrainer:
         self.spec, self.initial = keras_bridge.spec_of(self.model), keras_bridge.read(self.model)
         self.about = "keras: devices and steps looped in one compiled graph" + self.threads
         self.from_logits = head_of(self.model, probe) == "logits"
+        self.time_steps = time_steps_of(self.model)
         self._variables = keras_bridge.travelling_variables(self.model)
         self._fits: dict[tuple[object, ...], Any] = {}
         self._scores: dict[tuple[object, ...], Any] = {}
@@ -185,7 +192,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def step(x: Any, y: Any, seed: Any, number: Any, pull: dict[int, Any], centre: Any, rates: Any) -> Any:
         rate, mu, limit = rates
-        with tf.GradientTape() as tape, keyed_draws(model, seed, number):
+        unrolled = loops_unrolled(model, longest=UNROLLED_STEPS)
+        with unrolled, tf.GradientTape() as tape, keyed_draws(model, seed, number):
             out = answers(model(as_input(x), training=True))
             each = training_loss(plan, y, out)
             value = tf.reduce_mean(each) + sum(model.losses)

@@ -16,6 +16,7 @@ import numpy as np
 from device_sim.engines.batches import visits
 from device_sim.engines.records import EXPORTED, Evaluation, Task, evaluation_of
 from device_sim.engines.trainers.blame import blamed
+from device_sim.engines.trainers.steps import time_steps_of
 from export.training import Contract, TrainingSession
 from export.training.session import SESSIONS
 from fl_mobile.errors import ConfigError
@@ -52,6 +53,7 @@ class Programs:
         self._input_dtype = probe.dtype.name
         self._input_shape = tuple(probe.shape[1:])
         check_layers(self._model)
+        self.time_steps = time_steps_of(self._model)
         self._programs: dict[Key, Program] = {}
         self._building = Lock()
 
@@ -101,10 +103,12 @@ class ExportedPrograms:
     Attributes:
         program: Its bytes and contract.
         initial: First weights; the file holds none.
+        time_steps: See `Model`.
     """
 
     program: Program
     initial: Tensors
+    time_steps: int = 1
 
     @property
     def spec(self) -> Spec:
@@ -156,6 +160,7 @@ class LitertTrainer:
     def __init__(self, programs: Programs | ExportedPrograms, runtime: str = "litert") -> None:
         self._programs, self._open = programs, SESSIONS[runtime]
         self.spec, self.initial, self.from_logits = programs.spec, programs.initial, programs.from_logits
+        self.time_steps = programs.time_steps
         self.about = f"{runtime}: every device runs the phone's own training program"
         self._sessions: dict[Key, TrainingSession] = {}
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from export.model.recurrent import recurrent_layers, steps_of
 from fl_mobile.models import private_api
 from fl_mobile.models.keras_start import import_keras
 from fl_mobile.records import FitPlan
@@ -50,6 +51,11 @@ def _threads_of_ops() -> int:
 
     told = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
     return told or os.cpu_count() or 1
+
+
+def time_steps_of(model: Any) -> int:
+    """Returns the number of time steps of a model's longest recurrent layer, 1 without any."""
+    return max((steps_of(layer) for layer in recurrent_layers(model)), default=1) or 1
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class VectorizedTrainer:
         self._keras = keras or KerasTrainer(build, probe)
         self._model, self.from_logits = self._keras.model, self._keras.from_logits
         self.about = "vectorized: the devices of a chunk train side by side on a device axis" + self._keras.threads
-        self.spec, self.initial = self._keras.spec, self._keras.initial
+        self.spec, self.initial, self.time_steps = self._keras.spec, self._keras.initial, self._keras.time_steps
         if reason := why_not(self._model):
             raise ConfigError(f'engine vectorized: {reason}; use engine.name = "keras" or "auto"')
         self._fits: dict[tuple[object, ...], Any] = {}

@@ -27,6 +27,12 @@ UNDETERMINED = 10.0
 MOST = 0.3
 """Relative difference that nothing is allowed, here or elsewhere: a proof that allows more shows nothing."""
 
+FAINT = ROUNDINGS * 2.0**-23
+"""A tensor's gradient, relative to the model's, that sums in another order make of nothing. Adam makes steps of it."""
+
+MUTED = ROUNDINGS / 2
+"""Roundings that a case without faint gradients counts as: a program may be on the other side of it."""
+
 WEIGHT = "step of "
 """How the names of weight changes begin."""
 
@@ -43,6 +49,7 @@ class Answers:
         unsure: For each of ``correct``, answers that rounding may turn.
         moved: Weights afterwards minus weights before.
         start: Weights before, what rounding of the weights themselves is judged by.
+        faint: Whether the gradient of a tensor was `FAINT` in a step.
     """
 
     outputs: np.ndarray
@@ -52,6 +59,7 @@ class Answers:
     unsure: np.ndarray
     moved: Tensors
     start: Tensors
+    faint: bool = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Returns everything that is compared by its norm, by name."""
@@ -145,7 +153,7 @@ class Bound:
     allowed: float
 
 
-Nudged = Sequence[tuple[int, Answers]]
+Nudged = Sequence[tuple[float, Answers]]
 """Roundings that the weights were moved by, and what came out then."""
 
 
@@ -160,7 +168,7 @@ def bounds_of(answers: Answers, nudged: Nudged) -> dict[str, Bound]:
 
     Args:
         answers: The truth.
-        nudged: The same from weights a few roundings apart.
+        nudged: The same from weights a few roundings apart, or without faint gradients (queries to a sequence of one).
     """
     arrays = answers.arrays()
     steps = [value for name, value in arrays.items() if name.startswith(WEIGHT)]
@@ -198,7 +206,7 @@ def _mean_step(mean: float, value: np.ndarray) -> float:
     return max(mean * float(value.size**0.5), 1e-30)
 
 
-def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, apart: Sequence[tuple[int, float]]) -> Bound:
+def _bound(name: str, value: np.ndarray, mean: float, answers: Answers, apart: Sequence[tuple[float, float]]) -> Bound:
     noise = max((ROUNDINGS / roundings * distance for roundings, distance in apart), default=0.0)
     if not name.startswith(WEIGHT):
         size = max(norm(value), 1e-6)

@@ -24,6 +24,7 @@ import numpy as np
 from export.training.contract import Contract
 from export.training.options import Options
 from export.training.proof.answers import (
+    MUTED,
     Answers,
     Bound,
     Difference,
@@ -231,7 +232,9 @@ class _Prover:
         found = compared(got, want, bounds)
         if not recorded and all(d.same for d in found):
             return want, bounds, found
-        nudged = [(1, self.reference.nudged(case, material, 1))]
+        nudged: list[tuple[float, Answers]] = [(1, self.reference.nudged(case, material, 1))]
+        if want.faint and self.options.optimizer == "adam":
+            nudged.append((MUTED, self.reference.play(case, material, mute=True)))
         bounds, want = bounds_of(want, nudged), with_turned(want, nudged)
         found = compared(got, want, bounds)
         if any(not d.same for d in found) and not chaotic(bounds):

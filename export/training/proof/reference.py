@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from export.model.swapping import swap
 from export.training.draws import drawn_array, numbered_draws
 from export.training.dropout import dropout_mask
-from export.training.layers import dropout_layers, dropouts_of, swap, swap_cells
+from export.training.layers import dropout_layers, dropouts_of, swap_cells
 from export.training.options import Options
-from export.training.proof.answers import Answers, shortest
+from export.training.proof.answers import FAINT, Answers, norm, shortest
 from export.training.proof.cases import Case, Material
 from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import loss_row, right_answers
@@ -69,13 +70,18 @@ class Reference:
         self._traced = False
         self._first: _First | None = None
 
-    def play(self, case: Case, material: Material) -> Answers:
+    def play(self, case: Case, material: Material, *, mute: bool = False) -> Answers:
         """Returns what Keras answers.
+
+        Args:
+            case: What to play.
+            material: What with.
+            mute: Whether gradients that are `FAINT` count as none.
 
         Raises:
             ExportError: Keras cannot train the model either.
         """
-        return self._played(lambda: self._play(case, material))
+        return self._played(lambda: self._play(case, material, mute=mute))
 
     def _played(self, work: Callable[[], T]) -> T:
         """Runs Keras eagerly, and where a layer cannot be run so, in traced functions as ``fit`` does."""
@@ -121,7 +127,7 @@ class Reference:
         self._first = self._played(work)
         return {v.path: np.asarray(g) for v, g in zip(self._trained, self._first.gradients, strict=True)}
 
-    def _play(self, case: Case, material: Material) -> Answers:
+    def _play(self, case: Case, material: Material, *, mute: bool) -> Answers:
         import tensorflow as tf
 
         self._write(material.weights)
@@ -136,7 +142,7 @@ class Reference:
         if x is not material.batches[0][0]:  # else as it is: Keras' losses ask a tensor for the logits it came from
             out = self._run(lambda: self._model(self._as_input(x), training=False))
         evaluated = float(np.sum(keras_losses(replace(self._options, label_smoothing=0.0, class_weights=()), y, out)))
-        told, losses, sums, count = [self._right(y, out)], [], None, 0
+        told, losses, sums, count, faint = [self._right(y, out)], [], None, 0, False
         for number, (x, y) in enumerate(material.batches):
             loss, out, gradients = self._stepped(x, y, case, number, material)
             losses.append(float(loss))
@@ -148,6 +154,10 @@ class Reference:
                 if number + 1 < len(material.batches):
                     continue
                 gradients = [s / float(count) for s in sums]
+            small = _faint(gradients)
+            faint = faint or any(small)
+            if mute:
+                gradients = [tf.zeros_like(g) if f else g for g, f in zip(gradients, small, strict=True)]
             self._step(optimizer=optimizer, gradients=gradients, anchors=anchors, mu=case.prox_mu, pull=pull)
         after = keras_bridge.read(self._model)
         correct, unsure = (np.array([pair[i] for pair in told], np.float32) for i in (0, 1))
@@ -160,6 +170,7 @@ class Reference:
             unsure=unsure,
             moved=moved,
             start=before,
+            faint=faint,
         )
 
     def _write(self, weights: Tensors) -> None:
@@ -221,6 +232,11 @@ class Reference:
             top = np.sort(rows, axis=1)
             gap = top[:, -1] - top[:, -2]
         return right, float(np.sum(gap <= 1e-4 * np.abs(rows).max(initial=1e-30)))
+
+
+def _faint(gradients: Sequence[Any]) -> list[bool]:
+    sizes = np.array([norm(np.asarray(g)) for g in gradients])
+    return [bool(0 < size <= FAINT * norm(sizes)) for size in sizes]
 
 
 def _unsure(task: str, out: np.ndarray, logits: bool) -> float:

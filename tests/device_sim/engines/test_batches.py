@@ -70,6 +70,7 @@ def test_a_chunk_ends_by_work_by_devices_or_by_memory(monkeypatch: pytest.Monkey
     assert sizes(1) == [4, 4, 1]
     monkeypatch.setattr(batches, "CHUNK_WORK", 10 * 2 * 100 * 3)
     assert sizes(100) == [3, 3, 3]
+    assert [len(chunk) for chunk in in_chunks(tasks, PLAN, 10, 10)] == [3, 3, 3]
     monkeypatch.setattr(batches, "CHUNK_BYTES", 800)
     assert sizes(100) == [2, 2, 2, 2, 1]
     assert sizes(10**9) == [1] * 9, "a model that fills a chunk by itself still trains"

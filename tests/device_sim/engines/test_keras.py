@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from device_sim.engines import Task, open_engine, train_each, visits
+from device_sim.engines.trainers import keras as keras_trainer
+from export.model.recurrent import recurrent_layers
 from fl_mobile.errors import ModelError, SpecMismatch
 from fl_mobile.local import LOSSES, OPTIMIZERS
 from fl_mobile.models import keras_bridge
@@ -183,3 +186,39 @@ def test_mistakes_in_models_are_named() -> None:
 
     with pytest.raises(ModelError, match="two different models"):
         engine(moody, 2)
+
+
+def gru() -> Any:
+    """A recurrent model with time steps that a mask leaves out."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(11, 4, mask_zero=True)(inputs)
+    x = layers.Bidirectional(layers.GRU(5, return_sequences=True))(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.LSTM(4)(x)))
+
+
+def test_a_short_recurrent_layer_trains_step_by_step_as_it_does_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = rng_for(5, "tokens")
+    tokens = np.sort(rng.integers(0, 11, (13, 6)), axis=1)[:, ::-1].astype(np.int32)  # padding is last
+    work = Task(0, tokens, rng.integers(0, 3, 13), seed=0)
+    updates = {}
+    for steps in (keras_trainer.UNROLLED_STEPS, 1):
+        monkeypatch.setattr(keras_trainer, "UNROLLED_STEPS", steps)
+        trainer = keras_trainer.KerasTrainer(partial(seeded, gru), tokens)
+        assert trainer.time_steps == 6
+        updates[steps] = trainer.train(trainer.initial, [work], PLAN)[0]
+        assert not any(layer.unroll for layer in recurrent_layers(trainer.model))
+    unrolled, looped = updates.values()
+    assert unrolled.metrics["loss"] == pytest.approx(looped.metrics["loss"], rel=1e-5)
+    for a, b in zip(unrolled.delta.values(), looped.delta.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+        assert np.any(a)
+
+
+def seeded(build: Any) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    return build()

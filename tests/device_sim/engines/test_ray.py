@@ -172,6 +172,7 @@ class Doomed:
         self._doomed = ray.get_runtime_context().get_node_id() == node
         self.spec, self.initial = self._inner.spec, self._inner.initial
         self.from_logits, self.about = self._inner.from_logits, self._inner.about
+        self.time_steps = self._inner.time_steps
 
     def train(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Update]:
         updates = self._inner.train(weights, tasks, plan)

@@ -9,7 +9,7 @@ import pytest
 
 from device_sim.fleet.devices.cost import workload_of
 from export.benchmark.macs import count_macs
-from export.model.tracing import loops_unrolled
+from export.model.recurrent import loops_unrolled
 from fl_mobile.errors import ModelError
 from fl_mobile.models import MODELS
 from tests.device_sim.small_models import SHAPE, subclassed

@@ -140,6 +140,10 @@ LAYERS: dict[str, Callable[[Pick], Case]] = {
     "gru": _sequence(L.GRU),
     "simple-rnn": _sequence(L.SimpleRNN),
     "bidirectional": lambda pick: ((4, 3), [L.Bidirectional(L.GRU(3))]),
+    "bidirectional-of-masked": lambda pick: (
+        (4, 3),
+        [L.Masking(), L.Bidirectional(L.GRU(3, return_sequences=True)), L.LSTM(3)],
+    ),
     "time-distributed": lambda pick: ((3, 4), [L.TimeDistributed(L.Dense(2))]),
     "attention": lambda pick: ((4, 6), [SelfAttention(pick([1, 2]))]),
     "conv-relu-pool": lambda pick: (

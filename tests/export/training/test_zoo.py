@@ -79,6 +79,11 @@ def test_a_random_model_is_trained_as_keras_trains_it_or_refused_by_name(number:
     keras.backend.clear_session()
 
 
+def test_adam_following_rounding_is_no_difference() -> None:
+    """Attention to a sequence of one: its queries have no gradient but what Keras' softmax leaves by rounding."""
+    assert met(draw(by_number(11827))) is not None
+
+
 @pytest.mark.parametrize("number", [10701, 11463])
 def test_rows_of_zeros_are_normalised_to_zeros(number: int) -> None:
     """XNNPACK's RSQRT of 0 is NaN on PCs; found by chance: rows that dropout empties, and rows that a ReLU does."""

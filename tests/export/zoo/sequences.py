@@ -52,8 +52,9 @@ def lstm_states() -> Any:
 
 
 def lstm_of_masked_tokens() -> Any:
-    """Padding is skipped."""
-    return stack((8,), L.Embedding(WORDS, 6, mask_zero=True), L.LSTM(6), L.Dense(3), dtype="int32")
+    """Padding is skipped, both ways."""
+    both_ways = L.Bidirectional(L.GRU(3, return_sequences=True))
+    return stack((4,), L.Embedding(WORDS, 6, mask_zero=True), both_ways, L.LSTM(6), L.Dense(3), dtype="int32")
 
 
 def conv_lstm() -> Any:
