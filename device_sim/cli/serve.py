@@ -64,6 +64,9 @@ def serve(
     cohort: Annotated[
         str, typer.Option(metavar="first-come|drawn", help="drawn: ask whom `simulate` would draw.")
     ] = "first-come",
+    sums: Annotated[
+        int, typer.Option(metavar="N", help="Devices whose sums are waited for before round 1, if asked; 0: a cohort.")
+    ] = 0,
     linger_seconds: Annotated[
         float | None,
         typer.Option(help="After the last round, for clients to hear of it; default 3 × --retry-seconds."),
@@ -94,6 +97,8 @@ def serve(
         raise ConfigError(f"serve needs {error.name}: pip install 'fl-mobile[serve]'") from None
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("--tls-cert and --tls-key: give both, or neither behind a proxy that ends TLS")
+    if sums < 0:
+        raise ConfigError(f"--sums must be at least 0, got {sums}")
     if cohort not in ("first-come", "drawn"):
         raise ConfigError(f"--cohort must be first-come or drawn, got '{cohort}'")
     if log is not None:
@@ -121,6 +126,7 @@ def serve(
         seat_seconds=seat_seconds,
         step_seconds=step_seconds,
         drawn=cohort == "drawn",
+        sums=sums,
         pace=Pace(least_seconds=retry_seconds),
     )
     recipes = () if no_export else experiment.output.recipes
@@ -161,10 +167,14 @@ def _as_compiled(
 
 
 def _deal(experiment: Experiment, folder: Path, output: Format) -> None:
+    from dataclasses import replace
+
+    from device_sim.datasets.scaling import NONE
     from device_sim.deploy.examples import deal
     from device_sim.federation.dealing import data_of, open_dataset
 
-    dataset = open_dataset(experiment)
+    as_they_are = replace(experiment.data, standardize=NONE, scaling=())
+    dataset = open_dataset(replace(experiment, data=as_they_are))
     count = deal(dataset, data_of(experiment, dataset), folder)
     _tell({"clients": count, "folder": str(folder)}, output)
 
@@ -200,8 +210,10 @@ def _run(
     quiet: bool,
 ) -> dict[str, Any]:
     """Serves all rounds that are missing and writes the results; returns the summary."""
-    from device_sim.deploy.opening import deployable, open_deployed
+    from device_sim.deploy import statistics
+    from device_sim.deploy.opening import deployable, open_deployed, with_statistics_bytes
     from device_sim.deploy.serve import served
+    from device_sim.federation.dealing import loaded
     from device_sim.report.tensorboard import recorded
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import check_before_training, finish
@@ -214,9 +226,17 @@ def _run(
 
     experiment = deployable(experiment, drawn=service.drawn)
     sign_with = read_signing_key(Path(experiment.output.sign)) if experiment.output.sign else None
+    if resume:
+        experiment = statistics.as_gathered(experiment, run_folder.reopen(path)[1])
     folder, _ = run_folder.reopen(path, experiment) if resume else (None, None)
     if folder is None:
         run_folder.refuse_existing(path)
+    if statistics.asks(experiment):
+        dataset = loaded(experiment)
+        statistics.questions(experiment, dataset)  # what nobody can be asked is refused before there is a folder
+        folder = folder or run_folder.create(path, experiment)
+        with _held(folder, service.standby):
+            experiment, service = statistics.gather(folder, dataset, service, say=say)
     with waiting("Loading TensorFlow, data and model, building the phone's program …", quiet=quiet), while_loading():
         federation, programs = open_deployed(experiment)
     with contextlib.closing(federation.engine):
@@ -225,6 +245,7 @@ def _run(
         folder = folder or run_folder.create(path, experiment)
         with _held(folder, service.standby), served(federation, folder, programs, service) as serving:
             say(f"serving {path} on {serving.url}")
+            federation = with_statistics_bytes(federation, serving.coordinator.statistics_bytes())
             played = recorded(serving.rounds, folder.path)
             rounds = list(follow(played, experiment.train.rounds, len(read_rounds(folder)), quiet=quiet))
             with _told_for(linger):

@@ -18,6 +18,7 @@ import numpy as np
 from device_sim.datasets.records import Dataset, Samples, Scaling
 from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.tasks.table import NUMBERS, RECONSTRUCTION, task_row
+from fl_mobile.tasks.targets import standardised
 
 AUTO, PUBLIC, FEDERATED, NONE = "auto", "public", "federated", "none"
 STANDARDIZE = (AUTO, PUBLIC, FEDERATED, NONE)
@@ -122,4 +123,4 @@ def _numbers_told(dataset: Dataset) -> int:
 
 
 def _scaled(part: Samples, scaling: Scaling) -> Samples:
-    return replace(part, y=((part.y - scaling.target_mean) / scaling.target_spread).astype(np.float32))
+    return replace(part, y=standardised(part.y, scaling.target_mean, scaling.target_spread))

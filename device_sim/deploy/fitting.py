@@ -14,13 +14,17 @@ import numpy as np
 from device_sim.datasets.npz_ends import EXACT
 from device_sim.deploy.examples import Examples
 from export.training.contract import Contract, Port
+from fl_mobile.client.sums import counts_of, moments_of
 from fl_mobile.errors import DataError
 from fl_mobile.models.ends import port_of
+from fl_mobile.protocol import statistics
+from fl_mobile.protocol.statistics import Statistic
 from fl_mobile.tasks import prepared, task_row
 from fl_mobile.tasks.heads import joined
 from fl_mobile.tasks.table import CLASSES, RECONSTRUCTION, bare
-from fl_mobile.tasks.targets import rebuilt
+from fl_mobile.tasks.targets import rebuilt, standardised
 from fl_mobile.tasks.weighted import checked_weights, weighted_of, with_weights
+from fl_mobile.wire.sums import pack_sums
 
 _KINDS = {"float32": "finite", "int32": "tokens from 0,", "uint8": "pixels"}
 
@@ -52,9 +56,34 @@ def rows_for(contract: Contract, examples: Examples) -> tuple[np.ndarray, np.nda
         shape = of.target if of else _port(contract, "y").shape[1:]
         outputs = contract.signature("infer").outputs[0].shape
         y = _targets(examples, "y", task, shape, outputs[-1])
+    if contract.target_mean:
+        y = standardised(y, np.array(contract.target_mean), np.array(contract.target_spread))
     if of:
         y = with_weights(y, checked_weights(f"{examples.name}: 'weight'", examples.arrays["weight"], len(y)))
     return x, y
+
+
+def sums_of(examples: Examples, asked: Statistic) -> bytes:
+    """Returns the packet of sums that the coordinator asks for before there is a program.
+
+    Raises:
+        DataError: They cannot be made of what this client holds.
+    """
+    wanted = ["y"] if asked.about == statistics.CLASSES else ["x", "y"] if asked.targets else ["x"]
+    if missing := [key for key in wanted if key not in examples.arrays]:
+        raise DataError(
+            f"{examples.name}: the coordinator asks for sums of {' and '.join(wanted)} before round 1; this client"
+            f" holds {', '.join(examples.arrays)}: save '{missing[0]}' too"
+        )
+    if asked.about == statistics.CLASSES:
+        y = examples.arrays["y"]
+        if y.dtype.kind not in "iufb" or not np.array_equal(y, np.rint(y)) or y.max() >= asked.columns:
+            raise DataError(_not(examples, "y", f"classes from 0 to {asked.columns - 1} to count"))
+        return pack_sums(asked.question, counts_of(y[y >= 0], asked.columns - 1))
+    rows = _input(examples, "x", (asked.columns - asked.targets,), "float32")
+    if asked.targets:
+        rows = np.hstack([rows, _targets(examples, "y", "regression", (asked.targets,), 0)])
+    return pack_sums(asked.question, moments_of(rows))
 
 
 def _check_names(contract: Contract, examples: Examples, wanted: list[str]) -> None:
@@ -109,4 +138,4 @@ def _targets(examples: Examples, key: str, task: str, shape: tuple[int, ...], ou
 
 def _not(examples: Examples, key: str, wanted: str) -> str:
     found = examples.arrays[key]
-    return f"{examples.name}: '{key}' is {found.dtype}{found.shape}, the coordinator's program takes {wanted}"
+    return f"{examples.name}: '{key}' is {found.dtype}{found.shape}, the coordinator takes {wanted}"

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from device_sim.deploy.examples import Examples
+from device_sim.deploy.fitting import sums_of
 from device_sim.deploy.training import OnLiteRT
 from fl_mobile.client.asked import Visit
 from fl_mobile.client.kept import device_key
@@ -105,6 +106,7 @@ class Fleet:
             fetched=fetched,
             runtime="litert",
             registry=self.registry,
+            sums=partial(sums_of, one),
         )
 
     def _rest(self, seconds: float) -> None:

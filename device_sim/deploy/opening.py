@@ -7,18 +7,17 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from device_sim.attacks import NONE
-from device_sim.datasets.scaling import AUTO as BY_DATASET
+from device_sim.datasets import DATASETS
 from device_sim.datasets.scaling import FEDERATED
-from device_sim.datasets.scaling import NONE as NONE_ASKED
 from device_sim.deploy.training import CONTRACT, PROGRAM
 from device_sim.engines.pools.pooled import LocalWorker, PooledEngine
 from device_sim.engines.trainers.litert import LitertTrainer, Programs
 from device_sim.engines.trainers.steps import start_with_one_thread
-from device_sim.experiment.class_weights import BALANCED
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.personal import DITTO
 from device_sim.federation.dealing import data_of, open_dataset
 from device_sim.federation.federation import Federation, assemble, build_of, checked_workload
+from device_sim.federation.sums import how_standardised
 from fl_mobile.coordinator.coordinator import Coordinator
 from fl_mobile.errors import ConfigError
 from fl_mobile.protocol.terms import initial_bytes, terms_to_json
@@ -61,29 +60,31 @@ def deployable(experiment: Experiment, *, drawn: bool = False) -> Experiment:
             experiment.evaluation.device_test_fraction > 0,
             "the server has no examples of its clients to evaluate on",
         ),
-        *(
-            (key, asked, f"real clients are asked for no sums before round 1; {instead}")
-            for key, asked, instead in (
-                ("data.standardize", experiment.data.standardize == FEDERATED, "use public with data.scaling, or none"),
-                ("data.words", experiment.data.words > 0, "use 0, which takes the whole list of data.vocabulary"),
-                (
-                    "train.class-weights",
-                    experiment.train.class_weights == BALANCED,
-                    "give numbers that anyone may know",
-                ),
-            )
+        (
+            "data.standardize",
+            experiment.data.standardize == FEDERATED and experiment.privacy.on,
+            "they are asked for no noised sums before round 1; use public with data.scaling, or none",
+        ),
+        (
+            "data.words",
+            experiment.data.words > 0,
+            "they hold tokens of a known vocabulary; use 0, which takes the whole list of data.vocabulary",
         ),
     ]
     for key, refused, reason in why:
         if refused:
             raise ConfigError(f"serve: {key} cannot be used with real clients: {reason}")
-    asks_nobody = NONE_ASKED if experiment.data.standardize == BY_DATASET else experiment.data.standardize
     return replace(
-        experiment,
-        data=replace(experiment.data, standardize=asks_nobody),
+        decided(experiment),
         engine=replace(experiment.engine, name=RUNTIME, pool="", ray_address=""),
         output=replace(experiment.output, timeline_rounds=0),  # a server sees no device's times
     )
+
+
+def decided(experiment: Experiment) -> Experiment:
+    """Returns the experiment with ``data.standardize`` as it is meant of its dataset, instead of ``auto``."""
+    how = how_standardised(experiment, table=DATASETS[experiment.data.dataset].table)
+    return replace(experiment, data=replace(experiment.data, standardize=how))
 
 
 def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]:
@@ -95,12 +96,6 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
     import json
 
     dataset = open_dataset(experiment)
-    if dataset.scaling is not None and dataset.scaling.target_mean.size:
-        raise ConfigError(
-            f"serve: data.standardize = {experiment.data.standardize!r} would train on the numbers of"
-            f" {experiment.data.dataset} in units of their spread, and real clients hold them as they"
-            " are: use none, and normalise features in the model"
-        )
     data, build = data_of(experiment, dataset), build_of(experiment, dataset)
     start_with_one_thread()
     programs = Programs(build, dataset.train.x[:8], dataset.ports)
@@ -115,6 +110,9 @@ def open_deployed(experiment: Experiment) -> tuple[Federation, dict[str, bytes]]
         engine.prepare(plan)
         pulled = federation.algorithm.variate is not None
         _, (tflite, contract) = programs.get(plan, plan.batch_size, pulled=pulled)
+        if (scaling := dataset.scaling) and len(scaling.target_mean):  # clients hold numbers in units of their own
+            mean, spread = tuple(scaling.target_mean.tolist()), tuple(scaling.target_spread.tolist())
+            contract = replace(contract, target_mean=mean, target_spread=spread)
         return federation, {PROGRAM: tflite, CONTRACT: json.dumps(contract.to_json(), sort_keys=True).encode()}
     except BaseException:
         engine.close()
@@ -135,3 +133,8 @@ def publish_terms(federation: Federation, coordinator: Coordinator) -> frozenset
     )
     coordinator.terms = coordinator.blobs.put(terms)
     return frozenset({coordinator.terms.sha256, initial.sha256})
+
+
+def with_statistics_bytes(federation: Federation, upload_bytes: int) -> Federation:
+    """Returns the federation with what its devices sent before round 1, for its summary."""
+    return replace(federation, dataset=replace(federation.dataset, statistics_bytes=upload_bytes))

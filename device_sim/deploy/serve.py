@@ -7,7 +7,7 @@ import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from fl_mobile.table import load
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, UNREACHABLE)
 _log = logging.getLogger("fl_mobile.coordinator")
 COORDINATOR = "coordinator"
+MOST_BYTES_A_COLUMN = 24
+"""Of a packet of sums in base64: two float64 a column."""
 SHOWN = ("round_num", "accuracy", "loss", "cohort", "accepted", "upload_bytes", "download_bytes")
 SHOWN_IN_PRIVATE = SHOWN[:3]
 
@@ -45,6 +47,7 @@ class Service:
         seat_seconds: How long a client that was asked is waited for.
         step_seconds: How long answers to a step of a masked round are waited for, the packet apart.
         drawn: Whether the clients that the simulator would draw are asked, instead of whoever comes first.
+        sums: Devices whose sums are waited for before round 1, where some are asked for; 0 is as many as a cohort.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +61,7 @@ class Service:
     seat_seconds: float = 3600.0
     step_seconds: float = 60.0
     drawn: bool = False
+    sums: int = 0
     limits: Limits = field(default_factory=Limits)
     pace: Pace = field(default_factory=Pace)
 
@@ -82,6 +86,29 @@ def coordinator_folder(folder: RunFolder) -> Path:
 
 
 @contextlib.contextmanager
+def gathering(
+    folder: RunFolder, service: Service, columns: int, stopped: Callable[[], bool]
+) -> Iterator[tuple[Coordinator, str]]:
+    """Lets devices enrol and tell sums while the block runs; gives the coordinator, which has no terms yet, and URL.
+
+    Args:
+        columns: Of the longest question: packets of them are read.
+        stopped: Asked while waiting for another coordinator to end.
+
+    Raises:
+        ConfigError, RunError: As `served`.
+    """
+    limits = service.limits
+    longest = max(limits.json_bytes, 1024 + MOST_BYTES_A_COLUMN * columns)
+    coordinator = _coordinator(folder, replace(service, limits=replace(limits, json_bytes=longest)), stopped)
+    try:
+        with serving(coordinator, host=service.host, port=service.port, tls=service.tls) as url:
+            yield coordinator, url
+    finally:
+        coordinator.close()
+
+
+@contextlib.contextmanager
 def served(
     federation: Federation,
     folder: RunFolder,
@@ -96,15 +123,7 @@ def served(
         ConfigError: The address cannot be used.
         RunError: The coordinator's database is damaged, or does not fit the checkpoint.
     """
-    coordinator = Coordinator(
-        coordinator_folder(folder),
-        url=service.database,
-        blobs=service.blobs,
-        lease=Lease(standby=service.standby, stopped=stopped),
-        limits=service.limits,
-        pace=service.pace,
-        **({"attest": load("--attest", service.attest)} if service.attest else {}),
-    )
+    coordinator = _coordinator(folder, service, stopped)
     try:
         fixed = publish_terms(federation, coordinator)
         master = Master(
@@ -151,6 +170,18 @@ def beside(
             yield url, worker
     finally:
         worker.close()
+
+
+def _coordinator(folder: RunFolder, service: Service, stopped: Callable[[], bool]) -> Coordinator:
+    return Coordinator(
+        coordinator_folder(folder),
+        url=service.database,
+        blobs=service.blobs,
+        lease=Lease(standby=service.standby, stopped=stopped),
+        limits=service.limits,
+        pace=service.pace,
+        **({"attest": load("--attest", service.attest)} if service.attest else {}),
+    )
 
 
 def _patiently(play: Callable[[], Iterator[Round]]) -> Iterator[Round]:

@@ -86,8 +86,8 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         keys=("data.scaling",),
         by=("data.standardize", "privacy.mode"),
-        works=lambda e: e.data.standardize == PUBLIC or (e.data.standardize == FEDERATED and e.privacy.central),
-        told="public; under [privacy] a run writes there what its devices' noised sums say",
+        works=lambda e: e.data.standardize in (PUBLIC, FEDERATED),
+        told="public; a run that is served, or under [privacy], writes there what its devices' sums say",
     ),
     Idle(
         keys=("data.ranges",),

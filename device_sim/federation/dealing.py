@@ -20,7 +20,7 @@ from fl_mobile.tasks import MULTI_HEAD, strata_of, task_row
 
 def open_dataset(experiment: Experiment) -> Dataset:
     """Returns the dataset that [data] names, with what the server keeps of it and what devices' sums say of it."""
-    dataset = _loaded(experiment)
+    dataset = loaded(experiment)
     dataset = in_vocabulary(experiment, dataset, lambda: data_of(experiment, dataset))
     table = DATASETS[experiment.data.dataset].table
     dataset = standardised(experiment, dataset, lambda: data_of(experiment, dataset), table=table)
@@ -35,12 +35,12 @@ def with_sums_released(experiment: Experiment) -> Experiment:
     """
     if not to_be_released(experiment):
         return experiment
-    dataset = _loaded(experiment)
+    dataset = loaded(experiment)
     return released(experiment, dataset, data_of(experiment, dataset))
 
 
-def _loaded(experiment: Experiment) -> Dataset:
-    """Returns the dataset, with what the server keeps of it for an update of its own."""
+def loaded(experiment: Experiment) -> Dataset:
+    """Returns the dataset as its files have it, with what the server keeps of it for an update of its own."""
     keys = experiment.data
     dataset = load_dataset(
         keys.dataset,

@@ -59,7 +59,7 @@ def standardised(experiment: Experiment, dataset: Dataset, deal: Callable[[], De
     Raises:
         ConfigError: It cannot be, or under [privacy] it was not released yet.
     """
-    how = _how(experiment, table=table)
+    how = how_standardised(experiment, table=table)
     if how == NONE:
         return dataset
     check_can_be_standardised(dataset, how)
@@ -69,6 +69,8 @@ def standardised(experiment: Experiment, dataset: Dataset, deal: Callable[[], De
             raise ConfigError("data.scaling: a spread must be above 0; give 1 to a column that never changes")
         if how == PUBLIC:
             return with_scaling(dataset, mean, spread, "public constants")
+        if not experiment.privacy.on:
+            return with_scaling(dataset, mean, spread, "sums that real clients sent")
         return with_scaling(dataset, mean, spread, *_told_of_private(experiment, len(mean)))
     if experiment.data.partition == ON_DEMAND:
         raise ConfigError(
@@ -89,6 +91,12 @@ def standardised(experiment: Experiment, dataset: Dataset, deal: Callable[[], De
     totals = add_up(
         question, (pack_sums(question, moments_of(rows_of(dataset, *data.examples(index)))) for index in devices)
     )
+    if totals.dropped:
+        raise ConfigError(
+            f'data.standardize = "federated": sums of {sum(totals.dropped.values())} devices cannot be told, a column'
+            f" of {dataset.name} holds numbers beyond 1e15. Divide it before it is saved, or give data.scaling and"
+            ' data.standardize = "public"'
+        )
     source = f"federated sums, {totals.upload_bytes // len(devices)} bytes of each device"
     return with_scaling(dataset, *moments_from(totals.values), source, totals.upload_bytes)
 
@@ -162,7 +170,7 @@ def released(experiment: Experiment, dataset: Dataset, data: DeviceData) -> Expe
     return replace(experiment, data=replace(keys, scaling=written(dataset, mean, spread)))
 
 
-def _how(experiment: Experiment, *, table: bool) -> str:
+def how_standardised(experiment: Experiment, *, table: bool) -> str:
     """Returns what ``data.standardize`` means here: auto is none wherever sums would have to be told as they are."""
     how = experiment.data.standardize
     if how != AUTO:

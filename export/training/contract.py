@@ -74,6 +74,8 @@ class Contract:
         class_weights: What the loss of each class is multiplied by in ``train``; empty is 1.
         inputs: Of several, what lies in a row of ``x``, in this order: ``name:dtype:shape``. Targets of several heads
             lie in ``y`` as the task spells them.
+        target_mean: Of targets that the program takes standardised: ``y`` is their difference to it …
+        target_spread: … divided by this, one number an entry; both are empty where ``y`` holds targets as they are.
     """
 
     model: str
@@ -96,6 +98,8 @@ class Contract:
     task: str = CLASSIFICATION
     class_weights: tuple[float, ...] = ()
     inputs: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_spread: tuple[float, ...] = ()
 
     @property
     def spec(self) -> Spec:
@@ -145,7 +149,7 @@ def contract_from_json(value: Mapping[str, Any]) -> Contract:
         fields["signatures"] = tuple(
             Signature(s["name"], _ports(s["inputs"]), _ports(s["outputs"])) for s in value["signatures"]
         )
-        for name in ("class_weights", "inputs"):
+        for name in ("class_weights", "inputs", "target_mean", "target_spread"):
             fields[name] = tuple(value.get(name, ()))
         return Contract(**fields)
     except (KeyError, TypeError, AttributeError) as error:

@@ -27,6 +27,7 @@ from fl_mobile.client.state import pull_of
 from fl_mobile.errors import ConfigError, DataError, DivergedError, WireError
 from fl_mobile.protocol.forms import text, whole
 from fl_mobile.protocol.signing import to_base64
+from fl_mobile.protocol.statistics import Statistic, statistics_from_json
 from fl_mobile.protocol.terms import Blob, Terms, blob, initial_of, receipt_from_json, terms_from_json
 from fl_mobile.records import FitPlan, Update
 from fl_mobile.seeds import rng_for
@@ -34,6 +35,8 @@ from fl_mobile.tensors import Tensors
 from fl_mobile.wire import Layout
 from fl_mobile.wire.download import Download
 
+NO_TERMS_SECONDS = 5.0
+"""A coordinator that has no terms yet, and asks for nothing, is preparing them: it is asked again after this."""
 FREE_DISK_BYTES = 64 << 20
 """A client with less than this beside what it downloads takes no part: its phone has other worries."""
 
@@ -69,6 +72,7 @@ class Client:
         fits: Whether conditions allow to go on: charging, idle, unmetered; empty text is yes, else why not.
         fetched: Blobs that several clients of one process share, by SHA-256.
         registry: Public keys of the devices that it shares masked sums with, this one's among them.
+        sums: Returns the packet of sums of its examples that answers a question, before there are terms.
     """
 
     def __init__(
@@ -81,36 +85,46 @@ class Client:
         fetched: dict[str, bytes] | None = None,
         runtime: str = "",
         registry: frozenset[bytes] = frozenset(),
+        sums: Callable[[Statistic], bytes] | None = None,
     ) -> None:
         self._remote, self._folder, self._fit, self._fits, self._runtime = remote, folder, fit, fits, runtime
         self._fetched = {} if fetched is None else fetched
         self._kept = disk.load(folder)
         self._terms: Terms | None = None
-        self._registry = registry
+        self._registry, self._sums = registry, sums
+        self._asked: tuple[Statistic, ...] = ()
+        self._told = set[Statistic]()
+        self._retry: Any = None
         self._sum: InSum | None = None
 
     def enrol(self) -> int:
         """Returns the device's index in the coordinator's run; a new run is begun as a client that holds nothing."""
         told = self._remote.get("/v1/run")
         run, terms = text(64)(told.get("run")), told.get("terms")
-        if terms is None:
-            raise WireError("terms", "the coordinator has no terms yet")
-        body = self._blob(blob(terms))
-        terms_read = terms_from_json(body, self._blob(initial_of(body)))
-        if terms_read.agreement.masks and self._remote.key.public not in self._registry:
-            raise ConfigError(
-                f"this run adds updates under masks, with devices of a registry: give --registry FILE with the public"
-                f" keys of all, this one's among them: {to_base64(self._remote.key.public)}"
-            )
-        self._terms, self._remote.run = terms_read, run
+        try:
+            self._asked = statistics_from_json(told.get("statistics", []))
+        except ValueError as error:
+            raise WireError("statistics", str(error)) from None
+        self._terms, self._remote.run = None if terms is None else self._read(terms), run
         if self._kept.run != run or self._kept.device is None:
             self._remote.device = None
+            self._told.clear()
             told = self._remote.signed("/v1/devices", {"public_key": to_base64(self._remote.key.public)})
             device = whole(0, 2**32 - 1)(told.get("device"))
             self._keep(Kept(run=run, device=device))
         self._remote.device = self._kept.device
         assert self._kept.device is not None
         return self._kept.device
+
+    def _read(self, told: Any) -> Terms:
+        body = self._blob(blob(told))
+        terms = terms_from_json(body, self._blob(initial_of(body)))
+        if terms.agreement.masks and self._remote.key.public not in self._registry:
+            raise ConfigError(
+                f"this run adds updates under masks, with devices of a registry: give --registry FILE with the public"
+                f" keys of all, this one's among them: {to_base64(self._remote.key.public)}"
+            )
+        return terms
 
     def visit(self) -> Visit:
         """Checks in, and does what is asked.
@@ -122,6 +136,8 @@ class Client:
         """
         if self._terms is None or self._remote.device is None:
             self.enrol()
+        if self._terms is None:
+            return self._send_sums()
         if self._kept.under_way is not None:
             return self._hand_in(self._kept.under_way)
         if self._sum is not None:
@@ -135,6 +151,23 @@ class Client:
         if "retry" in told:
             return come_again(told["retry"])
         return self._take_part(told["assignment"])
+
+    def _send_sums(self) -> Visit:
+        """Answers what is asked before there are terms; whoever is too late, or has answered, waits for them."""
+        for one in [one for one in self._asked if one not in self._told]:
+            if self._sums is None:
+                raise DataError(f"this run asks for sums of '{one.about}' first, which this client does not make")
+            packet = self._sums(one)
+            path = f"/v1/devices/{self._remote.device}/sums/{one.about}"
+            try:
+                told: Mapping[str, Any] = self._remote.signed(path, {"sums": to_base64(packet)})
+            except Refused as refused:  # of a conflict, an earlier life of this client was counted
+                if refused.reason not in ("late", "conflict"):
+                    raise
+                told = refused.problem
+            self._told.add(one)
+            self._retry = told.get("retry")
+        return come_again(self._retry) if self._retry else Visit(wait_seconds=NO_TERMS_SECONDS)
 
     def _take_part(self, told: Mapping[str, Any]) -> Visit:
         assert self._terms is not None

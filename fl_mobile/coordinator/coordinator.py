@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from fl_mobile.coordinator import core, published, steps, sums
+from fl_mobile.coordinator import core, published, statistics, steps, sums
 from fl_mobile.coordinator.core import Desk, Place
 from fl_mobile.coordinator.front import Attest, Counts, Front, counts_of
 from fl_mobile.coordinator.lease import ANOTHER, Lease
@@ -20,6 +20,7 @@ from fl_mobile.coordinator.records import NO_ROOM, Limits, OpenRound, Pace, Refu
 from fl_mobile.coordinator.store import Store, Transaction, database_url, promised
 from fl_mobile.coordinator.writer import Writer
 from fl_mobile.errors import RunError
+from fl_mobile.protocol.statistics import Statistic
 from fl_mobile.records import Receipt
 
 T = TypeVar("T")
@@ -159,6 +160,29 @@ class Coordinator(Front):
             return sums.traffic(tx, number)
 
         return self._do(told)
+
+    def gather(
+        self, asked: Sequence[Statistic], *, most: int, stopped: Callable[[], bool]
+    ) -> dict[str, list[bytes]] | None:
+        """Returns the packets of sums that answer each question, once ``most`` devices have; None if it was stopped.
+
+        Raises:
+            RunError: As `wait`.
+        """
+        self.most_sums, self.statistics = most, tuple(asked)
+
+        def look(tx: Transaction, over: bool) -> dict[str, list[bytes]] | None:
+            if any(statistics.counted(tx, one.about) < most for one in asked):
+                return None
+            return {one.about: statistics.packets(tx, one.about)[:most] for one in asked}
+
+        found = self._wait(look, seconds=None, stopped=stopped)
+        self.statistics = ()
+        return found
+
+    def statistics_bytes(self) -> int:
+        """Returns what devices sent before round 1."""
+        return self._do(statistics.upload_bytes)
 
     def packet(self, sha256: str) -> bytes:
         """Returns a packet that counts."""

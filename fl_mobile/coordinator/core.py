@@ -100,14 +100,9 @@ def check_in(tx: Transaction, desk: Desk, signed: Signed, *, device: int, held: 
     """
     if full := full_for(desk, device):
         return full
-    known = tx.db.execute(queries.KEY_OF_DEVICE, {"d": device}).first()
-    if known is None:
-        raise Refusal(404, "unknown-device", f"no device {device} is enrolled in this run: enrol first")
+    check_heard(tx, desk, signed, device)
     round_ = desk.open
     seat = None if round_ is None else queries.seat(tx.db, round_.number, device)
-    check_signature(desk, signed, bytes(known.public_key), device=device)
-    if signed.time_ms <= known.last_ms <= int(desk.now * 1000) + CLOCK_TOLERANCE_MS:  # later is of a clock set back
-        raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
     why = _why_not(tx, desk, device, seat, ready=ready)
     parts = round_.parts_for(held) if round_ is not None and not why else {}  # may refuse
     tx.db.execute(queries.HEARD_OF, {"d": device, "ms": signed.time_ms})
@@ -308,6 +303,16 @@ def _settle(tx: Transaction, desk: Desk, place: Place, state: str) -> None:
     tx.db.execute(queries.SETTLE, {"r": place.round_num, "d": place.device, "how": state})
     if desk.open is not None:
         desk.open.full = None
+
+
+def check_heard(tx: Transaction, desk: Desk, signed: Signed, device: int) -> None:
+    """Raises `Refusal` unless a request is signed by a device that is enrolled, and none of its earlier ones."""
+    known = tx.db.execute(queries.KEY_OF_DEVICE, {"d": device}).first()
+    if known is None:
+        raise Refusal(404, "unknown-device", f"no device {device} is enrolled in this run: enrol first")
+    check_signature(desk, signed, bytes(known.public_key), device=device)
+    if signed.time_ms <= known.last_ms <= int(desk.now * 1000) + CLOCK_TOLERANCE_MS:  # later is of a clock set back
+        raise Refusal(409, "replayed", "a request of this device with this time or a later one was answered already")
 
 
 def check_signature(desk: Desk, signed: Signed, public_key: bytes, *, device: int | None) -> None:

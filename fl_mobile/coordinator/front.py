@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from fl_mobile.coordinator import core, queries, steps
+from fl_mobile.coordinator import core, queries, statistics, steps
 from fl_mobile.coordinator.blobs import Blobs
 from fl_mobile.coordinator.core import Desk, Place, Signed
 from fl_mobile.coordinator.records import Limits, OpenRound, Pace, Refusal, Reply
@@ -21,6 +21,7 @@ from fl_mobile.coordinator.store import Store, Transaction
 from fl_mobile.coordinator.tables import attempts, seats
 from fl_mobile.coordinator.tokens import Minter
 from fl_mobile.coordinator.writer import Writer
+from fl_mobile.protocol.statistics import Statistic
 from fl_mobile.protocol.terms import Blob
 
 Attest = Callable[[bytes, Mapping[str, Any]], str]
@@ -61,6 +62,8 @@ class Front:
         owns_parts: Whether uploads that are not whole lie in a folder that no other process writes to.
         refused: Reason → requests refused since the start.
         terms: What clients fetch first.
+        statistics: Questions that devices are asked before there are terms.
+        most_sums: Packets that each of them waits for.
         history: The finished rounds, for the operator's page.
     """
 
@@ -85,6 +88,8 @@ class Front:
         self.finished = False
         self.refused: Counter[str] = Counter()
         self.terms: Blob | None = None
+        self.statistics: tuple[Statistic, ...] = ()
+        self.most_sums = 0
         self.history: list[Mapping[str, Any]] = []
         self._writer = writer(store)
 
@@ -133,6 +138,13 @@ class Front:
     def check_in(self, signed: Signed, *, device: int, held: int, ready: bool = True) -> Future[Reply]:
         """See `core.check_in`."""
         return self._ask(lambda tx, desk: core.check_in(tx, desk, signed, device=device, held=held, ready=ready))
+
+    def take_sums(self, signed: Signed, *, device: int, about: str, packet: bytes) -> Future[Reply]:
+        """See `statistics.take`."""
+        more: dict[str, Any] = {"asked": self.statistics, "most": self.most_sums}
+        return self._ask(
+            lambda tx, desk: statistics.take(tx, desk, signed, device=device, about=about, packet=packet, **more)
+        )
 
     def upload(self, place: Place, packet: bytes) -> Future[Reply]:
         """See `core.upload`."""

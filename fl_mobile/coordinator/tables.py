@@ -137,6 +137,15 @@ messages = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("about", String(10), primary_key=True),
+    Column("device", _NUMBER, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+"""A device's sums before round 1, a packet for each question; see `statistics`."""
+
 Index("attempts_of_a_step", attempts.c.step, attempts.c.place)
 Index("seats_of_a_step", seats.c.asked_in, seats.c.state)
 Index("seats_of_a_device", seats.c.device, seats.c.state)

@@ -25,6 +25,7 @@ from fl_mobile.coordinator.writer import MOST_TOGETHER
 from fl_mobile.errors import WireError
 from fl_mobile.protocol.forms import flat, parse, text, whole
 from fl_mobile.protocol.signing import KEY_BYTES, SIGNATURE_BYTES, from_base64, to_base64
+from fl_mobile.protocol.statistics import ABOUT, MOST_TEXT, statistics_to_json
 
 PROTOCOL = 1
 MOST_NUMBER = 2**32 - 1
@@ -43,6 +44,7 @@ _ROUTES = {
     ("/v1/run", "GET"): "run",
     ("/v1/devices", "POST"): "enrol",
     ("/v1/devices/{device}/check-ins", "POST"): "check_in",
+    ("/v1/devices/{device}/sums/{about}", "POST"): "take_sums",
     ("/v1/blobs/{sha256}", "GET"): "blob",
     (_ATTEMPT, "PUT"): "upload",
     (_ATTEMPT, "GET"): "look_up",
@@ -127,6 +129,7 @@ class _Web:
                     "protocol": PROTOCOL,
                     "run": coordinator.run,
                     "terms": None if terms is None else {"sha256": terms.sha256, "bytes": terms.bytes},
+                    "statistics": statistics_to_json(coordinator.statistics),
                     "time_ms": int(coordinator.now() * 1000),
                     "finished": coordinator.finished,
                 },
@@ -157,6 +160,16 @@ class _Web:
             return self._counted(await asyncio.wrap_future(asked))
         finally:
             self._turns.put_nowait(None)
+
+    async def take_sums(self, request: Request) -> Response:
+        """`Front.take_sums`."""
+        body = await request.body()
+        packet = parse(body, {"sums": _packet})["sums"]
+        device, about = _number(request, "device"), request.path_params["about"]
+        if about not in ABOUT:
+            raise Refusal(404, "unknown-path", f"sums are about {' or '.join(ABOUT)}")
+        taken = self._coordinator.take_sums(_signed(request, body), device=device, about=about, packet=packet)
+        return _json(await asyncio.wrap_future(taken))
 
     async def blob(self, request: Request) -> Response:
         """A program, a model or the terms, with HTTP ranges."""
@@ -305,6 +318,10 @@ def _signed(request: Request, body: bytes) -> Signed:
 
 def _key(value: Any) -> bytes:
     return from_base64(text(100)(value), KEY_BYTES)
+
+
+def _packet(value: Any) -> bytes:
+    return from_base64(text(MOST_TEXT)(value))
 
 
 def _digest_of(request: Request) -> bytes:

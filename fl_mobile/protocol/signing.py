@@ -63,8 +63,8 @@ def to_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def from_base64(text: str, size: int) -> bytes:
-    """Returns exactly ``size`` bytes.
+def from_base64(text: str, size: int | None = None) -> bytes:
+    """Returns bytes, exactly ``size`` of them where it is given.
 
     Raises:
         ValueError: It is no base64 of so many bytes.
@@ -73,6 +73,6 @@ def from_base64(text: str, size: int) -> bytes:
         data = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ValueError(f"not base64: {error}") from None
-    if len(data) != size:
+    if size is not None and len(data) != size:
         raise ValueError(f"expected {size} bytes in base64, got {len(data)}")
     return data

@@ -13,7 +13,7 @@ from fl_mobile.errors import WireError
 from fl_mobile.privacy.clipped_sum import ClippedSum
 from fl_mobile.privacy.release import release_sum
 from fl_mobile.tensors import TensorSpec
-from fl_mobile.wire.sums import Question, unpack_sums
+from fl_mobile.wire.sums import MOST_COUNT, Question, unpack_sums
 
 _ONE = 1 << 1074
 """The smallest float64 above 0 is one part of it: every number is a whole number of those."""
@@ -33,6 +33,22 @@ class Totals(NamedTuple):
     dropped: dict[str, int]
 
 
+def read_sums(question: Question, packet: bytes) -> dict[str, np.ndarray]:
+    """Returns what a device's packet tells.
+
+    Raises:
+        WireError: It cannot be read, or no examples have such a number, sums and squares.
+    """
+    found = unpack_sums(question, packet)
+    if EXAMPLES in found:
+        count = found[EXAMPLES][0]
+        if count != np.rint(count) or not 1 <= count <= MOST_COUNT:
+            raise WireError("value", f"'{EXAMPLES}' is {count:g}, expected a whole number from 1 to {MOST_COUNT}")
+        if not (np.square(found[SUMS]) <= count * found[SQUARES] * (1 + 1e-9)).all():
+            raise WireError("value", f"'{SQUARES}': no {count:g} examples have these sums and sums of squares")
+    return found
+
+
 def add_up(question: Question, packets: Iterable[bytes]) -> Totals:
     """Returns the sums over devices, rounded once: the order of packets cannot change a bit."""
     exact: dict[str, list[int]] = {part.name: [0] * part.length for part in question if not part.counts}
@@ -41,7 +57,7 @@ def add_up(question: Question, packets: Iterable[bytes]) -> Totals:
     for packet in packets:
         upload_bytes += len(packet)
         try:
-            found = unpack_sums(question, packet)
+            found = read_sums(question, packet)
         except WireError as error:
             dropped[error.reason] += 1
             continue

@@ -68,6 +68,12 @@ def rebuilt(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) * np.float32(1 / 255 if x.dtype == np.uint8 else 1)
 
 
+def standardised(y: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Returns numbers to be told, ``float32[n, …]``, in units of their spread: each entry's ``float64[…]``."""
+    found: np.ndarray = ((y - mean) / spread).astype(np.float32)
+    return found
+
+
 def prepared(task: str, y: np.ndarray) -> np.ndarray:
     """Returns targets as they are trained on: ``int64`` classes, or ``float32`` bits and numbers, ``[n, …]``.
 

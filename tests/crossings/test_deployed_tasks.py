@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pytest
 from device_sim.deploy.examples import Examples, deal, read_examples
 from device_sim.deploy.fleet import on_litert
 from device_sim.deploy.opening import deployable, open_deployed
+from device_sim.deploy.training import CONTRACT
 from device_sim.experiment.toml import parse_experiment
+from device_sim.federation.federation import open_federation
 from device_sim.run.folder import create
 from device_sim.run.loop import restore, simulate
+from export.training.contract import contract_from_json
 from fl_mobile.errors import DataError
 from fl_mobile.tasks import TASKS
 from fl_mobile.tasks.heads import MULTI_HEAD
 from fl_mobile.tensors import weights_hash
 from tests.device_sim.deploy.loopback import serve_and_play
+from tests.device_sim.deploy.test_statistics import gathered, held_by
 
 pytestmark = pytest.mark.tf
 
@@ -124,6 +129,34 @@ def test_clients_of_every_task_reach_the_simulators_model_over_http(tmp_path: Pa
     hashes = [weights_hash(restore(federation, folder)[0].weights) for folder in (simulated, deployed)]
     assert hashes[0] == hashes[1]
     assert hashes[0] != weights_hash(federation.initial)
+
+
+def test_sums_of_clients_before_round_1_give_the_simulators_model(tmp_path: Path) -> None:
+    """Means and spreads stand in the graph, so that what was asked for decides the program."""
+    weight = np.linspace(0.5, 2.0, EXAMPLES)
+    np.savez(tmp_path / "all.npz", **arrays_for("regression"), weight=weight)  # type: ignore[arg-type]
+    keys = (f"data.path={tmp_path}/all.npz", f"model.name={__name__}:dense", "data.standardize=federated")
+    asked = deployable(parse_experiment(EXPERIMENT, keys))
+    federation = open_federation(asked)
+    simulated = create(tmp_path / "simulated", asked)
+    expected = list(simulate(federation, simulated))
+    federation.engine.close()
+    people = held_by(asked)
+    deployed = create(tmp_path / "deployed", asked)
+    found = gathered(deployed, people, sums=2, clients=tmp_path / "clients")
+    served, programs = open_deployed(found)
+    contract, scaling = contract_from_json(json.loads(programs[CONTRACT])), served.dataset.scaling
+    assert scaling is not None
+    assert contract.target_mean == tuple(scaling.target_mean)
+    assert contract.target_spread == tuple(scaling.target_spread)
+    rounds, visits = serve_and_play(
+        served, deployed, tmp_path / "clients", train=on_litert(), programs=programs, everybody=people
+    )
+    served.engine.close()
+    assert visits == {"accepted": 2}
+    assert rounds[0].loss == expected[0].loss
+    ended = (restore(federation, simulated)[0].weights, restore(served, deployed)[0].weights)
+    assert weights_hash(ended[0]) == weights_hash(ended[1])
 
 
 def test_a_client_whose_file_does_not_fit_gives_its_place_up_and_says_why(tmp_path: Path) -> None:

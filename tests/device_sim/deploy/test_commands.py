@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import sqlite3
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from device_sim.datasets.scaling import column_names
+from device_sim.experiment.toml import parse_experiment
+from device_sim.federation.dealing import loaded, open_dataset
+from device_sim.run.folder import reopen
 from fl_mobile.secure_sum.registry import read_registry
 from tests.device_sim.cli.test_cli import examples
 from tests.device_sim.cli_runs import command, environment, fl_mobile
@@ -27,13 +35,13 @@ def started(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def is_serving(server: subprocess.Popen[str], seconds: float = 240) -> bool:
-    """Waits until a server says that it serves; one that does not in time is killed."""
+def is_serving(server: subprocess.Popen[str], seconds: float = 240, *, says: str = "serving") -> bool:
+    """Waits until a server says that it serves, or something else; one that does not in time is killed."""
     assert server.stderr is not None
     limit = threading.Timer(seconds, server.kill)
     limit.start()
     try:
-        return any("serving" in line for line in server.stderr)
+        return any(says in line for line in server.stderr)
     finally:
         limit.cancel()
 
@@ -77,3 +85,39 @@ def test_a_second_coordinator_is_refused_and_a_standby_takes_over_from_one_that_
         for each in (server, standby):
             each.kill()
             each.communicate(timeout=60)
+
+
+def test_sums_come_before_round_1_also_to_a_server_that_is_killed_meanwhile(tmp_path: Path) -> None:
+    keys = ("data.dataset=diabetes", "data.devices=3", "model.name=tabular-mlp", "train.cohort=2", "train.rounds=1")
+    sets = [part for key in keys for part in ("--set", key)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    serve = ["serve", "--out", "served", "--port", port, "--sums", "3", "--retry-seconds", "1", "--no-export", *sets]
+    assert fl_mobile("serve", "--deal", "data", *sets, cwd=tmp_path).code == 0
+    children = [started(serve, tmp_path)]
+    try:
+        assert is_serving(children[0], says="asking the first 3 devices")
+        for number in range(3):
+            data = ["--server", f"http://127.0.0.1:{port}", "--data", f"data/client-{number:06d}.npz"]
+            children.append(started(["client", *data, "--state", f"kept-{number}"], tmp_path))
+            if number == 0:
+                counted = "SELECT COUNT(*) FROM statistics"
+                with contextlib.closing(sqlite3.connect(tmp_path / "served/coordinator/coordinator.db")) as db:
+                    for _ in range(600):
+                        if db.execute(counted).fetchone()[0]:
+                            break
+                        time.sleep(0.1)
+                    assert db.execute(counted).fetchone()[0] == 1
+                children[0].kill()
+                children.append(started(serve, tmp_path))
+        told = [child.communicate(timeout=300) for child in children[1:]]
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children[1:]] == [0] * 4, told
+    scaling = open_dataset(parse_experiment("", keys)).scaling
+    assert scaling is not None
+    gathered = reopen(tmp_path / "served")[1]
+    means = dict(zip(column_names(loaded(gathered)), [*scaling.mean, *scaling.target_mean], strict=True))
+    found = {name: float(pair.partition(":")[0]) for name, pair in (c.rsplit("=", 1) for c in gathered.data.scaling)}
+    assert found == means

@@ -80,6 +80,15 @@ def test_a_feature_that_never_changes_is_left_in_place():
     assert found.scaling.spread[-1] == 1
 
 
+def test_numbers_too_large_to_be_summed_up_are_refused_by_name():
+    raw = load_dataset("diabetes", seed=0)
+    huge = replace(raw, train=Samples(raw.train.x * np.float32(1e16), raw.train.y))
+    with pytest.raises(
+        ConfigError, match=r"sums of 5 devices cannot be told, a column of diabetes holds numbers beyond"
+    ):
+        dealt(huge, asked("data.dataset=diabetes", "data.devices=5", "train.cohort=2"))
+
+
 def dealt(dataset: Dataset, experiment: Experiment) -> Dataset:
     return standardised(experiment, dataset, lambda: data_of(experiment, dataset), table=True)
 

@@ -97,6 +97,9 @@ public final class Client {
         environment.at(Step.ENROL);
         Map<String, Object> told = remote.get("/v1/run");
         String run = Json.text(told, "run");
+        if (told.get("terms") == null) {
+            throw new WireException("terms", "the coordinator has none yet: it gathers sums, which this client does not send; come again");
+        }
         Blob terms = Blob.read(Json.field(told, "terms"));
         byte[] body = remember(terms);
         Blob initial = Blob.read(Json.field(Json.object(body), "initial"));
