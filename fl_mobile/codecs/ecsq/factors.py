@@ -15,6 +15,8 @@ from fl_mobile.kernels.compiled import compiled
 STEP_PARTS = 32
 """The factors' step is Δ·ratio/32."""
 
+_UNIT = 2.0 ** -(8 + lowrank.BASIS_BITS)
+
 _MOST = {"stochastic": 8, "rdo": MAX_RANK}
 """Directions to look for: with the wide steps of stochastic rounding there are never more, and each costs time."""
 
@@ -22,9 +24,10 @@ _RATIOS = {"stochastic": 8, "rdo": 32}
 """Measured on updates of the demo's CNN. The steps of the two roundings differ as much, so the factors' do not."""
 
 
+@compiled
 def scale_of(ratio: int, step: float) -> float:
     """Returns what one unit of L's whole numbers is worth."""
-    return step * ratio / STEP_PARTS * 2.0 ** -(8 + lowrank.BASIS_BITS)
+    return step * ratio / STEP_PARTS * _UNIT
 
 
 def no_factors(shapes: Shapes) -> Factors:

@@ -15,13 +15,13 @@ from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.codecs.ecsq.read import read_levels, with_factors
 from fl_mobile.codecs.ecsq.rebuild import rebuilt
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
-from fl_mobile.codecs.ecsq.rounding import mean_shifts, rate_distortion, stochastic, to_nearest
+from fl_mobile.codecs.ecsq.rounding import Draws, draw, mean_shifts, rate_distortion, stochastic, to_nearest
 from fl_mobile.codecs.ecsq.write import flat_floor, write_levels
 from fl_mobile.errors import WireError
 from fl_mobile.kernels.compiled import compiled
 
 ZERO, RAW, CODED = 0, 1, 2
-_HEAD = struct.Struct("<Bfbb")
+_HEAD, _STEPS = struct.Struct("<Bfbb"), struct.Struct("<fbb")
 _MAX = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
@@ -68,16 +68,15 @@ def _coded(
     if rank and rounding != "nearest":
         residual, factors, numbers = extract(values=values, shapes=shapes, step=step, rounding=rounding, max_rank=rank)
     if rounding == "stochastic":
-        levels = stochastic(residual, step, rng)
-    elif rounding == "nearest":
-        levels = to_nearest(values, step)
+        coded = _rounded(residual, step, draw(residual, step, rng), numbers, factors, shapes)
     else:
-        levels = rate_distortion(residual, step, shapes)
-        shifts = mean_shifts(residual, levels, step)
-    levels = _with_factors(levels, numbers, len(values)) if len(numbers) else levels
-    if not len(levels.positions):
-        return b""
-    return _HEAD.pack(CODED, step, *shifts) + _smallest(levels, factors, shapes).tobytes()
+        if rounding == "nearest":
+            levels = to_nearest(values, step)
+        else:
+            levels = rate_distortion(residual, step, shapes)
+            shifts = mean_shifts(residual, levels, step)
+        coded = _smallest(levels, numbers, factors, shapes)
+    return _HEAD.pack(CODED, step, *shifts) + coded.tobytes() if len(coded) else b""
 
 
 def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
@@ -91,7 +90,11 @@ def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray
     if form == RAW:
         values = reader.finite("<f4", total)
     elif form == CODED:
-        values = _decode_levels(reader, shapes_of(tuple(matrix_shape(shape) for shape in shapes)))
+        step, *shifts = _STEPS.unpack(reader.take(_STEPS.size))
+        if not 0 < step <= _MAX:
+            raise WireError("value", f"ecsq: the step must be a finite number above 0, got {step}")
+        matrices = shapes_of(tuple(matrix_shape(shape) for shape in shapes))
+        values = _decoded(reader.array("u1", reader.left), matrices, step, *shifts)
     elif form == ZERO:
         values = np.zeros(total, np.float32)
     else:
@@ -122,7 +125,20 @@ def _round(step: float) -> float:
 
 
 @compiled
-def _smallest(levels: Levels, factors: Factors, shapes: Shapes) -> np.ndarray:
+def _rounded(
+    values: np.ndarray, step: float, draws: Draws, numbers: np.ndarray, factors: Factors, shapes: Shapes
+) -> np.ndarray:
+    """Returns what `_smallest` does of values rounded by chance: one call, no levels that would pass through Python."""
+    return _smallest(stochastic(values, step, draws), numbers, factors, shapes)
+
+
+@compiled
+def _smallest(levels: Levels, numbers: np.ndarray, factors: Factors, shapes: Shapes) -> np.ndarray:
+    """Returns the levels and those of the factors ``int64[m]`` as `write_levels` does; nothing if all are 0."""
+    if len(numbers):
+        levels = _with_factors(levels, numbers, shapes.offset[-1])
+    if not len(levels.positions):
+        return np.empty(0, np.uint8)
     shapes = with_factors(shapes, factors.ranks)
     plans = class_plans(levels.positions, levels.magnitudes, levels.negative, shapes)
     payload = write_levels(levels, factors, shapes, plans)
@@ -148,10 +164,7 @@ def _with_factors(levels: Levels, numbers: np.ndarray, total: int) -> Levels:
     return out
 
 
-def _decode_levels(reader: Reader, shapes: Shapes) -> np.ndarray:
-    (step,), shifts = reader.finite("<f4", 1), reader.array("i1", 2)
-    if not step > 0:
-        raise WireError("value", f"ecsq: the step must be above 0, got {step}")
-    levels, factors = read_levels(reader.array("u1", reader.left), shapes)
-    step = float(step)
-    return rebuilt(levels, factors, shapes, (step, int(shifts[0]), int(shifts[1])), scale_of(factors.ratio, step))
+@compiled
+def _decoded(data: np.ndarray, shapes: Shapes, step: float, first_shift: int, second_shift: int) -> np.ndarray:
+    levels, factors = read_levels(data, shapes)
+    return rebuilt(levels, factors, shapes, (step, first_shift, second_shift), scale_of(factors.ratio, step))

@@ -17,6 +17,7 @@ from fl_mobile.codecs.ecsq.layout import (
     Plans,
     Shapes,
     is_matrix,
+    quotient,
 )
 from fl_mobile.kernels.compiled import compiled
 
@@ -27,6 +28,9 @@ _MANY = 1000
 """Below this many, rows or columns alone are not tried."""
 
 _MAGNITUDES = 16
+_SMALL = 64
+"""Sums below it are looked up where classes are chosen."""
+
 _LOG2_E = 1.4426950408889634
 _POWERS = np.exp2(np.arange(CLASSES + 1.0) - NEUTRAL)
 
@@ -89,7 +93,7 @@ def _plan_tensor(
     row, column, now = np.empty(len(local), np.int64), np.empty(len(local), np.int64), np.int64(0)
     for i in range(len(local)):
         if local[i] - now * columns >= columns:
-            now = local[i] // columns
+            now = quotient(local[i], columns)
         row[i], column[i] = now, local[i] - now * columns
     across = plans.columns[shapes.column_at[t] : shapes.column_at[t + 1]]
     down = plans.rows[shapes.row_at[t] : shapes.row_at[t + 1]]
@@ -132,22 +136,35 @@ def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np
     sums = np.zeros(len(classes), np.int64)
     for i in range(len(which)):
         sums[which[i]] += magnitudes[i]
-    count, busy, mean = np.zeros(CLASSES + 1, np.int64), 0, total / len(classes)
+    count, mean = np.zeros(CLASSES + 1, np.int64), total / len(classes)
+    told = np.zeros(min(_SMALL, len(classes)), np.uint8)  # rows of one sum have one class, and most sums are small
+    for number in range(1, len(told)):
+        told[number] = _nearest(number, mean)
     for i in range(len(classes)):
-        classes[i] = 0
-        if sums[i]:
-            classes[i] = min(max(np.rint(math.log2(sums[i] / mean) + NEUTRAL), 1), CLASSES - 1)
-            count[classes[i]] += 1
-            busy += 1
+        classes[i] = told[sums[i]] if sums[i] < len(told) else _nearest(sums[i], mean)
+        count[classes[i]] += 1
+    busy, count[0] = len(classes) - count[0], 0
     price = math.log2(busy) - np.log2(count + 0.5)
+    for number in range(1, len(told)):
+        told[number] = _cheapest(told[number], number, mean, price)
     for i in range(len(classes)):
-        if not sums[i]:
-            continue
-        first, least = np.int64(classes[i]), np.inf
-        for option in (first, max(first - 1, 1), min(first + 1, CLASSES - 1)):
-            cost = (_POWERS[option] * (mean * _LOG2_E) - sums[i] * (option - NEUTRAL)) + price[option]
-            if cost < least:
-                least, classes[i] = cost, option
+        classes[i] = told[sums[i]] if sums[i] < len(told) else _cheapest(classes[i], sums[i], mean, price)
+
+
+@compiled
+def _nearest(number: int, mean: float) -> int:
+    return min(max(int(np.rint(math.log2(number / mean) + NEUTRAL)), 1), CLASSES - 1)
+
+
+@compiled
+def _cheapest(first: int, number: int, mean: float, price: np.ndarray) -> int:
+    """Returns the class at most one from the first that costs a row whose magnitudes add up to ``number`` least."""
+    best, least = np.int64(first), np.inf
+    for option in (np.int64(first), max(np.int64(first) - 1, 1), min(np.int64(first) + 1, CLASSES - 1)):
+        cost = (_POWERS[option] * (mean * _LOG2_E) - number * (option - NEUTRAL)) + price[option]
+        if cost < least:
+            least, best = cost, option
+    return best
 
 
 @compiled

@@ -15,6 +15,7 @@ from fl_mobile.codecs.ecsq.layout import (
     SIGNS,
     Plans,
     Shapes,
+    column_of,
     is_matrix,
     lay_out,
     lined_up,
@@ -241,7 +242,7 @@ def _pop_signs(
     for i in range(total):
         t = tensor[i]
         if plans.flags[t] & SIGNS:
-            which = np.int64(plans.signs[shapes.column_at[t] + (positions[i] - shapes.offset[t]) % shapes.columns[t]])
+            which = np.int64(plans.signs[shapes.column_at[t] + column_of(positions[i], shapes, t)])
             group[i] = which - SIGN_GROUPS if which > SIGN_GROUPS else which
             negative[i] = which > SIGN_GROUPS
         members[group[i]] += 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fl_mobile.codecs.ecsq.factors import shifted
-from fl_mobile.codecs.ecsq.layout import Shapes
+from fl_mobile.codecs.ecsq.layout import Shapes, quotient
 from fl_mobile.codecs.ecsq.lowrank import basis
-from fl_mobile.codecs.ecsq.records import Factors, Levels
+from fl_mobile.codecs.ecsq.records import MAX_RANK, Factors, Levels
 from fl_mobile.kernels.compiled import compiled
 
 _MAX = float(np.finfo(np.float32).max)
+_AT_ONCE = 4
 
 
 @compiled
@@ -31,6 +32,7 @@ def rebuilt(
     values = np.zeros(total, np.float32)
     lefts, rights, begin = _low_rank(levels, factors, shapes)
     sums = np.empty(np.max(shapes.columns) if len(lefts) else 0)
+    used, times = np.zeros(MAX_RANK + _AT_ONCE, np.int64), np.zeros(MAX_RANK + _AT_ONCE)
     for t in range(len(factors.ranks)):
         rank, rows, columns = factors.ranks[t], shapes.rows[t], shapes.columns[t]
         if not rank:
@@ -38,17 +40,19 @@ def rebuilt(
         left = lefts[begin[t, 0] : begin[t, 0] + rows * rank].reshape(rows, rank)
         right = rights[begin[t, 1] : begin[t, 1] + columns * rank].reshape(rank, columns)
         for i in range(rows):
+            count = 0
+            for k in range(rank):
+                used[count], times[count] = k, left[i, k]
+                count += left[i, k] != 0
+            if not count:
+                continue
+            used[count : count + _AT_ONCE], times[count : count + _AT_ONCE] = 0, 0.0
             sums[:columns] = 0.0
-            used = np.flatnonzero(left[i])
-            for k in range(0, len(used) - 1, 2):  # two at once: half as many ways to memory and back
-                one, other = left[i, used[k]], left[i, used[k + 1]]
-                along, across = right[used[k]], right[used[k + 1]]
+            for k in range(0, count, _AT_ONCE):  # four at once: a quarter of the ways to memory and back
+                a, b, c, d = times[k], times[k + 1], times[k + 2], times[k + 3]
+                one, two, three, four = right[used[k]], right[used[k + 1]], right[used[k + 2]], right[used[k + 3]]
                 for j in range(columns):
-                    sums[j] += one * along[j] + other * across[j]
-            if len(used) % 2:
-                one, along = left[i, used[-1]], right[used[-1]]
-                for j in range(columns):
-                    sums[j] += one * along[j]
+                    sums[j] += (a * one[j] + b * two[j]) + (c * three[j] + d * four[j])
             row = values[shapes.offset[t] + i * columns : shapes.offset[t] + (i + 1) * columns]
             for j in range(columns):
                 row[j] = min(max(sums[j] * scale, -_MAX), _MAX)
@@ -66,7 +70,7 @@ def rebuilt(
                 tensor -= 1
             rank, columns, low = factors.ranks[tensor], shapes.columns[tensor], 0.0
             inside = at - shapes.offset[tensor]
-            above = inside // columns if rank else 0
+            above = quotient(inside, columns) if rank else 0
             for k in range(rank):
                 factor = rights[begin[tensor, 1] + k * columns + inside - above * columns]
                 low += lefts[begin[tensor, 0] + above * rank + k] * factor

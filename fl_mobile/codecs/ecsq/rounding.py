@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fl_mobile.codecs.ecsq.layout import CONTEXTS, Layout, Plans, Shapes, find_blocks, lay_out
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.codecs.ecsq.records import LAMBDA, Levels
 from fl_mobile.kernels.compiled import compiled
-from fl_mobile.seeds import uniform
 
 _PASSES = 2
 _TABLE = 16
 
 
-def stochastic(values: np.ndarray, step: float, rng: np.random.Generator) -> Levels:
-    """Returns levels whose expectation is ``values / step``: ``⌊|x|/Δ + U⌋`` with the sign of ``x``.
+class Draws(NamedTuple):
+    """The random bits of stochastic rounding: 32 a value, of which most never need to be drawn.
 
-    ``U`` has 32 bits: eight for every value decide most of them at once, 24 more only where those leave it open.
+    Attributes:
+        coarse: ``uint8[n]``: the first eight of every value.
+        positions: ``int64[m]``, rising: where those do not make sure of a zero.
+        fine: ``uint32[m]``: the others there; the upper 24 count.
+    """
+
+    coarse: np.ndarray
+    positions: np.ndarray
+    fine: np.ndarray
+
+
+def draw(values: np.ndarray, step: float, rng: np.random.Generator) -> Draws:
+    """Returns what `stochastic` decides by.
 
     Args:
         values: ``float32[n]``.
         step: Δ.
         rng: The device's generator; only its raw bits are used.
     """
-    raw = rng.bit_generator.random_raw((len(values) + 7) // 8)  # type: ignore[attr-defined]
-    coarse = raw.astype("<u8", copy=False).view(np.uint8)[: len(values)]
+    random_raw = rng.bit_generator.random_raw  # type: ignore[attr-defined]
+    coarse = random_raw((len(values) + 7) // 8).astype("<u8", copy=False).view(np.uint8)[: len(values)]
     positions = _open(values, step, coarse)
-    return _decide(values, step, positions, coarse, uniform(rng, len(positions)))
+    fine = random_raw((len(positions) + 1) // 2).astype("<u8", copy=False).view("<u4")
+    return Draws(coarse, positions, fine[: len(positions)])
 
 
 @compiled
@@ -41,12 +55,20 @@ def _open(values: np.ndarray, step: float, coarse: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _decide(values: np.ndarray, step: float, positions: np.ndarray, coarse: np.ndarray, fine: np.ndarray) -> Levels:
+def stochastic(values: np.ndarray, step: float, draws: Draws) -> Levels:
+    """Returns levels whose expectation is ``values / step``: ``⌊|x|/Δ + U⌋`` with the sign of ``x``.
+
+    Args:
+        values: ``float32[n]``.
+        step: Δ.
+        draws: ``U``, 32 bits a value.
+    """
+    positions = draws.positions
     magnitudes = np.empty(len(positions), np.int64)
     for i in range(len(positions)):
         exact = abs(np.float64(values[positions[i]])) / step
         whole = np.floor(exact)
-        chance = (np.float64(coarse[positions[i]]) + np.float64(fine[i])) / 256
+        chance = (np.float64(draws.coarse[positions[i]]) + np.float64(draws.fine[i] >> 8) * 2.0**-24) / 256
         magnitudes[i] = np.int64(whole) + int(chance < exact - whole)
     return _levels(values, positions, magnitudes)
 

@@ -16,6 +16,7 @@ from fl_mobile.codecs.ecsq.layout import (
     Layout,
     Plans,
     Shapes,
+    column_of,
     find_blocks,
     is_matrix,
     lay_out,
@@ -181,7 +182,7 @@ def _sign_groups(levels: Levels, order: np.ndarray, shapes: Shapes, plans: Plans
         while levels.positions[i] >= shapes.offset[t + 1]:
             t += 1
         if plans.flags[t] & SIGNS:
-            which = plans.signs[shapes.column_at[t] + (levels.positions[i] - shapes.offset[t]) % shapes.columns[t]]
+            which = plans.signs[shapes.column_at[t] + column_of(levels.positions[i], shapes, t)]
             if which:
                 group[i] = (np.int64(which) + SIGN_GROUPS - 1) % SIGN_GROUPS + 1
                 odd[i] = odd[i] != (which > SIGN_GROUPS)

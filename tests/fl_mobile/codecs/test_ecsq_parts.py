@@ -215,6 +215,28 @@ def test_no_payload_without_classes_is_shorter_than_its_floor(seed, share, clust
     assert written <= 1.2 * floor + 3000, "a floor that is far below never spares anything"
 
 
+@settings(deadline=None)
+@given(sums=st.lists(st.one_of(st.just(0), st.integers(0, 70), st.integers(0, 10**6)), min_size=1, max_size=90))
+def test_every_row_gets_the_class_that_costs_least_of_the_three_around_its_mean(sums):
+    """Rows of few and of many magnitudes, more and fewer rows than are looked up."""
+    if not any(sums):
+        return
+    found, mean = np.full(len(sums), 99, np.uint8), sum(sums) / len(sums)
+    plan._classify(np.arange(len(sums)), np.array(sums, np.int64), sum(sums), found)
+    first = [min(max(round(math.log2(total / mean) + 12), 1), 31) if total else 0 for total in sums]
+    busy, count = sum(total > 0 for total in sums), np.bincount([one for one in first if one], minlength=33)
+
+    def cost(total: int, which: int) -> float:
+        price = math.log2(busy) - math.log2(count[which] + 0.5)
+        return 2.0 ** (which - 12) * mean * math.log2(math.e) - total * (which - 12) + price
+
+    for total, near, which in zip(sums, first, found.tolist(), strict=True):
+        options = {near, max(near - 1, 1), min(near + 1, 31)} if total else {0}
+        assert which in options
+        least = min(cost(total, option) for option in options)
+        assert cost(total, which) == pytest.approx(least, rel=1e-9, abs=1e-9)
+
+
 def slow_basis(levels: np.ndarray) -> np.ndarray:
     """The definition, in Python's own integers."""
     norms = [math.isqrt(sum(int(v) ** 2 for v in column) << 16) for column in levels.T]
