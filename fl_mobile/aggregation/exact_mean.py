@@ -49,8 +49,8 @@ class WeightedMean:
         bound = abs(scale) * max(magnitudes, default=0.0) + 1
         if not self._bound + bound < _HEADROOM:
             self._carry()
-        for path, values in flat.items():
-            add_rounded(self._sum[path].reshape(-1), values, scale)
+        for (path, values), magnitude in zip(flat.items(), magnitudes, strict=True):
+            add_rounded(self._sum[path].reshape(-1), values, scale, magnitude)
         self._bound += bound
         self.weight += weight
 

@@ -26,7 +26,9 @@ from fl_mobile.kernels.compiled import compiled
 
 _BITS = 24
 _U24, _U32, _U40 = np.uint64(24), np.uint64(32), np.uint64(40)
-_NEAR_BITS, _NEAR = 16, 1 << 8
+_SHORT = 128
+"""Fewer symbols are not worth a long table."""
+
 _LOW24, _LOW32, _ONE = np.uint64(0xFFFFFF), np.uint64(0xFFFFFFFF), np.uint64(1)
 
 
@@ -111,17 +113,18 @@ def pop(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> None
         symbols[:] = 0
         return
     borders = borders_of(frequencies)
-    # The symbol at every 2^16th of the 2^24: few are left to choose from.
-    near, symbol = np.empty(_NEAR + 1, np.int64), 0
-    for part in range(_NEAR):
-        while borders[symbol + 1] <= part << _NEAR_BITS:
+    # The symbol at every 2^16th (2^20th) of the 2^24: few are left to choose from.
+    shift, symbol = 16 if len(symbols) >= _SHORT else 20, 0
+    near = np.empty((1 << _BITS - shift) + 1, np.int64)
+    for part in range(len(near) - 1):
+        while borders[symbol + 1] <= part << shift:
             symbol += 1
         near[part] = symbol
-    near[_NEAR] = len(frequencies) - 1
+    near[len(near) - 1] = len(frequencies) - 1
     state, count = stack[0], np.int64(stack[1])
     for index in range(len(symbols)):
         rest = np.int64(state & _LOW24)
-        symbol, above = near[rest >> _NEAR_BITS], near[(rest >> _NEAR_BITS) + 1] + 1
+        symbol, above = near[rest >> shift], near[(rest >> shift) + 1] + 1
         while above - symbol > 1:
             middle = (symbol + above) >> 1
             if borders[middle] <= rest:

@@ -47,10 +47,13 @@ def draw(values: np.ndarray, step: float, rng: np.random.Generator) -> Draws:
 @compiled
 def _open(values: np.ndarray, step: float, coarse: np.ndarray) -> np.ndarray:
     """Returns where eight bits of ``U`` do not make sure of a zero."""
-    positions, count, scale = np.empty(len(values), np.int64), 0, 256.0 / step
+    near, scale = np.empty(len(values), np.bool_), 256.0 / step
+    for i in range(len(values)):  # a loop of its own: processors compare several at once, and list one at a time
+        near[i] = abs(np.float64(values[i])) * scale > coarse[i]
+    positions, count = np.empty(len(values), np.int64), 0
     for i in range(len(values)):
         positions[count] = i
-        count += abs(np.float64(values[i])) * scale > coarse[i]
+        count += near[i]
     return positions[:count].copy()
 
 

@@ -130,6 +130,21 @@ def test_the_stream_is_what_constriction_writes(runs):
     assert ans.is_empty(stack)
 
 
+@pytest.mark.parametrize("count", [1, 127, 128, 2000])
+@pytest.mark.parametrize("symbols", [2, 17, 90])
+def test_few_and_many_symbols_come_back(count, symbols):
+    """Tables to look them up in are short or long."""
+    rng = np.random.default_rng(count)
+    drawn = np.minimum(rng.geometric(0.2, count) - 1, symbols - 1)
+    table, precision = models.fit_table(np.bincount(drawn, minlength=symbols) + (np.arange(symbols) % 3 == 0))
+    stack, decoded = ans.new_stack(count), np.empty(count, np.int64)
+    ans.push(stack, drawn, table << (20 - precision))
+    stack = ans.from_bytes(ans.to_bytes(stack))
+    ans.pop(stack, decoded, table << (20 - precision))
+    assert decoded.tolist() == drawn.tolist()
+    assert ans.is_empty(stack)
+
+
 @settings(deadline=None)
 @given(stream=st.binary(max_size=40).filter(lambda b: not b.endswith(b"\0")), runs=st.lists(run(), max_size=3))
 def test_garbage_gives_the_symbols_that_constriction_gives(stream, runs):

@@ -151,6 +151,6 @@ def test_a_processor_that_lacks_a_feature_compiles(monkeypatch: pytest.MonkeyPat
 
 def test_it_catches_a_loop_that_is_not_in_the_set(new_home: Path) -> None:
     """One with one more kind of array."""
-    more = "import numpy; from fl_mobile.kernels import loops; loops.add_rounded(*numpy.ones((2, 3), int), 1.0);"
+    more = "import numpy; from fl_mobile.kernels import loops; loops.add_rounded(*numpy.ones((2, 3), int), 1.0, 1.0);"
     _, compiled_again = in_a_process(more + PLAYED.replace("play()", "0"), XDG_CACHE_HOME=str(new_home))
     assert compiled_again == ["add_rounded"]
