@@ -25,12 +25,14 @@ STANDARDIZE = (AUTO, PUBLIC, FEDERATED, NONE)
 
 
 def check_can_be_standardised(dataset: Dataset, how: str) -> None:
-    """Raises `ConfigError` for a dataset that is no rows of numbers, or several inputs or targets."""
+    """Raises `ConfigError` for a dataset without rows of numbers."""
     if dataset.ports:
-        raise ConfigError(
-            f'data.standardize = "{how}" is for one input: scale several before they are saved, or put a Normalization'
-            " layer with known values into the model"
-        )
+        if not any(port.is_row for port in dataset.ports) or dataset.task == RECONSTRUCTION:
+            raise ConfigError(
+                f'data.standardize = "{how}" needs an input that is a row of numbers and targets beside the inputs,'
+                f" {dataset.name} has {', '.join(port.text for port in dataset.ports)}"
+            )
+        return
     if dataset.train.x.dtype != np.float32 or dataset.train.x.ndim != 2:
         raise ConfigError(
             f'data.standardize = "{how}" needs rows of numbers, {dataset.name} holds {dataset.train.x.dtype}'
@@ -40,16 +42,25 @@ def check_can_be_standardised(dataset: Dataset, how: str) -> None:
 
 def column_names(dataset: Dataset) -> tuple[str, ...]:
     """Returns what `rows_of` holds, by name: features, then the numbers that are told; each name is one column's."""
-    features = dataset.train.x.shape[1]
-    columns = dataset.columns or tuple(str(number) for number in range(features))
+    columns = feature_names(dataset)
     told = _numbers_told(dataset)
     named = len(dataset.labels) == told and not set(dataset.labels) & set(columns)
     labels = dataset.labels if named else tuple(f"y{number}" for number in range(told))
     return (*columns, *labels)
 
 
+def feature_names(dataset: Dataset) -> tuple[str, ...]:
+    """Returns the features by name; of several inputs those of rows of numbers, ``<input>.<number>``."""
+    if dataset.ports:
+        return tuple(f"{port.name}.{number}" for port in dataset.ports if port.is_row for number in range(port.size))
+    return dataset.columns or tuple(str(number) for number in range(dataset.train.x.shape[1]))
+
+
 def rows_of(dataset: Dataset, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns ``float32[n, columns]`` of a device: features, and beside them the numbers that are told."""
+    if dataset.ports:
+        inputs = dataset.inputs(x)
+        x = np.hstack([inputs[port.name] for port in dataset.ports if port.is_row])
     return np.hstack([x, y.reshape(len(y), -1)]) if _numbers_told(dataset) else x
 
 
@@ -60,7 +71,7 @@ def with_scaling(dataset: Dataset, mean: np.ndarray, spread: np.ndarray, source:
         mean: ``float64[columns]``, as `column_names`.
         spread: Their standard deviations.
     """
-    features = dataset.train.x.shape[1]
+    features = len(feature_names(dataset))
     numbers = task_row(dataset.task).kind == NUMBERS
     told = slice(0, features) if dataset.task == RECONSTRUCTION else slice(features, None)
     scaling = Scaling(

@@ -69,18 +69,22 @@ def sums_of(examples: Examples, asked: Statistic) -> bytes:
     Raises:
         DataError: They cannot be made of what this client holds.
     """
-    wanted = ["y"] if asked.about == statistics.CLASSES else ["x", "y"] if asked.targets else ["x"]
+    wanted = [name for name, _ in asked.arrays] + (["y"] if asked.targets else [])
     if missing := [key for key in wanted if key not in examples.arrays]:
         raise DataError(
             f"{examples.name}: the coordinator asks for sums of {' and '.join(wanted)} before round 1; this client"
             f" holds {', '.join(examples.arrays)}: save '{missing[0]}' too"
         )
     if asked.about == statistics.CLASSES:
-        y = examples.arrays["y"]
-        if y.dtype.kind not in "iufb" or not np.array_equal(y, np.rint(y)) or y.max() >= asked.columns:
-            raise DataError(_not(examples, "y", f"classes from 0 to {asked.columns - 1} to count"))
-        return pack_sums(asked.question, counts_of(y[y >= 0], asked.columns - 1))
-    rows = _input(examples, "x", (asked.columns - asked.targets,), "float32")
+        numbers, first = [], 0
+        for key, classes in asked.arrays:
+            y = examples.arrays[key]
+            if y.dtype.kind not in "iufb" or not np.array_equal(y, np.rint(y)) or y.max() >= classes:
+                raise DataError(_not(examples, key, f"classes from 0 to {classes - 1} to count"))
+            numbers.append(y[y >= 0].astype(np.int64) + first)
+            first += classes
+        return pack_sums(asked.question, counts_of(np.concatenate(numbers), asked.columns - 1))
+    rows = np.hstack([_input(examples, key, (columns,), "float32") for key, columns in asked.arrays])
     if asked.targets:
         rows = np.hstack([rows, _targets(examples, "y", "regression", (asked.targets,), 0)])
     return pack_sums(asked.question, moments_of(rows))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from device_sim.datasets import Dataset
-from device_sim.datasets.scaling import FEDERATED, check_can_be_standardised, column_names, written
+from device_sim.datasets.scaling import FEDERATED, check_can_be_standardised, column_names, feature_names, written
 from device_sim.deploy.serve import Service, gathering
-from device_sim.experiment.class_weights import BALANCED, class_weights_of
+from device_sim.experiment.class_weights import BALANCED, class_sizes, class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import to_toml
 from device_sim.run.folder import RunFolder, reopen
@@ -84,11 +84,14 @@ def questions(experiment: Experiment, dataset: Dataset) -> list[Statistic]:
     found = []
     if experiment.data.standardize == FEDERATED and not experiment.data.scaling:
         check_can_be_standardised(dataset, FEDERATED)
-        columns = len(column_names(dataset))
-        found.append(Statistic(MOMENTS, columns, columns - dataset.train.x.shape[1]))
+        columns, features = len(column_names(dataset)), len(feature_names(dataset))
+        rows = tuple(f"x.{port.name}:{port.size}" for port in dataset.ports if port.is_row)
+        found.append(Statistic(MOMENTS, columns, columns - features, rows))
     if experiment.train.class_weights == BALANCED:
         class_weights_of(BALANCED, dataset, private=experiment.privacy.on)  # for its refusals
-        found.append(Statistic(CLASSES, dataset.num_classes))
+        sizes = class_sizes(dataset)
+        told = tuple(f"y.{name}:{classes}" for name, classes in sizes.items()) if dataset.heads else ()
+        found.append(Statistic(CLASSES, sum(sizes.values()), parts=told))
     if most := [one for one in found if one.columns > MOST_COLUMNS]:
         raise ConfigError(
             f"serve: devices are asked for sums of {MOST_COLUMNS} columns or classes at most, {dataset.name} has"

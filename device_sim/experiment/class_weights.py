@@ -6,7 +6,7 @@ import numpy as np
 
 from device_sim.datasets import Dataset
 from fl_mobile.errors import ConfigError
-from fl_mobile.tasks.table import CLASSES, task_row
+from fl_mobile.tasks.table import CLASSES, classes_by_head, task_row
 
 BALANCED = "balanced"
 """Rare classes count as much as frequent ones."""
@@ -32,7 +32,7 @@ def class_weights_of(text: str, dataset: Dataset, *, private: bool) -> tuple[flo
 
     Balanced are ``examples / (classes · examples of the class)``, as scikit-learn has them: every device tells how many
     of each class it holds, and the server adds (`device_sim.federation.sums`); of a dataset without devices its own are
-    counted. A class that nobody holds has 1. Positions that are padding do not count.
+    counted. A class that nobody holds has 1. Positions that are padding do not count. Each head is balanced by itself.
 
     Args:
         text: Value of ``train.class-weights``.
@@ -43,27 +43,50 @@ def class_weights_of(text: str, dataset: Dataset, *, private: bool) -> tuple[flo
     """
     if not text:
         return ()
-    if dataset.heads:
+    sizes = class_sizes(dataset)
+    if not sizes:
+        kinds = " and ".join(dict.fromkeys(task_row(h.task).kind for h in dataset.heads)) or task_row(dataset.task).kind
         raise ConfigError(
-            f"train.class-weights are of one target, {dataset.name} has {', '.join(h.name for h in dataset.heads)}:"
-            " leave it out, and weigh examples (weight of an npz, data.weight-column of a csv)"
-        )
-    if task_row(dataset.task).kind != CLASSES:
-        raise ConfigError(
-            f"train.class-weights: targets of task '{dataset.task}' are {task_row(dataset.task).kind}, not classes;"
+            f"train.class-weights: targets of task '{dataset.task.partition('(')[0]}' are {kinds}, not classes;"
             " leave it out"
         )
-    classes = dataset.num_classes
     if text != BALANCED:
         numbers = numbers_in(text)
-        if len(numbers) != classes:
-            raise ConfigError(f"train.class-weights has {len(numbers)} numbers, {dataset.name} has {classes} classes")
+        if len(numbers) != sum(sizes.values()):
+            heads = f" ({', '.join(f'{n} {k}' for n, k in sizes.items())}, in this order)" if dataset.heads else ""
+            raise ConfigError(
+                f"train.class-weights has {len(numbers)} numbers, {dataset.name} has {sum(sizes.values())}"
+                f" classes{heads}"
+            )
         return numbers
     if private:
         raise ConfigError(
             'train.class-weights = "balanced" needs exact counts of classes, which [privacy] does not account for: give'
             " numbers that anyone may know"
         )
-    labels = dataset.train.y.reshape(-1)
-    counts = np.array(dataset.class_counts or np.bincount(labels[labels >= 0], minlength=classes))
-    return tuple(float(counts.sum() / (classes * count)) if count else 1.0 for count in counts)
+    counts, found = np.array(dataset.class_counts), list[float]()
+    if not dataset.class_counts:
+        counts = np.bincount(class_numbers(dataset, dataset.train.y), minlength=sum(sizes.values()))
+    for part in np.split(counts, np.cumsum(list(sizes.values()))[:-1]):
+        found += [float(part.sum() / (len(part) * count)) if count else 1.0 for count in part]
+    return tuple(found)
+
+
+def class_sizes(dataset: Dataset) -> dict[str, int]:
+    """Returns how many classes the target has, or each head that tells classes; nothing where none are told.
+
+    Counts and weights of several heads lie end to end in this order.
+    """
+    if dataset.heads:
+        return classes_by_head(dataset.heads)
+    return {"": dataset.num_classes} if task_row(dataset.task).kind == CLASSES else {}
+
+
+def class_numbers(dataset: Dataset, y: np.ndarray) -> np.ndarray:
+    """Returns the classes in targets, ``int64[…]``: no padding, those of a head behind those of the heads before."""
+    told = dataset.told(y) if dataset.heads else {"": y}
+    found, first = [], 0
+    for name, classes in class_sizes(dataset).items():
+        found.append(told[name][told[name] >= 0] + first)
+        first += classes
+    return np.concatenate(found)

@@ -395,5 +395,5 @@ def build_of(experiment: Experiment, dataset: Dataset, make: Callable[..., Any] 
     )
     if scaling := dataset.scaling:
         mean, spread = scaling.mean.tolist(), scaling.spread.tolist()
-        build = partial(with_standardised_inputs, build, mean, spread, task=dataset.task)
+        build = partial(with_standardised_inputs, build, mean, spread, task=dataset.task, ports=dataset.ports)
     return build if dataset.ends is None else partial(with_joined_ends, build, dataset.ports, dataset.task)

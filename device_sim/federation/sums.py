@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from device_sim.datasets.scaling import (
     written,
 )
 from device_sim.datasets.words import with_words
-from device_sim.experiment.class_weights import BALANCED
+from device_sim.experiment.class_weights import BALANCED, class_numbers, class_sizes
 from device_sim.experiment.data import ON_DEMAND
 from device_sim.experiment.experiment import Experiment
 from device_sim.federation.private import claim_of
@@ -42,7 +43,6 @@ from fl_mobile.privacy.keys import KEY_BYTES, derive
 from fl_mobile.privacy.rules import key_of_seed
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.sums import Totals, add_up, add_up_private, moments_from, moments_from_bounded, noise_of_means
-from fl_mobile.tasks.table import CLASSES, task_row
 from fl_mobile.wire.sums import pack_sums
 
 MOST_NOISE = 0.25
@@ -115,7 +115,7 @@ def in_vocabulary(experiment: Experiment, dataset: Dataset, deal: Callable[[], D
         return dataset
     if not keys.words:
         return with_words(dataset, range(1, candidates + 1))
-    totals = _counted(deal(), candidates + 1)
+    totals = _counted(deal(), candidates + 1, lambda y: y[y >= 0])
     counts = totals.values[COUNTS][1:]
     used = int(np.count_nonzero(counts))
     if used < keys.words:
@@ -131,18 +131,19 @@ def with_class_counts(experiment: Experiment, dataset: Dataset, deal: Callable[[
         deal: Returns what devices hold.
     """
     asked = experiment.train.class_weights == BALANCED and not experiment.privacy.on
-    if not asked or experiment.data.partition == ON_DEMAND or task_row(dataset.task).kind != CLASSES:
+    sizes = class_sizes(dataset)
+    if not asked or experiment.data.partition == ON_DEMAND or not sizes:
         return dataset
-    totals = _counted(deal(), dataset.num_classes)
+    totals = _counted(deal(), sum(sizes.values()), partial(class_numbers, dataset))
     counts = tuple(totals.values[COUNTS].tolist())
     return replace(dataset, class_counts=counts, statistics_bytes=dataset.statistics_bytes + totals.upload_bytes)
 
 
-def _counted(data: DeviceData, classes: int) -> Totals:
-    """Returns how often targets of all devices are each of ``classes``; padding counts nowhere."""
+def _counted(data: DeviceData, classes: int, numbers: Callable[[np.ndarray], np.ndarray]) -> Totals:
+    """Returns how often ``numbers`` of the targets of all devices are each of ``classes``."""
     question = counts_question(classes - 1)
     told = (data.examples(index)[1] for index in _holders(data))
-    return add_up(question, (pack_sums(question, counts_of(y[y >= 0], classes - 1)) for y in told))
+    return add_up(question, (pack_sums(question, counts_of(numbers(y), classes - 1)) for y in told))
 
 
 def _holders(data: DeviceData) -> list[int]:

@@ -14,7 +14,7 @@ from device_sim.run.for_phone import phone_task
 from export import BundleReport, export_model
 from export.bundles.phone_task import PhoneTask
 from export.bundles.signing import SigningKey
-from export.convert.recipes import asked_for
+from export.convert.recipes import AUTO, asked_for
 from export.model.forms import InputForms
 from export.model.frames import NO_OUTPUT, calibration_split, form_of
 from export.model.serving import Described, described, list_ends
@@ -22,7 +22,7 @@ from export.report.facts import NOTHING_KNOWN, TrainingFacts
 from export.tuning import TuningSet
 from export.verify.by_task import TaskTargets
 from fl_mobile.errors import ConfigError, ExportError
-from fl_mobile.models.finish import STANDARDIZE, with_answers, with_ends
+from fl_mobile.models.finish import standardize_layers, with_answers, with_ends
 from fl_mobile.models.heads import head_of
 from fl_mobile.tasks.table import CLASSIFICATION
 
@@ -77,8 +77,9 @@ def export_with_held_out(
     """
     calibration, proof = calibration_split(len(dataset.test), seed)
     model = finished(model, dataset, loss)
-    if dataset.scaling is not None:  # features of several sizes share no 8-bit grid
-        keep_float = tuple(dict.fromkeys((*keep_float, STANDARDIZE)))
+    quantised = any(row is AUTO or row.weight_bits == 8 for row in map(asked_for, recipes))
+    if dataset.scaling is not None and quantised:  # features of several sizes share no 8-bit grid
+        keep_float = tuple(dict.fromkeys((*keep_float, *standardize_layers(dataset.ports))))
     classes = output != NO_OUTPUT and answers_classes(model, dataset)
     found = described(model, forms_of(dataset) if forms is None else forms, classes=classes, batch=batch)
     end = _labelled(found, dataset.num_classes, output, say) if classes else None
@@ -178,21 +179,19 @@ def _classes_by_head(
 
 def finished(model: Any, dataset: Dataset, loss: str) -> Any:
     """Returns the model with the end that a phone needs: see `fl_mobile.models.finish.with_answers`."""
+    scaling = dataset.scaling
+    units: dict[str, Sequence[float]] = {
+        "mean": () if scaling is None else scaling.target_mean.tolist(),
+        "spread": () if scaling is None else scaling.target_spread.tolist(),
+    }
     if dataset.ends is not None:
-        return with_ends(model, dataset.ports, dataset.task, loss=loss)
+        return with_ends(model, dataset.ports, dataset.task, loss=loss, **units)
     if not getattr(model, "outputs", None) or len(model.outputs) != 1:
         return model
     if dataset.task == CLASSIFICATION and (not loss or model.outputs[0].shape[-1] != 1):
         return model
-    scaling = dataset.scaling
-    return with_answers(
-        model,
-        dataset.task,
-        loss=loss,
-        from_logits=head_of(model, dataset.test.x[:8]) == "logits",
-        mean=() if scaling is None else scaling.target_mean.tolist(),
-        spread=() if scaling is None else scaling.target_spread.tolist(),
-    )
+    logits = head_of(model, dataset.test.x[:8]) == "logits"
+    return with_answers(model, dataset.task, loss=loss, from_logits=logits, **units)
 
 
 def in_units(dataset: Dataset, y: np.ndarray) -> np.ndarray:

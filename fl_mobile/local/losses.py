@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from fl_mobile.errors import ConfigError, ModelError, check_known
 from fl_mobile.table import Table
 from fl_mobile.tasks.heads import HEADS_LOSS, Head, answers_of, targets_of
-from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row
+from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row, weights_by_head
 from fl_mobile.tasks.weighted import Weighted, parted
 
 
@@ -222,13 +222,15 @@ def check_terms(loss: str, task: str, smoothing: float, class_weights: Sequence[
     Raises:
         ConfigError: With what they are for.
     """
-    row, kind = loss_row(loss), task_row(bare(task)).kind
+    row, kind, heads = loss_row(loss), task_row(bare(task)).kind, task_row(bare(task)).heads
     if not 0 <= smoothing < 1:
         raise ConfigError(f"label-smoothing must be at least 0 and below 1, got {smoothing}")
     if smoothing and not row.smooths:
         smoothing_ones = ", ".join(name for name, other in LOSSES.items() if other.smooths)
         raise ConfigError(f"label-smoothing is for {smoothing_ones}, and the loss is {loss}: leave it at 0")
-    if class_weights and kind != CLASSES:
+    if class_weights and heads:
+        weights_by_head(heads, class_weights)
+    elif class_weights and kind != CLASSES:
         raise ConfigError(
             f"class-weights are for tasks of classes, and targets of '{bare(task)}' are {kind}: leave them out"
         )
@@ -275,7 +277,7 @@ def loss_of(
         from_logits: Whether the outputs still need softmax or sigmoid.
         smoothing: Of labels, in cross-entropies.
         task: Row of `TASKS`.
-        class_weights: What the loss of a class is multiplied by; empty is 1.
+        class_weights: What the loss of a class is multiplied by, of several heads as of `weights_by_head`; empty is 1.
 
     Raises:
         ModelError: The loss cannot train so many outputs.
@@ -286,7 +288,12 @@ def loss_of(
         rest: dict[str, Any] = {"task": of.task, "class_weights": class_weights}
         return weight * loss_of(loss, truth, out, from_logits=from_logits, smoothing=smoothing, **rest)
     if heads := task_row(task).heads:
-        return _of_heads(heads, y, out, lambda head, *pair: head.weight * _of_head(head, *pair))
+        parts, weights = _by_head(heads, y, out), weights_by_head(heads, class_weights)
+        total: Any = 0.0
+        for head in heads:
+            own: dict[str, Any] = {"task": head.task, "class_weights": weights[head.name]}
+            total = total + head.weight * loss_of(head.loss, *parts[head.name], from_logits=True, **own)
+        return total
     if task == CLASSIFICATION:
         check_outputs(loss, int(out.shape[-1]))
         each = row.per_example(y if row.sparse else targets(y, out), out, from_logits, smoothing)
@@ -304,20 +311,13 @@ def _parted(of: Weighted, y: Any) -> tuple[Any, Any]:
     return parted(of, tf.convert_to_tensor(y, tf.float32), whole)
 
 
-def _of_heads(heads: Sequence[Head], y: Any, out: Any, of: Callable[[Head, Any, Any], Any]) -> Any:
-    """Returns the sum over heads of what ``of`` makes of each one's targets and answers."""
+def _by_head(heads: Sequence[Head], y: Any, out: Any) -> dict[str, tuple[Any, Any]]:
+    """Returns each head's targets, classes as integers, and its answers."""
     import tensorflow as tf
 
-    truths, answers, total = targets_of(heads, y), answers_of(heads, out), 0.0
-    for head in heads:
-        truth = truths[head.name]
-        truth = tf.cast(truth, tf.int32) if task_row(head.task).kind == CLASSES else truth
-        total = total + of(head, truth, answers[head.name])
-    return total
-
-
-def _of_head(head: Head, truth: Any, out: Any) -> Any:
-    return loss_of(head.loss, truth, out, from_logits=True, task=head.task)
+    found, answers = targets_of(heads, y), answers_of(heads, out)
+    whole = {head.name for head in heads if task_row(head.task).kind == CLASSES}
+    return {name: (tf.cast(y, tf.int32) if name in whole else y, answers[name]) for name, y in found.items()}
 
 
 def _flat(values: Any) -> Any:
@@ -376,7 +376,9 @@ def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str =
     if of := task_row(task).weighted:
         return right_answers(loss, _parted(of, y)[0], out, from_logits=from_logits, task=of.task)
     if heads := task_row(task).heads:
-        return _of_heads(heads, y, out, _right_of_head) / float(len(heads))
+        parts = _by_head(heads, y, out)
+        right = (right_answers(h.loss, *parts[h.name], from_logits=True, task=h.task) for h in heads)
+        return sum(tf.cast(share, tf.float32) for share in right) / float(len(heads))
     if kind == NUMBERS:
         return tf.zeros_like(_flat(out)[:, 0])
     if kind == BITS:
@@ -391,9 +393,3 @@ def right_answers(loss: str, y: Any, out: Any, *, from_logits: bool, task: str =
     if out.shape[-1] > 1:
         return tf.equal(tf.argmax(out, axis=-1, output_type=y.dtype), y)
     return tf.equal(tf.cast(out[:, 0] > middle_of(loss, from_logits=from_logits), y.dtype), y)
-
-
-def _right_of_head(head: Head, truth: Any, out: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.cast(right_answers(head.loss, truth, out, from_logits=True, task=head.task), tf.float32)

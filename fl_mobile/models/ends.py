@@ -56,6 +56,11 @@ class Port:
         """How many numbers of a joined row are its own."""
         return math.prod(self.shape)
 
+    @property
+    def is_row(self) -> bool:
+        """Whether it is a row of numbers, as of a table: those can be standardised."""
+        return self.dtype == "float32" and len(self.shape) == 1
+
 
 def port_of(text: str) -> Port:
     """Returns the input that a `Port.text` spells."""

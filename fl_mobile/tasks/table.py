@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fl_mobile.errors import ConfigError, check_known
@@ -166,6 +167,28 @@ def bare(task: str) -> str:
     """
     of = weighted_of(task)
     return task if of is None else of.task
+
+
+def classes_by_head(heads: Sequence[Head]) -> dict[str, int]:
+    """Returns how many classes each head of classes tells apart: their weights lie end to end in this order."""
+    return {head.name: max(head.answer[-1], 2) for head in heads if TASKS[head.task].kind == CLASSES}
+
+
+def weights_by_head(heads: Sequence[Head], class_weights: Sequence[float]) -> dict[str, Sequence[float]]:
+    """Returns each head's part of class weights that lie end to end; nothing for heads of no classes, or without any.
+
+    Raises:
+        ConfigError: There are some, and not one for each class.
+    """
+    sizes, at = classes_by_head(heads), 0
+    if class_weights and len(class_weights) != sum(sizes.values()):
+        told = ", ".join(f"{name} {classes}" for name, classes in sizes.items()) or "none"
+        raise ConfigError(f"class-weights are one for each class of each head ({told}), got {len(class_weights)}")
+    found: dict[str, Sequence[float]] = {head.name: () for head in heads}
+    for name, classes in sizes.items():
+        found[name] = class_weights[at : at + classes]
+        at += classes
+    return found
 
 
 def can_train(task: str, loss: str) -> bool:

@@ -28,7 +28,7 @@ from fl_mobile.models.draws import Draw, answered_draws
 from fl_mobile.models.private_api import flatten_layers
 from fl_mobile.models.telling import reason_of, where
 from fl_mobile.tasks.heads import answers_of, targets_of
-from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row
+from fl_mobile.tasks.table import BITS, CLASSES, CLASSIFICATION, NUMBERS, bare, task_row, weights_by_head
 from fl_mobile.tasks.tally import DISTANCES, whole_classes
 from fl_mobile.tasks.weighted import parted
 from fl_mobile.tensors import Tensors
@@ -302,9 +302,10 @@ def _keras_losses_of_task(options: Options, y: np.ndarray, out: Any) -> Any:
 
     if heads := task_row(options.task).heads:
         truths, answers = targets_of(heads, y), answers_of(heads, out)
-        total = 0.0
+        total, weights = 0.0, weights_by_head(heads, options.class_weights)
         for head in heads:
-            own = replace(options, task=head.task, loss=head.loss, from_logits=True)
+            of_head: dict[str, Any] = {"task": head.task, "loss": head.loss, "class_weights": weights[head.name]}
+            own = replace(options, from_logits=True, **of_head)
             truth = whole_classes(head.task, truths[head.name])
             total = total + head.weight * keras_losses(own, truth, answers[head.name])
         return total

@@ -109,6 +109,29 @@ def test_clients_sums_are_the_simulators_constants(tmp_path: Path, name: str) ->
     assert gather(folder, simulated, QUICK, stopped=lambda: True)[0] == found, "nobody is asked again"
 
 
+def test_rows_of_several_inputs_and_classes_of_several_heads_are_summed_up_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, words = rng.normal(50, 9, (40, 5)), rng.integers(0, 9, (40, 3))
+    heads = {"y.mood": rng.integers(0, 3, 40), "y.pain": rng.random(40), "y.steps": rng.integers(-1, 3, (40, 4))}
+    np.savez(tmp_path / "ward.npz", **{"x.lab": rows[:, :2], "x.words": words, "x.vitals": rows[:, 2:], **heads})
+    keys = (f"data.path={tmp_path}/ward.npz", "data.partition=iid", "data.standardize=federated")
+    asked = parse_experiment("", ("data.dataset=npz", *KEYS[:2], *keys, "train.class-weights=balanced"))
+    experiment, simulated = deployable(asked), open_dataset(asked)
+    questioned = questions(experiment, loaded(experiment))
+    assert [one.parts for one in questioned] == [("x.lab:2", "x.vitals:3"), ("y.mood:3", "y.steps:3")]
+    people = held_by(experiment)
+    found = gathered(create(tmp_path / "run", experiment), people, sums=DEVICES, clients=tmp_path / "clients")
+    served = open_dataset(found)
+    assert served.scaling is not None
+    assert simulated.scaling is not None
+    assert served.scaling.mean.tolist() == simulated.scaling.mean.tolist()
+    assert served.scaling.spread.tolist() == simulated.scaling.spread.tolist()
+    weights = class_weights_of("balanced", simulated, private=False)
+    assert class_weights_of(found.train.class_weights, served, private=False) == weights
+    with pytest.raises(DataError, match=r"for sums of y\.mood and y\.steps before round 1; .* save 'y\.steps' too"):
+        sums_of(Examples("one", {"x.lab": rows[:, :2], "y.mood": heads["y.mood"]}), questioned[1])
+
+
 def test_the_first_that_come_are_a_cohort_and_the_others_wait(tmp_path: Path) -> None:
     experiment = deployable(parse_experiment("", (*KEYS, *RUNS["features of a table"])))
     people = held_by(experiment)

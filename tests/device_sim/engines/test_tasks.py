@@ -159,6 +159,15 @@ def test_engines_weigh_and_smooth_alike(engine: str) -> None:
     assert want[2] != pytest.approx(played("classification", "keras")[2], rel=1e-2), "it makes a difference"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["vectorized", "litert"])
+def test_engines_weigh_classes_of_heads_alike(engine: str) -> None:
+    change: dict[str, Any] = {"class_weights": (0.5, 1.0, 4.0, 3.0, 0.2, 1.0, 2.0, 0.0)}
+    want = played(SEVERAL, "keras", **change)
+    check_alike(want, played(SEVERAL, engine, **change))
+    assert want[2] != pytest.approx(played(SEVERAL, "keras")[2], rel=1e-2), "it makes a difference"
+
+
 def check_alike(want: tuple[Any, ...], got: tuple[Any, ...]) -> None:
     for mine, theirs in zip(got[0], want[0], strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)

@@ -11,8 +11,10 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from device_sim.datasets import Dataset, Samples, load_dataset
+from device_sim.datasets.records import Ends, make_dataset
 from device_sim.datasets.scaling import column_names
 from device_sim.experiment.as_compiled import like
+from device_sim.experiment.class_weights import class_weights_of
 from device_sim.experiment.experiment import Experiment
 from device_sim.experiment.toml import parse_experiment, to_toml
 from device_sim.federation.dealing import data_of, open_dataset, with_sums_released
@@ -23,8 +25,11 @@ from device_sim.run.privacy import privacy_told
 from device_sim.verify.run import verify_run
 from fl_mobile.client.sums import moments_of, moments_question
 from fl_mobile.errors import ConfigError
+from fl_mobile.models.ends import Port
 from fl_mobile.privacy import open_ledger
+from fl_mobile.tasks.heads import joined
 from fl_mobile.wire.sums import pack_sums
+from tests.device_sim.experiment.test_class_weights import MOOD, PAIN, STEPS, of_heads
 
 RANGES = 'data.ranges=["0:5000"]'
 PRIVATE = (
@@ -148,6 +153,36 @@ def test_balanced_class_weights_come_from_counts_that_devices_send():
     fewer = with_class_counts(asked(*given), load_dataset("digits", seed=0), lambda: held)
     assert sum(fewer.class_counts) == 200, "nothing but what devices hold"
     assert not open_dataset(asked("data.dataset=digits")).class_counts, "nobody is asked for what is not needed"
+
+
+def test_of_several_inputs_those_that_are_rows_of_numbers_are_standardised():
+    rng = np.random.default_rng(0)
+    ports = (Port("lab", (2,), "float32"), Port("words", (3,), "int32"), Port("vitals", (3,), "float32"))
+    numbers, words = rng.normal(5, 2, (40, 5)), rng.integers(0, 9, (40, 3))
+    x = joined({"lab": numbers[:, :2], "words": words, "vitals": numbers[:, 2:]})
+    part = Samples(x, numbers[:, :1].astype(np.float32))
+    dataset = make_dataset("ward", part, part, (), source="", task="regression", ends=Ends(ports))
+    assert column_names(dataset) == ("lab.0", "lab.1", "vitals.0", "vitals.1", "vitals.2", "y0")
+    keys = ("data.devices=4", "train.cohort=2", "data.partition=iid", "data.standardize=federated")
+    found = dealt(dataset, asked(*keys))
+    assert found.scaling is not None
+    scaler = StandardScaler().fit(numbers.astype(np.float32).astype(np.float64))
+    np.testing.assert_allclose(found.scaling.mean, scaler.mean_, rtol=1e-12)
+    np.testing.assert_allclose(found.scaling.spread, scaler.scale_, rtol=1e-9)
+    np.testing.assert_allclose(found.scaling.target_mean, scaler.mean_[:1], rtol=1e-12)
+    assert np.array_equal(found.train.x, part.x), "features are standardised in the graph"
+    with pytest.raises(ConfigError, match=r"needs an input that is a row of numbers.* ward has words:int32:3"):
+        dealt(replace(dataset, ends=Ends(ports[1:2])), asked(*keys))
+
+
+def test_counts_of_several_heads_come_in_one_packet_of_each_device():
+    dataset = of_heads(PAIN, MOOD, STEPS)
+    experiment = asked("data.devices=4", "train.cohort=2", "data.partition=iid", "train.class-weights=balanced")
+    found = with_class_counts(experiment, dataset, lambda: data_of(experiment, dataset))
+    told = dataset.told(dataset.train.y)
+    counts = [np.bincount(told["mood"], minlength=3), np.bincount(told["steps"][told["steps"] >= 0], minlength=2)]
+    assert found.class_counts == tuple(np.concatenate(counts).tolist())
+    assert class_weights_of("balanced", found, private=False) == class_weights_of("balanced", dataset, private=False)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def data_at(path: Path) -> Path:
 def test_two_inputs_and_two_heads_reach_the_phone(tmp_path: Path) -> None:
     keys = {"data.dataset": "npz", "data.path": data_at(tmp_path / "d.npz"), "model.name": NAME, "data.devices": 6,
             "train.cohort": 6, "train.rounds": 3, "fleet.link": "wifi", "fleet.dropout-rate": 0, "engine.workers": 1,
-            "output.keep-by": "accuracy"}  # fmt: skip
+            "output.keep-by": "accuracy", "data.standardize": "federated",
+            "train.class-weights": "balanced"}  # fmt: skip
     federation = open_federation(parse_experiment("", [f"{key}={value}" for key, value in keys.items()]))
     try:
         check_before_training(federation, ["float32"], lambda _: None)

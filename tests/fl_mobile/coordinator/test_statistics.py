@@ -27,7 +27,7 @@ from tests.fl_mobile.coordinator.test_openapi import DOCUMENT, check
 from tests.fl_mobile.coordinator.tiny import key_of
 from tests.postgres import Server
 
-ASKED = (Statistic(MOMENTS, 3, 1), Statistic(CLASSES, 2))
+ASKED = (Statistic(MOMENTS, 3, 1, ("x.lab:2",)), Statistic(CLASSES, 2))
 
 
 @pytest.fixture
@@ -175,6 +175,8 @@ def test_questions_travel_as_json_and_others_are_refused() -> None:
     one = statistics_to_json(ASKED)[0]
     check(one, DOCUMENT["components"]["schemas"]["Statistic"])
     changes = ({"about": "names"}, {"columns": 0}, {"columns": 2**15 + 1}, {"x": 1}, {"targets": one["columns"]})
+    parts = (None, ["x.lab"], ["z.lab:2"], ["x.lab:0"], ["x.lab:1"], [2])
+    changes = (*changes, {"targets": 0}, *({"parts": each} for each in parts))
     for odd in (None, {}, [one] * 5, *([{**one, **change}] for change in changes)):
         with pytest.raises(WireError, match="json: "):
             read({"statistics": odd}, {"statistics": statistics_from_json})

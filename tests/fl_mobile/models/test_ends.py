@@ -115,3 +115,37 @@ def test_features_are_standardised_before_an_author_with_heads_however_they_are_
     phone = with_ends(author_of(model), (), task, loss="")
     np.testing.assert_allclose(phone([x])["pain"], want["pain"], atol=1e-4)
     assert STANDARDIZE in [layer.name for layer in author_of(model).layers]
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_several_inputs_are_standardised_as_by_normalization_layers_of_keras(kind: str) -> None:
+    import keras
+
+    ports = (Port("words", (3,), "int32"), Port("lab", (2,), "float32"), Port("photo", (2, 2, 1), "uint8"))
+    ports = (*ports, Port("vitals", (3,), "float32"))
+    mean, spread = [100.0, -3.0, 0.5, 7.0, -1e4], [50.0, 0.1, 1.0, 3.0, 2e3]
+
+    def build(*, with_layers: bool) -> Any:
+        keras.utils.set_random_seed(0)
+        inputs = {port.name: keras.Input(port.shape, dtype=port.dtype, name=port.name) for port in ports}
+        parts = dict(inputs)
+        if with_layers:
+            for name, where in (("lab", slice(0, 2)), ("vitals", slice(2, 5))):
+                variance = np.square(spread[where])
+                parts[name] = keras.layers.Normalization(mean=mean[where], variance=variance)(parts[name])
+        flat = [keras.layers.Flatten()(keras.ops.cast(part, "float32")) for part in parts.values()]
+        answer = keras.layers.Dense(2)(keras.layers.Concatenate()(flat))
+        return keras.Model(inputs if kind == "dict" else list(inputs.values()), answer)
+
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(mean, spread, (7, 5)).astype(np.float32)
+    x = {"words": rng.integers(0, 9, (7, 3)), "lab": numbers[:, :2], "vitals": numbers[:, 2:]}
+    x["photo"] = rng.integers(0, 256, (7, 2, 2, 1)).astype(np.uint8)
+    x = {port.name: x[port.name].astype(port.dtype) for port in ports}
+    model = with_standardised_inputs(lambda: build(with_layers=False), mean, spread, ports=ports)
+    want = build(with_layers=True)(x if kind == "dict" else list(x.values()))
+    np.testing.assert_allclose(model(x), want, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(with_joined_ends(lambda: model, ports, "classification")(joined(x)), want, 1e-4, 1e-3)
+    assert {f"{STANDARDIZE}_lab", f"{STANDARDIZE}_vitals"} <= {layer.name for layer in model.layers}
+    with pytest.raises(ModelError, match=r"its inputs are .*; the data has words"):
+        with_standardised_inputs(lambda: build(with_layers=False), mean, spread, ports=ports[:1])

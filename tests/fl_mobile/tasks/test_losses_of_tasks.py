@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from fl_mobile.errors import ModelError
-from fl_mobile.local.losses import check_answers_fit, loss_of, middle_of, right_answers
+from fl_mobile.errors import ConfigError, ModelError
+from fl_mobile.local.losses import check_answers_fit, check_terms, loss_of, middle_of, right_answers
+from fl_mobile.models.ends import names_may_differ
 from fl_mobile.tasks import TASKS, measured, tally_of
+from fl_mobile.tasks.heads import joined
 from fl_mobile.tasks.table import CLASSES
-from tests.fl_mobile.tasks.test_tasks import HEADS, SEVERAL, drawn, softmax
+from tests.fl_mobile.tasks.test_tasks import HEADS, SEVERAL, K, drawn, softmax
 
 pytestmark = pytest.mark.tf
 CASES = [(task, loss) for task, row in TASKS.items() if task != "classification" for loss in row.losses]
@@ -64,6 +68,31 @@ def test_the_loss_of_several_heads_is_the_weighted_sum_of_theirs_by_keras() -> N
     right = np.asarray(right_answers("sum-of-heads", tf.constant(y), tf.constant(out), from_logits=True, task=SEVERAL))
     assert right.shape == (8,)
     assert ((right >= 0) & (right <= 0.75)).all(), "numbers count as never right"
+
+
+def test_classes_of_heads_weigh_as_sample_weights_by_head_do_in_keras() -> None:
+    import keras
+    import tensorflow as tf
+
+    alone = {head.name: drawn(head.task, 8, 5) for head in HEADS}
+    alone["next"] = np.maximum(alone["next"][0], 0), alone["next"][1]  # Keras divides by padding too
+    weights = {"mood": np.linspace(0.5, 3, K), "next": np.linspace(2, 0, K)}
+    y, out = (joined({name: pair[i] for name, pair in alone.items()}) for i in (0, 1))
+    terms: dict[str, Any] = {"task": SEVERAL, "class_weights": (*weights["mood"], *weights["next"])}
+    found = loss_of("sum-of-heads", tf.constant(y), tf.constant(out), from_logits=True, **terms).numpy()
+    inputs = {head.name: keras.Input(head.answer) for head in HEADS}
+    with names_may_differ():
+        model = keras.Model(inputs, {name: keras.layers.Identity(name=name)(x) for name, x in inputs.items()})
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    of = {"mood": sparse, "next": sparse, "tags": keras.losses.BinaryCrossentropy(from_logits=True), "pain": "huber"}
+    model.compile("sgd", loss=of, loss_weights={head.name: head.weight for head in HEADS})
+    told = {name: pair[0] for name, pair in alone.items()}
+    each = {name: weights[name][part] if name in weights else np.ones(8) for name, part in told.items()}
+    answers = {name: pair[1] for name, pair in alone.items()}
+    wanted = model.evaluate(answers, told, batch_size=8, sample_weight=each, verbose=0, return_dict=True)["loss"]
+    assert found.mean() == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(ConfigError, match=r"one for each class of each head \(mood 5, next 5\), got 5"):
+        check_terms("sum-of-heads", SEVERAL, 0.0, tuple(weights["mood"]))
 
 
 @pytest.mark.parametrize("task", ["sequence", "segmentation"])
