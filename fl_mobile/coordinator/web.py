@@ -81,7 +81,8 @@ class _Web:
         """Returns the longest body of a request."""
         if method == "PUT":
             return self._coordinator.most_packet_bytes
-        return self._coordinator.limits.json_bytes if method == "POST" else 0  # who waits for an answer sends nothing
+        sends_nothing = method in ("GET", "HEAD", "DELETE")  # others are answered 405, or read as JSON
+        return 0 if sends_nothing else self._coordinator.limits.json_bytes
 
     def told(self, handler: Handler) -> Handler:
         """Returns the handler with every refusal told as a problem, and counted."""

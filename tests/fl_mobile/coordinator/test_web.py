@@ -458,6 +458,12 @@ def test_what_no_route_answers_says_what_one_may(opened: Served, method: str, pa
     assert (f"allow: {allowed}\r\n".encode() in answer) == bool(allowed)
 
 
+def test_a_method_that_no_path_has_is_refused_as_one_with_its_body(opened: Served) -> None:
+    answer = opened.raw(b"TRACE /v1/run HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull")
+    assert answer.startswith(b"HTTP/1.1 405")
+    assert opened.raw(b"GET /v1/run HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull").startswith(b"HTTP/1.1 413")
+
+
 def test_a_crowd_is_told_that_a_round_is_full_without_a_look_at_the_database(opened: Served) -> None:
     clients = [opened.client(device) for device in range(5)]
     path = "/v1/devices/{}/check-ins"
