@@ -78,11 +78,8 @@ class _Web:
             self._turns.put_nowait(None)
 
     def most_bytes(self, method: str, path: str) -> int:
-        """Returns the longest body of a request."""
-        if method == "PUT":
-            return self._coordinator.most_packet_bytes
-        sends_nothing = method in ("GET", "HEAD", "DELETE")  # others are answered 405, or read as JSON
-        return 0 if sends_nothing else self._coordinator.limits.json_bytes
+        """Returns the longest body of a request; a short one that no answer needs is left unread."""
+        return self._coordinator.most_packet_bytes if method == "PUT" else self._coordinator.limits.json_bytes
 
     def told(self, handler: Handler) -> Handler:
         """Returns the handler with every refusal told as a problem, and counted."""

@@ -458,10 +458,19 @@ def test_what_no_route_answers_says_what_one_may(opened: Served, method: str, pa
     assert (f"allow: {allowed}\r\n".encode() in answer) == bool(allowed)
 
 
-def test_a_method_that_no_path_has_is_refused_as_one_with_its_body(opened: Served) -> None:
-    answer = opened.raw(b"TRACE /v1/run HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull")
-    assert answer.startswith(b"HTTP/1.1 405")
-    assert opened.raw(b"GET /v1/run HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull").startswith(b"HTTP/1.1 413")
+@pytest.mark.parametrize(("method", "path", "status"), [
+    ("TRACE", "/v1/run", 405),
+    ("GET", "/v1/devices", 405),
+    ("DELETE", "/v1/rounds/0/devices/0/sum/0", 405),
+    ("GET", "/v1/run", 200),
+])  # fmt: skip
+def test_a_body_that_no_answer_needs_changes_no_answer(opened: Served, method: str, path: str, status: int) -> None:
+    for length, expected in ((4, status), (LIMITS.json_bytes + 1, 413)):
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        asked = b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" if length == 4 else b""
+        answer = opened.raw(head.encode() + b"null" + asked)
+        assert answer.startswith(f"HTTP/1.1 {expected}".encode())
+        assert (b"fl_mobile_round" in answer) == (length == 4), "the next request of the connection is answered too"
 
 
 def test_a_crowd_is_told_that_a_round_is_full_without_a_look_at_the_database(opened: Served) -> None:
