@@ -38,7 +38,6 @@ from fl_mobile.algorithms import Algorithm
 from fl_mobile.client.private import private_paths
 from fl_mobile.codecs import Codec, parse_codec
 from fl_mobile.codecs.choice import AUTO, fitted
-from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.compiled import Compiled, compiled_of
@@ -51,7 +50,7 @@ from fl_mobile.privacy.local import LocalNoise
 from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.records import FitPlan
 from fl_mobile.secure_sum.plan import MaskPlan
-from fl_mobile.server.rate import RateControl
+from fl_mobile.server.rate import rate_control_of
 from fl_mobile.server.schedule import Schedule
 from fl_mobile.server.step import ServerRules
 from fl_mobile.tasks import check_further
@@ -213,17 +212,12 @@ class Federation:
             rule=keys.server.rule(),
             population=self.data.population,
             population_examples=self._examples if self.algorithm.variate else 0,
-            rate_control=RateControl(keys.upload.target.packet_bytes(self.spec)) if self._adapts else None,
+            rate_control=rate_control_of(self.upload, keys.upload.target.packet_bytes(self.spec)),
             schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
             averaging=keys.server.averages(),
             moves_step=moves_step(keys),
             privacy=rules_of(keys, self.claim) if self.claim and keys.privacy.central else None,
         )
-
-    @property
-    def _adapts(self) -> bool:
-        """Whether the upload codec's step is moved from round to round."""
-        return isinstance(self.upload, Ecsq) and not self.experiment.upload.target.open
 
     @property
     def _examples(self) -> int:

@@ -6,23 +6,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fl_mobile.codecs import Codec
+from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.errors import ConfigError
 
-_EXPONENT = 1.5
-"""Packet bytes fall roughly as step^−0.6 on real updates; 1.5 < 1/0.6 corrects a little less than the whole error."""
+_EXPONENTS = {"stochastic": 1.5, "rdo": 0.7, "nearest": 0.7}
+"""Rounding → power of the error that the step is changed by. On real updates packet bytes fall roughly as step^−0.6,
+and as step^−1.3 where small values become zero for sure: a little less than the whole error is corrected at once."""
 
 _LARGEST_CHANGE = 4.0
 
 
 @dataclass(frozen=True)
 class RateControl:
-    """Aims at a mean upload packet of ``target_bytes``.
+    """Aims at a mean upload packet of ``target_bytes``, where a codec of this ``rounding`` makes them.
 
     >>> RateControl(target_bytes=1000).next_step(8.0, packet_bytes=[1000, 1000])
     8.0
     """
 
     target_bytes: int
+    rounding: str = "stochastic"
 
     def __post_init__(self) -> None:
         if self.target_bytes < 64:
@@ -35,5 +39,10 @@ class RateControl:
         if not packet_bytes:
             return step
         mean = sum(packet_bytes) / len(packet_bytes)
-        change = (mean / self.target_bytes) ** _EXPONENT
+        change = (mean / self.target_bytes) ** _EXPONENTS[self.rounding]
         return step * math.exp(min(max(math.log(change), -math.log(_LARGEST_CHANGE)), math.log(_LARGEST_CHANGE)))
+
+
+def rate_control_of(codec: Codec, target_bytes: int) -> RateControl | None:
+    """Returns what moves a codec's step from round to round; None for codecs without one, and where 0 is aimed at."""
+    return RateControl(target_bytes, codec.rounding) if target_bytes and isinstance(codec, Ecsq) else None
