@@ -25,7 +25,7 @@ def steps_of(layer: Any) -> int:
 
 
 @contextlib.contextmanager
-def loops_unrolled(model: Any, *, unroll: bool = True, longest: int = 0) -> Iterator[None]:
+def loops_unrolled(model: Any, *, unroll: bool = True, most: int = 0) -> Iterator[None]:
     """Traces recurrent layers step by step instead of as a loop while the block runs; their lengths are fixed.
 
     An 8-bit recipe measures ranges inside a loop never (its calibration of a WHILE kills the process, TF 2.21), and
@@ -34,11 +34,13 @@ def loops_unrolled(model: Any, *, unroll: bool = True, longest: int = 0) -> Iter
     Args:
         model: A Keras model.
         unroll: False leaves all as they are.
-        longest: Layers of more steps, or of a number that they do not say, stay loops; 0 unrolls all.
+        most: Steps of all layers together that are unrolled; where there are more, all stay loops, as do layers that do
+            not say how many they have. 0 unrolls all.
     """
     looped = [layer for layer in recurrent_layers(model) if not layer.unroll] if unroll else []
-    chosen = [layer for layer in looped if not longest or 0 < steps_of(layer) <= longest]
-    undo = [put_back for layer in chosen for put_back in unrolled(layer)]
+    if most:
+        looped = [layer for layer in looped if steps_of(layer)] if sum(map(steps_of, looped)) <= most else []
+    undo = [put_back for layer in looped for put_back in unrolled(layer)]
     try:
         yield
     finally:
