@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,8 +168,6 @@ def _as_compiled(
 
 
 def _deal(experiment: Experiment, folder: Path, output: Format) -> None:
-    from dataclasses import replace
-
     from device_sim.datasets.scaling import NONE
     from device_sim.deploy.examples import deal
     from device_sim.federation.dealing import data_of, open_dataset

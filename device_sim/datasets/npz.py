@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from device_sim.datasets.npz_ends import EXACT, heads_in, inputs_in, named, several
+from device_sim.datasets.npz_ends import check_exact, heads_in, inputs_in, named, several
 from device_sim.datasets.records import Dataset, Ends, LoadRequest, Samples, check_array_bytes, make_dataset
 from device_sim.datasets.split import split_dataset
 from fl_mobile.errors import ConfigError, DataError, nearest
@@ -165,8 +165,7 @@ def _inputs(path: Path, key: str, x: np.ndarray, *, tokens: bool) -> np.ndarray:
         raise DataError(f"{path}: '{key}' is {x.dtype}, expected uint8 pixels or numbers.")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which Samples refuses
         narrow = x.astype(np.float32)
-    if x.dtype.kind in "iu" and x.size and max(abs(int(x.min())), abs(int(x.max()))) > EXACT:
-        raise DataError(f"{path}: '{key}' holds integers beyond 2^24, which float32 cannot hold exactly.")
+    check_exact(f"{path}: '{key}'", x)
     return narrow
 
 

@@ -143,6 +143,12 @@ def specs_of(path: Path, wanted: Sequence[str], names: Sequence[str]) -> dict[st
     return found
 
 
+def check_exact(what: str, x: np.ndarray) -> None:
+    """Raises `DataError` for whole numbers beyond `EXACT`."""
+    if x.dtype.kind in "iub" and x.size and max(abs(int(x.min())), abs(int(x.max()))) > EXACT:
+        raise DataError(f"{what} holds integers beyond 2^24, which float32 cannot hold exactly.")
+
+
 def _input(what: str, x: np.ndarray) -> np.ndarray:
     """Returns an input ``[n, …]``: pixels, whole numbers as tokens, or float32."""
     if x.dtype.kind not in "iufb" or x.ndim == 0:
@@ -151,8 +157,7 @@ def _input(what: str, x: np.ndarray) -> np.ndarray:
     if x.dtype == np.uint8:
         return x[..., None] if x.ndim == 3 else x
     if x.dtype.kind in "iub":
-        if x.size and max(abs(int(x.min())), abs(int(x.max()))) > EXACT:
-            raise DataError(f"{what} holds integers beyond 2^24, which float32 cannot hold exactly.")
+        check_exact(what, x)
         return x.astype(np.int32)
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)

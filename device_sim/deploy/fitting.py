@@ -14,7 +14,7 @@ import numpy as np
 from device_sim.datasets.npz_ends import EXACT
 from device_sim.deploy.examples import Examples
 from export.training.contract import Contract, Port
-from fl_mobile.client.sums import counts_of, moments_of
+from fl_mobile.client.sums import counts_of, end_to_end, moments_of
 from fl_mobile.errors import DataError
 from fl_mobile.models.ends import port_of
 from fl_mobile.protocol import statistics
@@ -76,14 +76,12 @@ def sums_of(examples: Examples, asked: Statistic) -> bytes:
             f" holds {', '.join(examples.arrays)}: save '{missing[0]}' too"
         )
     if asked.about == statistics.CLASSES:
-        numbers, first = [], 0
         for key, classes in asked.arrays:
             y = examples.arrays[key]
             if y.dtype.kind not in "iufb" or not np.array_equal(y, np.rint(y)) or y.max() >= classes:
                 raise DataError(_not(examples, key, f"classes from 0 to {classes - 1} to count"))
-            numbers.append(y[y >= 0].astype(np.int64) + first)
-            first += classes
-        return pack_sums(asked.question, counts_of(np.concatenate(numbers), asked.columns - 1))
+        numbers = end_to_end((examples.arrays[key], classes) for key, classes in asked.arrays)
+        return pack_sums(asked.question, counts_of(numbers, asked.columns - 1))
     rows = np.hstack([_input(examples, key, (columns,), "float32") for key, columns in asked.arrays])
     if asked.targets:
         rows = np.hstack([rows, _targets(examples, "y", "regression", (asked.targets,), 0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from device_sim.datasets import Dataset
+from fl_mobile.client.sums import end_to_end
 from fl_mobile.errors import ConfigError
 from fl_mobile.tasks.table import CLASSES, classes_by_head, task_row
 
@@ -85,8 +86,4 @@ def class_sizes(dataset: Dataset) -> dict[str, int]:
 def class_numbers(dataset: Dataset, y: np.ndarray) -> np.ndarray:
     """Returns the classes in targets, ``int64[…]``: no padding, those of a head behind those of the heads before."""
     told = dataset.told(y) if dataset.heads else {"": y}
-    found, first = [], 0
-    for name, classes in class_sizes(dataset).items():
-        found.append(told[name][told[name] >= 0] + first)
-        first += classes
-    return np.concatenate(found)
+    return end_to_end((told[name], classes) for name, classes in class_sizes(dataset).items())

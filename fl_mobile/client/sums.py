@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -47,6 +47,19 @@ def bounded_length(columns: int) -> float:
 def counts_question(candidates: int) -> Question:
     """Returns the question for counts over a public list of candidates, number 0 for whatever is not in it."""
     return (Part(COUNTS, candidates + 1, counts=True),)
+
+
+def end_to_end(parts: Iterable[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Returns numbers of several lists of candidates as those of one, ``int64[n]``: a list's behind those before it.
+
+    Args:
+        parts: Numbers from 0, and how many candidates their list has; what is below 0 is padding and left out.
+    """
+    found, first = [], 0
+    for numbers, candidates in parts:
+        found.append(numbers[numbers >= 0].astype(np.int64) + first)
+        first += candidates
+    return np.concatenate(found)
 
 
 def counts_of(numbers: np.ndarray | Sequence[int], candidates: int) -> dict[str, np.ndarray]:

@@ -222,17 +222,17 @@ def check_terms(loss: str, task: str, smoothing: float, class_weights: Sequence[
     Raises:
         ConfigError: With what they are for.
     """
-    row, kind, heads = loss_row(loss), task_row(bare(task)).kind, task_row(bare(task)).heads
+    row, of = loss_row(loss), task_row(bare(task))
     if not 0 <= smoothing < 1:
         raise ConfigError(f"label-smoothing must be at least 0 and below 1, got {smoothing}")
     if smoothing and not row.smooths:
         smoothing_ones = ", ".join(name for name, other in LOSSES.items() if other.smooths)
         raise ConfigError(f"label-smoothing is for {smoothing_ones}, and the loss is {loss}: leave it at 0")
-    if class_weights and heads:
-        weights_by_head(heads, class_weights)
-    elif class_weights and kind != CLASSES:
+    if class_weights and of.heads:
+        weights_by_head(of.heads, class_weights)
+    elif class_weights and of.kind != CLASSES:
         raise ConfigError(
-            f"class-weights are for tasks of classes, and targets of '{bare(task)}' are {kind}: leave them out"
+            f"class-weights are for tasks of classes, and targets of '{bare(task)}' are {of.kind}: leave them out"
         )
     if not all(math.isfinite(weight) and weight >= 0 for weight in class_weights) or (
         class_weights and not any(class_weights)

@@ -49,7 +49,7 @@ class Answers:
         unsure: For each of ``correct``, answers that rounding may turn.
         moved: Weights afterwards minus weights before.
         start: Weights before, what rounding of the weights themselves is judged by.
-        faint: Whether the gradient of a tensor was `FAINT` in a step.
+        faint: Whether the gradient of a tensor was `FAINT` in a step of Adam.
     """
 
     outputs: np.ndarray

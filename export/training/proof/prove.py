@@ -233,7 +233,7 @@ class _Prover:
         if not recorded and all(d.same for d in found):
             return want, bounds, found
         nudged: list[tuple[float, Answers]] = [(1, self.reference.nudged(case, material, 1))]
-        if want.faint and self.options.optimizer == "adam":
+        if want.faint:
             nudged.append((MUTED, self.reference.play(case, material, mute=True)))
         bounds, want = bounds_of(want, nudged), with_turned(want, nudged)
         found = compared(got, want, bounds)

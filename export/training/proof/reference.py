@@ -76,7 +76,7 @@ class Reference:
         Args:
             case: What to play.
             material: What with.
-            mute: Whether gradients that are `FAINT` count as none.
+            mute: Whether gradients that are `FAINT` count as none, under Adam.
 
         Raises:
             ExportError: Keras cannot train the model either.
@@ -154,10 +154,11 @@ class Reference:
                 if number + 1 < len(material.batches):
                     continue
                 gradients = [s / float(count) for s in sums]
-            small = _faint(gradients)
-            faint = faint or any(small)
-            if mute:
-                gradients = [tf.zeros_like(g) if f else g for g, f in zip(gradients, small, strict=True)]
+            if self._options.optimizer == "adam":
+                small = _faint(gradients)
+                faint = faint or any(small)
+                if mute:
+                    gradients = [tf.zeros_like(g) if f else g for g, f in zip(gradients, small, strict=True)]
             self._step(optimizer=optimizer, gradients=gradients, anchors=anchors, mu=case.prox_mu, pull=pull)
         after = keras_bridge.read(self._model)
         correct, unsure = (np.array([pair[i] for pair in told], np.float32) for i in (0, 1))
