@@ -44,14 +44,15 @@ def extract(
     """
     ratio = _RATIOS[rounding]
     factor_step = step * ratio / STEP_PARTS
-    matrices, rights = {}, {}
+    matrices, rights, wholes = {}, {}, {}
     for index, (rows, columns) in enumerate(zip(shapes.rows.tolist(), shapes.columns.tolist(), strict=True)):
         if min(rows, columns) < lowrank.MIN_SIDE:
             continue
         matrix = values[shapes.offset[index] : shapes.offset[index + 1]].reshape(rows, columns)
-        right = lowrank.directions(matrix, factor_step, min(max_rank, _MOST[rounding]))
-        if right is not None:
-            matrices[index], rights[index] = matrix, right
+        found = lowrank.directions(matrix, factor_step, min(max_rank, _MOST[rounding]))
+        if found is not None:
+            matrices[index] = matrix
+            rights[index], wholes[index] = found
     if not rights:
         return values, no_factors(shapes), np.zeros(0, np.int64)
     bases = {index: lowrank.basis(right) for index, right in rights.items()}
@@ -63,9 +64,9 @@ def extract(
             rest = residual[part].reshape(matrices[index].shape)
             left = _values(lefts[index], *shifts, scale)
             np.matmul(left, bases[index].astype(np.float32).T, out=rest)
-            split, whole = _take_off(rest, matrices[index])
+            split = _take_off(rest, matrices[index])
             bits = _bits(lefts[index]) + _bits(rights[index])
-            if _cost(residual[part], split, step, rounding) + bits < _cost(values[part], whole, step, rounding):
+            if _cost(residual[part], split, step, rounding) + bits < _cost(values[part], wholes[index], step, rounding):
                 continue
             del lefts[index], rights[index]
         residual[part] = values[part]
@@ -93,20 +94,17 @@ def shifted(level: int, first_shift: int, second_shift: int) -> int:
 
 
 @compiled
-def _take_off(rest: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turns ``float32[R, C]`` into the matrix without it; returns Σ|x| and Σx² of that, and of the matrix."""
+def _take_off(rest: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turns ``float32[R, C]`` into the matrix without it; returns Σ|x| and Σx² of that, ``float64[2]``."""
     rows, columns = matrix.shape
-    sums = np.zeros((4, columns))
+    sums = np.zeros((2, columns))
     for i in range(rows):
         for j in range(columns):
-            whole = matrix[i, j]
-            left = whole - rest[i, j]
+            left = matrix[i, j] - rest[i, j]
             rest[i, j] = left
             sums[0, j] += abs(left)
             sums[1, j] += left * left
-            sums[2, j] += abs(whole)
-            sums[3, j] += whole * whole
-    return np.array([sums[0].sum(), sums[1].sum()]), np.array([sums[2].sum(), sums[3].sum()])
+    return np.array([sums[0].sum(), sums[1].sum()])
 
 
 def _ranks(rights: dict[int, np.ndarray], shapes: Shapes) -> np.ndarray:
@@ -123,12 +121,20 @@ def _lefts(
     exact = {i: lowrank.coefficients(matrices[i], right) for i, right in bases.items()}
     shapes = shapes_of(tuple(left.shape for left in exact.values()))
     values = np.concatenate([left.ravel() for left in exact.values()])
-    levels = rate_distortion(values, step, shapes) if rounding == "rdo" else dead_zone(values, step)
-    dense = np.zeros(len(values), np.int64)
-    dense[levels.positions] = np.where(levels.negative, -levels.magnitudes, levels.magnitudes)
+    dense, shifts = _in_levels(values, step, rounding == "rdo", shapes)
     parts = np.split(dense, shapes.offset[1:-1])
     lefts = {i: part.reshape(left.shape) for (i, left), part in zip(exact.items(), parts, strict=True)}
-    return lefts, mean_shifts(values, levels, step)
+    return lefts, shifts
+
+
+@compiled
+def _in_levels(values: np.ndarray, step: float, carefully: bool, shapes: Shapes) -> tuple[np.ndarray, tuple[int, int]]:
+    """Returns ``int64[n]``, signed levels of values, and their shifts; carefully is by rate and distortion."""
+    levels = rate_distortion(values, step, shapes) if carefully else dead_zone(values, step)
+    dense = np.zeros(len(values), np.int64)
+    for i in range(len(levels.positions)):
+        dense[levels.positions[i]] = -levels.magnitudes[i] if levels.negative[i] else levels.magnitudes[i]
+    return dense, mean_shifts(values, levels, step)
 
 
 def _end_to_end(lefts: dict[int, np.ndarray], rights: dict[int, np.ndarray]) -> np.ndarray:

@@ -22,6 +22,10 @@ MAX_COLUMNS = 1 << 20
 MIN_SIDE = 16
 _MANY_ROWS = 2048
 _EXTRA = 2
+_AT_ONCE = 4
+_EVERY, _ENOUGH = 4, 256
+"""The first iteration does with every fourth of so many rows."""
+
 _MAX_STEPS = 1 << 18
 """At steps finer than that levels could overflow, and low rank has nothing to offer."""
 
@@ -67,8 +71,10 @@ def _norm(square: int) -> int:
     return 256 * root + low
 
 
-def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndarray | None:
+def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns ``V`` in factor steps, ``int64[C, r]``, or None if no direction is worth its coefficients.
+
+    Beside it Σ|x| and Σx² of the matrix, ``float64[2]``, which were summed on the way.
 
     Args:
         matrix: ``float32[R, C]``.
@@ -79,17 +85,79 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> np.ndar
     limit = min(max_rank, min(rows, columns) // 2)
     if min(rows, columns) < MIN_SIDE or columns > MAX_COLUMNS or limit < 1:
         return None
-    energy = np.einsum("ij,ij->i", matrix, matrix)
+    start, sums = _first_look(matrix, min(limit + _EXTRA, columns))
     bar = _WORTH * (rows + columns) * factor_step**2
-    if not bar <= float(energy.sum(dtype=np.float64)) < _MOST_ENERGY:
+    if not bar <= sums[1] < _MOST_ENERGY:
         return None
     if rows > _MANY_ROWS:  # the directions are those of the rows that move most
+        energy = np.einsum("ij,ij->i", matrix, matrix)
         matrix = matrix[np.sort(np.argpartition(energy, rows - _MANY_ROWS)[-_MANY_ROWS:])]
-    singular, right = _leading(matrix, min(limit + _EXTRA, columns))
+    singular, right = _leading(matrix, start)
     rank = min(int(np.count_nonzero(np.square(singular) > bar)), limit)
     if not rank or float(singular[0]) > _MAX_STEPS * factor_step:
         return None
-    return np.rint(right[:, :rank] * (singular[:rank] / factor_step)).astype(np.int64)
+    return np.rint(right[:, :rank] / (singular[:rank] * factor_step)).astype(np.int64), sums
+
+
+@compiled
+def _first_look(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ``float32[count, C]``, orthonormal rows that are sums of every ``count``-th row of ``float32[R, C]``.
+
+    Beside them Σ|x| and Σx² of all, ``float64[2]``.
+    """
+    rows, columns = matrix.shape
+    groups, sums = np.zeros((count, columns), np.float32), np.zeros((2, columns))
+    for i in range(rows):
+        group = groups[i % count]
+        for j in range(columns):
+            value = matrix[i, j]
+            group[j] += value
+            sums[0, j] += abs(value)
+            sums[1, j] += np.float64(value) * value
+    return _orthonormal(groups), np.array([sums[0].sum(), sums[1].sum()])
+
+
+@compiled
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Returns rows that span what those of ``float32[count, C]`` do: Gram and Schmidt; nothing of nothing."""
+    count, columns = rows.shape
+    exact = np.zeros((count + _AT_ONCE, columns))
+    exact[:count] = rows
+    for k in range(count):
+        row, square = exact[k], 0.0
+        for j in range(columns):
+            square += row[j] * row[j]
+        if square:
+            times = 1 / math.sqrt(square)
+            for j in range(columns):
+                row[j] *= times
+        for other in range(k + 1, count, _AT_ONCE):  # four at once: sums wait for the addition before
+            one, two, three, four = exact[other], exact[other + 1], exact[other + 2], exact[other + 3]
+            a = b = c = d = 0.0
+            for j in range(columns):
+                a += row[j] * one[j]
+                b += row[j] * two[j]
+                c += row[j] * three[j]
+                d += row[j] * four[j]
+            for j in range(columns):
+                one[j] -= a * row[j]
+                two[j] -= b * row[j]
+                three[j] -= c * row[j]
+                four[j] -= d * row[j]
+    return exact[:count].astype(np.float32)
+
+
+def _leading(matrix: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns about the leading singular values and their right vectors times them squared, ``float64[C, k]``.
+
+    Two subspace iterations from ``float32[k, C]``, orthonormal rows, the first by every fourth row of the matrix alone.
+    Large products are in float32, which is twice as fast and exact enough for what is rounded to levels afterwards.
+    """
+    some = matrix[::_EVERY] if len(matrix) >= _ENOUGH else matrix
+    right = _orthonormal((some @ start.T).T @ some)
+    squared = ((matrix @ right.T).T @ matrix).astype(np.float64)
+    fourth, turn = np.linalg.eigh(squared @ squared.T)
+    return np.sqrt(np.sqrt(np.maximum(fourth[::-1], 0.0))), squared.T @ turn[:, ::-1]
 
 
 def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -99,23 +167,23 @@ def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
         matrix: ``float32[R, C]``.
         right: `basis` of V.
     """
-    return _fitted(matrix @ (right / (1 << BASIS_BITS)).astype(np.float32), right)
+    return matrix @ _dual(right)
 
 
 @compiled
-def _fitted(along: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns ``along·(VᵀV)⁻¹``, ``float32[R, r]``: Gauss–Jordan, which needs no pivots here.
+def _dual(right: np.ndarray) -> np.ndarray:
+    """Returns ``V·(VᵀV)⁻¹``, ``float32[C, r]``: Gauss–Jordan, which needs no pivots here.
 
     Args:
-        along: ``float32[R, r]``, a matrix times V.
         right: ``int64[C, r]``, V in units of 2^−14.
     """
-    rows, rank = along.shape
+    columns, rank = right.shape
+    exact = right * 2.0**-BASIS_BITS
     gram = np.zeros((rank, 2 * rank))
-    for c in range(len(right)):
+    for c in range(columns):
         for i in range(rank):
             for j in range(rank):
-                gram[i, j] += (right[c, i] * 2.0**-BASIS_BITS) * (right[c, j] * 2.0**-BASIS_BITS)
+                gram[i, j] += exact[c, i] * exact[c, j]
     for i in range(rank):
         gram[i, i] += 1e-9
         gram[i, rank + i] = 1.0
@@ -124,29 +192,12 @@ def _fitted(along: np.ndarray, right: np.ndarray) -> np.ndarray:
         for j in range(rank):
             if j != i:
                 gram[j] -= gram[j, i] * gram[i]
-    out, sums = np.empty((rows, rank), np.float32), np.empty(rank)
-    for r in range(rows):
+    out, sums = np.empty((columns, rank), np.float32), np.empty(rank)
+    for c in range(columns):
         sums[:] = 0.0
         for i in range(rank):
             for j in range(rank):
-                sums[j] += along[r, i] * gram[i, rank + j]
+                sums[j] += exact[c, i] * gram[i, rank + j]
         for j in range(rank):
-            out[r, j] = sums[j]
+            out[c, j] = sums[j]
     return out
-
-
-def _leading(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns about the leading singular values and right vectors: two subspace iterations from sums of rows.
-
-    Large products are in float32, which is twice as fast and exact enough for what is rounded to levels afterwards.
-    """
-    rows, columns = matrix.shape
-    whole = rows - rows % count
-    right: np.ndarray = matrix[:whole].reshape(-1, count, columns).sum(axis=0).T
-    squared = right.astype(np.float64)
-    for _ in range(2):
-        right = np.linalg.qr(squared).Q
-        squared = (matrix.T @ (matrix @ right.astype(np.float32))).astype(np.float64)
-    values, turn = np.linalg.eigh(right.T @ squared)
-    order = np.argsort(-values)
-    return np.sqrt(np.maximum(values[order], 0.0)), right @ turn[:, order]

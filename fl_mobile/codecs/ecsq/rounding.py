@@ -13,6 +13,8 @@ from fl_mobile.kernels.compiled import compiled
 
 _PASSES = 2
 _TABLE = 16
+_FINE = 1e-30
+"""A 256th of a step above it is a float32 number with all its digits."""
 
 
 class Draws(NamedTuple):
@@ -46,15 +48,31 @@ def draw(values: np.ndarray, step: float, rng: np.random.Generator) -> Draws:
 
 @compiled
 def _open(values: np.ndarray, step: float, coarse: np.ndarray) -> np.ndarray:
-    """Returns where eight bits of ``U`` do not make sure of a zero."""
-    near, scale = np.empty(len(values), np.bool_), 256.0 / step
-    for i in range(len(values)):  # a loop of its own: processors compare several at once, and list one at a time
-        near[i] = abs(np.float64(values[i])) * scale > coarse[i]
-    positions, count = np.empty(len(values), np.int64), 0
-    for i in range(len(values)):
-        positions[count] = i
-        count += near[i]
-    return positions[:count].copy()
+    """Returns where eight bits of ``U`` do not make sure of a zero: ``256·|x|/Δ > coarse``.
+
+    In float32, a trifle lower, and eight at once first: few are left to be looked at in full.
+    """
+    count = len(values)
+    unit = np.float32(step * (1 - 2.0**-20) / 256) if step > _FINE else np.float32(0.0)
+    near = np.zeros((count + 7) // 8 * 8, np.uint8)
+    for i in range(count):
+        near[i] = abs(values[i]) >= np.float32(coarse[i]) * unit
+    eights, some = near.view(np.uint64), 0
+    busy = np.empty(len(eights), np.int64)
+    for i in range(len(eights)):
+        busy[some] = i
+        some += np.int64(eights[i] != 0)
+    positions, few = np.empty(8 * some, np.int64), 0
+    for k in range(some):
+        for i in range(8 * busy[k], 8 * busy[k] + 8):
+            positions[few] = i
+            few += np.int64(near[i])
+    found, scale = 0, 256.0 / step
+    for k in range(few):
+        i = positions[k]
+        positions[found] = i
+        found += np.int64(abs(np.float64(values[i])) * scale > coarse[i])
+    return positions[:found].copy()
 
 
 @compiled

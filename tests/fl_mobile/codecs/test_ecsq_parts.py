@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_mobile.codecs.bits import fields
-from fl_mobile.codecs.ecsq import ans, bits, layout, lowrank, models, plan, write
+from fl_mobile.codecs.ecsq import ans, bits, layout, lowrank, models, plan, rounding, write
 from fl_mobile.codecs.ecsq.factors import no_factors, scale_of
 from fl_mobile.codecs.ecsq.rebuild import rebuilt
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
@@ -252,6 +252,18 @@ def test_every_row_gets_the_class_that_costs_least_of_the_three_around_its_mean(
         assert cost(total, which) == pytest.approx(least, rel=1e-9, abs=1e-9)
 
 
+@given(st.data())
+def test_open_positions_are_those_of_the_definition(data):
+    """Of any float32 numbers and steps, the smallest too: they decide how many random bits are drawn."""
+    count = data.draw(st.integers(0, 40))
+    step = float(np.float32(data.draw(st.floats(1, 2)) * 2.0 ** data.draw(st.integers(-149, 126))))
+    unit = st.floats(-2, 2, width=32)
+    values = np.array([data.draw(st.one_of(unit.map(lambda v: v * step), unit)) for _ in range(count)], np.float32)
+    coarse = np.array([data.draw(st.sampled_from((0, 1, 128, 254, 255))) for _ in range(count)], np.uint8)
+    sure = np.abs(values.astype(np.float64)) * (256.0 / step) <= coarse
+    assert rounding._open(values, step, coarse).tolist() == np.flatnonzero(~sure).tolist()
+
+
 def slow_basis(levels: np.ndarray) -> np.ndarray:
     """The definition, in Python's own integers."""
     norms = [math.isqrt(sum(int(v) ** 2 for v in column) << 16) for column in levels.T]
@@ -334,15 +346,28 @@ def test_values_are_those_of_the_definition_to_the_bit_whatever_the_order_of_lev
     assert found.tobytes() == (slow_values(levels, factors, shapes, steps, scale) + np.float32(0)).tobytes()
 
 
-def test_directions_are_those_of_the_svd():
+@pytest.mark.parametrize(("rows", "columns"), [(200, 60), (1000, 40), (3000, 20), (40, 300)])
+def test_directions_are_those_of_the_svd(rows, columns):
     rng = np.random.default_rng(0)
-    matrix = (rng.standard_normal((200, 4)) * [8, 4, 2, 1]) @ rng.standard_normal((4, 60))
-    right = lowrank.directions(matrix.astype(np.float32), 0.05, 15)
-    assert right is not None
-    assert right.shape == (60, 4)
+    matrix = (rng.standard_normal((rows, 4)) * [8, 4, 2, 1]) @ rng.standard_normal((4, columns))
+    found = lowrank.directions(matrix.astype(np.float32), 0.05, 15)
+    assert found is not None
+    right, sums = found
+    assert right.shape == (columns, 4)
+    assert np.allclose(sums, [np.abs(matrix).sum(), np.square(matrix).sum()])
     left = lowrank.coefficients(matrix.astype(np.float32), lowrank.basis(right))
     rest = matrix - left @ (lowrank.basis(right) / 2**14).T
     assert np.square(rest).sum() < 1e-4 * np.square(matrix).sum()
+
+
+def test_two_iterations_find_nearly_all_that_the_svd_does():
+    rng = np.random.default_rng(1)
+    low = (rng.standard_normal((784, 6)) * [4, 3, 2, 2, 1, 1]) @ rng.standard_normal((6, 200))
+    matrix = (low + 0.5 * rng.standard_normal((784, 200))).astype(np.float32)
+    found = lowrank.directions(matrix, 0.5, 6)
+    assert found is not None
+    kept = np.square(lowrank.coefficients(matrix, lowrank.basis(found[0])), dtype=np.float64).sum()
+    assert kept > 0.99 * np.square(np.linalg.svd(matrix)[1][:6].astype(np.float64)).sum()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 20, b"\xff"])
