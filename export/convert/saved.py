@@ -35,19 +35,19 @@ class SavedModels:
     def __init__(self, described: Described, convert: Converter, root: Path) -> None:
         self.described, self.convert = described, convert
         self._root = root
-        self._written: dict[tuple[str, ...], str] = {}
+        self._written: dict[tuple[str | bool, ...], str] = {}
 
-    def folder(self, dtypes: Mapping[str, str], *, unrolled: bool = False) -> str:
+    def folder(self, dtypes: Mapping[str, str], *, calibrated: bool = False) -> str:
         """Returns the folder of a SavedModel, written when first asked for.
 
         Args:
             dtypes: Of its inputs, by name.
-            unrolled: Whether it holds recurrent layers step by step.
+            calibrated: Whether it has the form of calibrated recipes, where that is another: `Described.two_forms`.
         """
-        key = (*dtypes.values(), "unrolled" if unrolled else "")
+        key: tuple[str | bool, ...] = (*dtypes.values(), calibrated and self.described.two_forms)
         if key not in self._written:
             folder = str(self._root / f"form-{len(self._written)}")
-            _write(self.described, dtypes, folder, unrolled=unrolled)
+            _write(self.described, dtypes, folder, calibrated=calibrated)
             self._written[key] = folder
         return self._written[key]
 
@@ -64,7 +64,7 @@ def saved_models(described: Described, convert: Converter = convert_here) -> Ite
         yield SavedModels(described, convert, Path(root))
 
 
-def _write(described: Described, dtypes: Mapping[str, str], folder: str, *, unrolled: bool) -> None:
+def _write(described: Described, dtypes: Mapping[str, str], folder: str, *, calibrated: bool) -> None:
     import tensorflow as tf
 
     serving = described.serving
@@ -77,10 +77,11 @@ def _write(described: Described, dtypes: Mapping[str, str], folder: str, *, unro
         answers = answers_of(described.model, described.opening, tensors)
         return {name: _finished(tf.cast(values, tf.float32), heads[name]) for name, values in answers.items()}
 
-    with inner_functions_inlined(), loops_unrolled(described.model, unroll=unrolled):
+    with inner_functions_inlined(), loops_unrolled(described.model, unroll=calibrated and serving.unrolled):
         serve = tf.function(answer, input_signature=specs).get_concrete_function()
     Path(folder).mkdir()
-    write_saved_model(serve.variables, {SIGNATURE: serve}, folder, with_values=True)
+    parted = described.roots and not calibrated
+    write_saved_model(serve.variables, {SIGNATURE: serve}, folder, with_values=True, parted=parted)
 
 
 def _finished(values: Any, head: str) -> Any:

@@ -65,7 +65,7 @@ def to_tflite(
 
 
 def make_artifact(
-    saved: SavedModels, recipe: Recipe, representative: Frames | None, *, unrolled: bool | None = None
+    saved: SavedModels, recipe: Recipe, representative: Frames | None, *, calibrated: bool | None = None
 ) -> Graph:
     """Returns the artifact of ``recipe``.
 
@@ -73,7 +73,7 @@ def make_artifact(
         saved: The model.
         recipe: A row of ``RECIPES`` or ``TUNED_RECIPES``.
         representative: What calibrated recipes measure activation ranges on; others ignore it.
-        unrolled: Whether recurrent layers are held step by step; by default where the recipe needs it.
+        calibrated: Whether it has the form of calibrated recipes (`Described.two_forms`); by default of those alone.
 
     Raises:
         ExportError: As ``to_tflite``.
@@ -85,7 +85,7 @@ def make_artifact(
         raise ExportError(needs_frames(recipe))
     with captured_stderr() as chatter:
         try:
-            data = saved.convert(*_job(saved, recipe, representative, unrolled))
+            data = saved.convert(*_job(saved, recipe, representative, calibrated))
         except Exception as error:  # the converter raises ValueError, RuntimeError, ConverterError and more
             check_room(error)
             raise ExportError(_explain(saved.described.model, f"{error}\n{chatter()}")) from error
@@ -95,18 +95,18 @@ def make_artifact(
 
 
 def _job(
-    saved: SavedModels, recipe: Recipe, representative: Frames | None, unrolled: bool | None
+    saved: SavedModels, recipe: Recipe, representative: Frames | None, calibrated: bool | None
 ) -> tuple[str, Recipe, bool, Frames | None]:
     """Returns what a converter is given."""
     serving = saved.described.serving
     integer_frames = _integer_frames(serving, recipe)
     traced = {entry.name: "float32" if integer_frames else entry.dtype for entry in serving.inputs}
-    unrolled = serving.unrolled and (recipe.calibrated if unrolled is None else unrolled)
     frames = None
     if recipe.calibrated and representative is not None:
         groups = [part for part, _ in in_batches(representative, serving.batch)]
         frames = {name: np.stack([part[name] for part in groups]).astype(dtype) for name, dtype in traced.items()}
-    return saved.folder(traced, unrolled=unrolled), recipe, integer_frames, frames
+    folder = saved.folder(traced, calibrated=recipe.calibrated if calibrated is None else calibrated)
+    return folder, recipe, integer_frames, frames
 
 
 def _integer_frames(serving: Serving, recipe: Recipe) -> bool:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from export.model.roots import part_roots
+
 
 def write_saved_model(
-    variables: Sequence[Any], signatures: Mapping[str, Any], folder: str, *, with_values: bool
+    variables: Sequence[Any], signatures: Mapping[str, Any], folder: str, *, with_values: bool, parted: bool = False
 ) -> None:
     """Writes ``saved_model.pb``.
 
@@ -25,6 +27,7 @@ def write_saved_model(
         signatures: Name → concrete function of named tensors, which returns a flat dictionary of tensors.
         folder: Exists.
         with_values: Whether variables start with the values they have now, or with zeros.
+        parted: Whether roots and divisions by them stay apart, see ``export.model.roots``.
 
     Raises:
         ValueError: A function uses a resource that is none of ``variables``.
@@ -40,6 +43,8 @@ def write_saved_model(
         for name, function in signatures.items():
             meta.signature_def[name].CopyFrom(_called(name, function, handles))
         meta.graph_def.CopyFrom(graph.as_graph_def())
+    for function in meta.graph_def.library.function if parted else ():
+        part_roots(function.node_def)
     meta.meta_info_def.tags.append(tf.saved_model.SERVING)
     meta.meta_info_def.tensorflow_version = tf.__version__
     meta.collection_def["saved_model_main_op"].node_list.value.append(start.name)

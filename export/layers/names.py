@@ -92,12 +92,12 @@ def float_twin(model: Any, input_dtype: InputForms = None) -> FloatTwin:
         return twin_of(saved)
 
 
-def twin_of(saved: SavedModels, *, unrolled: bool = False) -> FloatTwin:
+def twin_of(saved: SavedModels, *, calibrated: bool = False) -> FloatTwin:
     """Returns the float32 artifact of a model with the names of its layers.
 
     Args:
         saved: The model.
-        unrolled: Whether recurrent layers are held step by step, as in artifacts of calibrated recipes.
+        calibrated: Whether it has the form that calibrated recipes take, where that is another.
 
     Raises:
         ExportError: As ``to_tflite``.
@@ -105,7 +105,7 @@ def twin_of(saved: SavedModels, *, unrolled: bool = False) -> FloatTwin:
     model = saved.described.model
     layers = list(_nested(model))
     return FloatTwin(
-        artifact=make_artifact(saved, RECIPES["float32"], None, unrolled=unrolled),
+        artifact=make_artifact(saved, RECIPES["float32"], None, calibrated=calibrated),
         root=model.name,
         layers=frozenset(layer.name for layer in layers),
         kernels=frozenset(layer.name for layer in layers if _owns_kernel(layer)),

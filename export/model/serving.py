@@ -21,6 +21,7 @@ from export.model.ends import Opening, answers_of, opening_of
 from export.model.forms import Entry, InputForms, entries_of
 from export.model.heads import ONE_LOGIT, ONE_SIGMOID, heads_of
 from export.model.recurrent import loops_unrolled, recurrent_layers, steps_of
+from export.model.roots import has_roots
 from export.model.tracing import check_weights, inner_functions_inlined, refuse_half_precision, trace
 from fl_mobile.errors import ExportError
 from fl_mobile.tensors import weights_hash
@@ -129,12 +130,23 @@ class Described:
         opening: Where tensors enter it.
         serving: The contract of its artifacts.
         operations: Types of TensorFlow operation in its traced graph.
+        roots: Whether it divides by square roots that may be 0, see ``export.model.roots``.
     """
 
     model: Any
     opening: Opening
     serving: Serving
     operations: frozenset[str]
+    roots: bool = False
+
+    @property
+    def two_forms(self) -> bool:
+        """Whether calibrated recipes take another graph: loops unrolled, what divides by a square root in one piece.
+
+        Of root and division apart 8 bits would make a division by 0, which LiteRT refuses; their ``RSQRT`` of 0 is a
+        number.
+        """
+        return self.serving.unrolled or self.roots
 
 
 def describe(model: Any, input_dtype: InputForms = None, *, classes: bool = True, batch: int = 1) -> Serving:
@@ -177,7 +189,7 @@ def described(model: Any, input_dtype: InputForms = None, *, classes: bool = Tru
         unrolled=unrolled,
         open_batch=not batch,
     )
-    return Described(model, opening, serving, operations)
+    return Described(model, opening, serving, operations, roots=has_roots(concrete.graph.as_graph_def()))
 
 
 def _operations(concrete: Any) -> frozenset[str]:

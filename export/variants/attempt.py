@@ -97,10 +97,10 @@ class Origin:
 
     def twin(self, recipe: Recipe) -> FloatTwin:
         """Returns the float32 artifact that one of ``recipe`` is compared with layer by layer; made when asked for."""
-        unrolled = recipe.calibrated and self.saved.described.serving.unrolled
-        if unrolled not in self._twins:
-            self._twins[unrolled] = twin_of(self.saved, unrolled=unrolled)
-        return self._twins[unrolled]
+        calibrated = recipe.calibrated and self.saved.described.two_forms
+        if calibrated not in self._twins:
+            self._twins[calibrated] = twin_of(self.saved, calibrated=calibrated)
+        return self._twins[calibrated]
 
     def converted(self, recipe: Recipe, request: Request) -> Graph:
         """Returns the artifact of ``recipe``, with the layers that stay in float; converted when first asked for.
@@ -146,7 +146,7 @@ def attempt(recipe: Recipe, graph: Graph, request: Request, *, made_as: str = ""
     about = _about(made_as or recipe.name, request)
     tokens = {} if request.phone is None else request.phone.vocabularies(request.reference.serving)
     graph = read_graph(with_metadata(graph, about, request.named, request.spans, tokens))
-    stored = run_frames("litert", graph, request.reference.frames)
+    stored = run_frames("litert", graph, request.reference.asked)
     if request.described.serving.open_batch:
         check_any_rows(graph, request.reference.frames, stored, recipe.tolerance)
     parity = parity_of(request.reference, recipe, graph, stored)

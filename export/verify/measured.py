@@ -36,6 +36,8 @@ class Reference:
         answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
         told: Output name → what it should be; of a lone one where it is no classes of whole frames, of several heads
             for each.
+        corners: A frame of the least values and, where a greatest is known, one of those: a covered lens, a lamp.
+        corner_answers: Output name → ``float32[1 or 2, ...]`` from Keras, which may hold NaN.
     """
 
     serving: Serving
@@ -43,6 +45,13 @@ class Reference:
     labels: Mapping[str, np.ndarray]
     answers: Mapping[str, np.ndarray]
     told: Mapping[str, TaskTargets] = field(default_factory=dict)
+    corners: Frames = field(default_factory=dict)
+    corner_answers: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Frames:
+        """What an artifact is asked: the held-out frames, then the corners."""
+        return {name: np.concatenate([part, self.corners[name]]) for name, part in self.frames.items()}
 
     @property
     def samples(self) -> int:
@@ -53,6 +62,22 @@ class Reference:
     def accuracy(self) -> float | None:
         """Share of held-out frames Keras gets right, the mean over the outputs with labels; None without any."""
         return mean_or_none([float((self.answers[n].argmax(axis=1) == y).mean()) for n, y in self.labels.items()])
+
+
+CORNERS = ("a frame of the least values", "a frame of the greatest values")
+
+
+def corners_of(serving: Serving) -> Frames:
+    """Returns a frame of the least values an input can hold (0 where none is known), and one of the greatest.
+
+    The second is left out where no input has a known one.
+    """
+    ends = {entry.name: (0, 255) if entry.dtype == "uint8" else entry.span or (0.0, 0.0) for entry in serving.inputs}
+    count = 2 if any(high for _, high in ends.values()) else 1
+    return {
+        entry.name: np.stack([np.full(entry.shape[1:], value, entry.dtype) for value in ends[entry.name][:count]])
+        for entry in serving.inputs
+    }
 
 
 def make_reference(model: Any, x: Any, y: Any, *, input_dtype: InputForms = None) -> Reference:
@@ -85,14 +110,14 @@ def reference_of(found: Described, x: Any, y: Any) -> Reference:
     serving, model = found.serving, found.model
     frames = frames_for(serving, x, "held-out frames")
     labels = {end.name: _classes(end, part, count_of(frames)) for end, part in _by_output(serving, y)}
-    answers = predict(model, serving, frames)
+    answers, corners = predict(model, serving, frames), corners_of(serving)
     for name, rows in answers.items():
         bad = int((~np.isfinite(rows.reshape(len(rows), -1))).any(axis=1).sum())
         if bad:
             raise ExportError(
                 f"model {model.name!r} answers NaN or Inf on {bad} of {len(rows)} held-out frames ({name})"
             )
-    return Reference(serving, frames, labels, answers)
+    return Reference(serving, frames, labels, answers, corners=corners, corner_answers=predict(model, serving, corners))
 
 
 def _by_output(serving: Serving, y: Any) -> list[tuple[End, Any]]:
@@ -139,21 +164,26 @@ def measure_parity(reference: Reference, recipe: Recipe, artifact: Artifact, run
         ConfigError: The runtime is not known or not installed.
     """
     graph = read_graph(artifact)
-    return parity_of(reference, recipe, graph, run_frames(runtime, graph, reference.frames), runtime=runtime)
+    return parity_of(reference, recipe, graph, run_frames(runtime, graph, reference.asked), runtime=runtime)
 
 
 def parity_of(
     reference: Reference, recipe: Recipe, graph: Graph, stored: Mapping[str, np.ndarray], *, runtime: str = "litert"
 ) -> Parity:
-    """Returns how the rows ``stored`` that ``graph`` answered on the reference's frames compare with Keras.
+    """Returns how the rows ``stored`` that ``graph`` answered to what it was asked compare with Keras.
+
+    Of corners no closeness is asked, since 8-bit recipes cut off what no calibrating frame reached; numbers are, where
+    Keras answers numbers.
 
     Raises:
         VerifyError: Its ends do not fit the model's.
     """
-    found = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
+    everything = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
+    found = {name: rows[: reference.samples] for name, rows in everything.items()}
     outputs = tuple(_of_output(reference, end, found, recipe) for end in reference.serving.outputs)
     several = len(outputs) > 1
     failures = [f"{end.output}: {words}" if several else words for end in outputs for words in end.failures]
+    failures += _corner_failures(reference, {name: rows[reference.samples :] for name, rows in everything.items()})
     metrics: dict[str, tuple[float, float]] = {}
     for name, told in reference.told.items():
         both = told.compared(found[name], reference.answers[name])
@@ -192,6 +222,15 @@ def check_any_rows(graph: Graph, frames: Frames, stored: Mapping[str, np.ndarray
         once, apart = real_values(end, found[end.name]), real_values(end, stored[end.name][rows])
         if once.shape != apart.shape or not np.abs(once - apart).max() <= tolerance.replay_abs * value_range(apart):
             raise VerifyError(f"it answers several rows at once otherwise than one after the other ({end.name})")
+
+
+def _corner_failures(reference: Reference, found: Mapping[str, np.ndarray]) -> list[str]:
+    failures = []
+    for name, rows in found.items():
+        for kind, ours, theirs in zip(CORNERS, rows, reference.corner_answers[name], strict=False):
+            if np.isfinite(theirs).all() and not np.isfinite(ours).all():
+                failures.append(f"NaN or Inf as an answer to {kind} ({name}), where Keras answers numbers")
+    return failures
 
 
 def _of_output(reference: Reference, end: End, found: Mapping[str, np.ndarray], recipe: Recipe) -> OutputParity:
