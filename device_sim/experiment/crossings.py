@@ -20,6 +20,7 @@ from fl_mobile.algorithms import ALGORITHMS
 from fl_mobile.client.private import NONE
 from fl_mobile.codecs import Codec, contracting
 from fl_mobile.codecs.choice import AUTO
+from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.errors import ConfigError
 from fl_mobile.local.optimizers import OPTIMIZERS
@@ -111,6 +112,16 @@ class Facts:
     def private_samplers(self) -> str:
         """Samplers that keep what privacy.sampling claims."""
         return " or ".join(SAMPLINGS[self.e.privacy.assumed].samplers)
+
+    @property
+    def by_examples(self) -> bool:
+        """Whether the codec's step follows from a client's examples."""
+        return isinstance(self.codec, Ecsq) and self.codec.examples > 0
+
+    @property
+    def counts_examples(self) -> bool:
+        """Whether the server weighs updates by examples."""
+        return self.e.admission(0).weighting == "examples" and self.e.server.rule().mean
 
     @property
     def private_codec(self) -> str:
@@ -268,6 +279,13 @@ CROSSINGS: tuple[Crossing, ...] = (
         ("train.qat.begin-round", "engine.name"),
         lambda f: f.e.train.qat.on and not ENGINES[f.e.engine.name].abilities.fake_quant,
         "train.qat: engine.name '{e.engine.name}' cannot train with rounding; use {f.qat_engines}",
+    ),
+    Crossing(
+        ("upload.codec", "server.weighting"),
+        lambda f: f.by_examples and not f.counts_examples,
+        "upload.codec '{f.codec.name}' takes finer steps where there are more examples, and here every update has the"
+        " same say (server.weighting uniform, another server.aggregation than mean, masks or privacy); leave out"
+        " examples={f.codec.examples}",
     ),
     Crossing(
         ("download.mode", "upload.codec"),

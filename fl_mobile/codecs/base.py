@@ -126,6 +126,17 @@ def in_round(codec: Codec, round_num: int) -> Codec:
     return codec if keyed is None else cast(Codec, keyed(round_num))
 
 
+def of_client(codec: Codec, examples: int) -> Codec:
+    """Returns the codec as a client with so many examples encodes with it; every decoder reads what it writes."""
+    weighed = getattr(codec, "for_examples", None)
+    return codec if weighed is None else cast(Codec, weighed(examples))
+
+
+def usual_examples(codec: Codec) -> int:
+    """Returns how many examples a client has that a codec's step is told for; 1 where it is everyone's."""
+    return getattr(codec, "examples", 0) or 1
+
+
 def norm_gain(codec: Codec, spec: Mapping[str, TensorSpec]) -> float:
     """Returns how much longer than an update of ``spec`` what is decoded of it can be; 1 where nobody says.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from fl_mobile import wire
 from fl_mobile.codecs import Codec
+from fl_mobile.codecs.base import usual_examples
 from fl_mobile.codecs.ecsq import Ecsq
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Spec, Tensors, fp32_bytes
@@ -124,5 +125,5 @@ def _of_kind(
 
 
 def _packet(codec: Codec, part: Tensors, spec: Spec, seed: int, number: int) -> bytes:
-    header = wire.Header(wire.UPDATE, 0, 0, 1)
+    header = wire.Header(wire.UPDATE, 0, 0, usual_examples(codec))
     return wire.pack(header, part, spec=spec, codec=codec, rng=rng_for(seed, number, "measure"))

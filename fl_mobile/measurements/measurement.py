@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fl_mobile import wire
-from fl_mobile.codecs.base import Codec
+from fl_mobile.codecs.base import Codec, usual_examples
 from fl_mobile.errors import ConfigError, DataError
 from fl_mobile.measurements.front import pareto_front
 from fl_mobile.seeds import rng_for
@@ -216,7 +216,7 @@ class _Sent:
 def _send(codec: Codec, update: Tensors, spec: Spec, seed: int, index: int, *, round_num: int = 0) -> _Sent:
     rng = rng_for(seed, index, "measure")
     start = time.perf_counter()
-    header = wire.Header(wire.UPDATE, round_num, round_num, 1)
+    header = wire.Header(wire.UPDATE, round_num, round_num, usual_examples(codec))
     packet = wire.pack(header, update, spec=spec, codec=codec, rng=rng)
     packed = time.perf_counter()
     decoded = wire.unpack(packet, spec, codec).tensors

@@ -14,6 +14,10 @@ _EXPONENTS = {"stochastic": 1.5, "rdo": 0.7, "nearest": 0.7}
 """Rounding → power of the error that the step is changed by. On real updates packet bytes fall roughly as step^−0.6,
 and as step^−1.3 where small values become zero for sure: a little less than the whole error is corrected at once."""
 
+_OF_DRAW = 3.0
+"""Divides that power where a packet's size follows from its client's examples: whom a round happened to ask says more
+of its bytes than the step does."""
+
 _LARGEST_CHANGE = 4.0
 
 
@@ -21,12 +25,18 @@ _LARGEST_CHANGE = 4.0
 class RateControl:
     """Aims at a mean upload packet of ``target_bytes``, where a codec of this ``rounding`` makes them.
 
+    Attributes:
+        target_bytes: Mean length of a round's packets.
+        rounding: As `Ecsq.rounding`.
+        by_examples: Whether clients with more examples take finer steps: `Ecsq.examples`.
+
     >>> RateControl(target_bytes=1000).next_step(8.0, packet_bytes=[1000, 1000])
     8.0
     """
 
     target_bytes: int
     rounding: str = "stochastic"
+    by_examples: bool = False
 
     def __post_init__(self) -> None:
         if self.target_bytes < 64:
@@ -39,10 +49,13 @@ class RateControl:
         if not packet_bytes:
             return step
         mean = sum(packet_bytes) / len(packet_bytes)
-        change = (mean / self.target_bytes) ** _EXPONENTS[self.rounding]
+        exponent = _EXPONENTS[self.rounding] / (_OF_DRAW if self.by_examples else 1)
+        change = (mean / self.target_bytes) ** exponent
         return step * math.exp(min(max(math.log(change), -math.log(_LARGEST_CHANGE)), math.log(_LARGEST_CHANGE)))
 
 
 def rate_control_of(codec: Codec, target_bytes: int) -> RateControl | None:
     """Returns what moves a codec's step from round to round; None for codecs without one, and where 0 is aimed at."""
-    return RateControl(target_bytes, codec.rounding) if target_bytes and isinstance(codec, Ecsq) else None
+    if not target_bytes or not isinstance(codec, Ecsq):
+        return None
+    return RateControl(target_bytes, codec.rounding, by_examples=codec.examples > 0)

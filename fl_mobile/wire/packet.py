@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fl_mobile.codecs.base import Codec, codec_id, coded_tensors, in_round
+from fl_mobile.codecs.base import Codec, codec_id, coded_tensors, in_round, of_client
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, cut, fingerprint, not_finite
@@ -101,7 +101,7 @@ class Layout:
         """Returns the packet that carries ``tensors``; raises as `pack`."""
         check_fits(tensors, self.spec, "cannot pack")
         check_finite(tensors, "in the update to be sent")
-        codec = in_round(self.codec, header.round_num)
+        codec = of_client(in_round(self.codec, header.round_num), header.num_examples)
         return self.seal(header, tensors, codec.encode({path: tensors[path] for path in self.coded}, rng))
 
     def seal(self, header: Header, tensors: Tensors, payload: bytes) -> bytes:

@@ -25,6 +25,7 @@ PATH = Path(__file__).parent / "vectors.json"
 ECSQ = (
     *("ecsq:rank=0", "ecsq:step=0.5,rank=0", "ecsq:step=40,rank=0", "ecsq:step=2,rounding=rdo,rank=0"),
     *("ecsq:step=0.3,rounding=rdo,rank=0", "ecsq:step=9,rounding=rdo,rank=0", "ecsq:step=2,rounding=nearest,rank=0"),
+    "ecsq:step=2,examples=90,rounding=rdo,rank=0",
 )
 KEYS = range(4)
 

@@ -13,7 +13,7 @@ from fl_mobile.errors import ConfigError, nearest
 from fl_mobile.tensors import Spec, Tensors, cut
 
 Rounding = Literal["stochastic", "rdo", "nearest"]
-_OPTIONS = ("step", "abs", "rounding", "rank")
+_OPTIONS = ("step", "abs", "examples", "rounding", "rank")
 _DEFAULT_STEPS: dict[str, float] = {"stochastic": 8.0, "rdo": 2.0, "nearest": 2.0}
 
 
@@ -28,12 +28,16 @@ class Ecsq:
         step: Δ as a multiple of the root mean square of the whole update, or itself if ``absolute``.
         rounding: ``stochastic``, ``rdo``, or ``nearest``, which keeps whole multiples of Δ exactly.
         absolute: Whether ``step`` is Δ itself.
+        examples: How many examples a client has that takes this step; another's is finer or coarser in inverse
+            proportion to its own. A server adds updates times examples, and so does it their errors: bits go where
+            they count. 0: the step is everyone's.
         rank: Most directions of a kernel's low-rank part; 0 switches it off.
     """
 
     step: float = 8.0
     rounding: Rounding = "stochastic"
     absolute: bool = False
+    examples: int = 0
     rank: int = MAX_RANK
     exact_up_to: int = 0
 
@@ -42,6 +46,8 @@ class Ecsq:
             raise ConfigError(f"ecsq: step must be a number above 0, got {self.step}, e.g. ecsq:step=8")
         if self.rounding not in _DEFAULT_STEPS:
             raise ConfigError(f"ecsq: unknown rounding '{self.rounding}'.{nearest(self.rounding, _DEFAULT_STEPS)}")
+        if self.examples < 0:
+            raise ConfigError(f"ecsq: examples must be 1 or more, got {self.examples}, e.g. ecsq:examples=50")
         if not 0 <= self.rank <= MAX_RANK:
             raise ConfigError(f"ecsq: rank must be 0 (no low-rank part) to {MAX_RANK}, got {self.rank}")
 
@@ -51,6 +57,8 @@ class Ecsq:
         options = []
         if self.absolute or self.step != 8.0:
             options.append(f"{'abs' if self.absolute else 'step'}={self.step!r}".removesuffix(".0"))
+        if self.examples:
+            options.append(f"examples={self.examples}")
         if self.rounding != "stochastic":
             options.append(f"rounding={self.rounding}")
         if self.rank != MAX_RANK:
@@ -70,7 +78,7 @@ class Ecsq:
     @property
     def contracts(self) -> bool:
         """True for the biased ways of rounding, and below twice the rms for stochastic rounding: (Δ/rms)²/4 < 1."""
-        return self.rounding != "stochastic" or (not self.absolute and self.step < 2)
+        return self.rounding != "stochastic" or (not self.absolute and not self.examples and self.step < 2)
 
     def contracting(self, share: float = 0.25) -> Ecsq:
         """Returns a codec that contracts, rounding by rate and distortion; packets stay compatible.
@@ -84,6 +92,12 @@ class Ecsq:
     def with_step(self, step: float) -> Ecsq:
         """Returns this codec with another step, for rate control; ids and packets stay compatible."""
         return replace(self, step=step)
+
+    def for_examples(self, examples: int) -> Ecsq:
+        """Returns this codec as a client with so many examples uses it."""
+        if not self.examples:
+            return self
+        return replace(self, step=self.step * self.examples / max(examples, 1), examples=0)
 
     def encode(self, delta: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the shortest of: nothing but zeros, coded with or without classes, raw float32."""
@@ -128,7 +142,10 @@ def parse_ecsq(argument: str | None) -> Ecsq:
         step = _DEFAULT_STEPS.get(rounding, 8.0) if text is None else float(text)
     except ValueError:
         raise ConfigError(f"ecsq: the step must be a number, got '{text}', e.g. ecsq:step=8") from None
-    rank = options.get("rank", str(MAX_RANK))
-    if not rank.isascii() or not rank.isdigit():
-        raise ConfigError(f"ecsq: the rank must be a whole number, got '{rank}'")
-    return Ecsq(step, rounding, "abs" in options, int(rank))  # type: ignore[arg-type]
+    whole = {"examples": options.get("examples", "0"), "rank": options.get("rank", str(MAX_RANK))}
+    for key, value in whole.items():
+        if not value.isascii() or not value.isdigit():
+            raise ConfigError(f"ecsq: {key} must be a whole number, got '{value}'")
+    if "examples" in options and not int(whole["examples"]):
+        raise ConfigError("ecsq: examples must be 1 or more, got 0; leave it out for the same step for all")
+    return Ecsq(step, rounding, "abs" in options, int(whole["examples"]), int(whole["rank"]))  # type: ignore[arg-type]

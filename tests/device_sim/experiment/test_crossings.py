@@ -39,6 +39,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.pruning.sparsity", "personal.private"): (PRIVATE, "train.pruning.sparsity=0.5", "output.recipes=[]"),
     ("train.pruning.sparsity", "engine.name"): ("train.pruning.sparsity=0.5", "engine.name=litert"),
     ("train.qat.begin-round", "engine.name"): ("train.qat.begin-round=3", "engine.name=litert"),
+    ("upload.codec", "server.weighting"): ("upload.codec=ecsq:examples=50", "server.weighting=uniform"),
     ("download.mode", "upload.codec"): ("download.mode=forward",),
     ("download.mode", "server.algorithm"): (*FORWARD, "server.algorithm=fedadam"),
     ("download.mode", "clock.mode"): (*FORWARD, LATE),
@@ -106,7 +107,7 @@ def test_what_cannot_meet_is_refused_with_its_own_reason(row) -> None:
     assert after.rpartition("}")[2] in str(told.value)
     assert "{" not in str(told.value)
     for key in row.keys:
-        value = dict(change.split("=") for change in MEETINGS[row.keys]).get(key)
+        value = dict(change.split("=", 1) for change in MEETINGS[row.keys]).get(key)
         assert key in str(told.value) or key.rpartition(".")[0] in str(told.value) or value in str(told.value)
 
 

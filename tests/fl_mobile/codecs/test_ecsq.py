@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fl_mobile import wire
 from fl_mobile.codecs import parse_codec
 from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.codecs.ecsq.codec import Rounding
 from fl_mobile.codecs.ecsq.payload import CODED, RAW, ZERO
 from fl_mobile.errors import ConfigError
 from fl_mobile.seeds import rng_for
@@ -236,7 +238,13 @@ def test_the_golden_payload_with_every_feature_decodes_to_the_golden_values():
     assert nmse(structured(), decoded) < 0.1
 
 
-@pytest.mark.parametrize("text", ["ecsq", "ecsq:step=4", "ecsq:abs=0.001,rounding=rdo,rank=0", "ecsq:step=0.5"])
+NAMES = (
+    *("ecsq", "ecsq:step=4", "ecsq:abs=0.001,rounding=rdo,rank=0", "ecsq:step=0.5"),
+    *("ecsq:examples=50", "ecsq:step=2,examples=7,rounding=rdo", "ecsq:abs=0.25,examples=1"),
+)
+
+
+@pytest.mark.parametrize("text", NAMES)
 def test_names_are_read_back_and_all_share_one_wire_name(text):
     codec = parse_codec(text)
     assert parse_codec(codec.name) == codec
@@ -256,8 +264,60 @@ def test_names_are_read_back_and_all_share_one_wire_name(text):
         ("ecsq:rounding=rd", "rdo"),
         ("ecsq:rank=99", "rank"),
         ("ecsq:rank=x", "rank"),
+        ("ecsq:examples=0", "1 or more"),
+        ("ecsq:examples=-3", "whole number"),
+        ("ecsq:examples=1.5", "whole number"),
     ],
 )
 def test_bad_options_are_named(text, word):
     with pytest.raises(ConfigError, match=word):
         parse_codec(text)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    step=st.floats(0.01, 50),
+    usual=st.integers(1, 10_000),
+    own=st.integers(0, 10_000),
+    absolute=st.booleans(),
+    rounding=st.sampled_from(["stochastic", "rdo", "nearest"]),
+)
+def test_a_client_takes_the_step_of_its_examples_and_any_decoder_reads_it(
+    step: float, usual: int, own: int, absolute: bool, rounding: Rounding
+) -> None:
+    delta = {"w": np.random.default_rng(0).laplace(size=(40, 20)).astype(np.float32)}
+    told = Ecsq(step, rounding, absolute, examples=usual)
+    header = wire.Header(wire.UPDATE, 2, 2, own, 0.5)
+    packet = wire.pack(header, delta, spec_of(delta), told, rng_for(0, 1))
+    alike = Ecsq(step * usual / max(own, 1), rounding, absolute)
+    assert packet == wire.pack(header, delta, spec_of(delta), alike, rng_for(0, 1))
+    got = wire.unpack(packet, spec_of(delta), Ecsq()).tensors["w"]
+    np.testing.assert_array_equal(got, wire.unpack(packet, spec_of(delta), told).tensors["w"])
+
+
+STEPS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+
+
+def test_steps_by_examples_spend_bytes_where_the_mean_needs_them() -> None:
+    """Sizes as of speaking roles in Shakespeare, updates that grow with their number of steps, three draws."""
+    spec = {"w": TensorSpec((200, 100))}
+
+    def of(codec: Ecsq, seed: int) -> tuple[float, int]:
+        """Returns the error of the weighted mean of 20 clients, over its energy, and the bytes of all packets."""
+        rng = np.random.default_rng(seed)
+        sizes = np.maximum(1, rng.lognormal(3.5, 1.5, 20)).astype(int)
+        common = rng.laplace(size=(200, 100))
+        true, got, spent = np.zeros((200, 100)), np.zeros((200, 100)), 0
+        for number, size in enumerate(sizes.tolist()):
+            update = ((common + 2 * rng.laplace(size=(200, 100))) * size**0.5).astype(np.float32)
+            header = wire.Header(wire.UPDATE, 0, 0, size, 0.5)
+            packet = wire.pack(header, {"w": update}, spec, codec, rng_for(seed, number))
+            true += size * update
+            got += size * wire.unpack(packet, spec, codec).tensors["w"]
+            spent += len(packet)
+        return float(np.square(got - true).sum() / np.square(true).sum()), spent
+
+    for seed in range(3):
+        alike, most = of(Ecsq(8.0), seed)
+        weighed = min(error for error, spent in (of(Ecsq(step, examples=100), seed) for step in STEPS) if spent <= most)
+        assert weighed < 0.6 * alike, (seed, alike, weighed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fl_mobile.codecs.ecsq import Ecsq
-from fl_mobile.server.rate import RateControl
+from fl_mobile.server.rate import RateControl, rate_control_of
 from tests.fl_mobile.real_updates import real_updates
 
 ROUNDINGS = ("stochastic", "rdo", "nearest")
@@ -28,3 +28,19 @@ def test_packets_come_to_the_size_asked_for_and_stay_there(rounding: str, ratio:
     late = np.array(sizes[-8:])
     assert late.mean() == pytest.approx(control.target_bytes, rel=0.1), sizes
     assert late.max() <= 1.6 * late.min(), sizes
+
+
+def test_a_step_by_examples_does_not_follow_whom_a_round_asks() -> None:
+    spec, update = real_updates()["two layers, trained"]
+    control = rate_control_of(Ecsq(examples=80), round(4 * sum(t.size for t in spec.values()) / 100))
+    assert control is not None
+    rng, step, spent, steps = np.random.default_rng(1), 40.0, list[float](), list[float]()
+    for number in range(60):
+        examples = np.maximum(1, rng.lognormal(3.5, 1.5, 10)).astype(int).tolist()
+        codecs = [Ecsq(step, examples=80).for_examples(size) for size in examples]
+        sizes = [len(codec.encode(update, np.random.default_rng(number))) for codec in codecs]
+        spent.append(float(np.mean(sizes)))
+        step = control.next_step(step, sizes)
+        steps.append(step)
+    assert np.mean(spent[-40:]) == pytest.approx(control.target_bytes, rel=0.25)
+    assert max(steps[-40:]) < 5 * min(steps[-40:])

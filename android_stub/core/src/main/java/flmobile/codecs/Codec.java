@@ -29,6 +29,11 @@ public interface Codec {
         return this;
     }
 
+    /** Returns the codec as a client with so many examples encodes with it; every decoder reads what it writes. */
+    default Codec forExamples(long examples) {
+        return this;
+    }
+
     /** Returns the payload of finite values, which are not modified. */
     byte[] encode(float[] values, Spec spec, Philox rng);
 

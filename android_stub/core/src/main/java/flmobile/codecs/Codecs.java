@@ -79,9 +79,12 @@ public final class Codecs {
         boolean absolute = options.containsKey("abs");
         String usual = rounding.equals("stochastic") ? "8" : "2";
         double step = Double.parseDouble(option(options, absolute ? "abs" : "step", usual));
+        boolean weighed = options.containsKey("examples");
+        int examples = Integer.parseInt(option(options, "examples", "0"));
         int rank = Integer.parseInt(option(options, "rank", "15")); // this encoder never makes use of it
         check(step > 0 && !Double.isInfinite(step) && rank >= 0 && rank <= 15 && options.isEmpty());
-        return new Ecsq(text, step, absolute, Ecsq.Rounds.valueOf(rounding.toUpperCase(Locale.ROOT)));
+        check(weighed ? examples > 0 : examples == 0);
+        return new Ecsq(text, step, absolute, examples, Ecsq.Rounds.valueOf(rounding.toUpperCase(Locale.ROOT)));
     }
 
     private static Codec linear(String text, Map<String, String> options) {

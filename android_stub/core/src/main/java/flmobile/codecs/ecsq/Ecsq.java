@@ -28,22 +28,26 @@ public final class Ecsq implements Codec {
     private final String name;
     private final double step;
     private final boolean absolute;
+    private final int examples;
     private final Rounds rounding;
 
     /**
      * @param name as the server writes it
      * @param step Δ as a multiple of the update's root mean square, or itself if {@code absolute}
+     * @param examples how many examples a client has that takes this step, another's is in inverse proportion to its
+     *     own; 0: the step is everyone's
      */
-    public Ecsq(String name, double step, boolean absolute, Rounds rounding) {
+    public Ecsq(String name, double step, boolean absolute, int examples, Rounds rounding) {
         this.name = name;
         this.step = step;
         this.absolute = absolute;
+        this.examples = examples;
         this.rounding = rounding;
     }
 
     /** Returns the codec of whole multiples of a step, without loss. */
     public static Ecsq lossless(double step) {
-        return new Ecsq("ecsq", step, true, Rounds.NEAREST);
+        return new Ecsq("ecsq", step, true, 0, Rounds.NEAREST);
     }
 
     @Override
@@ -54,6 +58,14 @@ public final class Ecsq implements Codec {
     @Override
     public String wireName() {
         return "ecsq";
+    }
+
+    @Override
+    public Codec forExamples(long own) {
+        if (examples == 0) {
+            return this;
+        }
+        return new Ecsq(name, step * examples / Math.max(own, 1), absolute, 0, rounding);
     }
 
     @Override
