@@ -146,7 +146,7 @@ def attempt(recipe: Recipe, graph: Graph, request: Request, *, made_as: str = ""
     about = _about(made_as or recipe.name, request)
     tokens = {} if request.phone is None else request.phone.vocabularies(request.reference.serving)
     graph = read_graph(with_metadata(graph, about, request.named, request.spans, tokens))
-    stored = run_frames("litert", graph, request.reference.asked)
+    stored = run_frames("litert", graph, request.reference.frames)
     if request.described.serving.open_batch:
         check_any_rows(graph, request.reference.frames, stored, recipe.tolerance)
     parity = parity_of(request.reference, recipe, graph, stored)

@@ -49,11 +49,6 @@ class Reference:
     corner_answers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def asked(self) -> Frames:
-        """What an artifact is asked: the held-out frames, then the corners."""
-        return {name: np.concatenate([part, self.corners[name]]) for name, part in self.frames.items()}
-
-    @property
     def samples(self) -> int:
         """Number of frames."""
         return count_of(self.frames)
@@ -164,26 +159,26 @@ def measure_parity(reference: Reference, recipe: Recipe, artifact: Artifact, run
         ConfigError: The runtime is not known or not installed.
     """
     graph = read_graph(artifact)
-    return parity_of(reference, recipe, graph, run_frames(runtime, graph, reference.asked), runtime=runtime)
+    stored = run_frames(runtime, graph, reference.frames)
+    return parity_of(reference, recipe, graph, stored, runtime=runtime)
 
 
 def parity_of(
     reference: Reference, recipe: Recipe, graph: Graph, stored: Mapping[str, np.ndarray], *, runtime: str = "litert"
 ) -> Parity:
-    """Returns how the rows ``stored`` that ``graph`` answered to what it was asked compare with Keras.
+    """Returns how the rows ``stored`` that ``graph`` answered on the reference's frames compare with Keras.
 
-    Of corners no closeness is asked, since 8-bit recipes cut off what no calibrating frame reached; numbers are, where
-    Keras answers numbers.
+    Corners are asked here. No closeness is wanted of their answers, since 8-bit recipes cut off what no calibrating
+    frame reached; numbers are, where Keras answers numbers.
 
     Raises:
-        VerifyError: Its ends do not fit the model's.
+        VerifyError: Its ends do not fit the model's, or the runtime fails on a corner.
     """
-    everything = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
-    found = {name: rows[: reference.samples] for name, rows in everything.items()}
+    found = {end.name: real_values(end, stored[end.name]) for end in graph.signature(SIGNATURE).outputs}
     outputs = tuple(_of_output(reference, end, found, recipe) for end in reference.serving.outputs)
     several = len(outputs) > 1
     failures = [f"{end.output}: {words}" if several else words for end in outputs for words in end.failures]
-    failures += _corner_failures(reference, {name: rows[reference.samples :] for name, rows in everything.items()})
+    failures += _corner_failures(reference, graph, runtime)
     metrics: dict[str, tuple[float, float]] = {}
     for name, told in reference.told.items():
         both = told.compared(found[name], reference.answers[name])
@@ -224,10 +219,15 @@ def check_any_rows(graph: Graph, frames: Frames, stored: Mapping[str, np.ndarray
             raise VerifyError(f"it answers several rows at once otherwise than one after the other ({end.name})")
 
 
-def _corner_failures(reference: Reference, found: Mapping[str, np.ndarray]) -> list[str]:
+def _corner_failures(reference: Reference, graph: Graph, runtime: str) -> list[str]:
     failures = []
-    for name, rows in found.items():
-        for kind, ours, theirs in zip(CORNERS, rows, reference.corner_answers[name], strict=False):
+    try:
+        stored = run_frames(runtime, graph, reference.corners)
+    except VerifyError as error:
+        raise VerifyError(f"of {' and '.join(CORNERS)}: {error}") from error
+    ends = {end.name: end for end in graph.signature(SIGNATURE).outputs}
+    for name, wanted in reference.corner_answers.items():
+        for kind, ours, theirs in zip(CORNERS, real_values(ends[name], stored[name]), wanted, strict=False):
             if np.isfinite(theirs).all() and not np.isfinite(ours).all():
                 failures.append(f"NaN or Inf as an answer to {kind} ({name}), where Keras answers numbers")
     return failures

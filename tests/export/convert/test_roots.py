@@ -120,3 +120,23 @@ def test_layers_of_an_8_bit_file_are_told_and_kept_though_its_roots_stay_whole(t
     report = export_model(model, tmp_path / "b", **frames, recipes=recipes, keep_float=["last"])
     assert [variant.recipe for variant in report.variants] == recipes
     assert "first" in {error.layer for error in report.variants[2].layers.errors}
+
+
+def test_a_file_that_a_covered_lens_stops_is_told_and_no_other_is_lost(tmp_path: Path) -> None:
+    """8 bits make 0 of a small number, and LiteRT refuses to divide by it."""
+    keras.utils.set_random_seed(3)
+    model = model_of(
+        keras.layers.Rescaling(1 / 255),
+        Called(lambda x: x / (ops.mean(x, axis=(1, 2), keepdims=True) + 1e-3), name="brightness"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(4),
+        shape=(6, 6, 1),
+    )
+    x = np.random.default_rng(0).integers(0, 256, (80, 6, 6, 1), np.uint8)
+    frames: dict[str, Any] = {"representative": x[:40], "x_test": x[40:], "labels": list("abcd")}
+    y = np.asarray(model(x[40:].astype(np.float32))).argmax(axis=1)
+    report = export_model(model, tmp_path / "b", **frames, y_test=y, recipes=["float32", "int8"])
+    assert [variant.recipe for variant in report.variants] == ["float32"]
+    (unmade,) = report.unmade
+    assert "a frame of the least values" in unmade.reason
+    assert "brightness" in f"{unmade.reason} {unmade.advice}"
