@@ -224,7 +224,7 @@ def _corner_failures(reference: Reference, graph: Graph, runtime: str) -> list[s
     try:
         stored = run_frames(runtime, graph, reference.corners)
     except VerifyError as error:
-        raise VerifyError(f"of {' and '.join(CORNERS)}: {error}") from error
+        raise VerifyError(f"of {' and '.join(CORNERS[: count_of(reference.corners)])}: {error}") from error
     ends = {end.name: end for end in graph.signature(SIGNATURE).outputs}
     for name, wanted in reference.corner_answers.items():
         for kind, ours, theirs in zip(CORNERS, real_values(ends[name], stored[name]), wanted, strict=False):
