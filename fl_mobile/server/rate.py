@@ -14,9 +14,10 @@ _EXPONENTS = {"stochastic": 1.5, "rdo": 0.7, "nearest": 0.7}
 """Rounding → power of the error that the step is changed by. On real updates packet bytes fall roughly as step^−0.6,
 and as step^−1.3 where small values become zero for sure: a little less than the whole error is corrected at once."""
 
-_OF_DRAW = 3.0
+_OF_DRAW = 6.0
 """Divides that power where a packet's size follows from its client's examples: whom a round happened to ask says more
-of its bytes than the step does."""
+of its bytes than the step does. The error is corrected as a difference then: rounds whose bytes multiply and divide by
+chance have a mean above what their logarithms come to."""
 
 _LARGEST_CHANGE = 4.0
 
@@ -49,8 +50,8 @@ class RateControl:
         if not packet_bytes:
             return step
         mean = sum(packet_bytes) / len(packet_bytes)
-        exponent = _EXPONENTS[self.rounding] / (_OF_DRAW if self.by_examples else 1)
-        change = (mean / self.target_bytes) ** exponent
+        power, error = _EXPONENTS[self.rounding], mean / self.target_bytes
+        change = 1 + (error - 1) * power / _OF_DRAW if self.by_examples else error**power
         return step * math.exp(min(max(math.log(change), -math.log(_LARGEST_CHANGE)), math.log(_LARGEST_CHANGE)))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fl_mobile.codecs.ecsq import Ecsq
+from fl_mobile.codecs.ecsq.codec import Rounding
 from fl_mobile.server.rate import RateControl, rate_control_of
 from tests.fl_mobile.real_updates import real_updates
 
@@ -30,17 +31,18 @@ def test_packets_come_to_the_size_asked_for_and_stay_there(rounding: str, ratio:
     assert late.max() <= 1.6 * late.min(), sizes
 
 
-def test_a_step_by_examples_does_not_follow_whom_a_round_asks() -> None:
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_a_step_by_examples_does_not_follow_whom_a_round_asks(rounding: Rounding) -> None:
     spec, update = real_updates()["two layers, trained"]
-    control = rate_control_of(Ecsq(examples=80), round(4 * sum(t.size for t in spec.values()) / 100))
+    control = rate_control_of(Ecsq(rounding=rounding, examples=80), round(4 * sum(t.size for t in spec.values()) / 100))
     assert control is not None
-    rng, step, spent, steps = np.random.default_rng(1), 40.0, list[float](), list[float]()
-    for number in range(60):
+    rng, step, spent, steps = np.random.default_rng(1), 20.0, list[float](), list[float]()
+    for number in range(120):
         examples = np.maximum(1, rng.lognormal(3.5, 1.5, 10)).astype(int).tolist()
-        codecs = [Ecsq(step, examples=80).for_examples(size) for size in examples]
+        codecs = [Ecsq(step, rounding, examples=80).for_examples(size) for size in examples]
         sizes = [len(codec.encode(update, np.random.default_rng(number))) for codec in codecs]
         spent.append(float(np.mean(sizes)))
         step = control.next_step(step, sizes)
         steps.append(step)
-    assert np.mean(spent[-40:]) == pytest.approx(control.target_bytes, rel=0.25)
-    assert max(steps[-40:]) < 5 * min(steps[-40:])
+    assert np.mean(spent[-80:]) == pytest.approx(control.target_bytes, rel=0.15)
+    assert max(steps[-80:]) < 5 * min(steps[-80:])
