@@ -161,10 +161,12 @@ def run(
     Args:
         open_keys: Keys that nobody wrote, which the model's ``compile()`` may say.
     """
+    import numpy as np
+
     from device_sim.api import Run
     from device_sim.federation.dealing import with_sums_released
     from device_sim.federation.federation import open_federation
-    from device_sim.federation.ill_matched import ill_matched
+    from device_sim.federation.ill_matched import MOST_COUNTED, ill_matched, uneven
     from device_sim.federation.unheld import unheld_classes
     from device_sim.run import folder as run_folder
     from device_sim.run.finish import check_before_training
@@ -197,6 +199,9 @@ def run(
         if experiment.upload.codec == AUTO:
             tell(f"upload codec {federation.upload.name}, auto chose {federation.chosen_because}")
         if line := ill_matched(experiment.server.aggregation, federation.upload, clipped=experiment.privacy.central):
+            tell(line)
+        counts = federation.data.counts(np.arange(min(devices, MOST_COUNTED)))
+        if experiment.weighs_examples and (line := uneven(federation.upload, counts)):
             tell(line)
         with contextlib.closing(federation.engine):
             if recipes:

@@ -119,11 +119,6 @@ class Facts:
         return isinstance(self.codec, Ecsq) and self.codec.examples > 0
 
     @property
-    def counts_examples(self) -> bool:
-        """Whether the server weighs updates by examples."""
-        return self.e.admission(0).weighting == "examples" and self.e.server.rule().mean
-
-    @property
     def private_codec(self) -> str:
         """Why [privacy] cannot take the upload codec."""
         return codec_refused(self.e)
@@ -282,7 +277,7 @@ CROSSINGS: tuple[Crossing, ...] = (
     ),
     Crossing(
         ("upload.codec", "server.weighting"),
-        lambda f: f.by_examples and not f.counts_examples,
+        lambda f: f.by_examples and not f.e.weighs_examples,
         "upload.codec '{f.codec.name}' takes finer steps where there are more examples, and here every update has the"
         " same say (server.weighting uniform, another server.aggregation than mean, masks or privacy); leave out"
         " examples={f.codec.examples}",

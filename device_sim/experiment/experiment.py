@@ -331,6 +331,11 @@ class Experiment:
             return Admission(weighting="uniform")
         return self.server.admission(max_staleness, self.clock.staleness_exponent)
 
+    @property
+    def weighs_examples(self) -> bool:
+        """Whether the server weighs updates by how many examples they stand on."""
+        return self.admission(0).weighting == "examples" and self.server.rule().mean
+
     def codec_of_uploads(self, spec: Spec | None = None) -> tuple[Codec, str]:
         """Returns the codec of uploads and why it was chosen; without the model's spec as far as the keys tell."""
         up, clipped = self.upload, self.privacy.central

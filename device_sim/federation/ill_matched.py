@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from fl_mobile.aggregation import AGGREGATORS
 from fl_mobile.codecs import Codec, is_sparse
 from fl_mobile.codecs.choice import CLIPPED
 from fl_mobile.codecs.ecsq import Ecsq
+
+EVEN = 0.5
+"""Where so large a part of the devices, were they of one size, would make as good a mean, sizes are much alike."""
+
+MOST_COUNTED = 10_000
+"""Devices; of more the first are looked at."""
 
 
 def ill_matched(aggregation: str, codec: Codec, *, clipped: bool) -> str:
@@ -36,3 +46,23 @@ def ill_matched(aggregation: str, codec: Codec, *, clipped: bool) -> str:
             f" again: upload.codec auto, which is {CLIPPED.name} here, loses less (docs/privacy.md)"
         )
     return ""
+
+
+def uneven(codec: Codec, counts: np.ndarray) -> str:
+    """Returns a codec that loses less where devices differ much in size and weigh as much, in a line; else empty.
+
+    >>> uneven(Ecsq(), np.array([20, 30, 40])), uneven(Ecsq(examples=9), np.array([1, 1, 100]))
+    ('', '')
+
+    Args:
+        codec: Of uploads.
+        counts: ``int[n]``: examples of each device.
+    """
+    held = counts[counts > 0].astype(np.float64)
+    if not isinstance(codec, Ecsq) or codec.examples or held.sum() ** 2 >= EVEN * len(held) * np.square(held).sum():
+        return ""
+    instead = replace(codec, examples=max(1, round(float(np.median(held)))))
+    return (
+        f"devices hold {held.min():,.0f} to {held.max():,.0f} examples and weigh as much: upload.codec {instead.name}"
+        " loses less in the same bytes (docs/compression.md)"
+    )

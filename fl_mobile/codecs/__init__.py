@@ -152,7 +152,7 @@ CODECS: Table[CodecRow] = Table(
     "codec",
     CodecRow,
     {
-        "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer with row and column contexts", True),
+        "ecsq": CodecRow(parse_ecsq, "ecsq", "entropy-coded quantizer: step or abs, examples, rounding, rank", True),
         "linear": CodecRow(
             parse_linear, "linear:clip=8,bits=6", "fixed-width levels that add up, for secure aggregation"
         ),
