@@ -62,11 +62,12 @@ def own_einsum() -> Any:
 
 
 def own_order() -> Any:
-    """The largest, and where they stand."""
+    """The largest, and where they stand: a little, because 8 bits turn the order of what is nearly equal."""
 
     def answer(x: Any) -> Any:
         values, places = ops.top_k(x, 3)
-        return ops.concatenate([values, ops.cast(places, "float32"), ops.one_hot(places[:, 0], 8)], -1)
+        where = ops.concatenate([ops.cast(places, "float32"), ops.one_hot(places[:, 0], 8)], -1)
+        return ops.concatenate([values, where / 8], -1)
 
     return stack((12,), L.Dense(8), Own(answer), L.Dense(3))
 
