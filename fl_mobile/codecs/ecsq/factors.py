@@ -44,19 +44,19 @@ def extract(
     """
     ratio = _RATIOS[rounding]
     factor_step = step * ratio / STEP_PARTS
-    matrices, rights, wholes = {}, {}, {}
+    matrices, split = {}, {}
     for index, (rows, columns) in enumerate(zip(shapes.rows.tolist(), shapes.columns.tolist(), strict=True)):
         if min(rows, columns) < lowrank.MIN_SIDE:
             continue
         matrix = values[shapes.offset[index] : shapes.offset[index + 1]].reshape(rows, columns)
         found = lowrank.directions(matrix, factor_step, min(max_rank, _MOST[rounding]))
         if found is not None:
-            matrices[index] = matrix
-            rights[index], wholes[index] = found
-    if not rights:
+            matrices[index], split[index] = matrix, found
+    if not split:
         return values, no_factors(shapes), np.zeros(0, np.int64)
+    rights = {index: found.levels for index, found in split.items()}
     bases = {index: lowrank.basis(right) for index, right in rights.items()}
-    lefts, shifts = _lefts(matrices, bases, factor_step, rounding)
+    lefts, shifts = _lefts(split, bases, factor_step, rounding)
     residual, scale = np.empty_like(values), scale_of(ratio, step)
     for index in range(len(shapes.rows)):
         part = slice(shapes.offset[index], shapes.offset[index + 1])
@@ -64,9 +64,10 @@ def extract(
             rest = residual[part].reshape(matrices[index].shape)
             left = _values(lefts[index], *shifts, scale)
             np.matmul(left, bases[index].astype(np.float32).T, out=rest)
-            split = _take_off(rest, matrices[index])
+            sums = _take_off(rest, matrices[index])
             bits = _bits(lefts[index]) + _bits(rights[index])
-            if _cost(residual[part], split, step, rounding) + bits < _cost(values[part], wholes[index], step, rounding):
+            whole = _cost(values[part], split[index].sums, step, rounding)
+            if _cost(residual[part], sums, step, rounding) + bits < whole:
                 continue
             del lefts[index], rights[index]
         residual[part] = values[part]
@@ -115,10 +116,10 @@ def _ranks(rights: dict[int, np.ndarray], shapes: Shapes) -> np.ndarray:
 
 
 def _lefts(
-    matrices: dict[int, np.ndarray], bases: dict[int, np.ndarray], step: float, rounding: str
+    split: dict[int, lowrank.Directions], bases: dict[int, np.ndarray], step: float, rounding: str
 ) -> tuple[dict[int, np.ndarray], tuple[int, int]]:
     """Returns the levels of every ``U``, rounded together, and their shifts."""
-    exact = {i: lowrank.coefficients(matrices[i], right) for i, right in bases.items()}
+    exact = {i: lowrank.coefficients(split[i], right) for i, right in bases.items()}
     shapes = shapes_of(tuple(left.shape for left in exact.values()))
     values = np.concatenate([left.ravel() for left in exact.values()])
     dense, shifts = _in_levels(values, step, rounding == "rdo", shapes)

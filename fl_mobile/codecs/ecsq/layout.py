@@ -247,26 +247,29 @@ def find_blocks(positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Lay
     Args:
         positions: ``int64[n]`` rising positions in all tensors laid end to end.
     """
-    block, inside, t = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64), 0
-    row = np.int64(0)
-    for i in range(len(positions)):
-        while positions[i] >= shapes.offset[t + 1]:
-            t += 1
-            row = np.int64(0)
-        local = positions[i] - shapes.offset[t]
+    block, inside, last = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64), 0
+    for t in range(len(shapes.rows)):
+        first, begin, end = last, shapes.offset[t], shapes.offset[t + 1]
+        while last < len(positions) and positions[last] < end:
+            last += 1
         if not plans.level[t]:
-            block[i] = inside[i] = -1
-        elif layout.table[t] < 0:
-            block[i], inside[i] = -1 - layout.table[t], local
-        else:
-            if local - row * shapes.columns[t] >= shapes.columns[t]:  # most lie in the row of the one before
-                row = quotient(local, shapes.columns[t])
-            column = local - row * shapes.columns[t]
-            a = np.int64(plans.rows[shapes.row_at[t] + row]) if plans.flags[t] & ROW_CLASSES else NEUTRAL
-            b = np.int64(plans.columns[shapes.column_at[t] + column]) if plans.flags[t] & COLUMN_CLASSES else NEUTRAL
-            block[i] = layout.block[layout.table[t], a * CLASSES + b]
-            down, across = layout.row_rank[shapes.row_at[t] + row], layout.column_rank[shapes.column_at[t] + column]
-            inside[i] = down * layout.column_count[t, b] + across
+            block[first:last] = inside[first:last] = -1
+            continue
+        if layout.table[t] < 0:
+            block[first:last], inside[first:last] = -1 - layout.table[t], positions[first:last] - begin
+            continue
+        by_rows, by_columns = plans.flags[t] & ROW_CLASSES, plans.flags[t] & COLUMN_CLASSES
+        columns, of_pair, width = shapes.columns[t], layout.block[layout.table[t]], layout.column_count[t]
+        down, down_rank = plans.rows[shapes.row_at[t] :], layout.row_rank[shapes.row_at[t] :]
+        across, across_rank = plans.columns[shapes.column_at[t] :], layout.column_rank[shapes.column_at[t] :]
+        for i in range(first, last):
+            local = positions[i] - begin
+            row = quotient(local, columns)
+            column = local - row * columns
+            a = np.int64(down[row]) if by_rows else NEUTRAL
+            b = np.int64(across[column]) if by_columns else NEUTRAL
+            block[i] = of_pair[a * CLASSES + b]
+            inside[i] = down_rank[row] * width[b] + across_rank[column]
     return block, inside
 
 

@@ -10,6 +10,7 @@ are exact, and every platform gets the same ``L`` whatever their order.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,10 +72,24 @@ def _norm(square: int) -> int:
     return 256 * root + low
 
 
-def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns ``V`` in factor steps, ``int64[C, r]``, or None if no direction is worth its coefficients.
+class Directions(NamedTuple):
+    """Along what a matrix moves most.
 
-    Beside it Σ|x| and Σx² of the matrix, ``float64[2]``, which were summed on the way.
+    Attributes:
+        levels: ``int64[C, r]``: V in factor steps.
+        space: ``float32[k, C]``: orthonormal rows among whose sums V nearly lies.
+        along: ``float32[R, k]``: the matrix times these.
+        sums: ``float64[2]``: Σ|x| and Σx² of the matrix.
+    """
+
+    levels: np.ndarray
+    space: np.ndarray
+    along: np.ndarray
+    sums: np.ndarray
+
+
+def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> Directions | None:
+    """Returns the directions that are worth their coefficients, None if there are none.
 
     Args:
         matrix: ``float32[R, C]``.
@@ -89,14 +104,16 @@ def directions(matrix: np.ndarray, factor_step: float, max_rank: int) -> tuple[n
     bar = _WORTH * (rows + columns) * factor_step**2
     if not bar <= sums[1] < _MOST_ENERGY:
         return None
+    busy = matrix
     if rows > _MANY_ROWS:  # the directions are those of the rows that move most
         energy = np.einsum("ij,ij->i", matrix, matrix)
-        matrix = matrix[np.sort(np.argpartition(energy, rows - _MANY_ROWS)[-_MANY_ROWS:])]
-    singular, right = _leading(matrix, start)
+        busy = matrix[np.sort(np.argpartition(energy, rows - _MANY_ROWS)[-_MANY_ROWS:])]
+    singular, right, space, along = _leading(busy, start)
     rank = min(int(np.count_nonzero(np.square(singular) > bar)), limit)
     if not rank or float(singular[0]) > _MAX_STEPS * factor_step:
         return None
-    return np.rint(right[:, :rank] / (singular[:rank] * factor_step)).astype(np.int64), sums
+    levels = np.rint(right[:, :rank] / (singular[:rank] * factor_step)).astype(np.int64)
+    return Directions(levels, space, along if busy is matrix else matrix @ space.T, sums)
 
 
 @compiled
@@ -147,27 +164,30 @@ def _orthonormal(rows: np.ndarray) -> np.ndarray:
     return exact[:count].astype(np.float32)
 
 
-def _leading(matrix: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _leading(matrix: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns about the leading singular values and their right vectors times them squared, ``float64[C, k]``.
+
+    Beside them the space that those were looked for in, and the matrix along it, as in `Directions`.
 
     Two subspace iterations from ``float32[k, C]``, orthonormal rows, the first by every fourth row of the matrix alone.
     Large products are in float32, which is twice as fast and exact enough for what is rounded to levels afterwards.
     """
     some = matrix[::_EVERY] if len(matrix) >= _ENOUGH else matrix
-    right = _orthonormal((some @ start.T).T @ some)
-    squared = ((matrix @ right.T).T @ matrix).astype(np.float64)
+    space = _orthonormal((some @ start.T).T @ some)
+    along = matrix @ space.T
+    squared = (along.T @ matrix).astype(np.float64)
     fourth, turn = np.linalg.eigh(squared @ squared.T)
-    return np.sqrt(np.sqrt(np.maximum(fourth[::-1], 0.0))), squared.T @ turn[:, ::-1]
+    return np.sqrt(np.sqrt(np.maximum(fourth[::-1], 0.0))), squared.T @ turn[:, ::-1], space, along
 
 
-def coefficients(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Returns the ``U`` that brings ``U·Vᵀ`` closest to ``matrix``, ``float32[R, r]``.
+def coefficients(found: Directions, right: np.ndarray) -> np.ndarray:
+    """Returns the ``U`` that brings ``U·Vᵀ`` about closest to the matrix, ``float32[R, r]``.
 
     Args:
-        matrix: ``float32[R, C]``.
-        right: `basis` of V.
+        found: In the matrix.
+        right: `basis` of its levels.
     """
-    return matrix @ _dual(right)
+    return found.along @ (found.space @ _dual(right))
 
 
 @compiled

@@ -25,6 +25,9 @@ _HEAD, _STEPS = struct.Struct("<Bfbb"), struct.Struct("<fbb")
 _MAX = float(np.finfo(np.float32).max)
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
+_AT_ONCE = 64
+"""Sums side by side: an addition need not wait for the one before."""
+
 _SURELY, _STATE_BITS = 0.99, 64
 """Far more than the entropy coder's rounding and its last state can take off the bits that its models promise."""
 
@@ -105,10 +108,7 @@ def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray
 
 def _delta(values: np.ndarray, wanted: float, absolute: bool) -> float:
     """Returns Δ as a float32 number, 0 if all values are; no level exceeds `MAX_LEVEL` with it."""
-    square = float(np.einsum("i,i", values, values))  # not np.dot: BLAS sums in an order that depends on threads
-    if not 1e-25 < square < 1e30:
-        wide = values.astype(np.float64)
-        square = float(np.einsum("i,i", wide, wide))
+    square = _square(values)
     if not square:
         return 0.0
     step = wanted if absolute else _round(wanted * math.sqrt(square / len(values)))
@@ -118,8 +118,24 @@ def _delta(values: np.ndarray, wanted: float, absolute: bool) -> float:
     return float(np.float32(min(max(step, _SMALLEST), _MAX)))
 
 
+@compiled
+def _square(values: np.ndarray) -> float:
+    """Returns Σx²; not by BLAS or NumPy, which sum in an order that depends on threads and processors."""
+    sums, whole = np.zeros(_AT_ONCE), len(values) - len(values) % _AT_ONCE
+    for first in range(0, whole, _AT_ONCE):
+        part = values[first : first + _AT_ONCE]
+        for j in range(_AT_ONCE):
+            sums[j] += np.float64(part[j]) * np.float64(part[j])
+    square = 0.0
+    for j in range(_AT_ONCE):
+        square += sums[j]
+    for i in range(whole, len(values)):
+        square += np.float64(values[i]) * np.float64(values[i])
+    return square
+
+
 def _round(step: float) -> float:
-    """Returns 12 leading bits: processors sum in different orders, which must not make other packets."""
+    """Returns 12 leading bits, in which sums of any order agree: it must not make other packets."""
     mantissa, exponent = math.frexp(step)
     return math.ldexp(round(mantissa * 4096) / 4096, exponent)
 

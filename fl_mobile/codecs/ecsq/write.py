@@ -16,10 +16,10 @@ from fl_mobile.codecs.ecsq.layout import (
     Layout,
     Plans,
     Shapes,
-    column_of,
     find_blocks,
     is_matrix,
     lay_out,
+    quotient,
 )
 from fl_mobile.codecs.ecsq.models import (
     LINEAR,
@@ -177,14 +177,17 @@ def _in_order(
 @compiled
 def _sign_groups(levels: Levels, order: np.ndarray, shapes: Shapes, plans: Plans) -> tuple[np.ndarray, np.ndarray]:
     """Returns sign group and whether the sign is the unlikely one, in coding order."""
-    group, odd, t = np.zeros(len(order), np.int64), levels.negative.copy(), 0
-    for i in range(len(order)):
-        while levels.positions[i] >= shapes.offset[t + 1]:
-            t += 1
+    group, odd, last = np.zeros(len(order), np.int64), levels.negative.copy(), 0
+    for t in range(len(shapes.rows)):
+        first, begin, columns = last, shapes.offset[t], shapes.columns[t]
+        while last < len(order) and levels.positions[last] < shapes.offset[t + 1]:
+            last += 1
         if plans.flags[t] & SIGNS:
-            which = plans.signs[shapes.column_at[t] + column_of(levels.positions[i], shapes, t)]
-            if which:
-                group[i] = (np.int64(which) + SIGN_GROUPS - 1) % SIGN_GROUPS + 1
+            signs = plans.signs[shapes.column_at[t] :]
+            for i in range(first, last):
+                inside = levels.positions[i] - begin
+                which = np.int64(signs[inside - quotient(inside, columns) * columns])
+                group[i] = ((which + SIGN_GROUPS - 1) % SIGN_GROUPS + 1) * int(which > 0)
                 odd[i] = odd[i] != (which > SIGN_GROUPS)
     return group[order], odd[order]
 

@@ -352,11 +352,10 @@ def test_directions_are_those_of_the_svd(rows, columns):
     matrix = (rng.standard_normal((rows, 4)) * [8, 4, 2, 1]) @ rng.standard_normal((4, columns))
     found = lowrank.directions(matrix.astype(np.float32), 0.05, 15)
     assert found is not None
-    right, sums = found
-    assert right.shape == (columns, 4)
-    assert np.allclose(sums, [np.abs(matrix).sum(), np.square(matrix).sum()])
-    left = lowrank.coefficients(matrix.astype(np.float32), lowrank.basis(right))
-    rest = matrix - left @ (lowrank.basis(right) / 2**14).T
+    assert found.levels.shape == (columns, 4)
+    assert np.allclose(found.sums, [np.abs(matrix).sum(), np.square(matrix).sum()])
+    right = lowrank.basis(found.levels)
+    rest = matrix - lowrank.coefficients(found, right) @ (right / 2**14).T
     assert np.square(rest).sum() < 1e-4 * np.square(matrix).sum()
 
 
@@ -366,7 +365,7 @@ def test_two_iterations_find_nearly_all_that_the_svd_does():
     matrix = (low + 0.5 * rng.standard_normal((784, 200))).astype(np.float32)
     found = lowrank.directions(matrix, 0.5, 6)
     assert found is not None
-    kept = np.square(lowrank.coefficients(matrix, lowrank.basis(found[0])), dtype=np.float64).sum()
+    kept = np.square(lowrank.coefficients(found, lowrank.basis(found.levels)), dtype=np.float64).sum()
     assert kept > 0.99 * np.square(np.linalg.svd(matrix)[1][:6].astype(np.float64)).sum()
 
 
