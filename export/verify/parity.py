@@ -15,7 +15,8 @@ changes although it had gained accuracy, while the first had 29 changes to spare
 *Accuracy.* Of changes explained by noise as many repair as break; the net loss of c such changes has a standard
 deviation of √c, and twice that is allowed on top of the recipe's drop.
 
-*Largest difference.* A maximum grows with the number of frames, so a share of frames may lie beyond it.
+*Largest difference.* A maximum grows with the number of frames, so a share of frames may lie beyond it; where every
+step or pixel has probabilities of its own, a share of those.
 """
 
 from __future__ import annotations
@@ -147,8 +148,9 @@ def compare(
     """
     unit = 1.0 if probabilities else value_range(keras_rows)
     ours, theirs = rows.astype(np.float64) / unit, keras_rows.astype(np.float64) / unit
-    diff = np.abs(ours - theirs).reshape(len(ours), -1)
-    failures = _difference_failures(diff, tolerance, probabilities)
+    places = probabilities and ours.ndim > 2
+    diff = np.abs(ours - theirs).reshape(-1 if places else len(ours), ours.shape[-1] if places else -1)
+    failures = _difference_failures(diff, tolerance, probabilities, "places" if places else "frames")
     if labels is None:
         none = (None, None, (), None, 0, 0.0)
         return OutputParity(output, unit, *none, float(diff.max()), float(diff.mean()), failures)
@@ -213,8 +215,8 @@ def _tie_margin(noise: float, tolerance: Tolerance) -> float:
     return min(max(3 * noise, tolerance.tie_margin), max(tolerance.max_abs, tolerance.tie_margin))
 
 
-def _difference_failures(diff: np.ndarray, tolerance: Tolerance, probabilities: bool) -> tuple[str, ...]:
-    """Comparisons are written so that NaN fails them."""
+def _difference_failures(diff: np.ndarray, tolerance: Tolerance, probabilities: bool, of: str) -> tuple[str, ...]:
+    """Comparisons are written so that NaN fails them; ``of`` calls what a row of ``diff`` is of."""
     failures, worst = [], diff.max(axis=1)
     what, mean_allowed = (
         ("probability", tolerance.mean_abs) if probabilities else ("relative value", tolerance.mean_values)
@@ -223,7 +225,7 @@ def _difference_failures(diff: np.ndarray, tolerance: Tolerance, probabilities: 
     if beyond > int(tolerance.outliers * len(diff)) or not np.isfinite(worst).all():
         failures.append(
             f"max {what} difference {worst.max():.3g}, allowed {tolerance.max_abs:g}"
-            + (f" on all but {int(tolerance.outliers * len(diff))} of {len(diff)} frames" if tolerance.outliers else "")
+            + (f" on all but {int(tolerance.outliers * len(diff))} of {len(diff)} {of}" if tolerance.outliers else "")
         )
     if not diff.mean() <= mean_allowed:
         failures.append(f"mean {what} difference {diff.mean():.3g}, allowed {mean_allowed:g}")

@@ -146,3 +146,20 @@ def test_the_same_answers_pass_every_recipe(seed: int) -> None:
     for recipe in RECIPES.values():
         parity = judged(keras, keras, labels, tolerance=recipe.tolerance)
         assert (parity.failures, parity.noise, parity.tie_flips) == ((), 0.0, 0)
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(100, True), (400, False)])
+def test_of_pixels_a_share_may_lie_far_off_as_of_frames(wrong: int, passes: bool) -> None:
+    """100,000 places of 50 frames: a frame has a pixel on an edge that 8 bits decide otherwise, and is the model."""
+    rng = np.random.default_rng(0)
+    keras = softmax(6 * rng.normal(size=(100_000, 4)))
+    rows = keras.copy()
+    rows[rng.choice(len(rows), wrong, replace=False)] = 0.25
+    far = (np.abs(rows - keras).max(axis=1) > INT8.max_abs).sum()
+    assert 0.5 * wrong < far
+    shape = (50, 40, 50, 4)
+    found = compare("pixels", rows.reshape(shape), keras.reshape(shape), None, INT8, probabilities=True)
+    assert (not found.failures) == passes, found.failures
+    assert passes or "of 100000 places" in found.failures[0]
+    moved = np.roll(keras.reshape(shape), 1, axis=1)
+    assert compare("pixels", moved, keras.reshape(shape), None, INT8, probabilities=True).failures
