@@ -20,6 +20,8 @@ from export.tflite.graph import read_graph
 from export.verify.measured import check_parity, make_reference, measure_parity
 from fl_mobile.errors import VerifyError
 
+pytestmark = pytest.mark.tf
+
 ROOTS: dict[str, Callable[[Any], Any]] = {
     "rsqrt": ops.rsqrt,
     "one by a root": lambda x: 1 / ops.sqrt(x),
