@@ -34,19 +34,19 @@ class Reference:
         frames: Input name → ``uint8`` or ``float32[n, ...]``.
         labels: Output name → ``int64[n]`` true classes, for the outputs that have them; may be empty.
         answers: Output name → ``float32[n, ...]`` from Keras; of the only output probabilities.
-        told: Output name → what it should be; of a lone one where it is no classes of whole frames, of several heads
-            for each.
         corners: A frame of the least values and, where a greatest is known, one of those: a covered lens, a lamp.
         corner_answers: Output name → ``float32[1 or 2, ...]`` from Keras, which may hold NaN.
+        told: Output name → what it should be; of a lone one where it is no classes of whole frames, of several heads
+            for each.
     """
 
     serving: Serving
     frames: Frames
     labels: Mapping[str, np.ndarray]
     answers: Mapping[str, np.ndarray]
+    corners: Frames
+    corner_answers: Mapping[str, np.ndarray]
     told: Mapping[str, TaskTargets] = field(default_factory=dict)
-    corners: Frames = field(default_factory=dict)
-    corner_answers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -112,7 +112,7 @@ def reference_of(found: Described, x: Any, y: Any) -> Reference:
             raise ExportError(
                 f"model {model.name!r} answers NaN or Inf on {bad} of {len(rows)} held-out frames ({name})"
             )
-    return Reference(serving, frames, labels, answers, corners=corners, corner_answers=predict(model, serving, corners))
+    return Reference(serving, frames, labels, answers, corners, predict(model, serving, corners))
 
 
 def _by_output(serving: Serving, y: Any) -> list[tuple[End, Any]]:
