@@ -200,9 +200,10 @@ def run(
             tell(f"upload codec {federation.upload.name}, auto chose {federation.chosen_because}")
         if line := ill_matched(experiment.server.aggregation, federation.upload, clipped=experiment.privacy.central):
             tell(line)
-        counts = federation.data.counts(np.arange(min(devices, MOST_COUNTED)))
-        if experiment.weighs_examples and (line := uneven(federation.upload, counts)):
-            tell(line)
+        if experiment.weighs_examples:
+            counts = federation.data.counts(np.arange(min(devices, MOST_COUNTED)))
+            if line := uneven(federation.upload, counts):
+                tell(line)
         with contextlib.closing(federation.engine):
             if recipes:
                 check_before_training(federation, recipes, tell)

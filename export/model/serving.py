@@ -137,7 +137,7 @@ class Described:
     opening: Opening
     serving: Serving
     operations: frozenset[str]
-    roots: bool = False
+    roots: bool
 
     @property
     def two_forms(self) -> bool:
@@ -189,7 +189,7 @@ def described(model: Any, input_dtype: InputForms = None, *, classes: bool = Tru
         unrolled=unrolled,
         open_batch=not batch,
     )
-    return Described(model, opening, serving, operations, roots=has_roots(concrete.graph.as_graph_def()))
+    return Described(model, opening, serving, operations, has_roots(concrete.graph.as_graph_def()))
 
 
 def _operations(concrete: Any) -> frozenset[str]:

@@ -87,7 +87,8 @@ public final class Packet {
             }
         }
         Spec coded = coded(spec, codec.exactUpTo());
-        byte[] payload = codec.forRound(header.round).forExamples(header.examples).encode(spec.select(values, coded), coded, rng);
+        Codec own = codec.forRound(header.round).forExamples(header.examples);
+        byte[] payload = own.encode(spec.select(values, coded), coded, rng);
         Writer out = new Writer();
         out.u32(MAGIC).u8(1).u8(header.kind).u8(0).u8(0);
         out.u64(spec.fingerprint()).u32(codecId(codec.wireName())).u32(header.round).u32(header.baseRound);
