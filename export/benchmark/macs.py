@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from export.layers.flatbuffer import PARSE_ERRORS, op_name, read_model
+from export.tflite.editing import PARSE_ERRORS, op_name, read_model
 from export.tflite.graph import Artifact, read_graph
 from fl_mobile.errors import VerifyError
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from export.convert.calibration import with_ranges
 from export.convert.child import child_environment
 from export.convert.recipes import Calibration, Recipe, asked_for, found_by
 from export.model.serving import SIGNATURE, Frames
 from fl_mobile.errors import ExportError
-from fl_mobile.models.private_api import converted, saved_model_converter
+from fl_mobile.models.private_api import calibrated_by, converted, saved_model_converter
 from fl_mobile.storage.npz import read_arrays
 from fl_mobile.table import told_with_place
 
@@ -58,6 +59,8 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
     if integer_frames:
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
+    if frames is not None:
+        calibrated_by(converter, with_ranges)
     return converted(converter)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from export.layers.flatbuffer import activations, op_name, read_model
 from export.layers.names import FloatTwin
 from export.layers.onward import Onward
 from export.layers.pairs import OpPair, paired
 from export.layers.run import Values, every_tensor, run_alone, scale_of
+from export.tflite.editing import activations, op_name, read_model
 from export.tflite.graph import Artifact, read_graph
 
 _LAST_ACTIVATIONS = frozenset({"SOFTMAX", "LOGISTIC"})

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from export.layers.flatbuffer import NO_TENSOR, is_constant, op_name, prune_dead_operations, read_model, write_model
 from export.layers.names import FloatTwin, belongs
 from export.layers.pairs import OpPair, paired
 from export.model.serving import SIGNATURE
+from export.tflite.editing import NO_TENSOR, is_constant, op_name, prune_dead_operations, read_model, write_model
 from export.tflite.graph import Artifact, Graph, read_graph
 from fl_mobile.errors import ExportError, VerifyError
 

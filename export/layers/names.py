@@ -11,10 +11,10 @@ from typing import Any
 from export.convert.recipes import RECIPES
 from export.convert.saved import SavedModels, saved_models
 from export.convert.to_tflite import make_artifact
-from export.layers.flatbuffer import read_model
 from export.layers.pairs import paired
 from export.model.forms import InputForms
 from export.model.serving import described
+from export.tflite.editing import read_model
 from export.tflite.graph import Artifact, Graph, read_graph
 from fl_mobile.errors import ExportError, VerifyError, nearest
 

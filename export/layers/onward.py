@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from export.layers.flatbuffer import activations
 from export.layers.run import Slice, Values, run_slice
+from export.tflite.editing import activations
 
 _LONG = 100
 """Operations of a model whose rest is run by all cores; a shorter one is over before they have woken."""

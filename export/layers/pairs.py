@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from export.layers.flatbuffer import NO_TENSOR, is_constant, op_name
+from export.tflite.editing import NO_TENSOR, is_constant, op_name
 from fl_mobile.errors import VerifyError
 
 # Put in and taken out by quantisation; every other operation is in both files, in the same order.

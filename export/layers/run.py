@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from export.convert.quiet import captured_stderr
-from export.layers.flatbuffer import activations, alone, slice_model, write_model
 from export.model.frames import in_batches
+from export.tflite.editing import activations, alone, slice_model, write_model
 from export.tflite.graph import Artifact, read_graph
 from fl_mobile.errors import VerifyError
 

@@ -232,6 +232,47 @@ def converted(converter: Any) -> bytes:
     return bytes(converter._convert_and_export_metrics(step, saved.meta_graphs[0].graph_def))
 
 
+def calibrated_by(converter: Any, with_ranges: Callable[[bytes, Callable[[], Any]], bytes | None]) -> None:
+    """Lets a `saved_model_converter` ask ``with_ranges`` for the ranges of activations instead of its own calibrator.
+
+    ``_quantize``: what follows its calibration, ``mlir_quantize`` or for int16 activations ``Calibrator`` that is shown
+    nothing more, is done with what ``with_ranges`` makes of the float flatbuffer and of the function that yields the
+    representative samples. Where that is None everything is TensorFlow's.
+    """
+    import tensorflow as tf
+    from tensorflow.lite.python.convert import mlir_quantize
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    whole = converter._quantize
+
+    def quantize(data: bytes, *how: Any) -> Any:
+        input_type, output_type, activations, bias, floats, variables, debug = how
+        samples = getattr(converter.representative_dataset, "input_gen", converter.representative_dataset)
+        ours = converter.experimental_new_quantizer and not converter._experimental_calibrate_only
+        ours = ours and not converter.target_spec._experimental_custom_op_registerers
+        told = with_ranges(data, samples) if ours else None
+        if told is None:
+            return whole(data, *how)
+        per_tensor = converter._experimental_disable_per_channel
+        dense_per_tensor = converter._experimental_disable_per_channel_quantization_for_dense_layers
+        if activations == tf.int16:
+            return Calibrator(told).calibrate_and_quantize(
+                *(list, input_type, output_type, floats, activations, bias),
+                disable_per_channel=per_tensor,
+                disable_per_channel_quantization_for_dense_layers=dense_per_tensor,
+            )
+        return mlir_quantize(
+            *(told, per_tensor),
+            input_data_type=input_type,
+            output_data_type=output_type,
+            enable_variable_quantization=variables,
+            disable_per_channel_for_dense_layers=dense_per_tensor,
+            debug_options_str=debug.SerializeToString(),
+        )
+
+    converter._quantize = quantize
+
+
 def cluster_keeping_zeros(layer: Any, clusters: int, centroids: Any, *, keep_zeros: bool) -> Any:
     """Returns a ``tf_keras`` layer whose kernel shares ``clusters`` values; zeros stay zero if wished.
 

@@ -18,11 +18,11 @@ from export.convert.recipes import RECIPES
 from export.convert.saved import saved_models
 from export.convert.to_tflite import make_artifact
 from export.layers import keep_in_int16
-from export.layers.flatbuffer import op_name, read_model
 from export.model.frames import frames_for
 from export.model.serving import described
 from export.report.facts import NOTHING_KNOWN
 from export.runtimes import answers, missing_runtimes
+from export.tflite.editing import op_name, read_model
 from export.tflite.graph import read_graph
 from export.variants.attempt import Origin, Request
 from export.variants.auto import MAX_CANDIDATES, Found, nothing_passed, search

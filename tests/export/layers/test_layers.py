@@ -25,11 +25,11 @@ from export.layers import (
     measure_layers,
 )
 from export.layers.error import _own_noises, advice
-from export.layers.flatbuffer import activations, op_name, read_model, write_model
 from export.layers.names import check_layers
 from export.layers.pairs import paired
 from export.layers.run import every_tensor, run_slice, scale_of
 from export.runtimes import answers, missing_runtimes
+from export.tflite.editing import activations, op_name, read_model, write_model
 from export.tflite.graph import read_graph
 from fl_mobile.errors import ExportError, VerifyError
 from tests.export.convert.topologies import LABELS, Digits

@@ -212,7 +212,7 @@ def test_canary_one_scale_per_dense_layer() -> None:
 
     from export.convert.recipes import RECIPES
     from export.convert.to_tflite import to_tflite
-    from export.layers.flatbuffer import read_model
+    from export.tflite.editing import read_model
 
     model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(200, use_bias=False)])
     frames = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
@@ -377,3 +377,29 @@ def test_canary_converted(served: str, calibrated: bool) -> None:
             converter.representative_dataset = lambda: [{"x": np.full((1, 40), n, np.float32)} for n in (-1, 1)]
         made.append(private_api.converted(converter) if short else bytes(converter.convert()))
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("int16", [False, True])
+def test_canary_calibrated_by(served: str, int16: bool) -> None:
+    """Byte for byte what the whole of TensorFlow makes, if the ranges are its calibrator's; and other ranges matter."""
+    import tensorflow as tf
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    def ranges(data: bytes, samples: Any) -> bytes:
+        return bytes(Calibrator(data).calibrate(samples))
+
+    def doubled(data: bytes, samples: Any) -> bytes:
+        return ranges(data, lambda: [{"x": 2 * sample["x"]} for sample in samples()])
+
+    made = []
+    for own in (None, ranges, lambda data, samples: None, doubled):
+        converter = private_api.saved_model_converter(served, ["serve"])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: [{"x": np.full((1, 40), n, np.float32)} for n in (-1, 1)]
+        if int16:
+            kind = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+            converter.target_spec.supported_ops = [kind, tf.lite.OpsSet.TFLITE_BUILTINS]
+        if own is not None:
+            private_api.calibrated_by(converter, own)
+        made.append(private_api.converted(converter))
+    assert made[0] == made[1] == made[2] != made[3]
