@@ -262,14 +262,19 @@ def find_blocks(positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Lay
         columns, of_pair, width = shapes.columns[t], layout.block[layout.table[t]], layout.column_count[t]
         down, down_rank = plans.rows[shapes.row_at[t] :], layout.row_rank[shapes.row_at[t] :]
         across, across_rank = plans.columns[shapes.column_at[t] :], layout.column_rank[shapes.column_at[t] :]
+        row = base = np.int64(-1)  # the row of the last position, and where it begins
+        a = above = np.int64(0)
         for i in range(first, last):
             local = positions[i] - begin
-            row = quotient(local, columns)
-            column = local - row * columns
-            a = np.int64(down[row]) if by_rows else NEUTRAL
+            if row < 0 or local - base >= columns:
+                row = quotient(local, columns)
+                base = row * columns
+                a = (np.int64(down[row]) if by_rows else NEUTRAL) * CLASSES
+                above = down_rank[row]
+            column = local - base
             b = np.int64(across[column]) if by_columns else NEUTRAL
-            block[i] = of_pair[a * CLASSES + b]
-            inside[i] = down_rank[row] * width[b] + across_rank[column]
+            block[i] = of_pair[a + b]
+            inside[i] = above * width[b] + across_rank[column]
     return block, inside
 
 

@@ -37,15 +37,19 @@ STARTS = np.array(_bucket_starts(), np.int64)
 """First number of every bucket: 0 … 15 alone, then four buckets to every octave: 16–19, 20–23, …, 32–39, …"""
 
 
+_NEAR = np.searchsorted(STARTS, np.arange(512), "right") - 1
+"""Buckets of the numbers that are asked for most."""
+
+
 @compiled
 def bucket_of(number: int) -> int:
     """Returns the bucket of a number.
 
-    >>> [int(bucket_of(number)) for number in (0, 15, 16, 19, 20, 39, 40)]
-    [0, 15, 16, 16, 17, 20, 21]
+    >>> [int(bucket_of(number)) for number in (0, 15, 16, 19, 20, 39, 40, 511, 512)]
+    [0, 15, 16, 16, 17, 20, 21, 35, 36]
     """
-    if number < LINEAR:
-        return number
+    if number < len(_NEAR):
+        return _NEAR[number]
     octave = bit_length(number) - 1
     return LINEAR + 4 * (octave - 4) + ((number >> (octave - 2)) & 3)
 

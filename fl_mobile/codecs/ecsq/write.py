@@ -51,11 +51,12 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
         plans: Of all of them.
     """
     total, layout = len(levels.positions), lay_out(shapes, plans)
-    order, gaps, counts = _in_order(levels.positions, shapes, plans, layout)
-    symbols = np.empty((2, total), np.int64)  # of gaps, of magnitudes
-    for i in range(total):
-        symbols[0, i], symbols[1, i] = bucket_of(gaps[i]), bucket_of(levels.magnitudes[order[i]] - 1)
-    group, odd = _sign_groups(levels, order, shapes, plans)
+    numbers, kinds, counts = _in_order(levels, shapes, plans, layout)
+    symbols, bits = np.empty((2, total), np.int64), 0
+    for which in range(2):
+        for i in range(total):
+            symbols[which, i] = bucket_of(numbers[which, i])
+            bits += bucket_bits(symbols[which, i])
 
     side, at = np.zeros(_SIDE_BYTES + 4 * len(shapes.rows), np.uint8), 0
     at = _write_factors(side, at, factors, shapes)
@@ -67,11 +68,9 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
     if len(signs):
         at, sign_model = write_fitted(side, at, np.bincount(signs))
     at, opened, tables = _write_contexts(side, at, counts, symbols[1])
-    groups = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
+    groups, odd, raw = _by_group(kinds)
     group_models = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
     if len(signs):
-        for i in range(total):
-            groups[group[i], int(odd[i])] += 1
         for sureness in range(1, SIGN_GROUPS + 1):
             used = groups[sureness].any()
             at = put(side, at, int(used), 1)
@@ -79,10 +78,12 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
                 at, group_models[sureness] = write_fitted(side, at, groups[sureness])
 
     stack = ans.new_stack(len(classes) + len(signs) + 3 * total)
-    if len(signs):
-        for sureness in range(SIGN_GROUPS, 0, -1):
-            if groups[sureness].any():
-                ans.push(stack, odd[group == sureness].astype(np.int64), group_models[sureness])
+    end = len(odd)
+    for sureness in range(SIGN_GROUPS, 0, -1):
+        first = end - groups[sureness].sum()
+        if first < end:
+            ans.push(stack, odd[first:end], group_models[sureness])
+        end = first
     end = total
     for context in range(CONTEXTS - 1, -1, -1):
         if counts[context]:
@@ -95,8 +96,7 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
     stream = ans.to_bytes(stack)
     at = golomb(side, at, len(stream), 8)
 
-    extras = _pack_extras(gaps, levels.magnitudes[order] - 1, symbols)
-    raw = _pack_bits(odd[group == 0])
+    extras = _pack_extras(numbers, symbols, bits)
     length = (at + 7) // 8 + len(stream) + len(extras) + len(raw)
     out, at = np.zeros(max(length, -(-total // MAX_PER_BYTE)), np.uint8), (at + 7) // 8
     out[:at] = side[:at]
@@ -144,52 +144,86 @@ def flat_floor(levels: Levels, shapes: Shapes, plans: Plans) -> float:
 
 @compiled
 def _in_order(
-    positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Layout
+    levels: Levels, shapes: Shapes, plans: Plans, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which non-zero comes when and the gaps before them, ``int64[n]`` each, and how many each context has.
+    """Returns the non-zeros in coding order: gaps before them and magnitudes − 1, ``int64[2, n]``, and `_sign_kinds`.
 
-    Within a block positions and places rise together, so counting into blocks sorts.
+    Beside them how many each context has. Within a block positions and places rise together, so counting into blocks
+    sorts.
     """
-    block, inside = find_blocks(positions, shapes, plans, layout)
+    total = len(levels.positions)
+    block, inside = find_blocks(levels.positions, shapes, plans, layout)
+    kinds = _sign_kinds(levels, shapes, plans)
     members = np.zeros(len(layout.start), np.int64)
-    for i in range(len(positions)):
+    for i in range(total):
         members[block[i]] += 1
     begin = np.cumsum(members) - members
-    order = np.empty(len(positions), np.int64)
-    for i in range(len(positions)):
-        order[begin[block[i]]] = i
-        begin[block[i]] += 1
-    gaps, counts, context = np.empty(len(positions), np.int64), np.zeros(CONTEXTS, np.int64), 0
+    numbers, sorted_kinds = np.empty((2, total), np.int64), np.empty(total, np.uint8)
+    for i in range(total):
+        where = block[i]
+        at = begin[where]
+        begin[where] = at + 1
+        numbers[0, at] = layout.start[where] + inside[i]
+        numbers[1, at] = levels.magnitudes[i] - 1
+        sorted_kinds[at] = kinds[i]
+    counts, context = np.zeros(CONTEXTS, np.int64), 0
     first, end = np.int64(0), layout.slots[0]  # places of the context
     following = np.int64(0)  # the place after the last non-zero of this context, or its first
-    for i in range(len(positions)):
-        place = layout.start[block[order[i]]] + inside[order[i]]
+    for i in range(total):
+        place = numbers[0, i]
         while place >= end:
             context += 1
             first, end = end, end + layout.slots[context]
             following = first
-        gaps[i] = place - following
+        numbers[0, i] = place - following
         following = place + 1
         counts[context] += 1
-    return order, gaps, counts
+    return numbers, sorted_kinds, counts
 
 
 @compiled
-def _sign_groups(levels: Levels, order: np.ndarray, shapes: Shapes, plans: Plans) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sign group and whether the sign is the unlikely one, in coding order."""
-    group, odd, last = np.zeros(len(order), np.int64), levels.negative.copy(), 0
+def _sign_kinds(levels: Levels, shapes: Shapes, plans: Plans) -> np.ndarray:
+    """Returns ``uint8[n]``: twice the sign group, and one more for the unlikely sign, which in group 0 is minus."""
+    kinds, last = np.empty(len(levels.positions), np.uint8), 0
     for t in range(len(shapes.rows)):
         first, begin, columns = last, shapes.offset[t], shapes.columns[t]
-        while last < len(order) and levels.positions[last] < shapes.offset[t + 1]:
+        end = shapes.offset[t + 1]
+        while last < len(kinds) and levels.positions[last] < end:
+            kinds[last] = levels.negative[last]
             last += 1
         if plans.flags[t] & SIGNS:
             signs = plans.signs[shapes.column_at[t] :]
+            row = begin  # where the row begins
             for i in range(first, last):
-                inside = levels.positions[i] - begin
-                which = np.int64(signs[inside - quotient(inside, columns) * columns])
-                group[i] = ((which + SIGN_GROUPS - 1) % SIGN_GROUPS + 1) * int(which > 0)
-                odd[i] = odd[i] != (which > SIGN_GROUPS)
-    return group[order], odd[order]
+                if levels.positions[i] - row >= columns:
+                    row = begin + quotient(levels.positions[i] - begin, columns) * columns
+                which = np.int64(signs[levels.positions[i] - row])
+                mostly_minus = int(which > SIGN_GROUPS)
+                kinds[i] = 2 * (which - SIGN_GROUPS * mostly_minus) + (int(levels.negative[i]) ^ mostly_minus)
+    return kinds
+
+
+@compiled
+def _by_group(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns likely and unlikely signs of each group, ``int64[4, 2]``, those of groups 1 to 3 one after another, and
+    the raw bits of group 0, ``uint8[…]``.
+    """
+    groups = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
+    for kind in kinds:
+        groups[kind >> 1, kind & 1] += 1
+    at, tossed = np.zeros(SIGN_GROUPS + 1, np.int64), groups[0].sum()
+    for group in range(1, SIGN_GROUPS):
+        at[group + 1] = at[group] + groups[group].sum()
+    odd, raw, bit = np.empty(len(kinds) - tossed, np.int64), np.zeros((tossed + 7) // 8, np.uint8), 0
+    for kind in kinds:
+        group = kind >> 1
+        if group:
+            odd[at[group]] = kind & 1
+            at[group] += 1
+        else:
+            raw[bit >> 3] |= (kind & 1) << (7 - (bit & 7))
+            bit += 1
+    return groups, odd, raw
 
 
 @compiled
@@ -306,25 +340,21 @@ def _table_cost(counts: np.ndarray) -> float:
 
 
 @compiled
-def _pack_extras(gaps: np.ndarray, magnitudes: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Returns the offsets of gaps, then of magnitudes − 1, in their buckets, ``uint8[n]``."""
-    bits = 0
-    for i in range(len(gaps)):
-        bits += bucket_bits(symbols[0, i]) + bucket_bits(symbols[1, i])
-    out, at = np.zeros((bits + 7) // 8, np.uint8), 0
+def _pack_extras(numbers: np.ndarray, symbols: np.ndarray, bits: int) -> np.ndarray:
+    """Returns the offsets of gaps, then of magnitudes − 1, in their buckets, ``uint8[n]``: so many bits."""
+    out, at, waiting, held = np.zeros((bits + 7) // 8, np.uint8), 0, 0, np.int64(0)
     for which in range(2):
-        numbers = gaps if which == 0 else magnitudes
-        for i in range(len(numbers)):
+        for i in range(symbols.shape[1]):
             symbol = symbols[which, i]
             if symbol >= LINEAR:
-                at = put(out, at, numbers[i] - STARTS[symbol], bucket_bits(symbol))
-    return out
-
-
-@compiled
-def _pack_bits(bits: np.ndarray) -> np.ndarray:
-    out = np.zeros((len(bits) + 7) // 8, np.uint8)
-    for i in range(len(bits)):
-        if bits[i]:
-            out[i >> 3] |= 128 >> (i & 7)
+                width = bucket_bits(symbol)
+                held = held << width | (numbers[which, i] - STARTS[symbol])
+                waiting += width
+                while waiting >= 8:
+                    waiting -= 8
+                    out[at] = held >> waiting & 255
+                    at += 1
+                held &= (1 << waiting) - 1
+    if waiting:
+        out[at] = held << (8 - waiting)
     return out
