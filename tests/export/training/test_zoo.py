@@ -152,16 +152,39 @@ def keras_loss(options: dict[str, Any]) -> Any:
 
 
 def assert_fit_agrees(animal: Animal, made: TrainingProgram) -> None:
-    """Compares one step with what ``train_on_batch`` does, compiled by Keras."""
+    """Compares one step with what ``train_on_batch`` does, compiled by Keras.
+
+    A pixel that is the mean of its row comes out of a normalisation as rounding, and falls to one side of a ReLU's
+    corner or the other: TensorFlow's own step, and the same compiled by XLA, are 15 % apart then. Other weights tell.
+    """
+    assert any(_agrees(animal, made, moved) for moved in (0.0, 0.1, 0.2)), str(animal)
+
+
+def _agrees(animal: Animal, made: TrainingProgram, moved: float) -> bool:
     options, model, x = animal.options, animal.model, examples_of(animal)
-    outputs = model.output_shape[-1]
-    y = np.random.default_rng(2).integers(0, max(outputs, 2), len(x))
-    session, start = open_session(made.tflite, made.contract), keras_bridge.read(model)
+    outputs, own, rng = model.output_shape[-1], keras_bridge.read(model), np.random.default_rng(2)
+    y = rng.integers(0, max(outputs, 2), len(x))
+    start = {path: (part + rng.uniform(0, moved, part.shape)).astype(part.dtype) for path, part in own.items()}
+    keras_bridge.write(model, start)
+    session = open_session(made.tflite, made.contract)
     session.set_weights(start)
     session.train(x, y, learning_rate=0.05)
     optimizer = keras.optimizers.SGD(0.05, global_clipnorm=options["clip_norm"] or None)
     model.compile(optimizer, keras_loss(options))
     model.train_on_batch(x.astype(np.float32), y[:, None] if outputs == 1 else np.eye(outputs)[y])
     got, want = session.get_weights(), keras_bridge.read(model)
-    away, moved = (max(float(np.abs(one[p] - want[p]).max()) for p in want) for one in (got, start))
-    assert away <= 1e-3 * moved + 1e-6, str(animal)
+    keras_bridge.write(model, own)
+    away, far = (max(float(np.abs(one[p] - want[p]).max()) for p in want) for one in (got, start))
+    return away <= 1e-3 * far + 1e-6
+
+
+def test_a_step_that_is_a_hundredth_off_does_not_agree() -> None:
+    """Number 1554 has such a pixel in its first batch."""
+    animal = draw(by_number(1554))
+    made = met(animal)
+    assert made is not None
+    assert comparable(animal)
+    assert_fit_agrees(animal, made)
+    animal.options["clip_norm"] *= 1.01
+    with pytest.raises(AssertionError, match="prelu"):
+        assert_fit_agrees(animal, made)
