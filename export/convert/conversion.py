@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from export.convert.calibration import with_ranges
+from export.convert.calibration import splits_integers, with_ranges
 from export.convert.child import child_environment
 from export.convert.recipes import Calibration, Recipe, asked_for, found_by
 from export.model.serving import SIGNATURE, Frames
@@ -60,7 +60,7 @@ def convert_here(folder: str, recipe: Recipe, integer_frames: bool, frames: Fram
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
     if frames is not None:
-        calibrated_by(converter, with_ranges)
+        calibrated_by(converter, with_ranges, splits_integers)
     return converted(converter)
 
 

@@ -42,8 +42,7 @@ def to_tflite(
     """Returns ``model`` as a TFLite flatbuffer made by ``recipe``.
 
     The artifact has one signature, ``serving_default``: one frame in and ``probabilities[1, classes]`` out, or the
-    inputs and outputs that ``describe(model)`` names. The same model, recipe, frames and versions give the same bytes,
-    but for recurrent layers in 8 bits, whose parts TensorFlow's quantiser takes in an order of its own.
+    inputs and outputs that ``describe(model)`` names. The same model, recipe, frames and versions give the same bytes.
     For several recipes of one model, describe it once and call ``make_artifact``.
 
     Args:

@@ -71,8 +71,9 @@ def test_the_model_is_traced_once_and_each_file_is_read_once(
     assert [variant.recipe for variant in report.variants] == [*CORE_RECIPES, "int16x8"]
     assert sum(traces) == 3
     assert set(walked.values()) == {1}
-    assert len(walked) == 2 * 5 + 2, (
-        "each artifact as converted and with its metadata, the float twin among them; what two were when calibrated"
+    assert len(walked) == 2 * 5 + 3, (
+        "each artifact as converted and with its metadata, the float twin among them; two when they are calibrated,"
+        " and int8 when it is quantised, before its frames are pixels"
     )
 
 

@@ -400,6 +400,32 @@ def test_canary_calibrated_by(served: str, int16: bool) -> None:
             kind = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
             converter.target_spec.supported_ops = [kind, tf.lite.OpsSet.TFLITE_BUILTINS]
         if own is not None:
-            private_api.calibrated_by(converter, own)
+            private_api.calibrated_by(converter, own, lambda data: True)
         made.append(private_api.converted(converter))
     assert made[0] == made[1] == made[2] != made[3]
+
+
+@pytest.mark.parametrize(("floats", "right_after"), [(False, 3), (False, 99), (True, 99)])
+def test_what_is_quantised_wrongly_is_quantised_again(served: str, floats: bool, right_after: int) -> None:
+    import tensorflow as tf
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    judged: list[bytes] = []
+
+    def is_right(data: bytes) -> bool:
+        judged.append(data)
+        return len(judged) == right_after
+
+    converter = private_api.saved_model_converter(served, ["serve"])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: [{"x": np.full((1, 40), n, np.float32)} for n in (-1, 1)]
+    if not floats:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    private_api.calibrated_by(converter, lambda data, of: bytes(Calibrator(data).calibrate(of)), is_right)
+    if right_after == 99 and not floats:
+        with pytest.raises(RuntimeError, match="20 times TensorFlow's quantiser left an operation in float32"):
+            private_api.converted(converter)
+        assert len(judged) == 20
+    else:
+        assert private_api.converted(converter)
+        assert len(judged) == (0 if floats else 3)
