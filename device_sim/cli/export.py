@@ -248,6 +248,7 @@ def _tell(report: BundleReport, out: Path, sign: Path | None, named: Sequence[st
     """Prints what was made; ends with an error where something that was asked for was not."""
     from device_sim.cli.tables import artifact_rows, search_table
     from device_sim.run.finish import summarise_export
+    from export.report.report import floats_told
 
     summary = summarise_export(report)
     if output is Format.JSON:
@@ -257,6 +258,8 @@ def _tell(report: BundleReport, out: Path, sign: Path | None, named: Sequence[st
     searched = [search_table(summary["search"])] if summary["search"] else []
     print_tables([*searched, make_table("", ("artifact", "size", "parity"), artifact_rows(summary))])
     for artifact in summary["artifacts"]:
+        if artifact["float_ops"]:
+            print(f"{artifact['file']} {floats_told(artifact['float_ops'])}")
         if artifact["advice"]:
             print(f"{artifact['file']}: {artifact['advice']}")
     for note in summary["notes"]:

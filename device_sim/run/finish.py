@@ -239,6 +239,7 @@ def summarise_export(report: BundleReport) -> dict[str, Any]:
                 "kept_float": [] if variant.layers is None else list(variant.layers.kept_float),
                 "kept_int16": [] if variant.layers is None else list(variant.layers.kept_int16),
                 "made_as": variant.made_as,
+                "float_ops": list(variant.float_ops),
                 "advice": "" if variant.layers is None else variant.layers.advice,
             }
             for variant in report.variants

@@ -51,14 +51,7 @@ def splits_integers(data: bytes) -> bool:
     TensorFlow's quantiser (2.21) leaves one now and then in float32 between a DEQUANTIZE and several QUANTIZE: a third
     of all conversions of a GRU from the same ranges.
     """
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    if not _SPLITS.intersection(read_graph(data).ops):
-        return True
-    model = read_model(data)
-    graph = model.subgraphs[0]
-    made = [i for operator in graph.operators if op_name(model, operator) in _SPLITS for i in operator.outputs]
-    return all(graph.tensors[int(i)].type != TensorType.FLOAT32 for i in made)
+    return _SPLITS.isdisjoint(read_graph(data).float_ops)
 
 
 def _measured(data: bytes, model: Any, samples: Iterable[Any]) -> tuple[list[int], np.ndarray, np.ndarray]:

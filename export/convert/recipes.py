@@ -106,7 +106,7 @@ def store_int8(converter: Any, calibration: Calibration | None) -> None:
 
 
 def compute_int8(converter: Any, calibration: Calibration | None) -> None:
-    """Makes every operation int8; one without an int8 kernel is an error, never a silent float island."""
+    """Makes every operation int8 that TFLite has an int8 kernel for; of the others the report tells (`Variant`)."""
     import tensorflow as tf
 
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -65,6 +65,11 @@ class Variant:
     made_as: str = ""
 
     @property
+    def float_ops(self) -> tuple[str, ...]:
+        """Operations that an artifact of integers computes on floats, because TFLite has them in no other form."""
+        return self.graph.float_ops if self.gates.calibrated else ()
+
+    @property
     def gates(self) -> Recipe:
         """The recipe whose tolerance it was judged by."""
         return find_recipe(self.conversion or self.recipe)
@@ -215,6 +220,7 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
         "tolerance": asdict(recipe.tolerance),
         "weights": variant.graph.weights,
         "ops": list(variant.graph.ops),
+        "float_ops": list(variant.float_ops),
         "builtin_ops_only": not variant.graph.foreign_ops,
         "signature": signature_json(variant.graph),
         "layers": variant.layers.to_json() if variant.layers else None,
@@ -245,6 +251,7 @@ def to_markdown(report: BundleReport) -> str:
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
         *(_row(variant) for variant in report.variants),
         *metric_lines(report.variants),
+        *_float_lines(report.variants),
         *_unmade_lines(report.unmade),
         *(report.frontier.lines(report.chosen) if report.frontier else ()),
         "",
@@ -276,6 +283,20 @@ def metric_lines(variants: Sequence[Variant]) -> list[str]:
         if (found := v.parity.metrics)
     ]
     return ["", "At its task, on the held-out set:", "", *lines] if lines else []
+
+
+def floats_told(names: Sequence[str]) -> str:
+    """Returns what is said of operations that an artifact of integers computes on floats.
+
+    >>> floats_told(["ELU", "NEG"])
+    'computes ELU, NEG in float32; processors of integers alone refuse that, --target asks them'
+    """
+    return f"computes {', '.join(names)} in float32; processors of integers alone refuse that, --target asks them"
+
+
+def _float_lines(variants: Sequence[Variant]) -> list[str]:
+    lines = [f"- `{v.recipe}` {floats_told(v.float_ops)}" for v in variants if v.float_ops]
+    return ["", "Not in integers:", "", *lines] if lines else []
 
 
 def _unmade_lines(unmade: Sequence[Unmade]) -> list[str]:

@@ -20,6 +20,7 @@ MAGIC = b"TFL3"
 MAX_BYTES = 2**31 - 1
 
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
+_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
 _PARSE_ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
 
 
@@ -50,6 +51,7 @@ class Graph:
     Attributes:
         data: The file.
         ops: Operation names in execution order, all subgraphs; custom ones as ``CUSTOM:<name>``.
+        float_ops: Names of those that compute on floats, sorted: not of those that only convert.
         signatures: Named entry points.
         tensors: Number of tensors.
         weights: Number of stored model weights: constants that are float or quantised. Shape vectors, axes and
@@ -59,6 +61,7 @@ class Graph:
 
     data: bytes = field(repr=False)
     ops: tuple[str, ...]
+    float_ops: tuple[str, ...]
     signatures: tuple[Signature, ...]
     tensors: int
     weights: int
@@ -123,14 +126,19 @@ def _summarise(model: Any, data: bytes) -> Graph:
     if not subgraphs:
         raise ValueError("no subgraph")
     tensors = [list(_vector(g.Tensors, g.TensorsLength(), limit)) for g in subgraphs]
-    ops = tuple(names[op.OpcodeIndex()] for g in subgraphs for op in _vector(g.Operators, g.OperatorsLength(), limit))
+    called = [
+        (names[op.OpcodeIndex()], op, group)
+        for g, group in zip(subgraphs, tensors, strict=True)
+        for op in _vector(g.Operators, g.OperatorsLength(), limit)
+    ]
     signatures = tuple(
         _read_signature(s, subgraphs[s.SubgraphIndex()], tensors[s.SubgraphIndex()], limit)
         for s in _vector(model.SignatureDefs, model.SignatureDefsLength(), limit)
     )
     return Graph(
         data=data,
-        ops=ops,
+        ops=tuple(name for name, _, _ in called),
+        float_ops=tuple(sorted({name for name, op, group in called if _computes_on_floats(name, op, group, limit)})),
         signatures=signatures,
         tensors=sum(len(group) for group in tensors),
         weights=sum(_weights(t, buffers, limit) for group in tensors for t in group),
@@ -191,6 +199,11 @@ def _tensor_info(name: str, tensor: Any, limit: int) -> TensorInfo:
         scale=float(quantization.Scale(0)) if scaled else 0.0,
         zero_point=int(quantization.ZeroPoint(0)) if scaled and quantization.ZeroPointLength() else 0,
     )
+
+
+def _computes_on_floats(name: str, op: Any, tensors: list[Any], limit: int) -> bool:
+    ends = [*_vector(op.Inputs, op.InputsLength(), limit), *_vector(op.Outputs, op.OutputsLength(), limit)]
+    return name not in _CONVERSIONS and any(_dtype(tensors[end]) in _FLOATS for end in ends if end >= 0)
 
 
 def _weights(tensor: Any, buffers: list[int], limit: int) -> int:

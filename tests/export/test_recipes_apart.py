@@ -77,6 +77,22 @@ def test_the_model_is_traced_once_and_each_file_is_read_once(
     )
 
 
+def test_operations_without_an_8_bit_kernel_are_told(data: Digits, tmp_path: Path, unproven: None) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers, plain = keras.layers, [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+    for activation, wanted in (("relu", []), ("elu", ["ELU"])):
+        model = keras.Sequential([*plain, layers.Dense(12, activation), layers.Dense(10)])
+        report = exported(model, tmp_path / activation, data, ["float32", "int8"])
+        told = json.loads((tmp_path / activation / "report.json").read_text())
+        assert [each["float_ops"] for each in told["variants"]] == [[], wanted]
+        assert [list(variant.graph.float_ops) for variant in report.variants][1] == wanted
+        assert report.variants[0].graph.float_ops, "float32 computes on floats"
+        text = (tmp_path / activation / "report.md").read_text(encoding="utf-8")
+        assert ("- `int8` computes ELU in float32; processors of integers alone refuse that" in text) == bool(wanted)
+
+
 def test_one_recipe_that_fails_costs_no_other(model: Any, data: Digits, tmp_path: Path) -> None:
     """int8 is calibrated on dark frames only, so that its ranges are wrong."""
     report = exported(model, tmp_path / "out", data, ["float32", "int8"], representative=data.x_train[:20] // 32)
