@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from export.tflite.editing import activations, op_name, read_model, write_model
+from export.tflite.editing import all_activations, op_name, read_model, write_model
 from export.tflite.graph import read_graph
+from export.tflite.inside import open_inside
 from fl_mobile.errors import VerifyError
 
 _STATEFUL = {"LSTM", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM"}
@@ -56,19 +57,11 @@ def splits_integers(data: bytes) -> bool:
 
 def _measured(data: bytes, model: Any, samples: Iterable[Any]) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Returns the numbers of all float32 tensors that are fed or computed, and their least and greatest values."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
     from ai_edge_litert.schema_py_generated import TensorType
 
-    graph = model.subgraphs[0]
-    read_or_made = {i for op in graph.operators for i in activations(model, [*op.inputs, *op.outputs])}
-    tensors = sorted(i for i in read_or_made if graph.tensors[i].type == TensorType.FLOAT32)
+    tensors = [i for i in all_activations(model) if model.subgraphs[0].tensors[i].type == TensorType.FLOAT32]
     ends = {entry.name.decode(): int(entry.tensorIndex) for entry in model.signatureDefs[0].inputs}
-    # A delegate would own the tensors between its operations; the builtin kernels leave every one readable.
-    interpreter = Interpreter(
-        model_content=data,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
+    interpreter = open_inside(data)
     least, greatest = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
     for number, sample in enumerate(samples):
         if number == 0:

@@ -10,8 +10,9 @@ import numpy as np
 
 from export.convert.quiet import captured_stderr
 from export.model.frames import in_batches
-from export.tflite.editing import activations, alone, slice_model, write_model
+from export.tflite.editing import all_activations, alone, slice_model, write_model
 from export.tflite.graph import Artifact, read_graph
+from export.tflite.inside import open_inside
 from fl_mobile.errors import VerifyError
 
 Values = dict[int, np.ndarray]
@@ -60,18 +61,10 @@ def every_tensor(artifact: Artifact, model: Any, frames: Mapping[str, np.ndarray
         model: The same as ``ModelT``.
         frames: Input name → ``[n, ...]``.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    graph = model.subgraphs[0]
-    wanted = sorted({i for op in graph.operators for i in activations(model, [*op.inputs, *op.outputs])})
+    graph, wanted = model.subgraphs[0], all_activations(model)
     rows: dict[int, list[np.ndarray]] = {index: [] for index in wanted}
     with captured_stderr():
-        # A delegate would own the tensors between its operations; the builtin kernels leave every one readable.
-        interpreter = Interpreter(
-            model_content=read_graph(artifact).data,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-        )
+        interpreter = open_inside(read_graph(artifact).data)
         interpreter.allocate_tensors()
         ends = {entry.name.decode(): int(entry.tensorIndex) for entry in model.signatureDefs[0].inputs}
         batch = int(graph.tensors[int(graph.inputs[0])].shape[0])

@@ -54,6 +54,11 @@ def activations(model: Any, indices: Sequence[int]) -> list[int]:
     return [int(i) for i in indices if i != NO_TENSOR and not is_constant(model, tensors[i])]
 
 
+def all_activations(model: Any) -> list[int]:
+    """Returns the tensors that are computed or fed, rising."""
+    return sorted({i for op in model.subgraphs[0].operators for i in activations(model, [*op.inputs, *op.outputs])})
+
+
 def is_constant(model: Any, tensor: Any) -> bool:
     """Returns whether the values of ``tensor`` are stored in the file."""
     data = model.buffers[tensor.buffer].data

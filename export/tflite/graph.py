@@ -20,8 +20,10 @@ MAGIC = b"TFL3"
 MAX_BYTES = 2**31 - 1
 
 _FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
-_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
 _PARSE_ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
+
+CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
+"""Operations that change how numbers are stored, and compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def _tensor_info(name: str, tensor: Any, limit: int) -> TensorInfo:
 
 def _computes_on_floats(name: str, op: Any, tensors: list[Any], limit: int) -> bool:
     ends = [*_vector(op.Inputs, op.InputsLength(), limit), *_vector(op.Outputs, op.OutputsLength(), limit)]
-    return name not in _CONVERSIONS and any(_dtype(tensors[end]) in _FLOATS for end in ends if end >= 0)
+    return name not in CONVERSIONS and any(_dtype(tensors[end]) in _FLOATS for end in ends if end >= 0)
 
 
 def _weights(tensor: Any, buffers: list[int], limit: int) -> int:

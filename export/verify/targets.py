@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.runtimes import RUNTIMES, choose_runtimes
-from export.tflite.graph import Graph
+from export.tflite.graph import CONVERSIONS, Graph
 from fl_mobile.errors import ConfigError, VerifyError, nearest
 
 Rule = Callable[[Any], str]
 """Reads a ``ModelT`` → what the target would refuse, empty for nothing."""
 
 _FLOATS = ("FLOAT32", "FLOAT16", "FLOAT64", "BFLOAT16")
-_NO_ARITHMETIC = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def integers_alone(model: Any) -> str:
     """Refuses operations on floats; at the ends of the graph they may convert, which a host's CPU does."""
     ends = {int(i) for graph in model.subgraphs for i in (*graph.inputs, *graph.outputs)}
     for name, operator, tensors in _operations(model):
-        if name in _NO_ARITHMETIC and ends & {int(i) for i in (*operator.inputs, *operator.outputs)}:
+        if name in CONVERSIONS and ends & {int(i) for i in (*operator.inputs, *operator.outputs)}:
             ends |= {int(i) for i in operator.outputs}
             continue
         types = [_type(tensors[i]) for i in (*operator.inputs, *operator.outputs) if i >= 0]
@@ -66,7 +65,7 @@ def kernels_as_their_activations(model: Any) -> str:
     """Refuses 8-bit kernels under float activations, as ``dynamic-int8`` has them."""
     for name, operator, tensors in _operations(model):
         inputs = [_type(tensors[i]) for i in operator.inputs if i >= 0]
-        if name not in _NO_ARITHMETIC and "INT8" in inputs and set(inputs) & set(_FLOATS):
+        if name not in CONVERSIONS and "INT8" in inputs and set(inputs) & set(_FLOATS):
             return f"{name} has an INT8 kernel under FLOAT32 activations. Take 'int8' or 'float32'"
     return ""
 
