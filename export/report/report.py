@@ -66,7 +66,7 @@ class Variant:
 
     @property
     def float_ops(self) -> tuple[str, ...]:
-        """Operations that an artifact of integers computes on floats, because TFLite has them in no other form."""
+        """Operations that an artifact of integers computes on floats: TFLite has no others, or a layer was kept so."""
         return self.graph.float_ops if self.gates.calibrated else ()
 
     @property
