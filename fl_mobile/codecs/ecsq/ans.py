@@ -125,12 +125,14 @@ def pop(stack: np.ndarray, symbols: np.ndarray, frequencies: np.ndarray) -> None
     for index in range(len(symbols)):
         rest = np.int64(state & _LOW24)
         symbol, above = near[rest >> shift], near[(rest >> shift) + 1] + 1
-        while above - symbol > 1:
-            middle = (symbol + above) >> 1
-            if borders[middle] <= rest:
-                symbol = middle
-            else:
-                above = middle
+        if above - symbol > 1 and borders[symbol + 1] <= rest:  # mostly it is the first of the few
+            symbol += 1
+            while above - symbol > 1:
+                middle = (symbol + above) >> 1
+                if borders[middle] <= rest:
+                    symbol = middle
+                else:
+                    above = middle
         low = borders[symbol]
         state = (state >> _U24) * np.uint64(borders[symbol + 1] - low) + np.uint64(rest - low)
         if count and not state >> _U32:

@@ -237,27 +237,35 @@ def _pop_signs(
     group_models, coded = models
     shapes, plans = form
     total = len(positions)
-    group, negative = np.zeros(total, np.int64), np.zeros(total, np.bool_)
-    members = np.zeros(SIGN_GROUPS + 1, np.int64)
+    kinds, members = (
+        np.zeros(total, np.uint8),
+        np.zeros(SIGN_GROUPS + 1, np.int64),
+    )  # twice the group, and if mostly minus
     for i in range(total):
         t = tensor[i]
         if plans.flags[t] & SIGNS:
             which = np.int64(plans.signs[shapes.column_at[t] + column_of(positions[i], shapes, t)])
-            group[i] = which - SIGN_GROUPS if which > SIGN_GROUPS else which
-            negative[i] = which > SIGN_GROUPS
-        members[group[i]] += 1
-    for which in range(1, SIGN_GROUPS + 1):
-        symbols = np.zeros(members[which], np.int64)
-        if coded[which]:
-            ans.pop(stack, symbols, group_models[which, : coded[which]])
-        at = 0
-        for i in range(total):
-            if group[i] == which:
-                negative[i] = negative[i] != (symbols[at] > 0)
-                at += 1
+            mostly_minus = int(which > SIGN_GROUPS)
+            kinds[i] = 2 * (which - SIGN_GROUPS * mostly_minus) + mostly_minus
+        members[kinds[i] >> 1] += 1
+    at = np.cumsum(members) - members  # groups 1 to 3 after room for group 0
+    odd = np.zeros(total, np.int64)
+    for group in range(1, SIGN_GROUPS + 1):
+        if coded[group]:
+            ans.pop(stack, odd[at[group] : at[group] + members[group]], group_models[group, : coded[group]])
+    bit = cursor[0]
+    if bit + members[0] > 8 * len(data):
+        raise WireError("truncated", "the raw bits of signs go on behind the end of the payload")
+    cursor[0] = bit + members[0]
+    negative = np.empty(total, np.bool_)
     for i in range(total):
-        if not group[i]:
-            negative[i] = take(data, cursor, 1) > 0
+        group = kinds[i] >> 1
+        if group:
+            negative[i] = (kinds[i] & 1) != (odd[at[group]] > 0)
+            at[group] += 1
+        else:
+            negative[i] = (data[bit >> 3] >> (7 - (bit & 7))) & 1
+            bit += 1
     _take_padding(data, cursor)
     return negative
 
