@@ -237,10 +237,8 @@ def _pop_signs(
     group_models, coded = models
     shapes, plans = form
     total = len(positions)
-    kinds, members = (
-        np.zeros(total, np.uint8),
-        np.zeros(SIGN_GROUPS + 1, np.int64),
-    )  # twice the group, and if mostly minus
+    kinds = np.zeros(total, np.uint8)  # twice the group, and one more for mostly minus
+    members = np.zeros(SIGN_GROUPS + 1, np.int64)
     for i in range(total):
         t = tensor[i]
         if plans.flags[t] & SIGNS:
