@@ -11,6 +11,7 @@ from export.training.autodiff import Tape, cells_for, replay
 from export.training.layers import Batch, traced_for_training
 from export.training.options import Options, batch_specs
 from export.training.steps import accumulate_signature, apply_signature, empty, train_signature
+from export.training.variables import counter, make_variable
 from fl_mobile.errors import ExportError
 from fl_mobile.local.losses import evaluation_loss, right_answers, training_loss
 from fl_mobile.local.optimizers import local_optimizer
@@ -79,22 +80,21 @@ def make_module(model: Any, options: Options) -> tuple[Any, dict[str, Any]]:
 
     module = tf.Module()
     travelling = keras_bridge.travelling_variables(model)
-    # Zeros instead of weights: the file holds no values, the phone gets them by set_weights.
-    module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(travelling)]
+    module.weights = [make_variable(v.shape, weight_name(i)) for i, v in enumerate(travelling)]
     # A tuple of plain functions: Keras may share one constraint between weights, and the module tracks what is listed.
     module.constraints = tuple((v.constraint, v.path) for v in travelling)
     module.trainable = [i for i, v in enumerate(travelling) if v.trainable]
     names = local_optimizer(options.optimizer).slots
-    module.slots = [[tf.Variable(tf.zeros(travelling[i].shape)) for _ in names] for i in module.trainable]
-    module.steps = tf.Variable(0, dtype=tf.int32, trainable=False)
+    module.slots = [[make_variable(travelling[i].shape) for _ in names] for i in module.trainable]
+    module.steps = counter()
     anchors = module.trainable if options.proximal else []
-    module.anchors = [tf.Variable(tf.zeros(travelling[i].shape)) for i in anchors]
+    module.anchors = [make_variable(travelling[i].shape) for i in anchors]
     corrections = module.trainable if options.correction else []
-    module.corrections = [tf.Variable(tf.zeros(travelling[i].shape)) for i in corrections]
+    module.corrections = [make_variable(travelling[i].shape) for i in corrections]
     sums = module.trainable if options.accumulate else []
-    module.sums = [tf.Variable(tf.zeros(travelling[i].shape)) for i in sums]
-    module.summed = tf.Variable(0.0, trainable=False)
-    module.updates = tf.Variable(0, dtype=tf.int32, trainable=False) if options.accumulate else module.steps
+    module.sums = [make_variable(travelling[i].shape) for i in sums]
+    module.summed = counter()
+    module.updates = counter() if options.accumulate else module.steps
     runs = {t: trace_model(model, options, training=t) for t in (True, False)}
     signatures = {
         "train": train_signature(module=module, model=model, travelling=travelling, graph=runs[True], options=options),
@@ -125,9 +125,9 @@ def infer_alone(model: Any, options: Options, x: np.ndarray) -> np.ndarray:
     from export.training.convert import convert_module
 
     module, weights = tf.Module(), [v for v in model.variables if "float" in str(v.dtype)]
-    module.weights = [tf.Variable(tf.zeros(v.shape), name=weight_name(i)) for i, v in enumerate(weights)]
+    module.weights = [make_variable(v.shape, weight_name(i)) for i, v in enumerate(weights)]
     module.trainable, module.anchors, module.slots, module.corrections, module.sums = [], [], [], [], []
-    module.steps = tf.Variable(0, dtype=tf.int32, trainable=False)
+    module.steps = counter()
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any) -> Any:
@@ -205,9 +205,9 @@ def _set_weights(module: Any) -> Any:
             anchor.assign(values[i])
         for state in [*[s for slots in module.slots for s in slots], *module.corrections]:
             state.assign(tf.zeros(state.shape))
-        module.steps.assign(0)
+        module.steps.assign(0.0)
         if module.sums:
-            module.updates.assign(0)
+            module.updates.assign(0.0)
             empty(module)
         return {"echo": tf.reshape(tf.reshape(values[0], [-1])[:1], [1]) + 1.0}
 

@@ -23,7 +23,7 @@ def train_signature(module: Any, model: Any, travelling: Sequence[Any], graph: A
         )
         if options.accumulate:
             done = module.updates.read_value()
-            module.updates.assign(done + 1)
+            module.updates.assign(done + 1.0)
         _update(
             module=module,
             options=options,
@@ -74,7 +74,7 @@ def apply_signature(module: Any, options: Options) -> Any:
             rates=[rates[name] for name in rate_specs(options)],
             done=done,
         )
-        module.updates.assign(done + 1)
+        module.updates.assign(done + 1.0)
         empty(module)
         return {"examples": tf.reshape(count, [1])}
 
@@ -95,13 +95,14 @@ def _step_of(module: Any, model: Any, travelling: Sequence[Any], graph: Any, fee
     done = module.steps.read_value()
     cells, captured = cells_for(graph=graph, model=model, travelling=travelling, values=values, tape=tape)
     x, y, mask, seed = feeds
-    mean, _, right, _ = replay(graph, [x, y, mask, tf.reshape(seed, []), done, *captured], cells, tape)
+    feeds = [x, y, mask, tf.reshape(seed, []), tf.cast(done, tf.int32), *captured]
+    mean, _, right, _ = replay(graph, feeds, cells, tape)
     gradients = tape.gradients(mean, sources)
     written = {c.path: c.value for c in cells.values() if c.written and not c.frozen}
     for i, variable in enumerate(travelling):
         if i not in module.trainable and variable.path in written:
             module.weights[i].assign(written[variable.path])
-    module.steps.assign(done + 1)
+    module.steps.assign(done + 1.0)
     return mean, right, gradients, sources, done
 
 
@@ -116,7 +117,7 @@ def _update(
         gradients: Of the mean loss.
         sources: Present trainable weights.
         rates: Learning rate and, in a proximal program, μ.
-        done: ``int32``: updates before this one.
+        done: ``float32``: updates before this one.
     """
     import tensorflow as tf
 
@@ -127,10 +128,9 @@ def _update(
     if options.correction:
         gradients = [g + c.read_value() for g, c in zip(gradients, module.corrections, strict=True)]
     gradients = clipped(gradients, options.clip_norm)
-    steps = tf.cast(done, tf.float32)
     for i, w, g, slots in zip(module.trainable, sources, gradients, module.slots, strict=True):
         before = [s.read_value() for s in slots]
-        new, after = row.step(w, g, before, rate, steps, options.momentum)
+        new, after = row.step(w, g, before, rate, done, options.momentum)
         module.weights[i].assign(_constrained(_shaped(new, w), *module.constraints[i]))
         for slot, value in zip(slots, after, strict=True):
             slot.assign(_shaped(value, w))
