@@ -119,7 +119,6 @@ def _update(
         rates: Learning rate and, in a proximal program, μ.
         done: ``float32``: updates before this one.
     """
-    import tensorflow as tf
 
     row, (rate, *mu) = local_optimizer(options.optimizer), rates
     if options.proximal:
