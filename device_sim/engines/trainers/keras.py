@@ -90,7 +90,7 @@ class KerasTrainer:
             tuple(tf.constant(a) for a in (batches.order, batches.starts, batches.first, batches.share)),
             *round_inputs(weights, tasks, plan, own=own, pulled=pulled),
         )
-        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
+        return updates_of(weights, tasks, deltas, losses)
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
@@ -146,13 +146,12 @@ def round_inputs(
     )
 
 
-def updates_of(weights: Tensors, tasks: Sequence[Task], deltas: np.ndarray, losses: np.ndarray) -> list[Update]:
-    """Returns the updates in ``deltas``, ``float32[devices, parameters]``; their tensors are views of it."""
-    ends = np.cumsum([value.size for value in weights.values()]).tolist()
-    cuts = [(p, slice(end - v.size, end), v.shape) for (p, v), end in zip(weights.items(), ends, strict=True)]
+def updates_of(weights: Tensors, tasks: Sequence[Task], deltas: Sequence[Any], losses: Any) -> list[Update]:
+    """Returns the updates in ``deltas``, tensors ``float32[devices, …]``; theirs are views of them."""
+    rows = {path: np.asarray(memoryview(delta)) for path, delta in zip(weights, deltas, strict=True)}
     return [
-        Update({path: row[cut].reshape(shape) for path, cut, shape in cuts}, len(task.y), {"loss": float(loss)})
-        for task, row, loss in zip(tasks, deltas, losses, strict=True)
+        Update({path: row[i, ...] for path, row in rows.items()}, len(task.y), {"loss": float(loss)})
+        for i, (task, loss) in enumerate(zip(tasks, losses.numpy(), strict=True))
     ]
 
 
@@ -220,7 +219,7 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
     def fit(examples: Any, steps: Any, seeds: Any, weights: Any, own_weights: Any, pulls: Any, rates: Any) -> Any:
         (x, y), (order, starts, first, share) = examples, steps
         centre = cut(weights)
-        deltas = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=(sum(sizes),))
+        deltas = [tf.TensorArray(tf.float32, tf.size(seeds), element_shape=v.shape) for v in travelling]
         losses = tf.TensorArray(tf.float32, tf.size(seeds), element_shape=())
         for device in tf.range(tf.size(seeds)):
             begin(cut(own_weights[device]) if own else centre)
@@ -231,10 +230,10 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
                 number = at - first[device]
                 value = step(tf.gather(x, rows), tf.gather(y, rows), seeds[device], number, pull, centre, rates)
                 total += share[at] * value
-            after = tf.concat([tf.reshape(v.value, [-1]) for v in travelling], 0)
-            deltas = deltas.write(device, after - weights)
+            moved = [v.value - centre[id(v)] for v in travelling]
+            deltas = [array.write(device, value) for array, value in zip(deltas, moved, strict=True)]
             losses = losses.write(device, total)
-        return deltas.stack(), losses.stack()
+        return [array.stack() for array in deltas], losses.stack()
 
     return fit
 

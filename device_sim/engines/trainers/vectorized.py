@@ -89,7 +89,7 @@ class VectorizedTrainer:
             (tf.constant(rows), tf.constant(real), tf.constant(share)),
             *round_inputs(weights, tasks, plan, own=own, pulled=pulled),
         )
-        return updates_of(weights, tasks, np.asarray(memoryview(deltas)), losses.numpy())
+        return updates_of(weights, tasks, deltas, losses)
 
     def score(self, weights: Tensors, tasks: Sequence[Task], plan: FitPlan) -> list[Evaluation]:
         """Returns accuracy and mean loss on each task's examples."""
@@ -151,6 +151,13 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         scale = tf.where(norm > limit, limit / norm, 1.0)
         return [g * per_device(scale, g) for g in gradients]
 
+    def where(active: Any, new: list[Any], old: list[Any]) -> list[Any]:
+        def by_row() -> list[Any]:  # SelectV2 broadcasts by element
+            return [tf.raw_ops.Select(condition=active, x=n, y=o) for n, o in zip(new, old, strict=True)]
+
+        chosen: list[Any] = tf.cond(tf.reduce_all(active), lambda: new, by_row)  # a pass over memory that few need
+        return chosen
+
     integers, numbers = tf.TensorSpec((None, None, None), tf.int32), tf.TensorSpec((None, None, None))
     row, rows = tf.TensorSpec((None,)), tf.TensorSpec((None, None))
     inputs = [tuple(examples_signature(example.x, example.y)), (integers, numbers, rows)]
@@ -161,7 +168,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
         (x, y), (order, real, share), (rate, mu, limit) = examples, steps, rates
         devices = tf.size(seeds)
         centre = cut(weights[None])
-        values = cut(own_weights if own else tf.tile(weights[None], [devices, 1]))
+        shared = [tf.broadcast_to(v, (devices, *v.shape[1:])) for v in centre]
+        values = cut(own_weights) if own else shared
         pull = cut(pulls) if pulled else []
         slots = [[tf.zeros_like(v) for _ in rule.slots] for v in values]
         losses = tf.zeros([devices])
@@ -177,13 +185,9 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
                 rule.step(v, g, kept, rate, done, plan.momentum)
                 for v, g, kept in zip(values, gradients, slots, strict=True)
             ]
-            values = [
-                tf.raw_ops.Select(condition=active, x=limited(i, new), y=v)  # by row: SelectV2 broadcasts by element
-                for i, (v, (new, _)) in enumerate(zip(values, moved, strict=True))
-            ]
+            values = where(active, [limited(i, new) for i, (new, _) in enumerate(moved)], values)
             slots = [after for _, after in moved]
             losses += share[step] * value
-        after = tf.concat([tf.reshape(v, [devices, size]) for v, size in zip(values, sizes, strict=True)], axis=1)
-        return after - weights, losses
+        return [v - c for v, c in zip(values, centre, strict=True)], losses
 
     return fit
