@@ -283,6 +283,12 @@ CROSSINGS: tuple[Crossing, ...] = (
         " examples={f.codec.examples}",
     ),
     Crossing(
+        ("download.ternary", "download.mode"),
+        lambda f: bool(f.e.download.ternary) and not f.forward,
+        "download.ternary says which of a round's sums are forwarded; it needs download.mode forward, got"
+        " '{e.download.mode}'",
+    ),
+    Crossing(
         ("download.mode", "upload.codec"),
         lambda f: f.forward and not (isinstance(f.codec, Sketch) or f.e.upload.codec == AUTO),
         "download.mode forward needs upload.codec sketch, got '{f.codec.name}': only where all clients of a round share"

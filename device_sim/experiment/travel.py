@@ -54,6 +54,7 @@ class Download:
     )
     codec: str = key("float16", "full, and what scaffold sends: a name or stages from `fl-mobile codecs`")
     step: float = key(0.1, "delta: precision of the broadcast weights, in multiples of their first rms (forward: /128)")
+    ternary: float = key(0.0, "forward: share of a round's sums that travel, the largest, by sign; 0: all, as numbers")
 
     def __post_init__(self) -> None:
         admit_codec(self.codec)
@@ -61,6 +62,8 @@ class Download:
         if self.mode not in ("full", "delta", "forward"):
             raise ConfigError(f"download.mode must be full, delta or forward, got '{self.mode}'")
         positive("download", step=self.step)
+        if not 0 <= self.ternary <= 1:
+            raise ConfigError(f"download.ternary is a share, 0 to 1, got {self.ternary}; e.g. 0.15, or 0 for all")
 
     @property
     def lattice_step(self) -> float:

@@ -216,6 +216,7 @@ class Federation:
             schedule=Schedule(keys.server.schedule, keys.server.of_schedule, keys.train.rounds),
             averaging=keys.server.averages(),
             moves_step=moves_step(keys),
+            ternary=keys.download.ternary,
             privacy=rules_of(keys, self.claim) if self.claim and keys.privacy.central else None,
         )
 

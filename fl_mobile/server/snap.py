@@ -2,8 +2,16 @@
 
 ```
 algorithm's step ─ mean of each bucket ─ rint(· / g·Δ) = s ─ n_{t+1} = n_t + P_tᵀ·g·s ─▶ the next model, to the bit
+                                      └─ or the largest by sign alone
 ```
 Rounding adds a twelfth to the noise of the sketch itself, in random directions as the sketch's; see `wire.forward`.
+
+With ``ternary`` p > 0 only the share p of the numbers that are largest move, all by one size with their own signs, as
+in sparse ternary compression (Sattler et al., "Robust and communication-efficient federated learning from non-i.i.d.
+data", IEEE TNNLS 2020), and nobody has to remember the others: what a bucket holds is drawn anew every round, so the
+small ones are random directions. Of Gaussian numbers that adds ``p/E[|x|, x in the share]² − 1`` to the noise (0.87 at p = 0.15, 0.38
+at 0.3, 0.57 at 1), at ``H(p) + p`` bits a number (0.76, 1.18, 1) in place of 2.1. With a larger k for the same noise
+the download is then shorter, and the upload longer.
 """
 
 from __future__ import annotations
@@ -24,8 +32,11 @@ OUTSIDE = 1e-3
 """Part of a step's length that may lie outside the round's projection: what float32 sums leave there."""
 
 
-def snapped(agreement: Agreement, before: ServerState, after: ServerState) -> ServerState:
+def snapped(agreement: Agreement, before: ServerState, after: ServerState, ternary: float = 0.0) -> ServerState:
     """Returns ``after`` with its step from ``before`` rounded to whole sums; statistics stay.
+
+    Args:
+        ternary: Share of the numbers that move, the largest; 0: all, by whole numbers.
 
     Raises:
         ConfigError: The step is no sum of the round's buckets: an algorithm or a rule that cannot be forwarded.
@@ -41,16 +52,29 @@ def snapped(agreement: Agreement, before: ServerState, after: ServerState) -> Se
     if not np.isfinite(each).all():
         return after  # diverged, which whoever looks at the model will say
     _check_inside(moves, spread(each, key, values))
-    rms = float(np.sqrt(np.mean(np.square(each)))) if len(each) else 0.0
-    if not rms:
+    if not each.any():
         return after
-    largest = float(np.abs(each).max())
-    gain = max(1, round(rms / lattice.step), int(np.ceil(largest / (lattice.step * (LARGEST - 1)))))
-    steps = np.rint(each / (lattice.step * gain)).astype(np.int64) * gain
+    steps = _largest(each / lattice.step, ternary) if ternary else _whole(each / lattice.step)
     moved = cut(spread(steps, key, values), forwarding.trainable)
     point = lattice.point(before.weights)
     reached = {path: (value + moved[path]).astype(np.int32) for path, value in point.items()}
     return replace(after, weights=lattice.weights(reached, after.weights))
+
+
+def _whole(numbers: np.ndarray) -> np.ndarray:
+    """Returns ``int64[k]``: numbers, in lattice steps, rounded to multiples of their root mean square."""
+    rms, largest = float(np.sqrt(np.mean(np.square(numbers)))), float(np.abs(numbers).max())
+    gain = max(1, round(rms), int(np.ceil(largest / (LARGEST - 1))))
+    return np.rint(numbers / gain).astype(np.int64) * gain
+
+
+def _largest(numbers: np.ndarray, share: float) -> np.ndarray:
+    """Returns ``int64[k]``: the largest of the numbers by sign, of the size that makes them right on average."""
+    sizes = np.abs(numbers)
+    count = max(1, round(share * len(numbers)))
+    kept = sizes >= max(np.partition(sizes, -count)[-count], np.finfo(float).tiny)
+    gain = max(1, round(float(np.sum(sizes * sizes) / np.sum(sizes[kept]))))
+    return (np.sign(numbers) * kept).astype(np.int64) * gain
 
 
 def _check_inside(moves: Tensors, inside: np.ndarray) -> None:

@@ -44,6 +44,7 @@ class ServerRules:
         schedule: Which part of its step the algorithm takes in which round.
         averaging: Which mean over rounds is the model.
         moves_step: Whether the step of fields that are summed under masks follows from the last sum.
+        ternary: Of a step that is forwarded as sums: which share of them move, by sign; see `server.snap`. 0: all.
     """
 
     admission: Admission = field(default_factory=Admission)
@@ -55,6 +56,7 @@ class ServerRules:
     schedule: Schedule = field(default_factory=Schedule)
     averaging: Averaging = field(default_factory=Averaging)
     moves_step: bool = False
+    ternary: float = 0.0
 
     def __post_init__(self) -> None:
         believed = self.admission
@@ -129,7 +131,7 @@ def step(
         )
         start = rules.averaging.iterate(state)
         after = scaled(start, agreement.algorithm.apply(start, mean), rules.schedule.factor(state.round_num))
-        after = rules.averaging.follow(snapped(agreement, start, after))
+        after = rules.averaging.follow(snapped(agreement, start, after, rules.ternary))
     if decoded.masks:
         averages = {name: apply_masks(tensors, decoded.masks) for name, tensors in after.averages.items()}
         after = replace(after, weights=apply_masks(after.weights, decoded.masks), averages=averages)

@@ -9,8 +9,10 @@ A client at version v lands on version t by the numbers of rounds v … t − 1,
 one of kind 3: statistics travel as they are now, trainable tensors as
 
 ```
-for each round from v to t − 1:  g LEB128    lattice steps a number; 0: nothing moved, and no numbers follow
-numbers                          zlib stream (RFC 1950) of the s of rounds with g > 0, one byte each, two's complement
+for each round from v to t − 1:  2g + f LEB128   g lattice steps a number; 0: nothing moved, and no numbers follow
+numbers                          zlib stream (RFC 1950) of the s of rounds with g > 0, round after round:
+                                 f = 0: one byte each, two's complement
+                                 f = 1: they are −1, 0 or 1, five to a byte, Σ (s_j + 1)·3^j; zeros fill the last one
 ```
 An empty stream is left out. The stream is made with Huffman codes alone: numbers of few levels have no repetitions.
 """
@@ -40,6 +42,10 @@ LARGEST = 127
 MOST_ROUNDS = 10_000
 """Rounds that one packet takes a client over."""
 
+_PLACES = 3 ** np.arange(5)
+_FIVES = (np.arange(3**5)[:, None] // _PLACES % 3 - 1).astype(np.int8)
+"""Byte → the five numbers it stands for."""
+
 
 class Sums(NamedTuple):
     """What a round did to the lattice point.
@@ -51,6 +57,11 @@ class Sums(NamedTuple):
 
     gain: int
     numbers: np.ndarray
+
+    @property
+    def few(self) -> bool:
+        """Whether no number is but −1, 0 and 1: five then share a byte."""
+        return bool(self.gain) and int(np.abs(self.numbers).max(initial=0)) <= 1
 
 
 @dataclass(frozen=True)
@@ -107,8 +118,8 @@ class Forwarding:
             weights: Of ``version``; the statistics travel.
             history: Of rounds ``held_version`` to ``version`` − 1.
         """
-        gains = b"".join(varint(sums.gain) for sums in history)
-        numbers = b"".join(sums.numbers.astype("i1").tobytes() for sums in history if sums.gain)
+        gains = b"".join(varint(2 * sums.gain + sums.few) for sums in history)
+        numbers = b"".join(_bytes_of(sums) for sums in history if sums.gain)
         deflater = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
         stream = deflater.compress(numbers) + deflater.flush() if numbers else b""
         return self._layout.seal(wire.Header(wire.MODEL_SUMS, version, held_version), weights, gains + stream)
@@ -124,17 +135,17 @@ class Forwarding:
         if header.kind != wire.MODEL_SUMS or not 0 <= rounds <= MOST_ROUNDS:
             raise WireError("round", f"sums of at most {MOST_ROUNDS} rounds expected, got {rounds}")
         reader = Reader(payload)
-        gains = [reader.varint(limit=FURTHEST) for _ in range(rounds)]
-        moving = [t for t, gain in enumerate(gains) if gain]
-        numbers = np.zeros((0, self.upload.k), np.int8)
+        heads = [reader.varint(limit=2 * FURTHEST + 1) for _ in range(rounds)]
+        moving = [t for t, head in enumerate(heads) if head]
+        history: list[Sums] = []
         if moving:
-            size = len(moving) * self.upload.k
+            size = sum(_length(self.upload.k, few=heads[t] & 1) for t in moving)
             inflated = Deflate().decode(reader.take(reader.left), size)
             if len(inflated) != size:
-                raise WireError("truncated", f"the numbers of {len(moving)} rounds are {size}, got {len(inflated)}")
-            numbers = np.frombuffer(inflated, np.int8).reshape(-1, self.upload.k)
+                raise WireError("truncated", f"numbers of {len(moving)} rounds take {size} bytes, got {len(inflated)}")
+            numbers = Reader(inflated)
+            history = [_sums_of(numbers, heads[t], self.upload.k) for t in moving]
         reader.end()
-        history = [Sums(gains[t], s) for t, s in zip(moving, numbers, strict=True)]
         moved = self._flat(held) + self._moves([header.base_round + t for t in moving], history)
         if np.abs(moved).max(initial=0) > FURTHEST:
             raise WireError("value", f"the sums lead more than {FURTHEST} lattice steps away from the first model")
@@ -176,6 +187,33 @@ class Forwarding:
         gain = int(np.gcd.reduce(each))
         numbers = each // max(gain, 1)
         return Sums(gain, numbers.astype(np.int8)) if np.abs(numbers).max(initial=0) <= LARGEST else None
+
+
+def _length(k: int, few: int) -> int:
+    return -(-k // 5) if few else k
+
+
+def _bytes_of(sums: Sums) -> bytes:
+    if not sums.few:
+        return sums.numbers.astype("i1").tobytes()
+    digits = np.ones(5 * _length(len(sums.numbers), few=1), np.int64)
+    digits[: len(sums.numbers)] += sums.numbers
+    return (digits.reshape(-1, 5) @ _PLACES).astype("u1").tobytes()
+
+
+def _sums_of(reader: Reader, head: int, k: int) -> Sums:
+    gain, few = head >> 1, head & 1
+    if not gain:
+        raise WireError("value", "numbers of a round in which nothing moved")
+    if not few:
+        return Sums(gain, reader.array("i1", k))
+    packed = reader.array("u1", _length(k, few))
+    if packed.max(initial=0) >= len(_FIVES):
+        raise WireError("value", f"a byte of five numbers is below {len(_FIVES)}, got {packed.max()}")
+    numbers = _FIVES[packed].reshape(-1)
+    if numbers[k:].any():
+        raise WireError("value", f"{k} numbers are filled up with zeros, got others")
+    return Sums(gain, numbers[:k])
 
 
 def spread_counts(key: int, values: int, k: int) -> np.ndarray:

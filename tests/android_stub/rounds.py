@@ -92,7 +92,8 @@ def _model(agreement: Agreement, version: int, held: int) -> bytes:
         header = wire.Header(wire.MODEL, version, version)
         return wire.pack(header, weights, spec=SPEC, codec=agreement.download, rng=rng)
     if (forwarding := forwarding_of(agreement, lattice)) is not None:
-        history = [Sums(3 * (t % 3), np.arange(256, dtype=np.int64).astype(np.int8)) for t in range(held, version)]
+        many = np.arange(256, dtype=np.int64).astype(np.int8)
+        history = [Sums(3 * (t % 3), (many % 3 - 1 if t % 2 else many)) for t in range(held, version)]
         return forwarding.pack(weights, history, version=version, held_version=held)
     point, before = lattice.point(weights), lattice.start
     if held:

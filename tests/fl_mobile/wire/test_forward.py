@@ -51,8 +51,10 @@ def agreement_of(algorithm: str = "fedavg") -> Agreement:
     )
 
 
-def one_step(agreement: Agreement, state: ServerState, version: Publication, clients: int = 3) -> ServerState:
-    rules, t = ServerRules(), state.round_num
+def one_step(
+    agreement: Agreement, state: ServerState, version: Publication, clients: int = 3, ternary: float = 0.0
+) -> ServerState:
+    rules, t = ServerRules(ternary=ternary), state.round_num
     assignment = Assignment(t, FitPlan(), agreement.upload)
     layout = wire.Layout(SPEC, agreement.upload)
     updates = [{p: v * np.float32(0.01) for p, v in laplace(SPEC, key=10 * t + c).items()} for c in range(clients)]
@@ -68,11 +70,13 @@ def one_step(agreement: Agreement, state: ServerState, version: Publication, cli
     )[0]
 
 
-def played(agreement: Agreement, shelf: Shelf, silent: int = -1) -> tuple[ServerState, Publication]:
+def played(
+    agreement: Agreement, shelf: Shelf, silent: int = -1, ternary: float = 0.0
+) -> tuple[ServerState, Publication]:
     state = agreement.algorithm.init(agreement.initial, agreement.spec)
     version = publish(agreement, state, shelf)
     for t in range(ROUNDS):
-        state = one_step(agreement, state, version, clients=0 if t == silent else 3)
+        state = one_step(agreement, state, version, clients=0 if t == silent else 3, ternary=ternary)
         version = publish(agreement, state, shelf)
     return state, version
 
@@ -81,15 +85,16 @@ def points_of(shelf: Shelf, agreement: Agreement, version: int) -> Tensors | Non
     return shelf.get_exactly("point", version) if version else None
 
 
+@pytest.mark.parametrize("ternary", [0.0, 0.15, 1.0])
 @pytest.mark.parametrize("silent", [-1, 2])
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedprox", "fedsgd", "fednova"])
 def test_from_every_version_a_client_lands_on_the_servers_model_to_the_bit(
-    tmp_path: Path, algorithm: str, silent: int
+    tmp_path: Path, algorithm: str, silent: int, ternary: float
 ) -> None:
     agreement, shelf = agreement_of(algorithm), Shelf(tmp_path)
-    state, version = played(agreement, shelf, silent)
+    state, version = played(agreement, shelf, silent, ternary)
     moved = [p for p in SPEC if SPEC[p].size and not np.array_equal(state.weights[p], agreement.initial[p])]
-    assert len(moved) == 4
+    assert len(moved) >= (3 if 0 < ternary < 1 else 4), "all, or a scalar was never among the largest"
     for held in range(ROUNDS + 1):
         download = version.download_for(held)
         assert wire.kind_of(download.model) == wire.MODEL_SUMS
@@ -97,32 +102,36 @@ def test_from_every_version_a_client_lands_on_the_servers_model_to_the_bit(
         assert now.version == ROUNDS
         for path, value in state.weights.items():
             assert decoded.weights[path].tobytes() == value.tobytes(), (held, path)
-    assert len(version.download_for(0)) < 44 + 4 * 7 + ROUNDS * (64 + 2) + 20
+    assert len(version.download_for(0)) < 44 + 4 * 7 + ROUNDS * ((13 if ternary else 64) + 3) + 20
     assert len(version.download_for(ROUNDS)) == 44 + 4 * 7, "nothing to say but the statistics"
 
 
-def test_a_decoder_in_plain_integers_gets_the_same_point(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ternary", [0.0, 0.3])
+def test_a_decoder_in_plain_integers_gets_the_same_point(tmp_path: Path, ternary: float) -> None:
     agreement, shelf = agreement_of(), Shelf(tmp_path)
-    _, version = played(agreement, shelf)
+    _, version = played(agreement, shelf, ternary=ternary)
     packet = version.download_for(2).model
     payload, point = packet[40 + 28 : -4], [int(v) for v in _flat(shelf.get_exactly("point", 2))]
-    gains, at = [], 0
+    heads, at = [], 0
     for _ in range(2, ROUNDS):
-        gain, shift = 0, 0
+        head, shift = 0, 0
         while True:
             byte, at = payload[at], at + 1
-            gain, shift = gain | (byte & 127) << shift, shift + 7
+            head, shift = head | (byte & 127) << shift, shift + 7
             if byte < 128:
                 break
-        gains.append(gain)
-    numbers = struct.unpack(f"{64 * sum(g > 0 for g in gains)}b", zlib.decompress(payload[at:]))
-    rows = iter(range(0, len(numbers), 64))
-    for t, gain in zip(range(2, ROUNDS), gains, strict=True):
-        if gain:
-            first = next(rows)
-            codes = codes_of(CODEC.for_round(t).seed, len(point), 64).tolist()
-            for i, code in enumerate(codes):
-                point[i] += (-1 if code & 1 else 1) * gain * numbers[first + (code >> 1)]
+        heads.append(head)
+    assert all(head % 2 == bool(ternary) for head in heads)
+    numbers = zlib.decompress(payload[at:])
+    for t, head in zip(range(2, ROUNDS), heads, strict=True):
+        if head % 2:
+            row = [byte // 3**j % 3 - 1 for byte in numbers[:13] for j in range(5)]
+            numbers = numbers[13:]
+        else:
+            row, numbers = list(struct.unpack("64b", numbers[:64])), numbers[64:]
+        for i, code in enumerate(codes_of(CODEC.for_round(t).seed, len(point), 64).tolist()):
+            point[i] += (-1 if code & 1 else 1) * (head // 2) * row[code >> 1]
+    assert not numbers
     assert point == _flat(shelf.get_exactly("point", ROUNDS)).tolist()
 
 
@@ -205,9 +214,34 @@ def test_sums_of_another_run_version_or_length_are_refused(tmp_path: Path) -> No
         forwarding.unpack(forwarding.pack(weights, [far], version=3, held_version=2), held.point or {})
 
 
-def test_damaged_sums_raise_nothing_but_wire_errors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("head", "numbers", "why"),
+    [
+        (3, bytes([121] * 12 + [243]), "below 243, got 243"),
+        (3, bytes([121] * 12 + [121 + 81]), "64 numbers are filled up with zeros"),
+        (1, bytes([121] * 13), "in which nothing moved"),
+        (3, bytes([121] * 12), "take 13 bytes, got 12"),
+        (2, bytes([121] * 13), "take 64 bytes, got 13"),
+    ],
+)
+def test_five_numbers_in_a_byte_are_read_one_way(head: int, numbers: bytes, why: str) -> None:
+    agreement = agreement_of()
+    lattice = agreement.lattice(0)
+    forwarding = forwarding_of(agreement, lattice)
+    assert forwarding is not None
+    assert lattice is not None
+    layout = wire.Layout(SPEC, forwarding)
+    packet = layout.seal(wire.Header(wire.MODEL_SUMS, 3, 2), agreement.initial, bytes([head]) + zlib.compress(numbers))
+    with pytest.raises(WireError, match=why):
+        forwarding.unpack(packet, lattice.start)
+    good = layout.seal(wire.Header(wire.MODEL_SUMS, 3, 2), agreement.initial, b"\x03" + zlib.compress(b"\x79" * 13))
+    assert all(np.array_equal(v, lattice.start[p]) for p, v in forwarding.unpack(good, lattice.start)[0].items())
+
+
+@pytest.mark.parametrize("ternary", [0.0, 0.3])
+def test_damaged_sums_raise_nothing_but_wire_errors(tmp_path: Path, ternary: float) -> None:
     agreement, shelf = agreement_of(), Shelf(tmp_path)
-    _, version = played(agreement, shelf)
+    _, version = played(agreement, shelf, ternary=ternary)
     packet, held, rng = version.download_for(2).model, Held(2, shelf.get_exactly("point", 2)), philox(4)
     refused = 0
     for _ in range(400):

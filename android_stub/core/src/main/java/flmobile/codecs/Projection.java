@@ -58,9 +58,9 @@ public final class Projection {
     }
 
     /** Adds to each total its bucket's number times {@code gain}, with its own sign. */
-    public void addTo(long[] totals, byte[] numbers, int from, long gain) {
+    public void addTo(long[] totals, byte[] numbers, long gain) {
         for (int i = 0; i < totals.length; i++) {
-            long number = numbers[from + (codes[i] >> 1)] * gain;
+            long number = numbers[codes[i] >> 1] * gain;
             totals[i] += (codes[i] & 1) != 0 ? -number : number;
         }
     }
