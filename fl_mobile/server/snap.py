@@ -8,10 +8,10 @@ Rounding adds a twelfth to the noise of the sketch itself, in random directions 
 
 With ``ternary`` p > 0 only the share p of the numbers that are largest move, all by one size with their own signs, as
 in sparse ternary compression (Sattler et al., "Robust and communication-efficient federated learning from non-i.i.d.
-data", IEEE TNNLS 2020), and nobody has to remember the others: what a bucket holds is drawn anew every round, so the
-small ones are random directions. Of Gaussian numbers that adds ``p/E[|x|, x in the share]² − 1`` to the noise (0.87 at p = 0.15, 0.38
-at 0.3, 0.57 at 1), at ``H(p) + p`` bits a number (0.76, 1.18, 1) in place of 2.1. With a larger k for the same noise
-the download is then shorter, and the upload longer.
+data", IEEE TNNLS 2020). Nobody has to remember the others: what a bucket holds is drawn anew every round, so the small
+ones are random directions. Of Gaussian numbers that adds ``p/E[|x|, x in the share]² − 1`` to the noise (0.87, 0.38 and
+0.57 at p = 0.15, 0.3 and 1), at ``H(p) + p`` bits a number (0.76, 1.18 and 1) in place of 2.1. With a larger k for the
+same noise the download is then shorter, and the upload longer.
 """
 
 from __future__ import annotations
