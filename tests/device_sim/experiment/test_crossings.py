@@ -40,6 +40,7 @@ MEETINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("train.pruning.sparsity", "engine.name"): ("train.pruning.sparsity=0.5", "engine.name=litert"),
     ("train.qat.begin-round", "engine.name"): ("train.qat.begin-round=3", "engine.name=litert"),
     ("upload.codec", "server.weighting"): ("upload.codec=ecsq:examples=50", "server.weighting=uniform"),
+    ("download.ternary", "download.mode"): ("download.ternary=0.15",),
     ("download.mode", "upload.codec"): ("download.mode=forward",),
     ("download.mode", "server.algorithm"): (*FORWARD, "server.algorithm=fedadam"),
     ("download.mode", "clock.mode"): (*FORWARD, LATE),
