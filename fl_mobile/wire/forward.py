@@ -61,7 +61,7 @@ class Sums(NamedTuple):
     @property
     def few(self) -> bool:
         """Whether no number is but −1, 0 and 1: five then share a byte."""
-        return bool(self.gain) and int(np.abs(self.numbers).max(initial=0)) <= 1
+        return self.gain > 0 and bool(self.numbers.min(initial=0) >= -1 and self.numbers.max(initial=0) <= 1)
 
 
 @dataclass(frozen=True)
