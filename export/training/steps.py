@@ -95,8 +95,8 @@ def _step_of(module: Any, model: Any, travelling: Sequence[Any], graph: Any, fee
     done = module.steps.read_value()
     cells, captured = cells_for(graph=graph, model=model, travelling=travelling, values=values, tape=tape)
     x, y, mask, seed = feeds
-    feeds = [x, y, mask, tf.reshape(seed, []), tf.cast(done, tf.int32), *captured]
-    mean, _, right, _ = replay(graph, feeds, cells, tape)
+    keys = tf.reshape(seed, []), tf.cast(done, tf.int32)
+    mean, _, right, _ = replay(graph, [x, y, mask, *keys, *captured], cells, tape)
     gradients = tape.gradients(mean, sources)
     written = {c.path: c.value for c in cells.values() if c.written and not c.frozen}
     for i, variable in enumerate(travelling):
@@ -119,7 +119,6 @@ def _update(
         rates: Learning rate and, in a proximal program, μ.
         done: ``float32``: updates before this one.
     """
-
     row, (rate, *mu) = local_optimizer(options.optimizer), rates
     if options.proximal:
         anchors = [a.read_value() for a in module.anchors]
@@ -132,7 +131,7 @@ def _update(
         new, after = row.step(w, g, before, rate, done, options.momentum)
         module.weights[i].assign(_constrained(_shaped(new, w), *module.constraints[i]))
         for slot, value in zip(slots, after, strict=True):
-            slot.assign(_shaped(value, w))
+            slot.assign(value)
 
 
 def _shaped(value: Any, weight: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def make_variable(shape: Sequence[int], name: str | None = None) -> Any:
-    """Returns a ``tf.Variable`` of zeros, or of a scalar what can be read and assigned like one.
+    """Returns a ``tf.Variable`` of zeros, or of a scalar what is read and assigned (from ``[]`` or ``[1]``) like one.
 
     Zeros instead of weights: the file holds no values, the phone gets them by ``set_weights``.
     """

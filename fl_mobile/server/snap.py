@@ -72,7 +72,7 @@ def _largest(numbers: np.ndarray, share: float) -> np.ndarray:
     """Returns ``int64[k]``: the largest of the numbers by sign, of the size that makes them right on average."""
     sizes = np.abs(numbers)
     count = max(1, round(share * len(numbers)))
-    kept = sizes >= max(np.partition(sizes, -count)[-count], np.finfo(float).tiny)
+    kept = sizes >= np.partition(sizes, -count)[-count]
     gain = max(1, round(float(np.sum(sizes * sizes) / np.sum(sizes[kept]))))
     return (np.sign(numbers) * kept).astype(np.int64) * gain
 

@@ -230,8 +230,8 @@ def _compile_fit(model: Any, plan: FitPlan, example: Task, *, own: bool, pulled:
                 number = at - first[device]
                 value = step(tf.gather(x, rows), tf.gather(y, rows), seeds[device], number, pull, centre, rates)
                 total += share[at] * value
-            moved = [v.value - centre[id(v)] for v in travelling]
-            deltas = [array.write(device, value) for array, value in zip(deltas, moved, strict=True)]
+            written = zip(deltas, travelling, strict=True)
+            deltas = [array.write(device, v.value - centre[id(v)]) for array, v in written]
             losses = losses.write(device, total)
         return [array.stack() for array in deltas], losses.stack()
 

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from export.training.convert import convert_module
 from export.training.program import build_training_program
 from fl_mobile.local import OPTIMIZERS
+from tests.export.training.test_catches import File
 
 pytestmark = pytest.mark.tf
 L = keras.layers
@@ -19,14 +20,9 @@ L = keras.layers
 
 def outside(tflite: bytes) -> list[str]:
     """Returns variables that are read and that XNNPACK leaves alone: not float32, scalars, of more than six axes."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite, 0))
-    codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
-    reads = [
-        graph.tensors[op.outputs[0]]
-        for graph in model.subgraphs
-        for op in graph.operators
-        if codes[op.opcodeIndex] == schema.BuiltinOperator.READ_VARIABLE
-    ]
+    file = File(tflite)
+    names = [signature.signatureKey.decode() for signature in file.model.signatureDefs]
+    reads = [file.graph(name).tensors[op.outputs[0]] for name in names for op in file.ops(name, "READ_VARIABLE")]
     assert reads
     fits = [t.type == schema.TensorType.FLOAT32 and 1 <= len(t.shape) <= 6 for t in reads]
     return [t.name.decode() for t, fine in zip(reads, fits, strict=True) if not fine]

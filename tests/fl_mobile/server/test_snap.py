@@ -39,3 +39,4 @@ def test_few_and_equal_numbers_move_and_zeros_do_not() -> None:
     assert _largest(np.array([0.0, 5.0, 0.0, -5.0]), 0.01).tolist() == [0, 5, 0, -5], "as large as the largest"
     assert _largest(np.array([0.01]), 0.5).tolist() == [1], "less than a step is one"
     assert math.isfinite(float(_largest(np.full(3, 1e-300), 0.5).sum()))
+    assert _largest(np.array([1e-310, 0.0]), 0.5).tolist() == [1, 0], "of numbers whose squares are 0 too"
