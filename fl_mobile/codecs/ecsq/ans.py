@@ -80,11 +80,7 @@ def to_bytes(stack: np.ndarray) -> np.ndarray:
         stack[2 + count] = state & _LOW32
         count += 1
         state = state >> _U32
-    out = np.empty(4 * count, np.uint8)
-    for index in range(count):
-        word = stack[2 + index]
-        for byte in range(4):
-            out[4 * index + byte] = (word >> np.uint64(8 * byte)) & np.uint64(0xFF)
+    out = stack[2 : 2 + count].astype(np.uint32).view(np.uint8)
     end = len(out)
     while end and out[end - 1] == 0:
         end -= 1
@@ -96,8 +92,9 @@ def from_bytes(stream: np.ndarray) -> np.ndarray:
     """Returns the stack that `to_bytes` made ``uint8[n]`` of, ready to `pop`."""
     words = (len(stream) + 3) // 4
     stack = np.zeros(2 + words, np.uint64)
-    for index in range(len(stream)):
-        stack[2 + index // 4] |= np.uint64(stream[index]) << np.uint64(8 * (index % 4))
+    padded = np.zeros(4 * words, np.uint8)
+    padded[: len(stream)] = stream
+    stack[2:] = padded.view(np.uint32)
     count, state = words, stack[0]
     for _ in range(min(2, words)):
         count -= 1

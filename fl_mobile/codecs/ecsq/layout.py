@@ -113,13 +113,6 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 @compiled
-def column_of(position: int, shapes: Shapes, tensor: int) -> int:
-    """Returns the column, in its tensor, of a position in all tensors laid end to end."""
-    inside, columns = position - shapes.offset[tensor], shapes.columns[tensor]
-    return inside - quotient(inside, columns) * columns
-
-
-@compiled
 def is_matrix(shapes: Shapes, tensor: int) -> bool:
     """Whether rows and columns can tell values apart."""
     return shapes.rows[tensor] > 1 and shapes.columns[tensor] > 1
@@ -133,6 +126,22 @@ def quotient(number: int, by: int) -> int:
     [0, 0, 1, 900719925474099]
     """
     return np.int64(number / by)
+
+
+@compiled
+def firsts_of(positions: np.ndarray, shapes: Shapes) -> np.ndarray:
+    """Returns ``int64[t + 1]``: where the rising positions ``int64[n]`` of each tensor begin among those of all."""
+    firsts = np.empty(len(shapes.offset), np.int64)
+    for t in range(len(firsts)):
+        low, high = np.int64(0), len(positions)
+        while low < high:
+            middle = (low + high) >> 1
+            if positions[middle] < shapes.offset[t]:
+                low = middle + 1
+            else:
+                high = middle
+        firsts[t] = low
+    return firsts
 
 
 @functools.lru_cache(maxsize=64)  # every packet asks, and a run has one spec
@@ -247,11 +256,10 @@ def find_blocks(positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Lay
     Args:
         positions: ``int64[n]`` rising positions in all tensors laid end to end.
     """
-    block, inside, last = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64), 0
+    block, inside = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
+    firsts = firsts_of(positions, shapes)
     for t in range(len(shapes.rows)):
-        first, begin, end = last, shapes.offset[t], shapes.offset[t + 1]
-        while last < len(positions) and positions[last] < end:
-            last += 1
+        first, last, begin = firsts[t], firsts[t + 1], shapes.offset[t]
         if not plans.level[t]:
             block[first:last] = inside[first:last] = -1
             continue

@@ -16,6 +16,7 @@ from fl_mobile.codecs.ecsq.layout import (
     SIGNS,
     Plans,
     Shapes,
+    firsts_of,
     is_matrix,
     quotient,
 )
@@ -38,12 +39,9 @@ _POWERS = np.exp2(np.arange(CLASSES + 1.0) - NEUTRAL)
 @compiled
 def flat_plans(positions: np.ndarray, magnitudes: np.ndarray, shapes: Shapes) -> Plans:
     """Returns plans without any classes: a tensor's context is its own mean magnitude, to a factor of two."""
-    plans, i = _no_plans(shapes), 0
+    plans, firsts = _no_plans(shapes), firsts_of(positions, shapes)
     for t in range(len(shapes.rows)):
-        total = 0
-        while i < len(positions) and positions[i] < shapes.offset[t + 1]:
-            total += magnitudes[i]
-            i += 1
+        total = magnitudes[firsts[t] : firsts[t + 1]].sum()
         if total:
             plans.level[t] = _level(total / (shapes.rows[t] * shapes.columns[t]))
     return plans
@@ -59,11 +57,9 @@ def class_plans(positions: np.ndarray, magnitudes: np.ndarray, negative: np.ndar
         negative: ``bool[n]``.
         shapes: Of all tensors.
     """
-    plans, last = _no_plans(shapes), 0
+    plans, firsts = _no_plans(shapes), firsts_of(positions, shapes)
     for t in range(len(shapes.rows)):
-        first = last
-        while last < len(positions) and positions[last] < shapes.offset[t + 1]:
-            last += 1
+        first, last = firsts[t], firsts[t + 1]
         if last > first:
             local = positions[first:last] - shapes.offset[t]
             _plan_tensor(local, magnitudes[first:last], negative[first:last], shapes, plans, t)
@@ -90,28 +86,29 @@ def _plan_tensor(
     plans.level[t] = _level(total / (rows * columns))
     if not is_matrix(shapes, t) or len(local) < _FEW:
         return
-    row, column, now = np.empty(len(local), np.int64), np.empty(len(local), np.int64), np.int64(0)
+    row, column = np.empty(len(local), np.int64), np.empty(len(local), np.int64)
     for i in range(len(local)):
-        if local[i] - now * columns >= columns:
-            now = quotient(local[i], columns)
-        row[i], column[i] = now, local[i] - now * columns
+        row[i] = quotient(local[i], columns)
+        column[i] = local[i] - row[i] * columns
     across = plans.columns[shapes.column_at[t] : shapes.column_at[t + 1]]
     down = plans.rows[shapes.row_at[t] : shapes.row_at[t + 1]]
-    _classify(column, magnitudes, total, across)
+    counts = np.zeros((2, CLASSES), np.int64)  # rows and columns of each class
+    _classify(column, magnitudes, total, across, counts[1])
     if rows > 2 * len(local):  # two rows to a non-zero: naming their classes would cost more than it tells
         down[:] = 0
         choices = (0, 0, COLUMN_CLASSES, COLUMN_CLASSES)
     else:
-        _classify(row, magnitudes, total, down)
+        _classify(row, magnitudes, total, down, counts[0])
         choices = (0, COLUMN_CLASSES, ROW_CLASSES, ROW_CLASSES | COLUMN_CLASSES)
         if len(local) <= _MANY:
             choices = (0, 0, 0, ROW_CLASSES | COLUMN_CLASSES)
+    marks = _marks(row, column, magnitudes, down, across)
     best, tried = np.inf, -1
     for use in choices:
         if use == tried:
             continue
         tried = use
-        bits = _cost(row, column, magnitudes, down, across, use)
+        bits = _cost(marks, counts, (rows, columns), use)
         if bits < best:
             best, plans.flags[t] = bits, use
     if _classify_signs(column, negative, plans.signs[shapes.column_at[t] : shapes.column_at[t + 1]]):
@@ -124,7 +121,7 @@ def _level(mean: float) -> int:
 
 
 @compiled
-def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np.ndarray) -> None:
+def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np.ndarray, count: np.ndarray) -> None:
     """Sets the class of each row (or column), ``uint8[n]``, from the sum of magnitudes in it.
 
     The nearest power of two first; then the neighbour that costs least in all, counting the class itself, if a row's
@@ -132,23 +129,37 @@ def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np
 
     Args:
         which: ``int64[n]``: row (or column) of each non-zero.
+        count: ``int64[32]``, zeros; how many there are of each class.
     """
     sums = np.zeros(len(classes), np.int64)
     for i in range(len(which)):
         sums[which[i]] += magnitudes[i]
-    count, mean = np.zeros(CLASSES + 1, np.int64), total / len(classes)
-    told = np.zeros(min(_SMALL, len(classes)), np.uint8)  # rows of one sum have one class, and most sums are small
-    for number in range(1, len(told)):
-        told[number] = _nearest(number, mean)
-    for i in range(len(classes)):
-        classes[i] = told[sums[i]] if sums[i] < len(told) else _nearest(sums[i], mean)
-        count[classes[i]] += 1
-    busy, count[0] = len(classes) - count[0], 0
+    mean, small = total / len(classes), min(_SMALL, len(classes))
+    often = np.zeros(small, np.int64)  # rows of one sum have one class, and most sums are small
+    for number in sums:
+        if number < small:
+            often[number] += 1
+        else:
+            count[_nearest(number, mean)] += 1
+    told = np.zeros(small, np.uint8)
+    for number in range(1, small):
+        if often[number]:
+            told[number] = _nearest(number, mean)
+            count[told[number]] += often[number]
+    busy = len(classes) - (often[0] if small else 0)
     price = math.log2(busy) - np.log2(count + 0.5)
-    for number in range(1, len(told)):
-        told[number] = _cheapest(told[number], number, mean, price)
+    for number in range(1, small):
+        if often[number]:
+            told[number] = _cheapest(told[number], number, mean, price)
+    count[:] = 0
     for i in range(len(classes)):
-        classes[i] = told[sums[i]] if sums[i] < len(told) else _cheapest(classes[i], sums[i], mean, price)
+        if sums[i] < small:
+            classes[i] = told[sums[i]]
+        else:
+            classes[i] = _cheapest(_nearest(sums[i], mean), sums[i], mean, price)
+            count[classes[i]] += 1
+    for number in range(small):
+        count[told[number]] += often[number]
 
 
 @compiled
@@ -168,10 +179,12 @@ def _cheapest(first: int, number: int, mean: float, price: np.ndarray) -> int:
 
 
 @compiled
-def _cost(
-    row: np.ndarray, column: np.ndarray, magnitudes: np.ndarray, down: np.ndarray, across: np.ndarray, use: int
-) -> float:
-    """Returns the bits of a tensor with row and column classes used or not: positions, magnitudes and the classes.
+def _marks(
+    row: np.ndarray, column: np.ndarray, magnitudes: np.ndarray, down: np.ndarray, across: np.ndarray
+) -> tuple[np.ndarray, int, int]:
+    """Returns how many non-zeros there are by class of row, class of column and magnitude − 1, ``int64[a, b, 16]``.
+
+    Beside them the classes that the first two axes begin at.
 
     Args:
         row: ``int64[n]`` of each non-zero.
@@ -179,47 +192,67 @@ def _cost(
         magnitudes: ``int64[n]``.
         down: Class of each row.
         across: Class of each column.
+    """
+    low_row, low_column = np.int64(CLASSES), np.int64(CLASSES)
+    for which in down:
+        low_row = min(low_row, np.int64(which) or CLASSES)
+    for which in across:
+        low_column = min(low_column, np.int64(which) or CLASSES)
+    low_row = 0 if low_row == CLASSES else low_row  # rows without classes are all of class 0
+    marks = np.zeros((down.max() - low_row + 1, across.max() - low_column + 1, _MAGNITUDES), np.int64)
+    for i in range(len(row)):
+        marks[down[row[i]] - low_row, across[column[i]] - low_column, min(magnitudes[i], _MAGNITUDES) - 1] += 1
+    return marks, low_row, low_column
+
+
+@compiled
+def _cost(found: tuple[np.ndarray, int, int], counts: np.ndarray, size: tuple[int, int], use: int) -> float:
+    """Returns the bits of a tensor with row and column classes used or not: positions, magnitudes and the classes.
+
+    Args:
+        found: `_marks`.
+        counts: ``int64[2, 32]``: rows, then columns, of each class.
+        size: Rows and columns.
         use: `ROW_CLASSES`, `COLUMN_CLASSES`, both or neither.
     """
+    marks, low_row, low_column = found
     bits, by_rows, by_columns = 0.0, bool(use & ROW_CLASSES), bool(use & COLUMN_CLASSES)
     slots = np.zeros(2 * CLASSES - 1, np.int64)  # by the sum of both classes
     row_count, column_count = np.zeros(CLASSES, np.int64), np.zeros(CLASSES, np.int64)
     if by_rows:
-        bits += _name_classes(down, row_count)
+        bits += _name_classes(counts[0], row_count)
     else:
-        row_count[0] = len(down)
+        row_count[0] = size[0]
     if by_columns:
-        bits += _name_classes(across, column_count)
+        bits += _name_classes(counts[1], column_count)
     else:
-        column_count[0] = len(across)
+        column_count[0] = size[1]
     for a in range(CLASSES):
         if row_count[a]:
             for b in range(CLASSES):
                 slots[a + b] += row_count[a] * column_count[b]
     table = np.zeros((2 * CLASSES - 1, _MAGNITUDES), np.int64)
-    for i in range(len(row)):
-        context = (np.int64(down[row[i]]) if by_rows else 0) + (np.int64(across[column[i]]) if by_columns else 0)
-        table[context, min(magnitudes[i], _MAGNITUDES) - 1] += 1
+    for a in range(len(marks)):
+        for b in range(marks.shape[1]):
+            table[(low_row + a if by_rows else 0) + (low_column + b if by_columns else 0)] += marks[a, b]
     # Σ over contexts of slots·H(marked/slots) for where, marked·H(magnitudes) for what, and their counts and tables.
     for context in range(2 * CLASSES - 1):
-        marked = table[context].sum()
-        bits += _xlogx(slots[context]) - _xlogx(slots[context] - marked)
-        if marked:
-            bits += 16
-            for count in table[context]:
-                bits -= _xlogx(count)
-                bits += 3 * int(count > 0)
+        if slots[context]:
+            marked = table[context].sum()
+            bits += _xlogx(slots[context]) - _xlogx(slots[context] - marked)
+            if marked:
+                bits += 16
+                for count in table[context]:
+                    bits -= _xlogx(count)
+                    bits += 3 * int(count > 0)
     return bits
 
 
 @compiled
-def _name_classes(classes: np.ndarray, count: np.ndarray) -> float:
-    """Counts the classes into ``int64[32]``, without class 0, and returns the bits that naming them takes."""
-    for which in classes:
-        count[which] += 1
-    bits = _entropy(count) + 5 * np.count_nonzero(count)
-    count[0] = 0
-    return bits
+def _name_classes(named: np.ndarray, count: np.ndarray) -> float:
+    """Copies how many there are of each class but 0, ``int64[32]``, and returns the bits that naming them all takes."""
+    count[1:] = named[1:]
+    return _entropy(named) + 5 * np.count_nonzero(named)
 
 
 @compiled

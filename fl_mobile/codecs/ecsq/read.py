@@ -15,14 +15,14 @@ from fl_mobile.codecs.ecsq.layout import (
     SIGNS,
     Plans,
     Shapes,
-    column_of,
     is_matrix,
     lay_out,
     lined_up,
+    quotient,
     to_positions,
 )
 from fl_mobile.codecs.ecsq.lowrank import MAX_COLUMNS
-from fl_mobile.codecs.ecsq.models import LINEAR, STARTS, bucket_bits, bucket_of, geometric, read_table
+from fl_mobile.codecs.ecsq.models import STARTS, bucket_bits, bucket_of, geometric, read_table
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
 from fl_mobile.codecs.ecsq.write import MAX_PER_BYTE, SIGN_GROUPS
 from fl_mobile.errors import WireError
@@ -184,13 +184,29 @@ def _pop_classes(
 @compiled
 def _take_numbers(data: np.ndarray, cursor: np.ndarray, symbols: np.ndarray) -> np.ndarray:
     """Returns gaps and magnitudes − 1, ``int64[2, n]``."""
-    numbers = np.empty(symbols.shape, np.int64)
+    bits = 0
+    for which in range(2):
+        for i in range(symbols.shape[1]):
+            bits += bucket_bits(symbols[which, i])
+    first = cursor[0]
+    if first + bits > 8 * len(data):
+        raise WireError("truncated", "the raw bits of numbers go on behind the end of the payload")
+    numbers, at, waiting, held = np.empty(symbols.shape, np.int64), first >> 3, 0, np.int64(0)
+    if bits:
+        waiting, held = 8 - (first & 7), np.int64(data[at]) & ((1 << 8 - (first & 7)) - 1)
+        at += 1
     for which in range(2):
         for i in range(symbols.shape[1]):
             symbol = symbols[which, i]
-            numbers[which, i] = STARTS[symbol]
-            if symbol >= LINEAR:
-                numbers[which, i] += take(data, cursor, bucket_bits(symbol))
+            width = bucket_bits(symbol)  # mostly 0; to go round those would cost more than to add nothing
+            while waiting < width:
+                held = held << 8 | np.int64(data[at])
+                waiting += 8
+                at += 1
+            waiting -= width
+            numbers[which, i] = STARTS[symbol] + (held >> waiting)
+            held &= (1 << waiting) - 1
+    cursor[0] = first + bits
     _take_padding(data, cursor)
     return numbers
 
@@ -239,15 +255,22 @@ def _pop_signs(
     total = len(positions)
     kinds = np.zeros(total, np.uint8)  # twice the group, and one more for mostly minus
     members = np.zeros(SIGN_GROUPS + 1, np.int64)
-    for i in range(total):
-        t = tensor[i]
-        if plans.flags[t] & SIGNS:
-            which = np.int64(plans.signs[shapes.column_at[t] + column_of(positions[i], shapes, t)])
-            mostly_minus = int(which > SIGN_GROUPS)
-            kinds[i] = 2 * (which - SIGN_GROUPS * mostly_minus) + mostly_minus
-        members[kinds[i] >> 1] += 1
-    at = np.cumsum(members) - members  # groups 1 to 3 after room for group 0
-    odd = np.zeros(total, np.int64)
+    if (plans.flags & SIGNS).any():
+        # Taken out of their records first: to hand a record to a function counts references at every turn.
+        flags, signs = plans.flags, plans.signs
+        offset, column_at, columns = shapes.offset, shapes.column_at, shapes.columns
+        for i in range(total):
+            t = tensor[i]
+            if flags[t] & SIGNS:
+                inside = positions[i] - offset[t]
+                which = np.int64(signs[column_at[t] + inside - quotient(inside, columns[t]) * columns[t]])
+                mostly_minus = np.int64(which > SIGN_GROUPS)
+                kinds[i] = 2 * (which - SIGN_GROUPS * mostly_minus) + mostly_minus
+            members[kinds[i] >> 1] += 1
+    else:
+        members[0] = total
+    at = np.cumsum(members) - members
+    odd = np.zeros(total, np.int64)  # one group after another
     for group in range(1, SIGN_GROUPS + 1):
         if coded[group]:
             ans.pop(stack, odd[at[group] : at[group] + members[group]], group_models[group, : coded[group]])
@@ -255,15 +278,13 @@ def _pop_signs(
     if bit + members[0] > 8 * len(data):
         raise WireError("truncated", "the raw bits of signs go on behind the end of the payload")
     cursor[0] = bit + members[0]
+    for i in range(members[0]):
+        odd[i] = (data[(bit + i) >> 3] >> (7 - ((bit + i) & 7))) & 1
     negative = np.empty(total, np.bool_)
     for i in range(total):
         group = kinds[i] >> 1
-        if group:
-            negative[i] = (kinds[i] & 1) != (odd[at[group]] > 0)
-            at[group] += 1
-        else:
-            negative[i] = (data[bit >> 3] >> (7 - (bit & 7))) & 1
-            bit += 1
+        negative[i] = (odd[at[group]] ^ np.int64(kinds[i] & 1)) != 0
+        at[group] += 1
     _take_padding(data, cursor)
     return negative
 

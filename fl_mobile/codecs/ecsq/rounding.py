@@ -84,14 +84,17 @@ def stochastic(values: np.ndarray, step: float, draws: Draws) -> Levels:
         step: Δ.
         draws: ``U``, 32 bits a value.
     """
-    positions = draws.positions
-    magnitudes = np.empty(len(positions), np.int64)
-    for i in range(len(positions)):
-        exact = abs(np.float64(values[positions[i]])) / step
+    most, found = len(draws.positions), 0
+    positions, magnitudes, negative = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
+    for i in range(most):
+        at = draws.positions[i]
+        exact = abs(np.float64(values[at])) / step
         whole = np.floor(exact)
-        chance = (np.float64(draws.coarse[positions[i]]) + np.float64(draws.fine[i] >> 8) * 2.0**-24) / 256
-        magnitudes[i] = np.int64(whole) + int(chance < exact - whole)
-    return _levels(values, positions, magnitudes)
+        chance = (np.float64(draws.coarse[at]) + np.float64(draws.fine[i] >> 8) * 2.0**-24) / 256
+        magnitude = np.int64(whole) + np.int64(chance < exact - whole)
+        positions[found], magnitudes[found], negative[found] = at, magnitude, values[at] < 0
+        found += np.int64(magnitude > 0)
+    return Levels(positions[:found], magnitudes[:found], negative[:found])
 
 
 def to_nearest(values: np.ndarray, step: float) -> Levels:

@@ -17,12 +17,12 @@ from fl_mobile.codecs.ecsq.layout import (
     Plans,
     Shapes,
     find_blocks,
+    firsts_of,
     is_matrix,
     lay_out,
     quotient,
 )
 from fl_mobile.codecs.ecsq.models import (
-    LINEAR,
     STARTS,
     bucket_bits,
     bucket_of,
@@ -68,9 +68,11 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
     if len(signs):
         at, sign_model = write_fitted(side, at, np.bincount(signs))
     at, opened, tables = _write_contexts(side, at, counts, symbols[1])
-    groups, odd, raw = _by_group(kinds)
+    groups, odd, raw = np.zeros((SIGN_GROUPS + 1, 2), np.int64), np.zeros(0, np.int64), kinds
     group_models = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
     if len(signs):
+        groups, odd = _by_group(kinds)
+        raw = odd[: groups[0].sum()].astype(np.uint8)
         for sureness in range(1, SIGN_GROUPS + 1):
             used = groups[sureness].any()
             at = put(side, at, int(used), 1)
@@ -96,11 +98,11 @@ def write_levels(levels: Levels, factors: Factors, shapes: Shapes, plans: Plans)
     stream = ans.to_bytes(stack)
     at = golomb(side, at, len(stream), 8)
 
-    extras = _pack_extras(numbers, symbols, bits)
-    length = (at + 7) // 8 + len(stream) + len(extras) + len(raw)
+    extras, tossed = _pack_extras(numbers, symbols, bits), _packed(raw)
+    length = (at + 7) // 8 + len(stream) + len(extras) + len(tossed)
     out, at = np.zeros(max(length, -(-total // MAX_PER_BYTE)), np.uint8), (at + 7) // 8
     out[:at] = side[:at]
-    for part in (stream, extras, raw):
+    for part in (stream, extras, tossed):
         out[at : at + len(part)] = part
         at += len(part)
     return out
@@ -112,12 +114,7 @@ def flat_floor(levels: Levels, shapes: Shapes, plans: Plans) -> float:
 
     Gaps by their models, magnitudes by their own frequencies in each context, signs; no head and no table.
     """
-    tensors, total = len(shapes.rows), len(levels.positions)
-    first, i = np.zeros(tensors + 1, np.int64), 0
-    for t in range(tensors):
-        while i < total and levels.positions[i] < shapes.offset[t + 1]:
-            i += 1
-        first[t + 1] = i
+    tensors, total, first = len(shapes.rows), len(levels.positions), firsts_of(levels.positions, shapes)
     bits, counts = float(total), np.zeros((2, len(STARTS)), np.int64)
     for context in range(1, CONTEXTS):
         slots, marked, following = np.int64(0), 0, np.int64(0)
@@ -149,81 +146,99 @@ def _in_order(
     """Returns the non-zeros in coding order: gaps before them and magnitudes − 1, ``int64[2, n]``, and `_sign_kinds`.
 
     Beside them how many each context has. Within a block positions and places rise together, so counting into blocks
-    sorts.
+    sorts. A tensor without classes is one block and needs no counting.
     """
-    total = len(levels.positions)
+    total, firsts = len(levels.positions), firsts_of(levels.positions, shapes)
     block, inside = find_blocks(levels.positions, shapes, plans, layout)
-    kinds = _sign_kinds(levels, shapes, plans)
+    kinds = _sign_kinds(levels, shapes, plans, firsts)
     members = np.zeros(len(layout.start), np.int64)
-    for i in range(total):
-        members[block[i]] += 1
+    for t in range(len(shapes.rows)):
+        if firsts[t] < firsts[t + 1]:
+            if layout.table[t] < 0:
+                members[-1 - layout.table[t]] = firsts[t + 1] - firsts[t]
+            else:
+                for where in block[firsts[t] : firsts[t + 1]]:
+                    members[where] += 1
     begin = np.cumsum(members) - members
     numbers, sorted_kinds = np.empty((2, total), np.int64), np.empty(total, np.uint8)
-    for i in range(total):
-        where = block[i]
-        at = begin[where]
-        begin[where] = at + 1
-        numbers[0, at] = layout.start[where] + inside[i]
-        numbers[1, at] = levels.magnitudes[i] - 1
-        sorted_kinds[at] = kinds[i]
+    for t in range(len(shapes.rows)):
+        first, last = firsts[t], firsts[t + 1]
+        if first < last and layout.table[t] < 0:
+            at, end = begin[block[first]], begin[block[first]] + last - first
+            numbers[0, at:end] = inside[first:last] + layout.start[block[first]]
+            numbers[1, at:end] = levels.magnitudes[first:last] - 1
+            sorted_kinds[at:end] = kinds[first:last]
+            continue
+        for i in range(first, last):
+            where = block[i]
+            at = begin[where]
+            begin[where] = at + 1
+            numbers[0, at] = layout.start[where] + inside[i]
+            numbers[1, at] = levels.magnitudes[i] - 1
+            sorted_kinds[at] = kinds[i]
     counts, context = np.zeros(CONTEXTS, np.int64), 0
     first, end = np.int64(0), layout.slots[0]  # places of the context
     following = np.int64(0)  # the place after the last non-zero of this context, or its first
+    begun = 0
     for i in range(total):
         place = numbers[0, i]
         while place >= end:
+            counts[context], begun = i - begun, i
             context += 1
             first, end = end, end + layout.slots[context]
             following = first
         numbers[0, i] = place - following
         following = place + 1
-        counts[context] += 1
+    counts[context] = total - begun
     return numbers, sorted_kinds, counts
 
 
 @compiled
-def _sign_kinds(levels: Levels, shapes: Shapes, plans: Plans) -> np.ndarray:
+def _sign_kinds(levels: Levels, shapes: Shapes, plans: Plans, firsts: np.ndarray) -> np.ndarray:
     """Returns ``uint8[n]``: twice the sign group, and one more for the unlikely sign, which in group 0 is minus."""
-    kinds, last = np.empty(len(levels.positions), np.uint8), 0
+    negative = levels.negative.view(np.uint8)
+    if not (plans.flags & SIGNS).any():
+        return negative
+    kinds = negative.copy()
     for t in range(len(shapes.rows)):
-        first, begin, columns = last, shapes.offset[t], shapes.columns[t]
-        end = shapes.offset[t + 1]
-        while last < len(kinds) and levels.positions[last] < end:
-            kinds[last] = levels.negative[last]
-            last += 1
         if plans.flags[t] & SIGNS:
-            signs = plans.signs[shapes.column_at[t] :]
-            row = begin  # where the row begins
-            for i in range(first, last):
-                if levels.positions[i] - row >= columns:
-                    row = begin + quotient(levels.positions[i] - begin, columns) * columns
-                which = np.int64(signs[levels.positions[i] - row])
-                mostly_minus = int(which > SIGN_GROUPS)
-                kinds[i] = 2 * (which - SIGN_GROUPS * mostly_minus) + (int(levels.negative[i]) ^ mostly_minus)
+            signs, begin, columns = plans.signs[shapes.column_at[t] :], shapes.offset[t], shapes.columns[t]
+            for i in range(firsts[t], firsts[t + 1]):
+                local = levels.positions[i] - begin
+                which = np.int64(signs[local - quotient(local, columns) * columns])
+                mostly_minus = np.int64(which > SIGN_GROUPS)
+                kinds[i] = 2 * (which - SIGN_GROUPS * mostly_minus) + (np.int64(negative[i]) ^ mostly_minus)
     return kinds
 
 
 @compiled
-def _by_group(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns likely and unlikely signs of each group, ``int64[4, 2]``, those of groups 1 to 3 one after another, and
-    the raw bits of group 0, ``uint8[…]``.
+def _by_group(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns likely and unlikely signs of each group, ``int64[4, 2]``, and the signs of one group after another.
+
+    Those are ``int64[n]``: 1 for an unlikely sign, in group 0 for minus.
     """
     groups = np.zeros((SIGN_GROUPS + 1, 2), np.int64)
     for kind in kinds:
         groups[kind >> 1, kind & 1] += 1
-    at, tossed = np.zeros(SIGN_GROUPS + 1, np.int64), groups[0].sum()
-    for group in range(1, SIGN_GROUPS):
-        at[group + 1] = at[group] + groups[group].sum()
-    odd, raw, bit = np.empty(len(kinds) - tossed, np.int64), np.zeros((tossed + 7) // 8, np.uint8), 0
+    ordered, at = np.empty(len(kinds), np.int64), np.cumsum(groups.sum(1)) - groups.sum(1)
     for kind in kinds:
-        group = kind >> 1
-        if group:
-            odd[at[group]] = kind & 1
-            at[group] += 1
-        else:
-            raw[bit >> 3] |= (kind & 1) << (7 - (bit & 7))
-            bit += 1
-    return groups, odd, raw
+        ordered[at[kind >> 1]] = kind & 1
+        at[kind >> 1] += 1
+    return groups, ordered
+
+
+@compiled
+def _packed(bits: np.ndarray) -> np.ndarray:
+    """Returns ``uint8[⌈n/8⌉]``: eight of ``n`` zeros and ones to a byte, the first one highest."""
+    whole, out = len(bits) >> 3, np.zeros((len(bits) + 7) >> 3, np.uint8)
+    for i in range(whole):
+        byte = 0
+        for j in range(8):
+            byte = byte << 1 | np.int64(bits[8 * i + j])
+        out[i] = byte
+    for i in range(8 * whole, len(bits)):
+        out[whole] |= np.int64(bits[i]) << (7 - (i & 7))
+    return out
 
 
 @compiled
@@ -346,15 +361,16 @@ def _pack_extras(numbers: np.ndarray, symbols: np.ndarray, bits: int) -> np.ndar
     for which in range(2):
         for i in range(symbols.shape[1]):
             symbol = symbols[which, i]
-            if symbol >= LINEAR:
-                width = bucket_bits(symbol)
-                held = held << width | (numbers[which, i] - STARTS[symbol])
-                waiting += width
-                while waiting >= 8:
-                    waiting -= 8
-                    out[at] = held >> waiting & 255
-                    at += 1
+            width = bucket_bits(symbol)  # mostly 0; to go round those would cost more than to add nothing
+            held = held << width | (numbers[which, i] - STARTS[symbol])
+            waiting += width
+            while waiting >= 16:
+                waiting -= 16
+                out[at], out[at + 1] = held >> (waiting + 8) & 255, held >> waiting & 255
+                at += 2
                 held &= (1 << waiting) - 1
-    if waiting:
-        out[at] = held << (8 - waiting)
+    while waiting > 0:
+        out[at] = held << 8 >> waiting & 255
+        waiting -= 8
+        at += 1
     return out

@@ -236,8 +236,9 @@ def test_every_row_gets_the_class_that_costs_least_of_the_three_around_its_mean(
     """Rows of few and of many magnitudes, more and fewer rows than are looked up."""
     if not any(sums):
         return
-    found, mean = np.full(len(sums), 99, np.uint8), sum(sums) / len(sums)
-    plan._classify(np.arange(len(sums)), np.array(sums, np.int64), sum(sums), found)
+    found, members, mean = np.full(len(sums), 99, np.uint8), np.zeros(32, np.int64), sum(sums) / len(sums)
+    plan._classify(np.arange(len(sums)), np.array(sums, np.int64), sum(sums), found, members)
+    assert members.tolist() == np.bincount(found, minlength=32).tolist()
     first = [min(max(round(math.log2(total / mean) + 12), 1), 31) if total else 0 for total in sums]
     busy, count = sum(total > 0 for total in sums), np.bincount([one for one in first if one], minlength=33)
 
