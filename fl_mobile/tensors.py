@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 
 import numpy as np
 
@@ -92,6 +93,23 @@ def check_fits(tensors: Mapping[str, np.ndarray], spec: Mapping[str, TensorSpec]
             )
 
 
+AT_ONCE_BYTES = 1 << 20
+"""Updates of this size in all stay in a processor's cache while something is done to each of them."""
+
+
+def at_once(spec: Mapping[str, TensorSpec]) -> int:
+    """Returns how many updates of a spec are packed, or folded, with one call; at least 1."""
+    return max(1, AT_ONCE_BYTES // max(1, fp32_bytes(spec)))
+
+
+@functools.cache
+def loops() -> ModuleType:
+    """Returns the compiled loops over an update's values, for those whom asking for an import each time costs more."""
+    from fl_mobile.kernels import loops
+
+    return loops
+
+
 def cut(flat: np.ndarray, spec: Mapping[str, TensorSpec]) -> Tensors:
     """Returns the tensors that lie end to end in ``flat``, ``float32[n]``, as views of it."""
     ends = itertools.accumulate(t.size for t in spec.values())
@@ -100,10 +118,8 @@ def cut(flat: np.ndarray, spec: Mapping[str, TensorSpec]) -> Tensors:
 
 def not_finite(tensors: Mapping[str, np.ndarray]) -> str | None:
     """Returns the path of the first ``float32`` tensor that holds NaN or Inf, None if there is none."""
-    from fl_mobile.kernels.loops import largest_magnitude
-
     for path, value in tensors.items():
-        if not math.isfinite(largest_magnitude(value.reshape(-1))):
+        if not math.isfinite(loops().largest_magnitude(value.reshape(-1))):
             return path
     return None
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from device_sim.attacks.attackers import Lies
 from device_sim.engines import Task
-from fl_mobile.client.answer import Answer, Terms, answer
+from fl_mobile.client.answer import Answer, Own, Terms, answer_each
 from fl_mobile.errors import DivergedError
 from fl_mobile.privacy.keys import derive
 from fl_mobile.records import Update
 from fl_mobile.seeds import rng_for
 from fl_mobile.server.fold import Fold, Folding
+from fl_mobile.tensors import at_once
 
 SIMULATED = "simulation"
 """Names the run of simulated clients; their secrets are this run's alone."""
@@ -66,12 +67,13 @@ class Clients:
         Raises:
             DivergedError: Local training gave NaN or Inf; names client and round.
         """
-        ready = Ready([task.device for task in tasks], [], None)
+        ready, together = Ready([task.device for task in tasks], [], None), at_once(self.terms.layout.spec)
 
         def packets() -> Iterator[bytes]:
-            for task, update in zip(tasks, updates, strict=True):
-                ready.answers.append(self._answer(task, update))
-                yield ready.answers[-1].packet
+            for first in range(0, len(tasks), together):
+                made = self._answers(tasks[first : first + together], updates[first : first + together])
+                ready.answers.extend(made)
+                yield from [one.packet for one in made]
 
         if self.folding is None:
             for _ in packets():
@@ -83,22 +85,24 @@ class Clients:
         smaller = self.folding.sum_bytes < sum(map(len, made))
         return Ready(ready.clients, ready.answers, self.folding(made) if smaller else None)
 
-    def _answer(self, task: Task, update: Update) -> Answer:
-        rng, kept = rng_for(task.seed, "codec"), task.device in self.keep
-        if self.lies:
-            update = self.lies.update(task.device, update, task.seed)
+    def _answers(self, tasks: Sequence[Task], updates: Sequence[Update]) -> list[Answer]:
+        clients = [self._own(*one) for one in zip(tasks, updates, strict=True)]
         try:
-            secret = derive(self.secret, "device", task.device) if self.secret else b""
-            made = answer(
-                self.terms,
-                update,
-                rng,
-                residual=task.residual,
-                secret=secret,
-                run=SIMULATED,
-                norm=self.norms,
-                keep_delta=kept,
-            )
+            made = answer_each(self.terms, clients, run=SIMULATED, norm=self.norms)
         except DivergedError as error:
-            raise DivergedError(f"device {task.device}, round {self.terms.round_num + 1}: {error}") from None
-        return replace(made, packet=self.lies.packet(task.device, made.packet, task.seed)) if self.lies else made
+            if len(tasks) > 1:  # one by one, until it is the one that diverged
+                return [self._answers([task], [update])[0] for task, update in zip(tasks, updates, strict=True)]
+            raise DivergedError(f"device {tasks[0].device}, round {self.terms.round_num + 1}: {error}") from None
+        if not self.lies:
+            return made
+        packets = [self.lies.packet(task.device, one.packet, task.seed) for task, one in zip(tasks, made, strict=True)]
+        return [replace(one, packet=packet) for one, packet in zip(made, packets, strict=True)]
+
+    def _own(self, task: Task, update: Update) -> Own:
+        return Own(
+            update=self.lies.update(task.device, update, task.seed) if self.lies else update,
+            rng=rng_for(task.seed, "codec"),
+            residual=task.residual,
+            secret=derive(self.secret, "device", task.device) if self.secret else b"",
+            keep_delta=task.device in self.keep,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fl_mobile.errors import WireError
-from fl_mobile.tensors import Spec, Tensors
+from fl_mobile.tensors import Spec, Tensors, loops
 
 FRACTION_BITS = 34
 """Resolution of the sum: 2⁻³⁴ ≈ 6e-11, far below float32's own at weight magnitudes."""
@@ -39,18 +39,16 @@ class WeightedMean:
             WireError: Reason ``"magnitude"``: ``weight·|value|`` reaches 2²⁷. Honest updates are a thousand times
                 smaller. What was added before plays no part, or the order of arrival would decide who is refused.
         """
-        from fl_mobile.kernels.loops import add_rounded, largest_magnitude
-
         scale = float(weight) * 2.0**FRACTION_BITS
         flat = {path: value.reshape(-1) for path, value in delta.items()}
-        magnitudes = [largest_magnitude(values) for values in flat.values()]
+        magnitudes = [loops().largest_magnitude(values) for values in flat.values()]
         if not all(abs(scale) * magnitude + 1 < _LARGEST_TERM for magnitude in magnitudes):  # NaN is not
             raise WireError("magnitude", f"values up to {max(magnitudes):g} times {weight} do not fit an exact sum")
         bound = abs(scale) * max(magnitudes, default=0.0) + 1
         if not self._bound + bound < _HEADROOM:
             self._carry()
         for (path, values), magnitude in zip(flat.items(), magnitudes, strict=True):
-            add_rounded(self._sum[path].reshape(-1), values, scale, magnitude)
+            loops().add_rounded(self._sum[path].reshape(-1), values, scale, magnitude)
         self._bound += bound
         self.weight += weight
 

@@ -10,8 +10,9 @@ update ─ mask ─ + residual ─ − prediction ─ − foreseen ─ clip, noi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -106,6 +107,24 @@ def terms_of(agreement: Agreement, assignment: Assignment, decoded: Decoded, pri
     )
 
 
+class Own(NamedTuple):
+    """What a client has of its own when it answers.
+
+    Attributes:
+        update: What local training produced, of all tensors that are trained.
+        rng: Its generator for this round, ``rng_for(seed of client and round, "codec")``.
+        residual: What it kept under error feedback.
+        secret: The device's own 32 bytes, where it adds noise.
+        keep_delta: Whether `Answer.delta` is returned.
+    """
+
+    update: Update
+    rng: np.random.Generator
+    residual: Tensors | None = None
+    secret: bytes = b""
+    keep_delta: bool = False
+
+
 def answer(
     terms: Terms,
     update: Update,
@@ -114,46 +133,66 @@ def answer(
     residual: Tensors | None = None,
     secret: bytes = b"",
     run: str = "",
-    norm: bool = False,
-    keep_delta: bool = False,
 ) -> Answer:
-    """Returns what a client sends.
+    """Returns what one client sends; arguments as in `Own`, what is raised as in `answer_each`."""
+    return answer_each(terms, [Own(update, rng, residual, secret)], run=run)[0]
+
+
+def answer_each(terms: Terms, clients: Sequence[Own], *, run: str = "", norm: bool = False) -> list[Answer]:
+    """Returns what each of some clients sends; they share nothing but the calls that make their packets.
 
     Args:
-        update: What local training produced, of all tensors that are trained.
-        rng: The client's own generator for this round, ``rng_for(seed of client and round, "codec")``.
-        residual: What it kept under error feedback.
-        secret: The device's own 32 bytes, where it adds noise.
-        run: Names the federation, where it adds noise.
+        run: Names the federation, where clients add noise.
         norm: Whether `Answer.norm` is measured.
-        keep_delta: Whether `Answer.delta` is returned.
 
     Raises:
-        DivergedError: The loss or the update holds NaN or Inf.
-        SpecMismatch: The update is not of the agreed spec.
+        DivergedError: The loss or the update of one of them holds NaN or Inf.
+        SpecMismatch: An update is not of the agreed spec.
     """
-    delta, loss = apply_masks({path: update.delta[path] for path in terms.layout.spec}, terms.masks), update.loss
-    if not math.isfinite(loss):
-        raise DivergedError(f"local training ended with loss {loss}. Lower train.learning-rate.")
-    wanted = feedback.minus(feedback.with_residual(delta, residual if terms.residuals else None), terms.prediction)
+    deltas = [_travelling(terms, own.update) for own in clients]
+    wanted = [_wanted(terms, own, delta, run) for own, delta in zip(clients, deltas, strict=True)]
+    headers, rngs = [_header(terms, own.update) for own in clients], [own.rng for own in clients]
+    if terms.shares:
+        packets = [_clipped(terms, *one) for one in zip(headers, wanted, rngs, strict=True)]
+    else:
+        packets = terms.layout.pack_each(headers, wanted, rngs)
+    return [
+        Answer(
+            packet=packet,
+            examples=own.update.num_examples,
+            loss=own.update.loss,
+            norm=global_norm(delta) if norm else math.nan,
+            wanted=sent if terms.residuals else None,
+            delta=delta if own.keep_delta else None,
+            private={path: value + own.update.delta[path] for path, value in terms.private.items()},
+        )
+        for own, delta, sent, packet in zip(clients, deltas, wanted, packets, strict=True)
+    ]
+
+
+def _travelling(terms: Terms, update: Update) -> Tensors:
+    """Returns the part of an update that travels."""
+    if not math.isfinite(update.loss):
+        raise DivergedError(f"local training ended with loss {update.loss}. Lower train.learning-rate.")
+    return apply_masks({path: update.delta[path] for path in terms.layout.spec}, terms.masks)
+
+
+def _wanted(terms: Terms, own: Own, delta: Tensors, run: str) -> Tensors:
+    """Returns what a client would send if sending were free."""
+    wanted = feedback.with_residual(delta, own.residual if terms.residuals else None)
+    wanted = feedback.minus(wanted, terms.prediction)
     if terms.foreseen:
-        steps = np.float32(terms.local_steps(update.num_examples))
+        steps = np.float32(terms.local_steps(own.update.num_examples))
         wanted = feedback.minus(wanted, {path: steps * value for path, value in terms.foreseen.items()})
     if terms.noise:
-        wanted = noised(wanted, terms.noise, secret=secret, run=run, round_num=terms.round_num)
+        wanted = noised(wanted, terms.noise, secret=own.secret, run=run, round_num=terms.round_num)
     wanted = apply_masks(wanted, terms.masks)
-    wanted = clip_by_norm(wanted, terms.clip_norm) if terms.clip_norm else wanted
-    told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, loss)
-    header = wire.Header(wire.UPDATE, terms.round_num, terms.round_num, *told)
-    return Answer(
-        packet=_clipped(terms, header, wanted, rng) if terms.shares else terms.layout.pack(header, wanted, rng),
-        examples=update.num_examples,
-        loss=loss,
-        norm=global_norm(delta) if norm else math.nan,
-        wanted=wanted if terms.residuals else None,
-        delta=delta if keep_delta else None,
-        private={path: value + update.delta[path] for path, value in terms.private.items()},
-    )
+    return clip_by_norm(wanted, terms.clip_norm) if terms.clip_norm else wanted
+
+
+def _header(terms: Terms, update: Update) -> wire.Header:
+    told = (min(update.num_examples, 1), math.nan) if terms.bare else (update.num_examples, update.loss)
+    return wire.Header(wire.UPDATE, terms.round_num, terms.round_num, *told)
 
 
 def _clipped(terms: Terms, header: wire.Header, wanted: Tensors, rng: np.random.Generator) -> bytes:

@@ -8,7 +8,9 @@ The round is looked at before anything is decoded: a stale packet costs its head
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from fl_mobile import wire
@@ -16,6 +18,7 @@ from fl_mobile.codecs.base import norm_gain
 from fl_mobile.errors import ConfigError, WireError
 from fl_mobile.records import FitPlan, Receipt
 from fl_mobile.tensors import Tensors, clip_by_norm
+from fl_mobile.wire.outcomes import attempt, replaced, those_left
 
 WEIGHTINGS = ("examples", "uniform")
 
@@ -100,13 +103,30 @@ def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admissio
     Raises:
         WireError: It does not count; the reason says why.
     """
-    header = header_of(packet, round_num=round_num, layout=layout, rules=rules)
-    late = round_num - header.base_round
-    delta = layout.unpack(packet, header).tensors
-    examples = min(header.num_examples, rules.max_examples)
-    full_weight = rules.unit * (examples if rules.weighting == "examples" else 1)
-    weight = max(1, round(full_weight * (1 + late) ** -rules.staleness_exponent))
-    receipt = Receipt(weight=weight, local_steps=plan.local_steps(examples))
-    if rules.clip_norm:
-        delta = clip_by_norm(delta, rules.clip_norm * norm_gain(layout.codec, layout.coded))
-    return Admitted(header=header, delta=delta, receipt=receipt, full_weight=full_weight, late=late)
+    one = admit_each([packet], round_num=round_num, layout=layout, rules=rules, plan=plan)[0]
+    if isinstance(one, WireError):
+        raise one
+    return one
+
+
+def admit_each(
+    packets: Sequence[bytes], *, round_num: int, layout: wire.Layout, rules: Admission, plan: FitPlan
+) -> list[Admitted | WireError]:
+    """Returns what `admit` returns or raises of each packet; they are decoded together where the codec can."""
+    headers = [attempt(partial(header_of, round_num=round_num, layout=layout, rules=rules), one) for one in packets]
+    good = [packet for packet, header in zip(packets, headers, strict=True) if not isinstance(header, WireError)]
+    bound = rules.clip_norm * norm_gain(layout.codec, layout.coded) if rules.clip_norm else 0.0
+
+    def admitted(packet: wire.Packet) -> Admitted:
+        header, delta = packet
+        late = round_num - header.base_round
+        examples = min(header.num_examples, rules.max_examples)
+        full_weight = rules.unit * (examples if rules.weighting == "examples" else 1)
+        weight = max(1, round(full_weight * (1 + late) ** -rules.staleness_exponent))
+        receipt = Receipt(weight=weight, local_steps=plan.local_steps(examples))
+        if bound:
+            delta = clip_by_norm(delta, bound)
+        return Admitted(header=header, delta=delta, receipt=receipt, full_weight=full_weight, late=late)
+
+    unpacked = replaced(headers, layout.unpack_each(good, those_left(headers)))
+    return replaced(unpacked, map(admitted, those_left(unpacked)))

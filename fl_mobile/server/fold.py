@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -22,9 +23,10 @@ from fl_mobile import wire
 from fl_mobile.aggregation import AggregationRow, Aggregator, WeightedMean
 from fl_mobile.errors import WireError
 from fl_mobile.records import FitPlan, Receipt
-from fl_mobile.server.admission import Admission, Admitted, admit
+from fl_mobile.server.admission import Admission, Admitted, admit_each
 from fl_mobile.server.statistics import as_moments, moments
-from fl_mobile.tensors import Tensors
+from fl_mobile.tensors import Tensors, at_once
+from fl_mobile.wire.outcomes import attempt, replaced, those_left
 
 TOO_FEW = "too-few"
 """Why packets do not count that are fewer than the aggregation rule needs."""
@@ -61,7 +63,7 @@ class Folding:
         return moments(self.layout.spec) if self.rule.mean else {}
 
     def __call__(self, packets: Iterable[bytes], *, sign: Literal[1, -1] = 1) -> Fold:
-        """Returns the packets' aggregate; memory: one packet at a time, or what the rule keeps.
+        """Returns the packets' aggregate; memory: a few packets at a time (`at_once`), or what the rule keeps.
 
         Args:
             sign: −1 makes what takes the packets out again, to the last bit, of the fold it is merged into; only rules
@@ -69,8 +71,9 @@ class Folding:
         """
         trainable = {path: tensor for path, tensor in self.layout.spec.items() if tensor.trainable}
         out = Fold(self.rule.make(self.layout.spec), self.rule.make(trainable) if self.per_step else None)
-        for packet in packets:
-            out.take(packet, self, sign)
+        waiting = iter(packets)
+        while some := list(islice(waiting, at_once(self.layout.spec))):
+            out.take(some, self, sign)
         return out
 
     @property
@@ -113,26 +116,23 @@ class Fold:
         """Packets in the aggregate."""
         return self.upload_bytes.total()
 
-    def take(self, packet: bytes, folding: Folding, sign: Literal[1, -1]) -> None:
-        """Adds one packet, or takes it out again; a bad one is counted by reason, never raised."""
-        try:
-            one = admit(
-                packet,
-                round_num=folding.round_num,
-                layout=folding.layout,
-                rules=folding.admission,
-                plan=folding.plan,
-            )
-            self._add(one, folding.counted(one), sign)
-        except WireError as error:
-            self.dropped[error.reason] += sign
-            receipt = Receipt(reason=error.reason)
-        else:
-            self.upload_bytes[len(packet)] += sign
-            self.examples += sign * min(one.header.num_examples, folding.admission.max_examples)
-            receipt = one.receipt
-        if sign > 0:
-            self.receipts.append(receipt)
+    def take(self, packets: Sequence[bytes], folding: Folding, sign: Literal[1, -1]) -> None:
+        """Adds packets, or takes them out again; a bad one is counted by reason, never raised."""
+        admitted = admit_each(
+            packets,
+            round_num=folding.round_num,
+            layout=folding.layout,
+            rules=folding.admission,
+            plan=folding.plan,
+        )
+        added = replaced(admitted, (attempt(self._add, one, folding, sign) for one in those_left(admitted)))
+        for packet, one in zip(packets, added, strict=True):
+            if isinstance(one, WireError):
+                self.dropped[one.reason] += sign
+            else:
+                self.upload_bytes[len(packet)] += sign
+            if sign > 0:
+                self.receipts.append(Receipt(reason=one.reason) if isinstance(one, WireError) else one)
 
     def merge(self, other: Fold) -> None:
         """Adds what ``other`` holds; its receipts come after those that are here."""
@@ -148,9 +148,9 @@ class Fold:
         self.dropped.update(other.dropped)
         self.receipts += other.receipts
 
-    def _add(self, one: Admitted, delta: Tensors, sign: int) -> None:
+    def _add(self, one: Admitted, folding: Folding, sign: int) -> Receipt:
         weight, steps = sign * one.receipt.weight, one.receipt.local_steps
-        self.total.add(delta, weight)
+        self.total.add(folding.counted(one), weight)
         if self.per_step is not None:  # steps are at least 1: what fitted the sum above fits this one
             paths = (path for path in one.delta if path in self.per_step.spec)
             self.per_step.add({path: one.delta[path] / np.float32(steps) for path in paths}, weight)
@@ -158,6 +158,8 @@ class Fold:
         self.full_weight += sign * one.full_weight
         self.losses.append((one.header.loss, weight))
         self.staleness[one.late] += sign
+        self.examples += sign * min(one.header.num_examples, folding.admission.max_examples)
+        return one.receipt
 
 
 def closed(folded: Fold, rule: AggregationRow) -> Fold:

@@ -23,7 +23,9 @@ so nothing in it can make the server allocate more than the spec says.
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -34,6 +36,7 @@ from fl_mobile.codecs.base import Codec, codec_id, coded_tensors, in_round, of_c
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import WireError
 from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, cut, fingerprint, not_finite
+from fl_mobile.wire.outcomes import attempt, replaced, those_left
 
 try:
     from zlib_ng.zlib_ng import crc32  # the same numbers 20 times as fast: raw packets cost little else
@@ -43,7 +46,8 @@ except ImportError:
 MAGIC, VERSION = b"FLM1", 1
 UPDATE, MODEL, MODEL_DELTA, MODEL_SUMS = 0, 1, 2, 3
 _HEADER = struct.Struct("<4sBBHQIIIIfI")
-_CHECKSUM = struct.Struct("<I")
+_CHECKSUM, _LOSS = struct.Struct("<I"), struct.Struct("<f")
+_TO_BE_SENT = "in the update to be sent"
 OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 """Bytes of every packet that are neither exact tensors nor payload."""
 
@@ -84,6 +88,10 @@ class Layout:
         return {path: tensor for path, tensor in self.spec.items() if path not in self.coded}
 
     @cached_property
+    def _coded_values(self) -> int:
+        return sum(tensor.size for tensor in self.coded.values())
+
+    @cached_property
     def _exact_values(self) -> int:
         return sum(tensor.size for tensor in self.exact.values())
 
@@ -99,16 +107,42 @@ class Layout:
 
     def pack(self, header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the packet that carries ``tensors``; raises as `pack`."""
-        check_fits(tensors, self.spec, "cannot pack")
-        check_finite(tensors, "in the update to be sent")
-        codec = of_client(in_round(self.codec, header.round_num), header.num_examples)
-        return self.seal(header, tensors, codec.encode({path: tensors[path] for path in self.coded}, rng))
+        return self.pack_each([header], [tensors], [rng])[0]
+
+    def pack_each(
+        self, headers: Sequence[Header], updates: Sequence[Tensors], rngs: Sequence[np.random.Generator]
+    ) -> list[bytes]:
+        """Returns the packets that carry updates of one round; raises as `pack`."""
+        for tensors in updates:
+            check_fits(tensors, self.spec, "cannot pack")
+        codec, examples = in_round(self.codec, headers[0].round_num), [header.num_examples for header in headers]
+        together = getattr(codec, "encode_each", None)
+        if together is not None:
+            rows = np.empty((len(updates), self._coded_values), np.float32)
+            for row, tensors in zip(rows, updates, strict=True):
+                if self.coded:
+                    np.concatenate([tensors[path].ravel() for path in self.coded], out=row)
+            # One look at all of them; who it is only matters if somebody diverged.
+            exact = [{path: tensors[path] for path in self.exact} for tensors in updates] if self.exact else []
+            if not_finite({"coded": rows}) or any(map(not_finite, exact)):
+                for tensors in updates:
+                    check_finite(tensors, _TO_BE_SENT)
+            payloads = together(rows, self.coded, rngs, examples)
+        else:
+            payloads = []
+            for tensors, rng, own in zip(updates, rngs, examples, strict=True):
+                check_finite(tensors, _TO_BE_SENT)
+                coded = {path: tensors[path] for path in self.coded}
+                payloads.append(of_client(codec, own).encode(coded, rng))
+        return [self.seal(*packet) for packet in zip(headers, updates, payloads, strict=True)]
 
     def seal(self, header: Header, tensors: Tensors, payload: bytes) -> bytes:
         """Returns the packet of a payload that is there already; of ``tensors`` the exact ones travel beside it."""
         exact = b"".join([tensors[path].astype("<f4", copy=False).tobytes() for path in self.exact])
-        with np.errstate(over="ignore"):  # a loss past float32 becomes Inf, which servers leave out of the mean
-            loss = float(np.float32(header.loss))
+        try:
+            loss = _LOSS.unpack(_LOSS.pack(header.loss))[0]
+        except OverflowError:  # past float32; servers leave Inf out of the mean
+            loss = math.copysign(math.inf, header.loss)
         head = _HEADER.pack(
             *(MAGIC, VERSION, header.kind, 0, self.fingerprint, self.codec_id, header.round_num, header.base_round),
             *(min(header.num_examples, 2**32 - 1), loss, len(payload)),
@@ -144,13 +178,38 @@ class Layout:
         Args:
             header: What `header` returned of the same packet, for those who asked it before: not checked again.
         """
-        header, exact, payload, reader = self._parts(packet, header)
+        header, exact, payload = self._parts(packet, header)
         decoded = in_round(self.codec, header.round_num).decode(payload, self.coded)
-        reader.end()
+        return Packet(header, self._checked(decoded, exact))
+
+    def unpack_each(self, packets: Sequence[bytes], headers: Sequence[Header]) -> list[Packet | WireError]:
+        """Returns what `unpack` returns or raises of each packet; a codec with ``decode_each`` decodes them together.
+
+        Args:
+            headers: What `header` returned of each.
+        """
+        together = getattr(self.codec, "decode_each", None)
+        if together is None:
+            return [attempt(self.unpack, *one) for one in zip(packets, headers, strict=True)]
+        opened = [attempt(self._parts, *one) for one in zip(packets, headers, strict=True)]
+        whole = those_left(opened)
+        rows, faults = together([payload for _, _, payload in whole], self.coded)
+        look = bool(self.exact) or not_finite({"coded": rows}) is not None
+
+        def packet_of(at: int) -> Packet:
+            if at in faults:
+                raise faults[at]
+            header, exact, _ = whole[at]
+            tensors = cut(rows[at], self.coded)
+            return Packet(header, self._checked(tensors, exact) if look else tensors)
+
+        return replaced(opened, [attempt(packet_of, at) for at in range(len(whole))])
+
+    def _checked(self, decoded: Tensors, exact: Tensors) -> Tensors:
         tensors = {path: decoded[path] if path in self.coded else exact[path] for path in self.spec}
         if path := not_finite(tensors):
             raise WireError("value", f"tensor '{path}' decodes to NaN or Inf")
-        return Packet(header, tensors)
+        return tensors
 
     def open(self, packet: bytes) -> tuple[Header, Tensors, memoryview]:
         """Returns header, exact tensors and payload of a packet that is not damaged, nothing decoded.
@@ -158,16 +217,18 @@ class Layout:
         Raises:
             WireError: It is damaged, of another model or codec, or its parts have other lengths.
         """
-        header, exact, payload, reader = self._parts(packet)
-        reader.end()
-        return header, exact, payload
+        return self._parts(packet)
 
-    def _parts(self, packet: bytes, header: Header | None = None) -> tuple[Header, Tensors, memoryview, Reader]:
+    def _parts(self, packet: bytes, header: Header | None = None) -> tuple[Header, Tensors, memoryview]:
         header = header or self.header(packet)
         reader = Reader(memoryview(packet)[: -_CHECKSUM.size])
         payload_bytes = _HEADER.unpack(reader.take(_HEADER.size))[-1]
-        exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
-        return header, exact, reader.take(payload_bytes), reader
+        exact: Tensors = {}
+        if self.exact:
+            exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
+        payload = reader.take(payload_bytes)
+        reader.end()
+        return header, exact, payload
 
 
 def kind_of(packet: bytes) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from fl_mobile.codecs.ecsq.records import MAX_RANK
-from fl_mobile.errors import ConfigError, nearest
+from fl_mobile.errors import ConfigError, WireError, nearest
 from fl_mobile.tensors import Spec, Tensors, cut
 
 Rounding = Literal["stochastic", "rdo", "nearest"]
@@ -114,11 +115,37 @@ class Ecsq:
             rng=rng,
         )
 
+    def encode_each(
+        self, rows: np.ndarray, spec: Spec, rngs: Sequence[np.random.Generator], examples: Sequence[int]
+    ) -> list[bytes]:
+        """Returns what clients with so many examples make of their updates: `encode`, in few calls.
+
+        Args:
+            rows: ``float32[m, n]``: the tensors of each, end to end.
+            spec: Of the tensors.
+        """
+        from fl_mobile.codecs.ecsq import layout, payload
+
+        return payload.encode_each(
+            rows=rows,
+            matrices=tuple(layout.matrix_shape(tensor.shape) for tensor in spec.values()),
+            wanted=[(self.for_examples(own).step, self.absolute) for own in examples],
+            rounding=self.rounding,
+            rank=self.rank,
+            rngs=rngs,
+        )
+
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:
         """Returns the tensors; every size comes from ``spec``."""
         from fl_mobile.codecs.ecsq.payload import decode
 
         return cut(decode(payload, [tensor.shape for tensor in spec.values()]), spec)
+
+    def decode_each(self, payloads: Sequence[memoryview], spec: Spec) -> tuple[np.ndarray, dict[int, WireError]]:
+        """Returns ``float32[m, n]``, the tensors of each end to end, and what `decode` would have raised, by number."""
+        from fl_mobile.codecs.ecsq.payload import decode_each
+
+        return decode_each(payloads, [tensor.shape for tensor in spec.values()])
 
 
 def parse_ecsq(argument: str | None) -> Ecsq:

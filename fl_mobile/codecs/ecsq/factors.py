@@ -35,6 +35,11 @@ def no_factors(shapes: Shapes) -> Factors:
     return Factors(np.zeros(len(shapes.rows), np.int64))
 
 
+def may_split(matrix: tuple[int, int]) -> bool:
+    """Whether a tensor of so many rows and columns is looked at at all."""
+    return min(matrix) >= lowrank.MIN_SIDE
+
+
 def extract(
     values: np.ndarray, shapes: Shapes, step: float, rounding: str, max_rank: int
 ) -> tuple[np.ndarray, Factors, np.ndarray]:
@@ -46,7 +51,7 @@ def extract(
     factor_step = step * ratio / STEP_PARTS
     matrices, split = {}, {}
     for index, (rows, columns) in enumerate(zip(shapes.rows.tolist(), shapes.columns.tolist(), strict=True)):
-        if min(rows, columns) < lowrank.MIN_SIDE:
+        if not may_split((rows, columns)):
             continue
         matrix = values[shapes.offset[index] : shapes.offset[index + 1]].reshape(rows, columns)
         found = lowrank.directions(matrix, factor_step, min(max_rank, _MOST[rounding]))

@@ -9,13 +9,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from fl_mobile.codecs.bits.reader import Reader
-from fl_mobile.codecs.ecsq.factors import extract, no_factors, scale_of
+from fl_mobile.codecs.ecsq.factors import extract, may_split, no_factors, scale_of
 from fl_mobile.codecs.ecsq.layout import COLUMN_CLASSES, ROW_CLASSES, Shapes, matrix_shape, shapes_of
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.codecs.ecsq.read import read_levels, with_factors
-from fl_mobile.codecs.ecsq.rebuild import rebuilt
+from fl_mobile.codecs.ecsq.rebuild import rebuild
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
-from fl_mobile.codecs.ecsq.rounding import Draws, draw, mean_shifts, rate_distortion, stochastic, to_nearest
+from fl_mobile.codecs.ecsq.rounding import (
+    Draws,
+    EachDraws,
+    draw,
+    draw_each,
+    draws_of,
+    mean_shifts,
+    rate_distortion,
+    stochastic,
+    to_nearest,
+)
 from fl_mobile.codecs.ecsq.write import flat_floor, write_levels
 from fl_mobile.errors import WireError
 from fl_mobile.kernels.compiled import compiled
@@ -50,7 +60,7 @@ def encode(
         rank: As `Ecsq.rank`.
         rng: The device's generator.
     """
-    step = _delta(values, *wanted)
+    step = _delta(values, _square(values), *wanted)
     if not step:
         return bytes([ZERO])
     shapes = shapes_of(matrices)
@@ -60,7 +70,42 @@ def encode(
         payload = _coded(values=values, shapes=shapes, step=step, rounding=rounding, rank=rank, rng=rng)
     if not payload:
         return bytes([ZERO])
+    return _shorter(payload, values)
+
+
+def _shorter(payload: bytes, values: np.ndarray) -> bytes:
+    """Returns the payload, or the values as they are if those are fewer bytes."""
     return payload if len(payload) < 1 + 4 * len(values) else bytes([RAW]) + values.astype("<f4").tobytes()
+
+
+def encode_each(
+    rows: np.ndarray,
+    matrices: tuple[tuple[int, int], ...],
+    wanted: Sequence[tuple[float, bool]],
+    rounding: str,
+    rank: int,
+    rngs: Sequence[np.random.Generator],
+) -> list[bytes]:
+    """Returns what `encode` returns of each of ``float32[m, n]``, with few calls where updates are small.
+
+    Args:
+        wanted: As of `encode`, one a row.
+        rngs: One a row.
+    """
+    if rounding != "stochastic" or (rank and any(map(may_split, matrices))):
+        each = zip(rows, wanted, rngs, strict=True)
+        return [encode(row, matrices, own, rounding, rank, rng) for row, own, rng in each]
+    squares = zip(rows, _squares(rows).tolist(), wanted, strict=True)
+    steps = [_delta(row, square, *own) for row, square, own in squares]
+    who, shapes = np.flatnonzero(steps), shapes_of(matrices)
+    draws = draw_each(rows, np.array(steps), who, rngs)
+    data, ends = _rounded_each(rows, np.array(steps), who, draws, no_factors(shapes), shapes)
+    payloads, whole, first = [bytes([ZERO])] * len(rows), data.tobytes(), 0
+    for row, end in zip(who.tolist(), ends.tolist(), strict=True):
+        if end > first:
+            payloads[row] = _shorter(_HEAD.pack(CODED, steps[row], 0, 0) + whole[first:end], rows[row])
+        first = end
+    return payloads
 
 
 def _coded(
@@ -88,27 +133,62 @@ def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray
     Raises:
         WireError: For anything `encode` cannot have written.
     """
-    reader, total = Reader(payload), sum(map(math.prod, shapes))
+    reader, values = Reader(payload), np.zeros(sum(map(math.prod, shapes)), np.float32)
     form = reader.take(1)[0]
     if form == RAW:
-        values = reader.finite("<f4", total)
+        values = reader.finite("<f4", len(values))
     elif form == CODED:
         step, *shifts = _STEPS.unpack(reader.take(_STEPS.size))
         if not 0 < step <= _MAX:
             raise WireError("value", f"ecsq: the step must be a finite number above 0, got {step}")
-        matrices = shapes_of(tuple(matrix_shape(shape) for shape in shapes))
-        values = _decoded(reader.array("u1", reader.left), matrices, step, *shifts)
-    elif form == ZERO:
-        values = np.zeros(total, np.float32)
-    else:
+        _rebuild(reader.array("u1", reader.left), _shapes_of(shapes), (step, *shifts), values)
+    elif form != ZERO:
         raise WireError("value", f"ecsq: unknown form {form}, expected 0 (zeros), 1 (float32) or 2 (coded)")
     reader.end()
     return values
 
 
-def _delta(values: np.ndarray, wanted: float, absolute: bool) -> float:
-    """Returns Δ as a float32 number, 0 if all values are; no level exceeds `MAX_LEVEL` with it."""
-    square = _square(values)
+def decode_each(
+    payloads: Sequence[memoryview], shapes: Sequence[tuple[int, ...]]
+) -> tuple[np.ndarray, dict[int, WireError]]:
+    """Returns what `decode` returns of each, ``float32[m, n]``, and what it raises instead, by number; with few calls.
+
+    A row that was refused may hold anything.
+    """
+    rows, faults = np.zeros((len(payloads), sum(map(math.prod, shapes))), np.float32), dict[int, WireError]()
+    who, heads = [], []
+    for row, payload in enumerate(payloads):
+        if len(payload) >= _HEAD.size:
+            form, *steps = _HEAD.unpack_from(payload)
+            if form == CODED and 0 < steps[0] <= _MAX:
+                who.append(row)
+                heads.append(steps)
+                continue
+        try:
+            rows[row] = decode(payload, shapes)
+        except WireError as error:
+            faults[row] = error
+    data = np.frombuffer(b"".join([payloads[row][_HEAD.size :] for row in who]), np.uint8)
+    ends = np.cumsum([len(payloads[row]) - _HEAD.size for row in who])
+    begun = np.zeros(1, np.int64)
+    while begun[0] < len(who):
+        try:
+            _rebuild_each(data, ends, np.array(heads), np.array(who), _shapes_of(shapes), rows, begun)
+        except WireError as error:  # the others are as good as before
+            faults[who[begun[0] - 1]] = error
+    return rows, faults
+
+
+def _shapes_of(shapes: Sequence[tuple[int, ...]]) -> Shapes:
+    return shapes_of(tuple(matrix_shape(shape) for shape in shapes))
+
+
+def _delta(values: np.ndarray, square: float, wanted: float, absolute: bool) -> float:
+    """Returns Δ as a float32 number, 0 if all values are; no level exceeds `MAX_LEVEL` with it.
+
+    Args:
+        square: `_square` of the values.
+    """
     if not square:
         return 0.0
     step = wanted if absolute else _round(wanted * math.sqrt(square / len(values)))
@@ -134,6 +214,15 @@ def _square(values: np.ndarray) -> float:
     return square
 
 
+@compiled
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """Returns `_square` of each row of ``float32[m, n]``."""
+    squares = np.empty(len(rows))
+    for k in range(len(rows)):
+        squares[k] = _square(rows[k])
+    return squares
+
+
 def _round(step: float) -> float:
     """Returns 12 leading bits, in which sums of any order agree: it must not make other packets."""
     mantissa, exponent = math.frexp(step)
@@ -146,6 +235,25 @@ def _rounded(
 ) -> np.ndarray:
     """Returns what `_smallest` does of values rounded by chance: one call, no levels that would pass through Python."""
     return _smallest(stochastic(values, step, draws), numbers, factors, shapes)
+
+
+@compiled
+def _rounded_each(
+    rows: np.ndarray, steps: np.ndarray, who: np.ndarray, draws: EachDraws, factors: Factors, shapes: Shapes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `_rounded` does of some rows of ``float32[m, n]``, end to end, and where each ends."""
+    ends, at, numbers = np.empty(len(who), np.int64), 0, np.zeros(0, np.int64)
+    out = np.empty(1 << 12, np.uint8)
+    for k in range(len(who)):
+        payload = _rounded(rows[who[k]], steps[who[k]], draws_of(draws, k), numbers, factors, shapes)
+        if at + len(payload) > len(out):
+            longer = np.empty(2 * (at + len(payload)), np.uint8)
+            longer[:at] = out[:at]
+            out = longer
+        out[at : at + len(payload)] = payload
+        at += len(payload)
+        ends[k] = at
+    return out[:at], ends
 
 
 @compiled
@@ -181,6 +289,33 @@ def _with_factors(levels: Levels, numbers: np.ndarray, total: int) -> Levels:
 
 
 @compiled
-def _decoded(data: np.ndarray, shapes: Shapes, step: float, first_shift: int, second_shift: int) -> np.ndarray:
+def _rebuild(data: np.ndarray, shapes: Shapes, steps: tuple[float, int, int], values: np.ndarray) -> None:
+    """Sets ``float32[n]``, zeros, to what the levels in ``uint8[m]`` stand for; steps are Δ and two shifts."""
     levels, factors = read_levels(data, shapes)
-    return rebuilt(levels, factors, shapes, (step, first_shift, second_shift), scale_of(factors.ratio, step))
+    rebuild(levels, factors, shapes, steps, scale_of(factors.ratio, steps[0]), values)
+
+
+@compiled
+def _rebuild_each(
+    data: np.ndarray,
+    ends: np.ndarray,
+    heads: np.ndarray,
+    who: np.ndarray,
+    shapes: Shapes,
+    rows: np.ndarray,
+    begun: np.ndarray,
+) -> None:
+    """Does `_rebuild` for payloads that lie end to end.
+
+    Args:
+        ends: ``int64[k]``, where each ends.
+        heads: ``float64[k, 3]``: Δ and two shifts.
+        who: ``int64[k]``: its row.
+        rows: ``float32[m, n]``.
+        begun: ``int64[1]``: how many have been begun.
+    """
+    while begun[0] < len(who):
+        k = begun[0]
+        begun[0] += 1
+        steps = (heads[k, 0], np.int64(heads[k, 1]), np.int64(heads[k, 2]))
+        _rebuild(data[ends[k - 1] if k else 0 : ends[k]], shapes, steps, rows[who[k]])

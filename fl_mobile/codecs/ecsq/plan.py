@@ -136,11 +136,11 @@ def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np
         sums[which[i]] += magnitudes[i]
     mean, small = total / len(classes), min(_SMALL, len(classes))
     often = np.zeros(small, np.int64)  # rows of one sum have one class, and most sums are small
-    for number in sums:
-        if number < small:
-            often[number] += 1
+    for i in range(len(classes)):
+        if sums[i] < small:
+            often[sums[i]] += 1
         else:
-            count[_nearest(number, mean)] += 1
+            count[_nearest(sums[i], mean)] += 1
     told = np.zeros(small, np.uint8)
     for number in range(1, small):
         if often[number]:

@@ -15,10 +15,15 @@ _AT_ONCE = 4
 
 
 @compiled
-def rebuilt(
-    levels: Levels, factors: Factors, shapes: Shapes, steps: tuple[float, int, int], scale: float
-) -> np.ndarray:
-    """Returns the values of all tensors end to end, ``float32[n]``: low-rank part, if there is one, and levels.
+def rebuild(
+    levels: Levels,
+    factors: Factors,
+    shapes: Shapes,
+    steps: tuple[float, int, int],
+    scale: float,
+    values: np.ndarray,
+) -> None:
+    """Sets the values of all tensors end to end: low-rank part, if there is one, and levels.
 
     Args:
         levels: Of the tensors and of their factors, in any order.
@@ -26,10 +31,10 @@ def rebuilt(
         shapes: Of the tensors.
         steps: Δ, and the shifts of level 1 and of those above.
         scale: `scale_of` the factors.
+        values: ``float32[n]``, zeros.
     """
     step, first_shift, second_shift = steps
     total = shapes.offset[-1]
-    values = np.zeros(total, np.float32)
     lefts, rights, begin = _low_rank(levels, factors, shapes)
     sums = np.empty(np.max(shapes.columns) if len(lefts) else 0)
     used, times = np.zeros(MAX_RANK + _AT_ONCE, np.int64), np.zeros(MAX_RANK + _AT_ONCE)
@@ -76,7 +81,6 @@ def rebuilt(
                 low += lefts[begin[tensor, 0] + above * rank + k] * factor
             value += low * scale
         values[at] = min(max(value, -_MAX), _MAX)
-    return values
 
 
 @compiled
