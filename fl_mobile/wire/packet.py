@@ -178,8 +178,9 @@ class Layout:
         Args:
             header: What `header` returned of the same packet, for those who asked it before: not checked again.
         """
-        header, exact, payload = self._parts(packet, header)
+        header, exact, payload, reader = self._parts(packet, header)
         decoded = in_round(self.codec, header.round_num).decode(payload, self.coded)
+        reader.end()
         return Packet(header, self._checked(decoded, exact))
 
     def unpack_each(self, packets: Sequence[bytes], headers: Sequence[Header]) -> list[Packet | WireError]:
@@ -193,13 +194,14 @@ class Layout:
             return [attempt(self.unpack, *one) for one in zip(packets, headers, strict=True)]
         opened = [attempt(self._parts, *one) for one in zip(packets, headers, strict=True)]
         whole = those_left(opened)
-        rows, faults = together([payload for _, _, payload in whole], self.coded)
+        rows, faults = together([payload for _, _, payload, _ in whole], self.coded)
         look = bool(self.exact) or not_finite({"coded": rows}) is not None
 
         def packet_of(at: int) -> Packet:
             if at in faults:
                 raise faults[at]
-            header, exact, _ = whole[at]
+            header, exact, _, reader = whole[at]
+            reader.end()
             tensors = cut(rows[at], self.coded)
             return Packet(header, self._checked(tensors, exact) if look else tensors)
 
@@ -217,18 +219,18 @@ class Layout:
         Raises:
             WireError: It is damaged, of another model or codec, or its parts have other lengths.
         """
-        return self._parts(packet)
+        header, exact, payload, reader = self._parts(packet)
+        reader.end()
+        return header, exact, payload
 
-    def _parts(self, packet: bytes, header: Header | None = None) -> tuple[Header, Tensors, memoryview]:
+    def _parts(self, packet: bytes, header: Header | None = None) -> tuple[Header, Tensors, memoryview, Reader]:
         header = header or self.header(packet)
         reader = Reader(memoryview(packet)[: -_CHECKSUM.size])
         payload_bytes = _HEADER.unpack(reader.take(_HEADER.size))[-1]
         exact: Tensors = {}
         if self.exact:
             exact = cut(reader.array("<f4", self._exact_values).astype(np.float32, copy=False), self.exact)
-        payload = reader.take(payload_bytes)
-        reader.end()
-        return header, exact, payload
+        return header, exact, reader.take(payload_bytes), reader
 
 
 def kind_of(packet: bytes) -> int:
