@@ -27,7 +27,12 @@ def rng_for(seed: int, *keys: int | str) -> np.random.Generator:
 
     Not for differential privacy: that noise needs a secret key.
     """
-    return np.random.Generator(np.random.Philox(_Key(seed_for(seed, *keys))))  # type: ignore[arg-type]
+    return philox(seed_for(seed, *keys))
+
+
+def philox(key: int) -> np.random.Generator:
+    """Returns the generator ``Philox(key=key)``."""
+    return np.random.Generator(np.random.Philox(_Key(key)))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):  # type: ignore[misc]

@@ -26,7 +26,7 @@ from fl_mobile.agreement import Agreement
 from fl_mobile.client.answer import answer, terms_of
 from fl_mobile.errors import ConfigError
 from fl_mobile.records import FitPlan, Update
-from fl_mobile.seeds import rng_for
+from fl_mobile.seeds import rng_for, seed_for
 from fl_mobile.server.publish import assign, publish
 from fl_mobile.server.step import ServerRules, folding_of, step
 from fl_mobile.storage.shelf import Shelf
@@ -143,7 +143,7 @@ def _released(
     def packet(number: int) -> bytes:
         whole = still | cut(np.float32(norm) * direction(seed, "sent", number, size), trained)
         update = Update({path: whole[path] for path in agreement.spec}, 1, {"loss": 0.0})
-        return answer(terms, update, rng_for(seed, "canary-codec", number)).packet
+        return answer(terms, update, seed_for(seed, "canary-codec", number)).packet
 
     folded = folding_of(agreement, rules, assignment)(map(packet, range(count)))
     after, report = step(

@@ -15,7 +15,7 @@ from fl_mobile.client.answer import Answer, Own, Terms, answer_each
 from fl_mobile.errors import DivergedError
 from fl_mobile.privacy.keys import derive
 from fl_mobile.records import Update
-from fl_mobile.seeds import rng_for
+from fl_mobile.seeds import seed_for
 from fl_mobile.server.fold import Fold, Folding
 from fl_mobile.tensors import at_once
 
@@ -101,7 +101,7 @@ class Clients:
     def _own(self, task: Task, update: Update) -> Own:
         return Own(
             update=self.lies.update(task.device, update, task.seed) if self.lies else update,
-            rng=rng_for(task.seed, "codec"),
+            key=seed_for(task.seed, "codec"),
             residual=task.residual,
             secret=derive(self.secret, "device", task.device) if self.secret else b"",
             keep_delta=task.device in self.keep,

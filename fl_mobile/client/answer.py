@@ -26,6 +26,7 @@ from fl_mobile.errors import DivergedError
 from fl_mobile.privacy.local import LocalNoise, noised
 from fl_mobile.privacy.shares import ShareNoise
 from fl_mobile.records import Assignment, Receipt, Update
+from fl_mobile.seeds import philox
 from fl_mobile.tensors import Tensors, check_fits, clip_by_norm, global_norm
 from fl_mobile.wire.download import Decoded
 from fl_mobile.wire.pruning_mask import Masks, apply_masks
@@ -112,14 +113,14 @@ class Own(NamedTuple):
 
     Attributes:
         update: What local training produced, of all tensors that are trained.
-        rng: Its generator for this round, ``rng_for(seed of client and round, "codec")``.
+        key: Of its generator for this round, ``seed_for(seed of client and round, "codec")``.
         residual: What it kept under error feedback.
         secret: The device's own 32 bytes, where it adds noise.
         keep_delta: Whether `Answer.delta` is returned.
     """
 
     update: Update
-    rng: np.random.Generator
+    key: int
     residual: Tensors | None = None
     secret: bytes = b""
     keep_delta: bool = False
@@ -128,14 +129,14 @@ class Own(NamedTuple):
 def answer(
     terms: Terms,
     update: Update,
-    rng: np.random.Generator,
+    key: int,
     *,
     residual: Tensors | None = None,
     secret: bytes = b"",
     run: str = "",
 ) -> Answer:
     """Returns what one client sends; arguments as in `Own`, what is raised as in `answer_each`."""
-    return answer_each(terms, [Own(update, rng, residual, secret)], run=run)[0]
+    return answer_each(terms, [Own(update, key, residual, secret)], run=run)[0]
 
 
 def answer_each(terms: Terms, clients: Sequence[Own], *, run: str = "", norm: bool = False) -> list[Answer]:
@@ -151,11 +152,11 @@ def answer_each(terms: Terms, clients: Sequence[Own], *, run: str = "", norm: bo
     """
     deltas = [_travelling(terms, own.update) for own in clients]
     wanted = [_wanted(terms, own, delta, run) for own, delta in zip(clients, deltas, strict=True)]
-    headers, rngs = [_header(terms, own.update) for own in clients], [own.rng for own in clients]
+    headers, keys = [_header(terms, own.update) for own in clients], [own.key for own in clients]
     if terms.shares:
-        packets = [_clipped(terms, *one) for one in zip(headers, wanted, rngs, strict=True)]
+        packets = [_clipped(terms, *one) for one in zip(headers, wanted, map(philox, keys), strict=True)]
     else:
-        packets = terms.layout.pack_each(headers, wanted, rngs)
+        packets = terms.layout.pack_each(headers, wanted, keys)
     return [
         Answer(
             packet=packet,

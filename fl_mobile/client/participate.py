@@ -30,7 +30,7 @@ from fl_mobile.protocol.signing import to_base64
 from fl_mobile.protocol.statistics import Statistic, statistics_from_json
 from fl_mobile.protocol.terms import Blob, Terms, blob, initial_of, receipt_from_json, terms_from_json
 from fl_mobile.records import FitPlan, Update
-from fl_mobile.seeds import rng_for
+from fl_mobile.seeds import seed_for
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire import Layout
 from fl_mobile.wire.download import Download
@@ -205,7 +205,7 @@ class Client:
             return answer(
                 terms_of(agreement, asked.assignment, decoded, private),
                 update,
-                rng_for(asked.seed, "codec"),
+                seed_for(asked.seed, "codec"),
                 residual=self._kept.state.residual,
                 secret=self._remote.key.seed,
                 run=self._kept.run,

@@ -35,6 +35,7 @@ import numpy as np
 from fl_mobile.codecs.base import Codec, codec_id, coded_tensors, in_round, of_client
 from fl_mobile.codecs.bits.reader import Reader
 from fl_mobile.errors import WireError
+from fl_mobile.seeds import philox
 from fl_mobile.tensors import Spec, Tensors, check_finite, check_fits, cut, fingerprint, not_finite
 from fl_mobile.wire.outcomes import attempt, replaced, those_left
 
@@ -47,7 +48,6 @@ MAGIC, VERSION = b"FLM1", 1
 UPDATE, MODEL, MODEL_DELTA, MODEL_SUMS = 0, 1, 2, 3
 _HEADER = struct.Struct("<4sBBHQIIIIfI")
 _CHECKSUM, _LOSS = struct.Struct("<I"), struct.Struct("<f")
-_TO_BE_SENT = "in the update to be sent"
 OVERHEAD_BYTES = _HEADER.size + _CHECKSUM.size
 """Bytes of every packet that are neither exact tensors nor payload."""
 
@@ -88,10 +88,6 @@ class Layout:
         return {path: tensor for path, tensor in self.spec.items() if path not in self.coded}
 
     @cached_property
-    def _coded_values(self) -> int:
-        return sum(tensor.size for tensor in self.coded.values())
-
-    @cached_property
     def _exact_values(self) -> int:
         return sum(tensor.size for tensor in self.exact.values())
 
@@ -107,33 +103,32 @@ class Layout:
 
     def pack(self, header: Header, tensors: Tensors, rng: np.random.Generator) -> bytes:
         """Returns the packet that carries ``tensors``; raises as `pack`."""
-        return self.pack_each([header], [tensors], [rng])[0]
+        check_fits(tensors, self.spec, "cannot pack")
+        check_finite(tensors, "in the update to be sent")
+        codec = of_client(in_round(self.codec, header.round_num), header.num_examples)
+        return self.seal(header, tensors, codec.encode({path: tensors[path] for path in self.coded}, rng))
 
-    def pack_each(
-        self, headers: Sequence[Header], updates: Sequence[Tensors], rngs: Sequence[np.random.Generator]
-    ) -> list[bytes]:
-        """Returns the packets that carry updates of one round; raises as `pack`."""
-        for tensors in updates:
-            check_fits(tensors, self.spec, "cannot pack")
-        codec, examples = in_round(self.codec, headers[0].round_num), [header.num_examples for header in headers]
+    def pack_each(self, headers: Sequence[Header], updates: Sequence[Tensors], keys: Sequence[int]) -> list[bytes]:
+        """Returns what `pack` returns of each; a codec with ``encode_each`` makes the payloads together.
+
+        Args:
+            headers: Of one round.
+            keys: Of each one's generator, `seeds.philox` of it.
+        """
+        codec = in_round(self.codec, headers[0].round_num)
         together = getattr(codec, "encode_each", None)
-        if together is not None:
-            rows = np.empty((len(updates), self._coded_values), np.float32)
-            for row, tensors in zip(rows, updates, strict=True):
-                if self.coded:
-                    np.concatenate([tensors[path].ravel() for path in self.coded], out=row)
-            # One look at all of them; who it is only matters if somebody diverged.
-            exact = [{path: tensors[path] for path in self.exact} for tensors in updates] if self.exact else []
-            if not_finite({"coded": rows}) or any(map(not_finite, exact)):
-                for tensors in updates:
-                    check_finite(tensors, _TO_BE_SENT)
-            payloads = together(rows, self.coded, rngs, examples)
-        else:
-            payloads = []
-            for tensors, rng, own in zip(updates, rngs, examples, strict=True):
-                check_finite(tensors, _TO_BE_SENT)
-                coded = {path: tensors[path] for path in self.coded}
-                payloads.append(of_client(codec, own).encode(coded, rng))
+        if together is None:
+            each = zip(headers, updates, map(philox, keys), strict=True)
+            return [self.pack(*one) for one in each]
+        rows = np.empty((len(updates), sum(tensor.size for tensor in self.coded.values())), np.float32)
+        for row, tensors in zip(rows, updates, strict=True):
+            check_fits(tensors, self.spec, "cannot pack")
+            if self.coded:
+                np.concatenate([tensors[path].ravel() for path in self.coded], out=row)
+        if self.exact or not_finite({"coded": rows}):  # else one look at all of them has been enough
+            for tensors in updates:
+                check_finite(tensors, "in the update to be sent")
+        payloads = together(rows, self.coded, keys, [header.num_examples for header in headers])
         return [self.seal(*packet) for packet in zip(headers, updates, payloads, strict=True)]
 
     def seal(self, header: Header, tensors: Tensors, payload: bytes) -> bytes:

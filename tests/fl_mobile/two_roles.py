@@ -9,7 +9,7 @@ from fl_mobile.client.answer import answer, keep, terms_of
 from fl_mobile.client.receive import IN_THE_APP, receive
 from fl_mobile.client.state import ClientState, pull_of
 from fl_mobile.records import FitPlan, ServerState, Update
-from fl_mobile.seeds import hashes, rng_for
+from fl_mobile.seeds import hashes, seed_for
 from fl_mobile.server.publish import Points, assign, publish
 from fl_mobile.server.step import ServerRules, folding_of, step
 from fl_mobile.tensors import Tensors
@@ -45,8 +45,8 @@ def federate(
             decoded, held[client] = receive(agreement, download, version=state.round_num, held=held[client])
             pull = pull_of(agreement, decoded, kept[client])
             update = fit(decoded.weights, client, seeds[client], pull, assignment.plan)
-            terms, rng = terms_of(agreement, assignment, decoded, {}), rng_for(seeds[client], "codec")
-            made.append(answer(terms, update, rng, residual=kept[client].residual))
+            terms, key = terms_of(agreement, assignment, decoded, {}), seed_for(seeds[client], "codec")
+            made.append(answer(terms, update, key, residual=kept[client].residual))
         folded = folding_of(agreement, rules, assignment)([one.packet for one in made])
         for client, receipt in enumerate(folded.receipts):
             kept[client] = keep(agreement, assignment, kept[client], made[client], receipt)

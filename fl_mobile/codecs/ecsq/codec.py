@@ -115,14 +115,14 @@ class Ecsq:
             rng=rng,
         )
 
-    def encode_each(
-        self, rows: np.ndarray, spec: Spec, rngs: Sequence[np.random.Generator], examples: Sequence[int]
-    ) -> list[bytes]:
+    def encode_each(self, rows: np.ndarray, spec: Spec, keys: Sequence[int], examples: Sequence[int]) -> list[bytes]:
         """Returns what clients with so many examples make of their updates: `encode`, in few calls.
 
         Args:
             rows: ``float32[m, n]``: the tensors of each, end to end.
             spec: Of the tensors.
+            keys: Of each client's generator, ``rng_for(seed, "codec")`` is ``philox(seed_for(seed, "codec"))``.
+            examples: Of each client.
         """
         from fl_mobile.codecs.ecsq import layout, payload
 
@@ -132,7 +132,7 @@ class Ecsq:
             wanted=[(self.for_examples(own).step, self.absolute) for own in examples],
             rounding=self.rounding,
             rank=self.rank,
-            rngs=rngs,
+            keys=keys,
         )
 
     def decode(self, payload: memoryview, spec: Spec) -> Tensors:

@@ -17,10 +17,8 @@ from fl_mobile.codecs.ecsq.rebuild import rebuild
 from fl_mobile.codecs.ecsq.records import MAX_LEVEL, Factors, Levels
 from fl_mobile.codecs.ecsq.rounding import (
     Draws,
-    EachDraws,
     draw,
-    draw_each,
-    draws_of,
+    drawn,
     mean_shifts,
     rate_distortion,
     stochastic,
@@ -29,6 +27,7 @@ from fl_mobile.codecs.ecsq.rounding import (
 from fl_mobile.codecs.ecsq.write import flat_floor, write_levels
 from fl_mobile.errors import WireError
 from fl_mobile.kernels.compiled import compiled
+from fl_mobile.seeds import philox
 
 ZERO, RAW, CODED = 0, 1, 2
 _HEAD, _STEPS = struct.Struct("<Bfbb"), struct.Struct("<fbb")
@@ -84,26 +83,25 @@ def encode_each(
     wanted: Sequence[tuple[float, bool]],
     rounding: str,
     rank: int,
-    rngs: Sequence[np.random.Generator],
+    keys: Sequence[int],
 ) -> list[bytes]:
     """Returns what `encode` returns of each of ``float32[m, n]``, with few calls where updates are small.
 
     Args:
         wanted: As of `encode`, one a row.
-        rngs: One a row.
+        keys: Of each row's generator, `seeds.philox` of it.
     """
     if rounding != "stochastic" or (rank and any(map(may_split, matrices))):
-        each = zip(rows, wanted, rngs, strict=True)
+        each = zip(rows, wanted, map(philox, keys), strict=True)
         return [encode(row, matrices, own, rounding, rank, rng) for row, own, rng in each]
     squares = zip(rows, _squares(rows).tolist(), wanted, strict=True)
     steps = [_delta(row, square, *own) for row, square, own in squares]
-    who, shapes = np.flatnonzero(steps), shapes_of(matrices)
-    draws = draw_each(rows, np.array(steps), who, rngs)
-    data, ends = _rounded_each(rows, np.array(steps), who, draws, no_factors(shapes), shapes)
-    payloads, whole, first = [bytes([ZERO])] * len(rows), data.tobytes(), 0
-    for row, end in zip(who.tolist(), ends.tolist(), strict=True):
-        if end > first:
-            payloads[row] = _shorter(_HEAD.pack(CODED, steps[row], 0, 0) + whole[first:end], rows[row])
+    shapes = shapes_of(matrices)
+    data, ends = _rounded_each(rows, np.array(steps), np.array(keys, np.uint64), no_factors(shapes), shapes)
+    payloads, whole, first = [], data.tobytes(), 0
+    for row, step, end in zip(rows, steps, ends.tolist(), strict=True):
+        coded = _HEAD.pack(CODED, step, 0, 0) + whole[first:end]
+        payloads.append(_shorter(coded, row) if end > first else bytes([ZERO]))
         first = end
     return payloads
 
@@ -239,13 +237,17 @@ def _rounded(
 
 @compiled
 def _rounded_each(
-    rows: np.ndarray, steps: np.ndarray, who: np.ndarray, draws: EachDraws, factors: Factors, shapes: Shapes
+    rows: np.ndarray, steps: np.ndarray, keys: np.ndarray, factors: Factors, shapes: Shapes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `_rounded` does of some rows of ``float32[m, n]``, end to end, and where each ends."""
-    ends, at, numbers = np.empty(len(who), np.int64), 0, np.zeros(0, np.int64)
+    """Returns what `_rounded` does of each of ``float32[m, n]``, end to end, and where it ends; nothing at step 0."""
+    ends, at, numbers = np.zeros(len(rows), np.int64), 0, np.zeros(0, np.int64)
     out = np.empty(1 << 12, np.uint8)
-    for k in range(len(who)):
-        payload = _rounded(rows[who[k]], steps[who[k]], draws_of(draws, k), numbers, factors, shapes)
+    for k in range(len(rows)):
+        ends[k] = at
+        if not steps[k]:
+            continue
+        draws = drawn(rows[k], steps[k], keys[k : k + 1])
+        payload = _rounded(rows[k], steps[k], draws, numbers, factors, shapes)
         if at + len(payload) > len(out):
             longer = np.empty(2 * (at + len(payload)), np.uint8)
             longer[:at] = out[:at]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from fl_mobile.codecs.ecsq.layout import CONTEXTS, Layout, Plans, Shapes, find_b
 from fl_mobile.codecs.ecsq.plan import class_plans, flat_plans
 from fl_mobile.codecs.ecsq.records import LAMBDA, Levels
 from fl_mobile.kernels.compiled import compiled
+from fl_mobile.kernels.philox import words
 
 _PASSES = 2
 _TABLE = 16
@@ -47,71 +47,14 @@ def draw(values: np.ndarray, step: float, rng: np.random.Generator) -> Draws:
     return Draws(coarse, positions, fine[: len(positions)])
 
 
-class EachDraws(NamedTuple):
-    """Those of several updates.
-
-    Attributes:
-        coarse: ``uint8[m, 8·⌈n/8⌉]``.
-        positions: ``int64[…]`` of all, end to end.
-        ends: ``int64[m]``: where each one's end.
-        fine: ``uint32[…]`` of all.
-        fine_at: ``int64[m]``: where each one's begin.
-        size: n.
-    """
-
-    coarse: np.ndarray
-    positions: np.ndarray
-    ends: np.ndarray
-    fine: np.ndarray
-    fine_at: np.ndarray
-    size: int
-
-
-def draw_each(rows: np.ndarray, steps: np.ndarray, who: np.ndarray, rngs: Sequence[np.random.Generator]) -> EachDraws:
-    """Returns what `draw` does of some rows ``int64[m]`` of updates, each by its own generator.
-
-    Args:
-        rows: ``float32[k, n]``.
-        steps: ``float64[k]``.
-        rngs: One a row.
-    """
-    raw = [rngs[row].bit_generator.random_raw for row in who.tolist()]  # type: ignore[attr-defined]
-    coarse = np.empty((len(who), (rows.shape[1] + 7) // 8), "<u8")
-    for drawn, random_raw in zip(coarse, raw, strict=True):
-        drawn[:] = random_raw(len(drawn))
-    positions, ends = _open_each(rows, steps, who, coarse.view(np.uint8))
-    words = (np.diff(ends, prepend=0) + 1) // 2
-    fine = [random_raw(count) for random_raw, count in zip(raw, words.tolist(), strict=True)]
-    every = np.concatenate(fine) if fine else np.zeros(0, np.uint64)
-    every = every.astype("<u8", copy=False).view("<u4")
-    return EachDraws(coarse.view(np.uint8), positions, ends, every, 2 * (np.cumsum(words) - words), rows.shape[1])
-
-
 @compiled
-def draws_of(draws: EachDraws, which: int) -> Draws:
-    """Returns the draws of one of them."""
-    first, end, at = draws.ends[which - 1] if which else 0, draws.ends[which], draws.fine_at[which]
-    fine = draws.fine[at : at + end - first]
-    return Draws(draws.coarse[which][: draws.size], draws.positions[first:end], fine)
-
-
-@compiled
-def _open_each(
-    rows: np.ndarray, steps: np.ndarray, who: np.ndarray, coarse: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `_open` of some rows end to end, and where each ends."""
-    ends, at = np.empty(len(who), np.int64), 0
-    out = np.empty(1 << 12, np.int64)
-    for k in range(len(who)):
-        positions = _open(rows[who[k]], steps[who[k]], coarse[k][: rows.shape[1]])
-        if at + len(positions) > len(out):
-            longer = np.empty(2 * (at + len(positions)), np.int64)
-            longer[:at] = out[:at]
-            out = longer
-        out[at : at + len(positions)] = positions
-        at += len(positions)
-        ends[k] = at
-    return out[:at], ends
+def drawn(values: np.ndarray, step: float, key: np.ndarray) -> Draws:
+    """Returns what `draw` does of the generator ``Philox(key=key)``, ``uint64[1]``."""
+    count = (len(values) + 7) // 8
+    coarse = words(key, 0, count).view(np.uint8)[: len(values)]
+    positions = _open(values, step, coarse)
+    fine = words(key, count, (len(positions) + 1) // 2).view(np.uint32)
+    return Draws(coarse, positions, fine[: len(positions)])
 
 
 @compiled

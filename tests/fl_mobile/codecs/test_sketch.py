@@ -224,7 +224,7 @@ def test_updates_are_clipped_before_they_are_encoded_and_the_server_bounds_who_d
     terms, rules = Terms(layout, 3, clip_norm=2.0), Admission(clip_norm=2.0)
     update = laplace()
     update["norm/moving_variance"] *= 0
-    honest = answer(terms, Update(update, 60, {"loss": 0.5}), philox(0)).packet
+    honest = answer(terms, Update(update, 60, {"loss": 0.5}), 0).packet
     said = wire.unpack(honest, SPEC, layout.codec).tensors
     counted = admit(honest, round_num=3, layout=layout, rules=rules, plan=FitPlan()).delta
     assert global_norm(said) > 2.0 * 3, "a decoded sketch is longer than the update"

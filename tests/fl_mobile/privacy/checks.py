@@ -264,8 +264,7 @@ def a_packet_says_nothing_but_its_update() -> None:
     _, assignment = publish.assign(AGREEMENT, private, start(private), FitPlan())
     terms = client.terms_of(AGREEMENT, assignment, Decoded(0, AGREEMENT.initial), {})
     sent = [
-        client.answer(terms, Update(update(1, 0.5), n, {"loss": loss}), philox(3)).packet
-        for n, loss in ((1, 0.5), (977, 2.5))
+        client.answer(terms, Update(update(1, 0.5), n, {"loss": loss}), 3).packet for n, loss in ((1, 0.5), (977, 2.5))
     ]
     assert sent[0] == sent[1]
     head = LAYOUT.header(sent[0])

@@ -23,7 +23,6 @@ from fl_mobile.server.step import ServerRules
 from fl_mobile.tensors import Tensors
 from fl_mobile.wire.download import Decoded
 from tests.fl_mobile.privacy.checks import AGREEMENT, LAYOUT, NONE, SPEC, update
-from tests.fl_mobile.samples import philox
 
 NOISE = LocalNoise(clip_norm=0.5, noise_multiplier=2.0, answers=9)
 NOISED = replace(AGREEMENT, local_noise=NOISE)
@@ -41,7 +40,7 @@ def sent(
     """Returns what the packet of an update decodes to, by way of all that a client does."""
     agreement = replace(AGREEMENT, local_noise=noise)
     told = client.terms_of(agreement, Assignment(round_num, FitPlan(), NONE), Decoded(0, AGREEMENT.initial), {})
-    made = client.answer(told, Update(delta, 40, {"loss": 0.5}), philox(3), secret=secret, run=run)
+    made = client.answer(told, Update(delta, 40, {"loss": 0.5}), 3, secret=secret, run=run)
     header = LAYOUT.header(made.packet)
     assert (header.num_examples, math.isnan(header.loss)) == (1, True)
     return flat(wire.unpack(made.packet, SPEC, NONE).tensors)

@@ -45,7 +45,7 @@ ZERO: Tensors = {path: np.zeros(t.shape, np.float32) for path, t in SPEC.items()
 def made(delta: Tensors, *, key: int = 3) -> np.ndarray:
     """Returns the whole numbers of an update before its noise, by way of all that a client does."""
     told = client.terms_of(SHARED, Assignment(0, FitPlan(), CODEC), Decoded(0, AGREEMENT.initial), {})
-    packet = client.answer(told, Update(delta, 40, {"loss": 0.5}), philox(key)).packet
+    packet = client.answer(told, Update(delta, 40, {"loss": 0.5}), key).packet
     header, _, payload = LAYOUT.open(packet)
     assert (header.num_examples, math.isnan(header.loss)) == (1, True)
     return CODEC.signed(CODEC.read_fields(payload, SPEC))
@@ -79,7 +79,7 @@ def summed(
     told = client.terms_of(SHARED, Assignment(round_num, FitPlan(), CODEC), Decoded(0, AGREEMENT.initial), {})
     stay, packets = list(deltas)[: len(deltas) - gone], {}
     for i in stay:
-        packet = client.answer(told, Update(deltas[i], 40, {"loss": 0.5}), philox(i)).packet
+        packet = client.answer(told, Update(deltas[i], 40, {"loss": 0.5}), i).packet
         packets[i] = masked.masked_packet(
             joined[i], LAYOUT, inboxes[i], packet, noise=SHARED.share_noise, secret=secret_of(i)
         )
