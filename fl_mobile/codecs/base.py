@@ -28,6 +28,9 @@ from fl_mobile.tensors import Spec, Tensors, TensorSpec
 class Codec(Protocol):
     """Turns the coded tensors of one update into bytes and back.
 
+    A codec that takes many small updates with one call has ``encode_each`` and ``decode_each`` as well, as `Ecsq` has,
+    and gives the same bytes and numbers by them.
+
     Attributes:
         name: Text that `parse_codec` turns into this codec again.
         exact_up_to: Trainable tensors of at most this many elements travel as float32 beside the payload.

@@ -20,10 +20,13 @@ from fl_mobile.privacy.gaussian import add_gaussian
 from fl_mobile.privacy.keys import Keystream
 from fl_mobile.seeds import rng_for
 from fl_mobile.tensors import Tensors, TensorSpec
-from fl_mobile.wire.packet import Header, pack, unpack
+from fl_mobile.wire.packet import Header, Layout
 
-ROUNDINGS = ("ecsq:rounding=rdo,step=1", "ecsq:abs=0.01,rounding=nearest,rank=0", "sketch:k=256,width=16,step=0.001")
-"""Codecs beside the examples of the tables, for the ways in which they round."""
+ROUNDINGS = (
+    *("ecsq:rounding=rdo,step=1", "ecsq:abs=0.01,rounding=nearest,rank=0", "ecsq:rank=0"),
+    "sketch:k=256,width=16,step=0.001",
+)
+"""Codecs beside the examples of the tables, for the ways in which they round; the third codes many updates at once."""
 
 
 def play() -> str:
@@ -32,11 +35,13 @@ def play() -> str:
     spec = {path: TensorSpec(tensor.shape) for path, tensor in update.items()}
     mean, clipped = WeightedMean(spec), ClippedSum(spec, 1.0)
     for text in (*ROUNDINGS, *(row.example for row in CODECS.values()), *(row.example for row in STAGES.values())):
-        codec = parse_codec(text)
+        layout, header = Layout(spec, parse_codec(text)), Header(0, 1, 0, 3)
         for tensors in (update, {path: _read_only(tensor) for path, tensor in update.items()}):
-            packet = pack(Header(0, 1, 0, 3), tensors, spec, codec, rng_for(1, 1, 0, "play"))
-            received = unpack(packet, spec, codec).tensors
+            packet = layout.pack(header, tensors, rng_for(1, 1, 0, "play"))
+            received = layout.unpack(packet, header).tensors
             digest.update(packet)
+            digest.update(b"".join(layout.pack_each([header], [tensors], [1])))
+            layout.unpack_each([packet], [header])
             for each in (tensors, received):
                 mean.add(each, 3)
                 clipped.add(each, 1)
