@@ -128,22 +128,6 @@ def quotient(number: int, by: int) -> int:
     return np.int64(number / by)
 
 
-@compiled
-def firsts_of(positions: np.ndarray, shapes: Shapes) -> np.ndarray:
-    """Returns ``int64[t + 1]``: where the rising positions ``int64[n]`` of each tensor begin among those of all."""
-    firsts = np.empty(len(shapes.offset), np.int64)
-    for t in range(len(firsts)):
-        low, high = np.int64(0), len(positions)
-        while low < high:
-            middle = (low + high) >> 1
-            if positions[middle] < shapes.offset[t]:
-                low = middle + 1
-            else:
-                high = middle
-        firsts[t] = low
-    return firsts
-
-
 @functools.lru_cache(maxsize=64)  # every packet asks, and a run has one spec
 def shapes_of(matrices: tuple[tuple[int, int], ...]) -> Shapes:
     """Returns the record of rows and columns; nobody writes into it."""
@@ -257,7 +241,7 @@ def find_blocks(positions: np.ndarray, shapes: Shapes, plans: Plans, layout: Lay
         positions: ``int64[n]`` rising positions in all tensors laid end to end.
     """
     block, inside = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
-    firsts = firsts_of(positions, shapes)
+    firsts = np.searchsorted(positions, shapes.offset)
     for t in range(len(shapes.rows)):
         first, last, begin = firsts[t], firsts[t + 1], shapes.offset[t]
         if not plans.level[t]:

@@ -166,12 +166,12 @@ def decode_each(
             rows[row] = decode(payload, shapes)
         except WireError as error:
             faults[row] = error
-    data = np.frombuffer(b"".join([payloads[row][_HEAD.size :] for row in who]), np.uint8)
-    ends = np.cumsum([len(payloads[row]) - _HEAD.size for row in who])
-    begun = np.zeros(1, np.int64)
+    bodies = [payloads[row][_HEAD.size :] for row in who]
+    data, ends = np.frombuffer(b"".join(bodies), np.uint8), np.cumsum([len(body) for body in bodies])
+    told, matrices, begun = (np.array(heads), np.array(who)), _shapes_of(shapes), np.zeros(1, np.int64)
     while begun[0] < len(who):
         try:
-            _rebuild_each(data, ends, np.array(heads), np.array(who), _shapes_of(shapes), rows, begun)
+            _rebuild_each(data, ends, *told, matrices, rows, begun)
         except WireError as error:  # the others are as good as before
             faults[who[begun[0] - 1]] = error
     return rows, faults

@@ -16,7 +16,6 @@ from fl_mobile.codecs.ecsq.layout import (
     SIGNS,
     Plans,
     Shapes,
-    firsts_of,
     is_matrix,
     quotient,
 )
@@ -39,7 +38,7 @@ _POWERS = np.exp2(np.arange(CLASSES + 1.0) - NEUTRAL)
 @compiled
 def flat_plans(positions: np.ndarray, magnitudes: np.ndarray, shapes: Shapes) -> Plans:
     """Returns plans without any classes: a tensor's context is its own mean magnitude, to a factor of two."""
-    plans, firsts = _no_plans(shapes), firsts_of(positions, shapes)
+    plans, firsts = _no_plans(shapes), np.searchsorted(positions, shapes.offset)
     for t in range(len(shapes.rows)):
         total = magnitudes[firsts[t] : firsts[t + 1]].sum()
         if total:
@@ -57,7 +56,7 @@ def class_plans(positions: np.ndarray, magnitudes: np.ndarray, negative: np.ndar
         negative: ``bool[n]``.
         shapes: Of all tensors.
     """
-    plans, firsts = _no_plans(shapes), firsts_of(positions, shapes)
+    plans, firsts = _no_plans(shapes), np.searchsorted(positions, shapes.offset)
     for t in range(len(shapes.rows)):
         first, last = firsts[t], firsts[t + 1]
         if last > first:
@@ -146,7 +145,7 @@ def _classify(which: np.ndarray, magnitudes: np.ndarray, total: int, classes: np
         if often[number]:
             told[number] = _nearest(number, mean)
             count[told[number]] += often[number]
-    busy = len(classes) - (often[0] if small else 0)
+    busy = len(classes) - often[0]
     price = math.log2(busy) - np.log2(count + 0.5)
     for number in range(1, small):
         if often[number]:

@@ -17,7 +17,6 @@ from fl_mobile.codecs.ecsq.layout import (
     Plans,
     Shapes,
     find_blocks,
-    firsts_of,
     is_matrix,
     lay_out,
     quotient,
@@ -114,7 +113,7 @@ def flat_floor(levels: Levels, shapes: Shapes, plans: Plans) -> float:
 
     Gaps by their models, magnitudes by their own frequencies in each context, signs; no head and no table.
     """
-    tensors, total, first = len(shapes.rows), len(levels.positions), firsts_of(levels.positions, shapes)
+    tensors, total, first = len(shapes.rows), len(levels.positions), np.searchsorted(levels.positions, shapes.offset)
     bits, counts = float(total), np.zeros((2, len(STARTS)), np.int64)
     for context in range(1, CONTEXTS):
         slots, marked, following = np.int64(0), 0, np.int64(0)
@@ -148,7 +147,7 @@ def _in_order(
     Beside them how many each context has. Within a block positions and places rise together, so counting into blocks
     sorts. A tensor without classes is one block and needs no counting.
     """
-    total, firsts = len(levels.positions), firsts_of(levels.positions, shapes)
+    total, firsts = len(levels.positions), np.searchsorted(levels.positions, shapes.offset)
     block, inside = find_blocks(levels.positions, shapes, plans, layout)
     kinds = _sign_kinds(levels, shapes, plans, firsts)
     members = np.zeros(len(layout.start), np.int64)
