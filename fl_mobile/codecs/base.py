@@ -29,7 +29,7 @@ class Codec(Protocol):
     """Turns the coded tensors of one update into bytes and back.
 
     A codec that takes many small updates with one call has ``encode_each`` and ``decode_each`` as well, as `Ecsq` has,
-    and gives the same bytes and numbers by them.
+    and gives the same bytes and numbers by them; packets of several rounds may be decoded together.
 
     Attributes:
         name: Text that `parse_codec` turns into this codec again.
