@@ -174,7 +174,7 @@ def test_jvm_clients_add_noise_of_their_own_and_count_their_answers(tmp_path: Pa
 
 def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], command: Command) -> str:
     """Returns what clients printed that sent the simulator's packets and reached its weights."""
-    simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients")
+    simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients", "answer_each")
     packets = arrived(monkeypatch)
     federation, programs = open_deployed(deployable(parse_experiment(EXPERIMENT, more)))
     simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))

@@ -40,25 +40,25 @@ keep-updates = 0
 """
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch, where: str) -> list[str]:
-    """Returns a list that fills with the SHA-256 of every packet that clients make there."""
+def recorded(monkeypatch: pytest.MonkeyPatch, where: str, name: str) -> list[str]:
+    """Returns a list that fills with the SHA-256 of each packet that clients make there, by that function."""
     import importlib
 
     module, out = importlib.import_module(where), list[str]()
-    real: Callable[..., Any] = module.answer  # type: ignore[attr-defined]
+    real: Callable[..., Any] = getattr(module, name)
 
-    def answer(*args: Any, **more: Any) -> Any:
+    def answers(*args: Any, **more: Any) -> Any:
         made = real(*args, **more)
-        out.append(hashlib.sha256(made.packet).hexdigest())
+        out.extend(hashlib.sha256(one.packet).hexdigest() for one in (made if isinstance(made, list) else [made]))
         return made
 
-    monkeypatch.setattr(module, "answer", answer)
+    monkeypatch.setattr(module, name, answers)
     return out
 
 
 def test_a_simulation_is_the_deployment_packet_by_packet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients")
-    packets = recorded(monkeypatch, "fl_mobile.client.participate")
+    simulated_packets = recorded(monkeypatch, "device_sim.rounds.clients", "answer_each")
+    packets = recorded(monkeypatch, "fl_mobile.client.participate", "answer")
     federation, programs = open_deployed(deployable(parse_experiment(EXPERIMENT, ())))
     simulated, deployed = (create(tmp_path / name, federation.experiment) for name in ("simulated", "deployed"))
     expected = list(simulate(federation, simulated))
