@@ -95,8 +95,8 @@ class Clients:
             raise DivergedError(f"device {tasks[0].device}, round {self.terms.round_num + 1}: {error}") from None
         if not self.lies:
             return made
-        packets = [self.lies.packet(task.device, one.packet, task.seed) for task, one in zip(tasks, made, strict=True)]
-        return [replace(one, packet=packet) for one, packet in zip(made, packets, strict=True)]
+        told = zip(tasks, made, strict=True)
+        return [replace(one, packet=self.lies.packet(task.device, one.packet, task.seed)) for task, one in told]
 
     def _own(self, task: Task, update: Update) -> Own:
         return Own(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from fl_mobile.errors import WireError
 from fl_mobile.records import Receipt
-from fl_mobile.server.admission import admit
 from fl_mobile.server.fold import Folding
 from fl_mobile.server.masked import payload_of
 
@@ -15,19 +14,10 @@ def judge_by(folding: Folding) -> Callable[[bytes, int], Receipt]:
     """Returns (packet, version its client was asked for) → its receipt in the step that ``folding`` folds."""
 
     def judge(packet: bytes, version: int) -> Receipt:
-        try:
-            one = admit(
-                packet,
-                round_num=folding.round_num,
-                layout=folding.layout,
-                rules=folding.admission,
-                plan=folding.plan,
-            )
-            if one.header.round_num != version:
-                raise WireError("round", f"expected an update of version {version}, got {one.header.round_num}")
-        except WireError as error:
-            return Receipt(reason=error.reason)
-        return one.receipt
+        (one,) = folding.admit_each([packet])
+        if isinstance(one, WireError):
+            return Receipt(reason=one.reason)
+        return one.receipt if one.header.round_num == version else Receipt(reason="round")
 
     return judge
 

@@ -114,7 +114,7 @@ class OpenRound:
         assignment: `protocol.terms.assignment_to_json`: the same for all clients.
         parts_for: Version a client holds → what it fetches to train: ``model``, ``prediction``, ``beside``.
         seed_of: Device → what its training and its packet's rounding are keyed by.
-        judge: (packet, version its client was asked for) → its receipt; by `server.admission.admit`.
+        judge: (packet, version its client was asked for) → its receipt; by `server.admission`.
         ask: Clients to ask: of this round, or under an asynchronous server at any one time.
         most: Packets that count; the step is made when they are here.
         seat_seconds: How long a client that was asked is waited for.

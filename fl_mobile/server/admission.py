@@ -93,26 +93,16 @@ def header_of(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admi
     return header
 
 
-def admit(packet: bytes, *, round_num: int, layout: wire.Layout, rules: Admission, plan: FitPlan) -> Admitted:
-    """Returns the packet as it counts in round ``round_num``.
-
-    Args:
-        layout: Of the agreed spec and the codec published for the round.
-        plan: Local training of the round, from which follows how far the client moved.
-
-    Raises:
-        WireError: It does not count; the reason says why.
-    """
-    one = admit_each([packet], round_num=round_num, layout=layout, rules=rules, plan=plan)[0]
-    if isinstance(one, WireError):
-        raise one
-    return one
-
-
 def admit_each(
     packets: Sequence[bytes], *, round_num: int, layout: wire.Layout, rules: Admission, plan: FitPlan
 ) -> list[Admitted | WireError]:
-    """Returns what `admit` returns or raises of each packet; they are decoded together where the codec can."""
+    """Returns each packet as it counts in round ``round_num``, or the error whose reason says why it does not.
+
+    Args:
+        packets: They are decoded together where the codec can.
+        layout: Of the agreed spec and the codec published for the round.
+        plan: Local training of the round, from which follows how far the client moved.
+    """
     headers = [attempt(partial(header_of, round_num=round_num, layout=layout, rules=rules), one) for one in packets]
     good = [packet for packet, header in zip(packets, headers, strict=True) if not isinstance(header, WireError)]
     bound = rules.clip_norm * norm_gain(layout.codec, layout.coded) if rules.clip_norm else 0.0

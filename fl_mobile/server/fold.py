@@ -58,6 +58,16 @@ class Folding:
         """Returns an update as it is aggregated."""
         return as_moments(one.delta, self._moments, self.moved.get(one.late))
 
+    def admit_each(self, packets: Sequence[bytes]) -> list[Admitted | WireError]:
+        """Returns each packet as it counts in this round, or why it does not: `server.admission.admit_each`."""
+        return admit_each(
+            packets,
+            round_num=self.round_num,
+            layout=self.layout,
+            rules=self.admission,
+            plan=self.plan,
+        )
+
     @cached_property
     def _moments(self) -> dict[str, str]:
         return moments(self.layout.spec) if self.rule.mean else {}
@@ -118,21 +128,17 @@ class Fold:
 
     def take(self, packets: Sequence[bytes], folding: Folding, sign: Literal[1, -1]) -> None:
         """Adds packets, or takes them out again; a bad one is counted by reason, never raised."""
-        admitted = admit_each(
-            packets,
-            round_num=folding.round_num,
-            layout=folding.layout,
-            rules=folding.admission,
-            plan=folding.plan,
-        )
+        admitted = folding.admit_each(packets)
         added = replaced(admitted, (attempt(self._add, one, folding, sign) for one in those_left(admitted)))
         for packet, one in zip(packets, added, strict=True):
             if isinstance(one, WireError):
                 self.dropped[one.reason] += sign
+                receipt = Receipt(reason=one.reason)
             else:
                 self.upload_bytes[len(packet)] += sign
+                receipt = one
             if sign > 0:
-                self.receipts.append(Receipt(reason=one.reason) if isinstance(one, WireError) else one)
+                self.receipts.append(receipt)
 
     def merge(self, other: Fold) -> None:
         """Adds what ``other`` holds; its receipts come after those that are here."""

@@ -190,14 +190,19 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, .
 
 def arrived(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Returns a list that fills with the SHA-256 of every packet that the coordinator judges."""
-    import fl_mobile.coordinator.judging as module
+    import device_sim.deploy.master as module
 
     out: list[str] = []
-    real: Callable[..., Any] = module.admit
+    real: Callable[..., Any] = module.judge_by
 
-    def admit(packet: bytes, **more: Any) -> Any:
-        out.append(hashlib.sha256(packet).hexdigest())
-        return real(packet, **more)
+    def judge_by(folding: Any) -> Callable[[bytes, int], Any]:
+        judge = real(folding)
 
-    monkeypatch.setattr(module, "admit", admit)
+        def judged(packet: bytes, version: int) -> Any:
+            out.append(hashlib.sha256(packet).hexdigest())
+            return judge(packet, version)
+
+        return judged
+
+    monkeypatch.setattr(module, "judge_by", judge_by)
     return out

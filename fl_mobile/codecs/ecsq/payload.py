@@ -131,19 +131,10 @@ def decode(payload: memoryview, shapes: Sequence[tuple[int, ...]]) -> np.ndarray
     Raises:
         WireError: For anything `encode` cannot have written.
     """
-    reader, values = Reader(payload), np.zeros(sum(map(math.prod, shapes)), np.float32)
-    form = reader.take(1)[0]
-    if form == RAW:
-        values = reader.finite("<f4", len(values))
-    elif form == CODED:
-        step, *shifts = _STEPS.unpack(reader.take(_STEPS.size))
-        if not 0 < step <= _MAX:
-            raise WireError("value", f"ecsq: the step must be a finite number above 0, got {step}")
-        _rebuild(reader.array("u1", reader.left), _shapes_of(shapes), (step, *shifts), values)
-    elif form != ZERO:
-        raise WireError("value", f"ecsq: unknown form {form}, expected 0 (zeros), 1 (float32) or 2 (coded)")
-    reader.end()
-    return values
+    rows, faults = decode_each([payload], shapes)
+    if faults:
+        raise faults[0]
+    return rows[0]
 
 
 def decode_each(
@@ -156,19 +147,18 @@ def decode_each(
     rows, faults = np.zeros((len(payloads), sum(map(math.prod, shapes))), np.float32), dict[int, WireError]()
     who, heads = [], []
     for row, payload in enumerate(payloads):
-        if len(payload) >= _HEAD.size:
-            form, *steps = _HEAD.unpack_from(payload)
-            if form == CODED and 0 < steps[0] <= _MAX:
-                who.append(row)
-                heads.append(steps)
-                continue
         try:
-            rows[row] = decode(payload, shapes)
+            head = _read_head(payload, rows[row])
         except WireError as error:
             faults[row] = error
+        else:
+            if head:
+                who.append(row)
+                heads.append(head)
     bodies = [payloads[row][_HEAD.size :] for row in who]
     data, ends = np.frombuffer(b"".join(bodies), np.uint8), np.cumsum([len(body) for body in bodies])
-    told, matrices, begun = (np.array(heads), np.array(who)), _shapes_of(shapes), np.zeros(1, np.int64)
+    matrices = shapes_of(tuple(matrix_shape(shape) for shape in shapes))
+    told, begun = (np.array(heads), np.array(who)), np.zeros(1, np.int64)
     while begun[0] < len(who):
         try:
             _rebuild_each(data, ends, *told, matrices, rows, begun)
@@ -177,8 +167,21 @@ def decode_each(
     return rows, faults
 
 
-def _shapes_of(shapes: Sequence[tuple[int, ...]]) -> Shapes:
-    return shapes_of(tuple(matrix_shape(shape) for shape in shapes))
+def _read_head(payload: memoryview, values: np.ndarray) -> tuple[float, int, int] | None:
+    """Returns Δ and shifts of a payload that goes on with levels; the values of any other are set, ``float32[n]``."""
+    reader = Reader(payload)
+    form = reader.take(1)[0]
+    if form == CODED:
+        step, first_shift, second_shift = _STEPS.unpack(reader.take(_STEPS.size))
+        if not 0 < step <= _MAX:
+            raise WireError("value", f"ecsq: the step must be a finite number above 0, got {step}")
+        return step, first_shift, second_shift
+    if form == RAW:
+        values[:] = reader.finite("<f4", len(values))
+    elif form != ZERO:
+        raise WireError("value", f"ecsq: unknown form {form}, expected 0 (zeros), 1 (float32) or 2 (coded)")
+    reader.end()
+    return None
 
 
 def _delta(values: np.ndarray, square: float, wanted: float, absolute: bool) -> float:
@@ -291,13 +294,6 @@ def _with_factors(levels: Levels, numbers: np.ndarray, total: int) -> Levels:
 
 
 @compiled
-def _rebuild(data: np.ndarray, shapes: Shapes, steps: tuple[float, int, int], values: np.ndarray) -> None:
-    """Sets ``float32[n]``, zeros, to what the levels in ``uint8[m]`` stand for; steps are Δ and two shifts."""
-    levels, factors = read_levels(data, shapes)
-    rebuild(levels, factors, shapes, steps, scale_of(factors.ratio, steps[0]), values)
-
-
-@compiled
 def _rebuild_each(
     data: np.ndarray,
     ends: np.ndarray,
@@ -307,7 +303,7 @@ def _rebuild_each(
     rows: np.ndarray,
     begun: np.ndarray,
 ) -> None:
-    """Does `_rebuild` for payloads that lie end to end.
+    """Sets rows, zeros, to what levels stand for that lie end to end, each as a payload holds them.
 
     Args:
         ends: ``int64[k]``, where each ends.
@@ -320,4 +316,5 @@ def _rebuild_each(
         k = begun[0]
         begun[0] += 1
         steps = (heads[k, 0], np.int64(heads[k, 1]), np.int64(heads[k, 2]))
-        _rebuild(data[ends[k - 1] if k else 0 : ends[k]], shapes, steps, rows[who[k]])
+        levels, factors = read_levels(data[ends[k - 1] if k else 0 : ends[k]], shapes)
+        rebuild(levels, factors, shapes, steps, scale_of(factors.ratio, steps[0]), rows[who[k]])

@@ -152,12 +152,12 @@ def _in_order(
     kinds = _sign_kinds(levels, shapes, plans, firsts)
     members = np.zeros(len(layout.start), np.int64)
     for t in range(len(shapes.rows)):
-        if firsts[t] < firsts[t + 1]:
-            if layout.table[t] < 0:
-                members[-1 - layout.table[t]] = firsts[t + 1] - firsts[t]
-            else:
-                for where in block[firsts[t] : firsts[t + 1]]:
-                    members[where] += 1
+        first, last = firsts[t], firsts[t + 1]
+        if first < last and layout.table[t] < 0:
+            members[block[first]] = last - first
+            continue
+        for where in block[first:last]:
+            members[where] += 1
     begin = np.cumsum(members) - members
     numbers, sorted_kinds = np.empty((2, total), np.int64), np.empty(total, np.uint8)
     for t in range(len(shapes.rows)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from fl_mobile.codecs.sketch import Sketch
 from fl_mobile.codecs.sketch.projection import blocks, bucket_sums, codes_of, rotate, round_key, spread, unrotate
 from fl_mobile.errors import ConfigError, WireError
 from fl_mobile.records import FitPlan, Update
-from fl_mobile.server.admission import Admission, admit
+from fl_mobile.server.admission import Admission, Admitted, admit_each
 from fl_mobile.tensors import Tensors, TensorSpec, clip_by_norm, global_norm
 from tests.fl_mobile.samples import SPEC, hashed, header, laplace, nmse, packed, philox, through
 
@@ -173,6 +174,14 @@ def test_a_target_a_packet_cannot_meet_and_a_k_larger_than_the_model_are_refused
         fitted(Sketch(), Target(), spec, 0)
     assert fitted(Sketch(), Target(budget_bytes=5000), spec, 0).k <= 300
     assert fitted(Ecsq(), Target(ratio=30), spec, 0) == Ecsq()
+
+
+def admit(packet: bytes, **about: Any) -> Admitted:
+    """Returns the packet as the server counts it; raises why it does not."""
+    (one,) = admit_each([packet], **about)
+    if isinstance(one, WireError):
+        raise one
+    return one
 
 
 def test_packets_of_another_projection_are_refused_by_name() -> None:
